@@ -1,0 +1,1 @@
+"""Influence functions of Koh & Liang (ICML 2017)."""

@@ -1,0 +1,1 @@
+"""What both commands share: options, data sets, networks, files and the pipeline."""

@@ -1,0 +1,109 @@
+"""BatchNorm from primitive functions, with example weights and running statistics to differentiate.
+
+nnabla's fused BatchNorm knows no example weights and gives no derivative for its running
+statistics. While a scoring graph is built, `weighted_batch_normalization` puts this one in its
+place; a net written with `PF.batch_normalization` needs no change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import nnabla as nn
+import nnabla.functions as F
+import numpy as np
+
+
+@dataclass
+class RunningStatistics:
+    """The running statistics that a graph reads and leaves behind.
+
+    Attributes:
+        before: for each statistics parameter r, a leaf with r's data and a gradient of its own.
+        after: for each, the expression of its value after the batch, rho r + (1 - rho) stats.
+    """
+
+    before: dict[nn.Variable, nn.Variable] = field(default_factory=dict)
+    after: dict[nn.Variable, nn.Variable] = field(default_factory=dict)
+
+    def current(self, parameter: nn.Variable) -> nn.Variable:
+        """The value of `parameter` at this place of the graph."""
+        if parameter not in self.before:
+            self.before[parameter] = parameter.get_unlinked_variable(need_grad=True)
+        return self.after.get(parameter, self.before[parameter])
+
+    def update(self, parameter: nn.Variable, batch_value: nn.Variable, decay: float) -> None:
+        """Let `parameter` follow the batch: rho r + (1 - rho) batch_value."""
+        self.after[parameter] = decay * self.current(parameter) + (1 - decay) * batch_value
+
+
+@contextmanager
+def weighted_batch_normalization(weights: nn.Variable) -> Iterator[RunningStatistics]:
+    """Build graphs whose BatchNorm weighs the examples of the batch.
+
+    Args:
+        weights: (|B|, 1), the example weights w of design section 4.
+
+    Yields:
+        The running statistics of the graph built inside the block. At w = 1 the outputs,
+        gradients and statistics equal those of the fused function.
+    """
+    running = RunningStatistics()
+
+    def batch_normalization(
+        x: nn.Variable,
+        beta: nn.Variable,
+        gamma: nn.Variable,
+        mean: nn.Variable,
+        variance: nn.Variable,
+        axes: Sequence[int] = (1,),
+        decay_rate: float = 0.9,
+        eps: float = 1e-05,
+        batch_stat: bool = True,
+        output_stat: bool = False,
+    ) -> nn.Variable:
+        if output_stat:
+            raise NotImplementedError("batch_normalization with output_stat=True has no weights")
+        if not batch_stat:
+            centred = x - running.current(mean)
+            return _affine(centred, running.current(variance), gamma, beta, eps)
+        moments = _weighted_moments(x, weights, axes)
+        running.update(mean, moments.mean, decay_rate)
+        running.update(variance, moments.unbiased_variance, decay_rate)
+        return _affine(moments.centred, moments.variance, gamma, beta, eps)
+
+    fused = F.batch_normalization
+    F.batch_normalization = batch_normalization
+    try:
+        yield running
+    finally:
+        F.batch_normalization = fused
+
+
+@dataclass(frozen=True)
+class _Moments:
+    mean: nn.Variable
+    variance: nn.Variable
+    unbiased_variance: nn.Variable
+    centred: nn.Variable
+
+
+def _weighted_moments(x: nn.Variable, weights: nn.Variable, axes: Sequence[int]) -> _Moments:
+    """Weighted moments over all axes but `axes`: weights sum to m = (sum w) * (size of the map)."""
+    reduced = [axis for axis in range(x.ndim) if axis not in axes]
+    ones = (1,) * (x.ndim - 1)
+    map_size = float(np.prod([x.shape[axis] for axis in reduced if axis > 0]))
+    w = F.reshape(weights, (x.shape[0], *ones), inplace=False)
+    total = F.reshape(F.sum(weights) * map_size, (1, *ones), inplace=False)
+    mean = F.sum(w * x, reduced, keepdims=True) / total
+    centred = x - mean
+    variance = F.sum(w * centred * centred, reduced, keepdims=True) / total
+    return _Moments(mean, variance, variance * total / (total - 1), centred)
+
+
+def _affine(
+    centred: nn.Variable, variance: nn.Variable, gamma: nn.Variable, beta: nn.Variable, eps: float
+) -> nn.Variable:
+    return centred * (gamma * (variance + eps) ** -0.5) + beta

@@ -1,0 +1,43 @@
+"""The table of methods. To add one, add a row; it runs when `--methods` names it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way of scoring the training images.
+
+    Attributes:
+        name: as in `--methods` and in the paths of its files.
+        scorer: "module:function", imported when it is used; the function takes a
+            `utils.trial.Trial` and returns the influence of each training image (n_train,).
+        needs_every_step: it reads the parameters before each covered step, not only the last.
+    """
+
+    name: str
+    scorer: str
+    needs_every_step: bool = False
+
+    def score(self, trial: Any) -> np.ndarray:
+        """The influence of each training image (n_train,); the lowest is the most harmful."""
+        function: Callable[[Any], np.ndarray] = resolve_name(self.scorer)
+        return function(trial)
+
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        Method("Hara", "sgd_influence.infl:hara", needs_every_step=True),
+        Method("Ours", "sgd_influence.infl:ours"),
+        Method("Influence_functions", "influence_functions.infl:influence_functions"),
+        Method("Random", "sgd_influence.infl:random"),
+    )
+}

@@ -1,0 +1,88 @@
+"""A net with parameters of its own, from which graphs of any batch size are built."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from pathlib import Path
+
+import nnabla as nn
+import numpy as np
+
+from utils.errors import UserError
+from utils.model import Model
+from utils.storage import written_beside
+
+State = dict[str, np.ndarray]
+"""The state s_t of a training by name: parameters theta, running statistics r and, with
+momentum, the velocity. The arrays are copies and belong to the state alone."""
+
+
+class Network:
+    """A model together with its parameters, which live in a scope of their own.
+
+    Args:
+        model: the function that builds the graph.
+        image_shape: (C, H, W).
+        n_classes: number of classes K.
+        seed: seed of the initial parameters, which depend on nothing else.
+    """
+
+    def __init__(
+        self, model: Model, image_shape: tuple[int, ...], n_classes: int, seed: int = 0
+    ) -> None:
+        self.model = model
+        self.image_shape = image_shape
+        self.n_classes = n_classes
+        self._scope: OrderedDict[str, object] = OrderedDict()
+        nn.seed(seed)
+        self.logits(nn.Variable((1, *image_shape)), test=True)
+        parameters = self.parameters()
+        self.theta = OrderedDict((k, p) for k, p in parameters.items() if p.need_grad)
+        self.statistics = OrderedDict((k, p) for k, p in parameters.items() if not p.need_grad)
+
+    def logits(self, x: nn.Variable, test: bool) -> nn.Variable:
+        """Build the graph for `x` (|B|, C, H, W); returns (|B|, K) logits."""
+        with nn.parameter_scope("", scope=self._scope):
+            return self.model(x, self.n_classes, test)
+
+    def parameters(self) -> OrderedDict[str, nn.Variable]:
+        """All parameters by name, running statistics included."""
+        with nn.parameter_scope("", scope=self._scope):
+            return nn.get_parameters(grad_only=False)
+
+    @property
+    def n_parameters(self) -> int:
+        """How many numbers theta holds."""
+        return sum(p.size for p in self.theta.values())
+
+    def state(self) -> State:
+        """A copy of parameters and running statistics."""
+        return {name: p.d.copy() for name, p in (self.theta | self.statistics).items()}
+
+    def load(self, state: State) -> None:
+        """Set parameters and running statistics; a velocity in `state` is not the net's."""
+        for name, p in (self.theta | self.statistics).items():
+            p.d = state[name]
+
+
+def save_state(state: State, path: Path) -> None:
+    """Write a state as HDF5 through nnabla, whole or not at all."""
+    variables = OrderedDict((k, nn.Variable.from_numpy_array(v)) for k, v in state.items())
+    with written_beside(path) as temporary:
+        nn.save_parameters(str(temporary), variables)
+
+
+def load_state(path: Path) -> State:
+    """Read a state that `save_state` wrote.
+
+    Raises:
+        UserError: the file is not there, cut short or not HDF5.
+    """
+    try:
+        with nn.parameter_scope("", scope=OrderedDict()):
+            nn.load_parameters(str(path))
+            return {k: v.d.copy() for k, v in nn.get_parameters(grad_only=False).items()}
+    except Exception as error:
+        raise UserError(
+            f"{path}: not a readable parameter file ({error}); rerun with --overwrite"
+        ) from error

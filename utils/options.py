@@ -1,0 +1,212 @@
+"""The options of both commands. Edit the defaults in `Options` for a new data set.
+
+Nothing heavy is imported here, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, NoReturn
+
+from utils.errors import UserError
+from utils.methods import METHODS
+
+
+@dataclass(frozen=True)
+class Options:
+    """Everything that a person may choose, with its default; checked when built.
+
+    Raises:
+        UserError: an option is out of its range.
+    """
+
+    program: str
+    output_dir: Path
+    methods: tuple[str, ...]
+    dataset: str = "cifar10"
+    n_epochs: int = 20
+    n_trials: int = 6
+    remove_n_list: tuple[int, ...] = (
+        0, 1, 10, 40, 100, 200, 600, 1000, 3000, 5000, 10000, 30000,
+    )  # fmt: skip
+    device_id: str = "0"
+    retrain_all: bool = False
+    seed: int = 0
+    batch_size: int = 64
+    lr: float = 0.05
+    data_dir: Path | None = None
+    n_train: int | None = None
+    n_val: int | None = None
+    n_test: int | None = None
+    split_seed: int | None = None
+    allow_unverified_data: bool = False
+    context: str = "auto"
+    overwrite: bool = False
+    quiet: bool = False
+    verbose: bool = False
+
+    def __post_init__(self) -> None:
+        _check_whole("--n_epochs", self.n_epochs, 1)
+        _check_whole("--n_trials", self.n_trials, 1)
+        _check_whole("--seed", self.seed, 0)
+        _check_whole("--batch_size", self.batch_size, 1)
+        for name in ("n_train", "n_val", "n_test"):
+            _check_whole(f"--{name}", getattr(self, name), 1)
+        _check_whole("--split_seed", self.split_seed, 0)
+        for n in self.remove_n_list:
+            _check_whole("--remove_n_list", n, 0)
+        if not (math.isfinite(self.lr) and self.lr > 0):
+            raise UserError(f"--lr {self.lr}: the learning rate must be a number above 0")
+        for device in self.device_ids:
+            if not device.isdecimal():
+                raise UserError(
+                    f"--device-id {self.device_id}: expected a GPU number, or several "
+                    "separated by commas, such as 0 or 0,1"
+                )
+        if self.quiet and self.verbose:
+            raise UserError("--quiet and --verbose: give one of the two")
+
+    @property
+    def device_ids(self) -> tuple[str, ...]:
+        """The GPU numbers that runs take in turn."""
+        return tuple(part.strip() for part in self.device_id.split(","))
+
+    @property
+    def removal_counts(self) -> tuple[int, ...]:
+        """n to remove: ascending, each once, 0 included."""
+        return tuple(sorted({0, *self.remove_n_list}))
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seed of each trial."""
+        return tuple(range(self.seed, self.seed + self.n_trials))
+
+
+def _check_whole(name: str, value: int | None, least: int) -> None:
+    if value is not None and value < least:
+        raise UserError(f"{name} {value}: must be a whole number of at least {least}")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def parse_options(
+    program: str,
+    description: str,
+    output_dir: str,
+    methods: Sequence[str],
+    arguments: Sequence[str] | None = None,
+) -> Options:
+    """Parse a command line.
+
+    Args:
+        program: the name of the script.
+        description: what it does, for `--help`.
+        output_dir: the default output folder.
+        methods: the methods that run by default.
+        arguments: the command line without the program; None is sys.argv's.
+
+    Raises:
+        UserError: an option is out of its range.
+        SystemExit: status 0 after `--help`, 2 where argparse cannot read the command line.
+    """
+    parser = _build_parser(program, description, output_dir, methods)
+    chosen = vars(parser.parse_args(arguments))
+    for name in ("remove_n_list", "methods"):
+        chosen[name] = tuple(chosen[name])
+    return Options(program=program, **chosen)
+
+
+def _build_parser(
+    program: str, description: str, output_dir: str, methods: Sequence[str]
+) -> argparse.ArgumentParser:
+    parser = _Parser(prog=program, description=description, allow_abbrev=False)
+    default = {f.name: f.default for f in fields(Options)}
+    default |= {"output_dir": Path(output_dir), "methods": tuple(methods)}
+    for add in (_add_run, _add_training, _add_data, _add_machine, _add_output):
+        add(parser, default)
+    return parser
+
+
+def _add(
+    group: argparse._ArgumentGroup, default: dict[str, Any], *names: str, text: str, **more: Any
+) -> None:
+    name = names[-1].lstrip("-").replace("-", "_")
+    value = default[name]
+    shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
+    if more.get("action") == "store_true":
+        shown = "off"
+    more.setdefault("default", value)
+    shown = more.pop("default_text", shown)
+    group.add_argument(*names, help=f"{text} (default: {shown})", **more)
+
+
+def _add_run(parser: argparse.ArgumentParser, default: dict[str, Any]) -> None:
+    group = parser.add_argument_group("what is run")
+    _add(group, default, "-ds", "--dataset", metavar="NAME",
+         text="data set: cifar10, mnist or digits (built in, no download)")  # fmt: skip
+    _add(group, default, "-nt", "--n_trials", type=int, metavar="N",
+         text="number of trials; each trains, scores and retrains with its own seed")  # fmt: skip
+    _add(group, default, "--seed", type=int, metavar="SEED",
+         text="seed of the first trial; trial k uses SEED + k and depends on it alone")  # fmt: skip
+    _add(group, default, "-r", "--remove_n_list", type=int, nargs="+", metavar="N",
+         text="how many of the most harmful images to remove, in any order; 0 always runs, "
+         "an N not below the number of training images is skipped")  # fmt: skip
+    _add(group, default, "--methods", nargs="+", choices=tuple(METHODS), metavar="METHOD",
+         text=f"methods that score the images, of {', '.join(METHODS)}")  # fmt: skip
+    _add(group, default, "-ra", "--retrain_all", action="store_true",
+         text="after a removal retrain from the first step instead of from the start of the "
+         "last epoch; the scores still cover the last epoch")  # fmt: skip
+
+
+def _add_training(parser: argparse.ArgumentParser, default: dict[str, Any]) -> None:
+    group = parser.add_argument_group("training")
+    _add(group, default, "-e", "--n_epochs", type=int, metavar="N",
+         text="training length in epochs")  # fmt: skip
+    _add(group, default, "--batch_size", type=int, metavar="N",
+         text="images per training step")  # fmt: skip
+    _add(group, default, "--lr", type=float, metavar="RATE",
+         text="learning rate of SGD, constant over the training")  # fmt: skip
+
+
+def _add_data(parser: argparse.ArgumentParser, default: dict[str, Any]) -> None:
+    group = parser.add_argument_group("data")
+    _add(group, default, "--data_dir", type=Path, metavar="DIR", default_text="a cache folder",
+         text="folder with the archives of the data set, where its images and CSV files are "
+         "written too; if it is read-only they go to the cache folder")  # fmt: skip
+    for name, what in (("train", "training"), ("val", "validation"), ("test", "test")):
+        _add(group, default, f"--n_{name}", type=int, metavar="N", default_text="all",
+             text=f"number of {what} images, a stratified seeded subset")  # fmt: skip
+    _add(group, default, "--split_seed", type=int, metavar="SEED",
+         default_text="the trial's seed",
+         text="seed that draws the validation images, the same for all trials")  # fmt: skip
+    _add(group, default, "--allow_unverified_data", action="store_true",
+         text="accept archives whose MD5 is not the published one, with a warning")  # fmt: skip
+
+
+def _add_machine(parser: argparse.ArgumentParser, default: dict[str, Any]) -> None:
+    group = parser.add_argument_group("machine")
+    _add(group, default, "--context", choices=("auto", "cpu", "cudnn"),
+         text="where nnabla computes: cpu, cudnn (a GPU, by nnabla-ext-cuda), or auto: cudnn "
+         "where it works, else cpu")  # fmt: skip
+    _add(group, default, "-di", "--device-id", metavar="ID",
+         text="GPU number, or several separated by commas that trials take in turn")  # fmt: skip
+
+
+def _add_output(parser: argparse.ArgumentParser, default: dict[str, Any]) -> None:
+    group = parser.add_argument_group("output")
+    _add(group, default, "-o", "--output_dir", type=Path, metavar="DIR",
+         text="folder for everything that the run writes")  # fmt: skip
+    _add(group, default, "--overwrite", action="store_true",
+         text="delete the results in the output folder that other options made, instead of "
+         "refusing to run")  # fmt: skip
+    _add(group, default, "-q", "--quiet", action="store_true",
+         text="show warnings, errors and the closing table only")  # fmt: skip
+    _add(group, default, "-v", "--verbose", action="store_true",
+         text="show also losses per epoch and what each stage reads and writes")  # fmt: skip

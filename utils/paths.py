@@ -1,0 +1,65 @@
+"""Every path under the output folder, by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+RESULT_FOLDERS = ("influence", "score", "summary", "fig", "infl_results_sgd")
+
+
+@dataclass(frozen=True)
+class OutputPaths:
+    """The files of one output folder."""
+
+    root: Path
+
+    @property
+    def settings(self) -> Path:
+        """The options that the results here were made with."""
+        return self.root / "settings.json"
+
+    @property
+    def log(self) -> Path:
+        """Everything that was said."""
+        return self.root / "run.log"
+
+    @property
+    def summary(self) -> Path:
+        """Scores of all trials, their means and standard deviations."""
+        return self.root / "summary" / "summary.csv"
+
+    @property
+    def figure(self) -> Path:
+        """Test accuracy against n removed."""
+        return self.root / "fig" / "result.png"
+
+    def influence(self, method: str, seed: int) -> Path:
+        """The influence of each training image, the most harmful first."""
+        return self.root / "influence" / method / f"influence_{method.lower()}_{seed}.csv"
+
+    def score(self, method: str, n: int, seed: int) -> Path:
+        """Losses and accuracies after removing the n worst, a row per retrained epoch."""
+        return self.root / "score" / method / f"score_delete_worst_{n}_seed_{seed}.csv"
+
+    def training(self, seed: int) -> Path:
+        """The folder of what a trial's training recorded."""
+        return self.root / "infl_results_sgd" / f"seed_{seed:02d}"
+
+    def steps(self, seed: int) -> Path:
+        """The recorded steps of a trial."""
+        return self.training(seed) / "steps.npz"
+
+    def learning_curve(self, seed: int) -> Path:
+        """Losses and accuracy per epoch of a trial."""
+        return self.training(seed) / "learning_curve.csv"
+
+    def model_step(self, seed: int, epoch: int, step: int) -> Path:
+        """The state before a step, counted within its epoch."""
+        return (
+            self.training(seed) / f"epoch{epoch:02d}" / "weights" / f"model_step{step:04d}.h5"
+        )
+
+    def final_model(self, seed: int) -> Path:
+        """The state after the last step; written last, so it marks a finished training."""
+        return self.training(seed) / "final_model.h5"

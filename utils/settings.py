@@ -1,0 +1,71 @@
+"""The options that results depend on, kept beside the results.
+
+A rerun with other values into the same folder is refused, so that no result of one setting is
+taken for one of another.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+
+from utils.errors import UserError
+from utils.options import Options
+from utils.paths import RESULT_FOLDERS, OutputPaths
+from utils.storage import save_json
+
+Settings = dict[str, object]
+
+RESULT_OPTIONS = (
+    "program", "dataset", "n_epochs", "batch_size", "lr", "retrain_all",
+    "n_train", "n_val", "n_test", "split_seed",
+)  # fmt: skip
+
+
+def settings_of(options: Options, data_fingerprint: str) -> Settings:
+    """What the results depend on. More trials, more n and more methods only extend them."""
+    chosen = {name: getattr(options, name) for name in RESULT_OPTIONS}
+    return chosen | {"data": data_fingerprint}
+
+
+def claim_output_folder(paths: OutputPaths, settings: Settings, overwrite: bool) -> None:
+    """Make the output folder this run's own, or take up an earlier run of the same settings.
+
+    Raises:
+        UserError: results of other settings are there and `overwrite` is False; the line names
+            each option that differs with both values.
+    """
+    if paths.root.exists() and not paths.root.is_dir():
+        raise UserError(f"--output_dir {paths.root}: is a file; name a folder")
+    differences = _differences(_load(paths), settings) if paths.settings.exists() else []
+    if differences and not overwrite:
+        raise UserError(
+            f"{paths.root}: holds results of other options: {'; '.join(differences)}; "
+            "choose another --output_dir, or delete them with --overwrite"
+        )
+    if differences:
+        for folder in RESULT_FOLDERS:
+            shutil.rmtree(paths.root / folder, ignore_errors=True)
+    save_json(settings, paths.settings)
+
+
+def _load(paths: OutputPaths) -> Settings:
+    try:
+        settings = json.loads(paths.settings.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{paths.settings}: cannot be read ({error}); choose another --output_dir"
+        ) from error
+    if not isinstance(settings, dict):
+        raise UserError(f"{paths.settings}: holds no settings; choose another --output_dir")
+    return settings
+
+
+def _differences(there: Mapping[str, object], wanted: Mapping[str, object]) -> list[str]:
+    names = sorted(there.keys() | wanted.keys())
+    return [
+        f"--{name} was {there.get(name)}, now {wanted.get(name)}"
+        for name in names
+        if there.get(name) != wanted.get(name)
+    ]

@@ -1,0 +1,91 @@
+"""The recorded steps of a training: what is needed to repeat each one exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+
+from utils.errors import UserError
+from utils.storage import written_beside
+
+
+@dataclass(frozen=True)
+class Step:
+    """One SGD step.
+
+    Attributes:
+        epoch: the epoch it belongs to, from 0.
+        indices: (|B|,) int64, rows of the trial's training CSV, in the order of the batch.
+        seeds: (|B|,) uint64, the seed of each example's crop and flip.
+        learning_rate: eta_t.
+    """
+
+    epoch: int
+    indices: np.ndarray
+    seeds: np.ndarray
+    learning_rate: float
+
+
+def plan_steps(
+    seed: int, n_train: int, n_epochs: int, batch_size: int, learning_rate: float
+) -> list[Step]:
+    """All steps of a training, drawn from `seed` alone; the last batch of an epoch may be short.
+
+    The augmentation seed of an example depends on (seed, epoch, example) and on nothing else,
+    so that leaving one image out moves no other's crop or flip.
+    """
+    steps = []
+    for epoch in range(n_epochs):
+        order = np.random.default_rng([seed, epoch]).permutation(n_train)
+        seeds = np.random.SeedSequence([seed, epoch]).generate_state(n_train, np.uint64)
+        for start in range(0, n_train, batch_size):
+            batch = order[start : start + batch_size]
+            steps.append(Step(epoch, batch, seeds[batch], learning_rate))
+    return steps
+
+
+def first_step(steps: Sequence[Step], epoch: int) -> int:
+    """The number of the first step of `epoch`."""
+    return next(t for t, step in enumerate(steps) if step.epoch == epoch)
+
+
+def by_epoch(steps: Sequence[Step], start: int = 0) -> Iterator[tuple[int, list[int]]]:
+    """(epoch, the numbers of its steps) from step `start` on."""
+    for epoch, numbers in groupby(range(start, len(steps)), key=lambda t: steps[t].epoch):
+        yield epoch, list(numbers)
+
+
+def save_steps(steps: Sequence[Step], path: Path) -> None:
+    """Write the steps as one uncompressed NumPy archive without pickles."""
+    with written_beside(path) as temporary:
+        np.savez(
+            temporary,
+            epoch=np.array([step.epoch for step in steps], np.int64),
+            size=np.array([len(step.indices) for step in steps], np.int64),
+            learning_rate=np.array([step.learning_rate for step in steps], np.float64),
+            indices=np.concatenate([step.indices for step in steps]),
+            seeds=np.concatenate([step.seeds for step in steps]),
+        )
+
+
+def load_steps(path: Path) -> list[Step]:
+    """Read what `save_steps` wrote.
+
+    Raises:
+        UserError: the file is not there, cut short or not a step record.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as record:
+            ends = np.cumsum(record["size"])[:-1]
+            indices = np.split(record["indices"], ends)
+            seeds = np.split(record["seeds"], ends)
+            epochs, rates = record["epoch"].tolist(), record["learning_rate"].tolist()
+    except Exception as error:
+        raise UserError(
+            f"{path}: not a readable step record ({error}); rerun with --overwrite"
+        ) from error
+    return [Step(*fields) for fields in zip(epochs, indices, seeds, rates, strict=True)]

@@ -1,0 +1,41 @@
+"""Files that are either whole or not there: written beside, then renamed."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+
+@contextmanager
+def written_beside(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`, renamed to `path` when the block ends well.
+
+    The temporary name keeps the suffix of `path`, because nnabla chooses the file format by
+    it. When the block raises, the temporary file is removed and `path` is left as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.tmp{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_csv(table: pd.DataFrame, path: Path, *, index: bool = False) -> None:
+    """Write `table` as UTF-8 CSV with Unix line ends, whole or not at all."""
+    with written_beside(path) as temporary:
+        table.to_csv(temporary, index=index, lineterminator="\n")
+
+
+def save_json(value: Any, path: Path) -> None:
+    """Write `value` as indented JSON, whole or not at all."""
+    with written_beside(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")

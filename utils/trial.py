@@ -1,0 +1,86 @@
+"""One trial: the data, the network and the recorded training that its stages share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from utils.datasets import TrialData
+from utils.evaluation import Evaluator
+from utils.network import Network, State, load_state
+from utils.paths import OutputPaths
+from utils.sgd import SGD, Optimiser
+from utils.steps import Step, first_step
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What the stages of one trial work on; everything in it follows from its seed.
+
+    Attributes:
+        seed: the seed of the initial parameters, the batches, the augmentation and the split.
+        data: training, validation and test images.
+        network: carries whatever state a stage loads.
+        optimiser: what the training steps need beside their batches.
+        steps: the steps of the whole training, as recorded or, before it, as planned.
+        retrain_all: removals retrain from the first step, not from the last epoch.
+        damping: alpha of influence functions.
+        paths: the files of the run.
+    """
+
+    seed: int
+    data: TrialData
+    network: Network
+    optimiser: Optimiser
+    steps: list[Step]
+    retrain_all: bool
+    damping: float
+    paths: OutputPaths
+
+    @property
+    def n_train(self) -> int:
+        """Number of training images."""
+        return len(self.data.training)
+
+    @property
+    def n_epochs(self) -> int:
+        """Training length in epochs."""
+        return self.steps[-1].epoch + 1
+
+    @property
+    def covered_start(self) -> int:
+        """The first step of the last epoch, from which on the sweep covers the training."""
+        return first_step(self.steps, self.n_epochs - 1)
+
+    @property
+    def retrain_start(self) -> int:
+        """The step at which the training after a removal begins."""
+        return 0 if self.retrain_all else self.covered_start
+
+    @cached_property
+    def sgd(self) -> SGD:
+        """Takes steps on the network."""
+        return SGD(self.network, self.optimiser)
+
+    @cached_property
+    def evaluator(self) -> Evaluator:
+        """Evaluates the network."""
+        return Evaluator(self.network)
+
+    def keeps_state(self, t: int) -> bool:
+        """Whether the training keeps the state before step t."""
+        return t == 0 or t >= self.covered_start
+
+    def state_path(self, t: int) -> Path:
+        """The file of the state before step t of the whole training."""
+        epoch = self.steps[t].epoch
+        return self.paths.model_step(self.seed, epoch, t - first_step(self.steps, epoch))
+
+    def state_before(self, t: int) -> State:
+        """The recorded state s_t before step t of the whole training."""
+        return load_state(self.state_path(t))
+
+    def final_state(self) -> State:
+        """The recorded state s_T after the last step."""
+        return load_state(self.paths.final_model(self.seed))
