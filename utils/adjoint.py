@@ -123,7 +123,7 @@ class StepAdjoint:
         y = nn.Variable((batch_size, 1))
         w = nn.Variable((batch_size, 1), need_grad=True)
         with weighted_batch_normalization(w) as running:
-            losses = F.softmax_cross_entropy(self.network.logits(x, self.test), y)
+            losses = _cross_entropy(self.network.logits(x, self.test), y)
         q = {name: nn.Variable(p.shape) for name, p in self.network.theta.items()}
         value = self._step_term(F.sum(w * losses) / batch_size, F.sum(w) / batch_size, q)
         after = {} if self.test else self._by_name(running.after)
@@ -146,6 +146,12 @@ class StepAdjoint:
 
     def _by_name(self, values: dict[nn.Variable, nn.Variable]) -> dict[str, nn.Variable]:
         return {k: values[r] for k, r in self.network.statistics.items() if r in values}
+
+
+def _cross_entropy(logits: nn.Variable, y: nn.Variable) -> nn.Variable:
+    """(|B|, 1) losses; nnabla's fused function has no second derivative for a batch of one."""
+    labels = F.one_hot(y, (logits.shape[1],))
+    return -F.sum(labels * F.log_softmax(logits), axis=1, keepdims=True)
 
 
 def _gradients(variables: Mapping[str, nn.Variable]) -> Arrays:

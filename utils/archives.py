@@ -163,8 +163,7 @@ class _BoundedGzip(gzip.GzipFile):
 def read_members(archive: Path, names: Sequence[str], limit: int) -> dict[str, bytes]:
     """Read the members `names` of a .tar.gz file into memory; nothing is written to disk.
 
-    Every member up to the last one needed must be safe, whether needed or not: a relative
-    path without `..`, a plain file or folder, and no more than `limit` bytes unpacked in
+    Every member must be safe, whether needed or not (see `safe_members`): a relative path without `..`, a plain file or folder, and no more than `limit` bytes unpacked in
     all. Raises UserError, naming the archive and the member, for what is not safe, for
     a member that is missing, and for a damaged archive.
     """
@@ -237,8 +236,9 @@ def read_idx(path: Path) -> UInt8:
             content = stream.read(math.prod(shape) + 1)
     except DAMAGED as error:
         raise UserError(f"{path}: no whole IDX file ({error}); get the file anew") from error
-    if len(content) != math.prod(shape):
-        counts = f"{math.prod(shape)} bytes, but {'more' if content else 'fewer'} follow"
+    if (difference := len(content) - math.prod(shape)) != 0:
+        follow = "more" if difference > 0 else f"only {len(content)}"
+        counts = f"{math.prod(shape)} bytes, but {follow} follow"
         raise UserError(f"{path}: its header announces {counts}; get the file anew")
     return np.frombuffer(content, np.uint8).reshape(shape)
 

@@ -2,46 +2,55 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 
 from utils.errors import UserError
-from utils.options import parse_options
+from utils.options import Options, parse_options
+
+log = logging.getLogger("data_cleansing")
+
+DONE, MISTAKE, INTERRUPTED = 0, 2, 130
 
 
-def main(program: str, description: str, output_dir: str, methods: Sequence[str]) -> int:
+def main(
+    program: str,
+    description: str,
+    output_dir: str,
+    methods: Sequence[str],
+    arguments: Sequence[str] | None = None,
+) -> int:
     """Run a command; returns its exit status.
 
     0: done; 2: a mistake that the user can mend, said in one line; 130: interrupted by Ctrl-C.
+    The arguments are those of `parse_options`.
     """
-    output = output_dir
     try:
-        options = parse_options(program, description, output_dir, methods)
-        output = str(options.output_dir)
-        from utils.console import close_console, open_console  # heavy imports only after --help
+        options = parse_options(program, description, output_dir, methods, arguments)
+    except UserError as error:
+        print(f"{program}: error: {error}", file=sys.stderr)
+        return MISTAKE
+    return _run(options)
 
-        open_console(options.quiet, options.verbose)
+
+def _run(options: Options) -> int:
+    from utils.console import close_console, open_console  # heavy imports only after --help
+
+    open_console(options.quiet, options.verbose)
+    try:
         from utils.pipeline import run
 
         run(options)
+        return DONE
     except UserError as error:
-        return _end(2, f"{program}: error: {error}")
+        log.error("%s: error: %s", options.program, error)
+        return MISTAKE
     except KeyboardInterrupt:
-        return _end(
-            130, f"{program}: interrupted; what is finished is kept in {output}, "
-            "the same command goes on from there",
+        log.error(
+            "%s: interrupted; what is finished is kept in %s, the same command goes on from there",
+            options.program, options.output_dir,
         )  # fmt: skip
-    close_console()
-    return 0
-
-
-def _end(status: int, line: str) -> int:
-    """Say the closing line on the terminal and in the log file."""
-    import logging
-
-    log = logging.getLogger("data_cleansing")
-    if log.handlers:
-        log.error(line)
-    else:
-        print(line, file=sys.stderr)
-    return status
+        return INTERRUPTED
+    finally:
+        close_console()

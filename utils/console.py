@@ -35,6 +35,7 @@ def open_console(quiet: bool, verbose: bool) -> None:
     log.setLevel(logging.DEBUG)
     log.propagate = False
     log.addHandler(handler)
+    logging.getLogger("nnabla").setLevel(logging.WARNING)
 
 
 def open_log_file(path: Path) -> None:

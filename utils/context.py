@@ -40,7 +40,6 @@ def choose_backend(requested: str, device_ids: Sequence[str]) -> str:
 
 def set_context(backend: str, device_id: str) -> None:
     """Build every graph from now on for the extension `backend` and the GPU `device_id`."""
-    nn.logger.setLevel(logging.WARNING)
     nn.set_default_context(get_extension_context(backend, device_id=device_id))
 
 

@@ -28,6 +28,7 @@ from utils.archives import (
     read_idx,
     read_members,
 )
+from utils.console import progress
 from utils.errors import UserError
 from utils.images import IMAGE, LABEL, ImageSet, load_image_set
 from utils.storage import save_csv, written_beside
@@ -285,13 +286,10 @@ def _listed(folder: Path) -> list[str]:
 
 def write_images(folder: Path, training: Labelled, test: Labelled) -> None:
     """Write images as `training/00000.png`, ..., `test/00000.png`, ..., the index last."""
-    from tqdm import tqdm
-
     parts = ((TRAINING, training[1]), (TEST, test[1]))
     index = pd.concat([_index_of(part, labels) for part, labels in parts])
-    images = zip(index[IMAGE], chain(training[0], test[0]), strict=True)
-    title = f"writing {folder.name}"
-    for path, image in tqdm(images, title, len(index), unit="image", disable=None):
+    images = list(zip(index[IMAGE], chain(training[0], test[0]), strict=True))
+    for path, image in progress(images, f"writing {folder}"):
         _save_png(image, folder / path)
     save_csv(index, folder / INDEX)
 
@@ -379,21 +377,21 @@ def split_sizes(
     source: Source, n_train: int | None, n_val: int | None, n_test: int | None
 ) -> tuple[int, int, int]:
     """The numbers of training, validation and test images; raises as `draw_split` does."""
-    pool = len(source.training)
-    validation = source.n_validation if n_val is None else n_val
-    _check_size(source, "--n_val", validation, pool - source.n_classes)
-    training = pool - max(source.n_validation, validation) if n_train is None else n_train
-    _check_size(source, "--n_train", training, pool - validation)
-    test = len(source.test) if n_test is None else n_test
-    _check_size(source, "--n_test", test, len(source.test))
-    return training, validation, test
+    pool, tested = len(source.training), len(source.test)
+    validation = _size(source, "--n_val", n_val, source.n_validation, pool - source.n_classes)
+    default = pool - max(source.n_validation, validation)
+    training = _size(source, "--n_train", n_train, default, pool - validation)
+    return training, validation, _size(source, "--n_test", n_test, tested, tested)
 
 
-def _check_size(source: Source, option: str, asked: int, available: int) -> None:
-    if source.n_classes <= asked <= available:
-        return
-    limits = f"from {source.n_classes} (one per class) to {available} are available"
-    raise UserError(f"{option}: {asked} images of {source.name} asked, {limits}; change {option}")
+def _size(source: Source, option: str, asked: int | None, default: int, available: int) -> int:
+    """The size asked, or the default; UserError if there are not so many or too few."""
+    size = default if asked is None else asked
+    if source.n_classes <= size <= available:
+        return size
+    what = f"{size} images of {source.name} {'asked' if asked is not None else '(the default)'}"
+    limits = f"{source.n_classes} (one per class) to {available} are available"
+    raise UserError(f"{option}: {what}, from {limits}; give {option} within them")
 
 
 def _draw_positions(

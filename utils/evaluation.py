@@ -47,7 +47,7 @@ class Evaluator:
             nn.forward_all([graph.losses, graph.errors], clear_no_need_grad=True)
             loss += float(graph.losses.d.sum(dtype="float64"))
             errors += float(graph.errors.d.sum(dtype="float64"))
-        return Evaluation(loss / len(data), 1 - errors / len(data))
+        return Evaluation(loss / len(data), (len(data) - errors) / len(data))
 
     def _build(self, batch_size: int) -> _EvaluationGraph:
         x = nn.Variable((batch_size, *self.network.image_shape))

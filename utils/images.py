@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from PIL import Image
-from tqdm import tqdm
 
+from utils.console import progress
 from utils.errors import UserError
 
 IMAGE, LABEL = "x:image", "y:label"
@@ -76,7 +76,7 @@ def load_image_set(csv: Path, resize: bool) -> ImageSet:
     paths, labels = tuple(table[IMAGE]), table[LABEL].to_numpy(np.int32)
     first = _decode_row(csv, paths, 0, resize)
     images = np.empty((len(paths), *first.shape), np.uint8)
-    for row in tqdm(range(len(paths)), f"reading {csv.name}", delay=1, leave=False, disable=None):
+    for row in progress(range(len(paths)), f"reading {csv.name}"):
         image = _decode_row(csv, paths, row, resize)
         if image.shape != first.shape:
             where = f"{csv}: row {row + 2}: {paths[row]!r}"

@@ -25,7 +25,7 @@ from utils.report import duration, opening_block, remaining_steps, time_step
 from utils.settings import claim_output_folder, settings_of
 from utils.sgd import Optimiser
 from utils.steps import load_steps, plan_steps
-from utils.storage import save_csv
+from utils.storage import read_csv, save_csv
 from utils.trial import Trial
 
 log = logging.getLogger("data_cleansing")
@@ -142,8 +142,8 @@ def _removal_scores(
         shared = [trial.paths.score(other.name, 0, trial.seed) for other in methods]
         done = next((path for path in shared if path.exists()), None)
         if done:
-            return pd.read_csv(done)
-    influence = pd.read_csv(trial.paths.influence(method.name, trial.seed))
+            return read_csv(done)
+    influence = read_csv(trial.paths.influence(method.name, trial.seed))
     description = f"trial {trial.seed}: eval, {method.name}, n = {n}"
     return retrain_without(trial, worst(influence, n), description)
 
@@ -160,7 +160,7 @@ def _analyze(options: Options, trial: Trial, counts: Sequence[int]) -> None:
 
 def _load_scores(options: Options, paths: OutputPaths, counts: Sequence[int]) -> Scores:
     return {
-        (method, seed, n): pd.read_csv(paths.score(method, n, seed))
+        (method, seed, n): read_csv(paths.score(method, n, seed))
         for method in options.methods
         for seed in options.seeds
         for n in counts

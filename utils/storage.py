@@ -35,6 +35,11 @@ def save_csv(table: pd.DataFrame, path: Path, *, index: bool = False) -> None:
         table.to_csv(temporary, index=index, lineterminator="\n")
 
 
+def read_csv(path: Path) -> pd.DataFrame:
+    """Read what `save_csv` wrote; floats come back bit by bit."""
+    return pd.read_csv(path, float_precision="round_trip")
+
+
 def save_json(value: Any, path: Path) -> None:
     """Write `value` as indented JSON, whole or not at all."""
     with written_beside(path) as temporary:

@@ -1,0 +1,19 @@
+"""Every test keeps its data in a cache folder of the test run, never in the user's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from utils.datasets import CACHE_VARIABLE
+
+
+@pytest.fixture(autouse=True, scope="session")
+def data_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cache folder of all tests of one worker."""
+    folder = tmp_path_factory.mktemp("cache")
+    patch = pytest.MonkeyPatch()
+    patch.setenv(CACHE_VARIABLE, str(folder))
+    yield folder
+    patch.undo()

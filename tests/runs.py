@@ -1,0 +1,31 @@
+"""Small runs of the two commands that several tests look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import eval_influence_functions
+import eval_sgd_influence
+from utils.command import main
+
+SMALL = "-ds digits -e 2 -nt 1 -r 0 5 --n_train 60 --n_val 30 --n_test 30 --batch_size 16"
+"""Four steps an epoch, the last one short."""
+
+
+def sgd_influence(output: Path, more: str = "", small: str = SMALL) -> int:
+    """Run eval_sgd_influence.py; returns the exit status."""
+    return main(**eval_sgd_influence.COMMAND, arguments=_arguments(output, small, more))
+
+
+def influence_functions(output: Path, more: str = "", small: str = SMALL) -> int:
+    """Run eval_influence_functions.py; returns the exit status."""
+    return main(**eval_influence_functions.COMMAND, arguments=_arguments(output, small, more))
+
+
+def _arguments(output: Path, small: str, more: str) -> list[str]:
+    return ["-o", str(output), *small.split(), *more.split()]
+
+
+def contents(output: Path, pattern: str = "**/*.csv") -> dict[str, bytes]:
+    """The files of a run by their path under the output folder."""
+    return {str(p.relative_to(output)): p.read_bytes() for p in sorted(output.glob(pattern))}

@@ -1,0 +1,469 @@
+"""Finding, downloading and reading archives, and what is wrong with them."""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import hashlib
+import io
+import logging
+import os
+import pickle
+import struct
+import tarfile
+import threading
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pooch
+import pytest
+import requests
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from benchmarks.make_archives import cifar_batch, python2_pickle, write_idx, write_tar
+from utils import archives
+from utils.archives import (
+    ArchiveFile,
+    find_or_download,
+    first_writable,
+    md5_of,
+    read_cifar_batch,
+    read_idx,
+    read_members,
+    writable,
+)
+from utils.errors import UserError
+
+CONTENT = b"the published content"
+ANY_BYTES = settings(max_examples=100, deadline=None, suppress_health_check=[*HealthCheck])
+LIMIT = 1 << 20
+
+
+def archive_file(*urls: str) -> ArchiveFile:
+    return ArchiveFile("a.gz", hashlib.md5(CONTENT).hexdigest(), urls)
+
+
+def one_line(caught: pytest.ExceptionInfo[UserError], *words: object) -> None:
+    text = str(caught.value)
+    assert "\n" not in text
+    assert all(str(word) in text for word in words), text
+
+
+# ---------------------------------------------------------------- finding
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    result = tmp_path / "data", tmp_path / "cache"
+    for folder in result:
+        folder.mkdir()
+    return result
+
+
+def test_md5_is_that_of_the_whole_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").write_bytes(CONTENT)
+    monkeypatch.setattr(archives, "CHUNK", 4)
+    assert md5_of(tmp_path / "a") == hashlib.md5(CONTENT).hexdigest()
+
+
+def test_data_dir_goes_before_cache(folders: tuple[Path, Path]) -> None:
+    data, cache = folders
+    (cache / "a.gz").write_bytes(CONTENT)
+    assert find_or_download([archive_file()], data, cache, False) == [cache / "a.gz"]
+    (data / "a.gz").write_bytes(CONTENT)
+    assert find_or_download([archive_file()], data, cache, False) == [data / "a.gz"]
+
+
+def test_another_md5_is_refused(folders: tuple[Path, Path]) -> None:
+    (folders[0] / "a.gz").write_bytes(b"other")
+    with pytest.raises(UserError) as caught:
+        find_or_download([archive_file()], *folders, False)
+    one_line(caught, folders[0] / "a.gz", "MD5", "--allow_unverified_data")
+
+
+def test_another_md5_can_be_allowed_with_one_warning(
+    folders: tuple[Path, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a.gz", "b.gz"):
+        (folders[0] / name).write_bytes(b"other")
+    files = [archive_file(), ArchiveFile("b.gz", "0" * 32, ())]
+    with caplog.at_level(logging.WARNING, "data_cleansing"):
+        paths = find_or_download(files, *folders, True)
+    assert paths == [folders[0] / "a.gz", folders[0] / "b.gz"]
+    assert len(caplog.records) == 1
+    assert all(str(path) in caplog.text for path in paths)
+
+
+def test_nothing_is_said_of_published_files(
+    folders: tuple[Path, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    (folders[0] / "a.gz").write_bytes(CONTENT)
+    find_or_download([archive_file()], *folders, True)
+    assert not caplog.records
+
+
+def test_writable_looks_at_the_folder_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    assert writable(tmp_path / "new" / "folder")
+    assert not writable(tmp_path / "file")
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    assert not writable(tmp_path / "new" / "folder")
+    with pytest.raises(UserError, match="cannot be written"):
+        first_writable([tmp_path])
+
+
+# ---------------------------------------------------------------- downloading
+
+
+@pytest.fixture
+def mirror(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """A folder and the address at which a server on this machine gives its files."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    folder = tmp_path / "mirror"
+    folder.mkdir()
+    handler = functools.partial(Quiet, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield folder, f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+def test_the_next_mirror_is_tried(
+    folders: tuple[Path, Path],
+    mirror: tuple[Path, str],
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    folder, address = mirror
+    (folder / "a.gz").write_bytes(CONTENT)
+    (folder / "wrong.gz").write_bytes(b"a page that says sorry")
+    file = archive_file(address + "none.gz", address + "wrong.gz", address + "a.gz")
+    assert find_or_download([file], *folders, False) == [folders[0] / "a.gz"]
+    assert (folders[0] / "a.gz").read_bytes() == CONTENT
+    assert os.listdir(folders[0]) == ["a.gz"]
+    assert "Downloading" not in capfd.readouterr().err  # pooch's own words
+
+
+def test_a_download_with_another_md5_is_refused_even_where_unverified_files_are_allowed(
+    folders: tuple[Path, Path], mirror: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    (mirror[0] / "a.gz").write_bytes(b"other")
+    with pytest.raises(UserError) as caught:
+        find_or_download([archive_file(mirror[1] + "a.gz")], *folders, True)
+    one_line(caught, "a.gz", "another MD5 sum", mirror[1])
+    assert not os.listdir(folders[0])
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """No network; the addresses that were tried."""
+    tried: list[str] = []
+
+    def fail(self: Any, url: str, output_file: str, pooch: Any) -> None:
+        tried.append(url)
+        Path(output_file).write_bytes(b"half")
+        raise requests.ConnectionError("no network")
+
+    monkeypatch.setattr(pooch.HTTPDownloader, "__call__", fail)
+    return tried
+
+
+def test_offline_one_line_says_what_is_missing(
+    folders: tuple[Path, Path], offline: list[str]
+) -> None:
+    files = [
+        archive_file("http://one/a.gz", "http://two/a.gz"),
+        ArchiveFile("b.gz", "0" * 32, ("http://one/b.gz",)),
+    ]
+    with pytest.raises(UserError) as caught:
+        find_or_download(files, *folders, False)
+    one_line(caught, "a.gz, b.gz", "http://one/ or http://two/", f"put into {folders[0]}")
+    assert offline == ["http://one/a.gz", "http://two/a.gz"]
+    assert not os.listdir(folders[0])
+
+
+def test_downloads_go_to_the_cache_if_data_dir_is_read_only(
+    folders: tuple[Path, Path], offline: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != folders[0])
+    with pytest.raises(UserError, match=f"put into {folders[1]}"):
+        find_or_download([archive_file("http://one/a.gz")], *folders, False)
+
+
+# ---------------------------------------------------------------- tar files
+
+
+def write_one_member(path: Path, member: tarfile.TarInfo, content: bytes = b"") -> Path:
+    with tarfile.open(path, "w:gz") as tar:
+        tar.addfile(member, io.BytesIO(content))
+    return path
+
+
+def member_of(name: str, kind: bytes = tarfile.REGTYPE, size: int = 0) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.type, member.size, member.linkname = kind, size, "wanted"
+    return member
+
+
+def test_members_are_read_and_nothing_is_written(tmp_path: Path) -> None:
+    archive = tmp_path / "a.tar.gz"
+    write_tar([("d/one", b"1" * 700), ("d/two", b""), ("d/three", b"3")], archive)
+    assert read_members(archive, ["d/one", "d/two"], LIMIT) == {"d/one": b"1" * 700, "d/two": b""}
+    assert os.listdir(tmp_path) == ["a.tar.gz"]
+
+
+@pytest.mark.parametrize(
+    ("member", "words"),
+    [
+        (member_of("../wanted"), "'..'"),
+        (member_of("d/../../wanted"), "'..'"),
+        (member_of("d\\..\\wanted"), "'..'"),
+        (member_of("/wanted"), "absolute"),
+        (member_of("C:\\wanted"), "absolute"),
+        (member_of("wanted", tarfile.SYMTYPE), "link or a special file"),
+        (member_of("wanted", tarfile.LNKTYPE), "link or a special file"),
+        (member_of("wanted", tarfile.CHRTYPE), "link or a special file"),
+        (member_of("wanted", tarfile.BLKTYPE), "link or a special file"),
+        (member_of("wanted", tarfile.FIFOTYPE), "link or a special file"),
+    ],
+)
+def test_dangerous_members_are_refused(tmp_path: Path, member: tarfile.TarInfo, words: str) -> None:
+    archive = write_one_member(tmp_path / "a.tar.gz", member)
+    with pytest.raises(UserError) as caught:
+        read_members(archive, ["wanted"], LIMIT)
+    one_line(caught, archive, repr(member.name), words)
+
+
+@pytest.mark.parametrize("name", ["wanted", "other"])
+def test_a_member_of_a_hundred_gigabytes_is_refused_by_its_header(
+    tmp_path: Path, name: str
+) -> None:
+    header = member_of(name, size=100 * 10**9).tobuf(tarfile.GNU_FORMAT)
+    archive = tmp_path / "a.tar.gz"
+    archive.write_bytes(gzip.compress(header + bytes(10_000)))
+    with pytest.raises(UserError) as caught:
+        read_members(archive, ["wanted"], LIMIT)
+    one_line(caught, archive, name, f"larger than {LIMIT} bytes")
+
+
+def test_many_members_count_together(tmp_path: Path) -> None:
+    archive = tmp_path / "a.tar.gz"
+    write_tar([(f"member{number}", bytes(1000)) for number in range(10)], archive)
+    with pytest.raises(UserError, match="'member6'.*larger"):
+        read_members(archive, ["member9"], 10_000)
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_a_huge_name_is_refused_by_its_header(tmp_path: Path, kind: bytes) -> None:
+    header = member_of("name", kind, size=100 * 10**9).tobuf(tarfile.GNU_FORMAT)
+    archive = tmp_path / "a.tar.gz"
+    archive.write_bytes(gzip.compress(header + bytes(10_000)))
+    with pytest.raises(UserError, match=r"a\.tar\.gz: damaged.*announces 100"):
+        read_members(archive, ["wanted"], LIMIT)
+
+
+def test_missing_members_and_damaged_archives_are_named(tmp_path: Path) -> None:
+    archive = tmp_path / "a.tar.gz"
+    write_tar([("one", os.urandom(5000))], archive)
+    with pytest.raises(UserError, match="member wanted is missing"):
+        read_members(archive, ["wanted"], LIMIT)
+    for content in (archive.read_bytes()[:2500], b"no gzip", b"", gzip.compress(b"no tar" * 100)):
+        archive.write_bytes(content)
+        with pytest.raises(UserError) as caught:
+            read_members(archive, ["one"], LIMIT)
+        one_line(caught, archive, "get the file anew")
+
+
+@ANY_BYTES
+@given(content=st.binary(max_size=1500))
+def test_arbitrary_bytes_as_tar_are_refused(tmp_path: Path, content: bytes) -> None:
+    archive = tmp_path / "a.tar.gz"
+    archive.write_bytes(gzip.compress(content))
+    with pytest.raises(UserError):
+        read_members(archive, ["one"], LIMIT)
+
+
+# ---------------------------------------------------------------- IDX files
+
+
+@pytest.mark.parametrize("shape", [(3, 28, 28), (5,), (0,), (2, 3, 4, 5)])
+def test_idx_of_any_shape(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    array = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    write_idx(array, tmp_path / "a.gz")
+    result = read_idx(tmp_path / "a.gz")
+    assert result.dtype == np.uint8
+    np.testing.assert_array_equal(result, array)
+
+
+def idx_bytes(*counts: int, magic: bytes = b"\0\0\x08\x03", content: bytes = b"") -> bytes:
+    return magic + struct.pack(f">{len(counts)}I", *counts) + content
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (idx_bytes(2, 2, 2, content=bytes(7)), "8 bytes, but only 7 follow"),
+        (idx_bytes(2, 2, 2), "8 bytes, but only 0 follow"),
+        (idx_bytes(2, 2, 2, content=bytes(9)), "8 bytes, but more follow"),
+        (idx_bytes(0, 2, 2, content=bytes(9)), "0 bytes, but more follow"),
+        (idx_bytes(2, 2), "header is cut short"),
+        (idx_bytes(2, 2, 2, magic=b"\0\0\x0d\x03"), "magic number 00000d03"),
+        (idx_bytes(2, 2, 2, magic=b"\x89PNG"), "magic number 89504e47"),
+        (idx_bytes(magic=b"\0\0\x08\0"), "magic number 00000800"),
+        (b"\0", "magic number 00"),
+        (b"", "magic number missing"),
+        (idx_bytes(2**32 - 1, 2**32 - 1, 2**32 - 1), "announces 79228162458924105385300197375"),
+    ],
+)
+def test_what_is_wrong_with_an_idx_file_is_said(tmp_path: Path, content: bytes, words: str) -> None:
+    path = tmp_path / "a.gz"
+    path.write_bytes(gzip.compress(content))
+    with pytest.raises(UserError) as caught:
+        read_idx(path)
+    one_line(caught, path, words, "get the file anew")
+
+
+def test_no_more_is_unpacked_than_the_header_announces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.gz"
+    path.write_bytes(gzip.compress(idx_bytes(2, 2, 2, content=bytes(10**7))))
+    asked: list[int] = []
+    read = gzip.GzipFile.read
+    monkeypatch.setattr(gzip.GzipFile, "read", lambda s, n=-1: asked.append(n) or read(s, n))
+    with pytest.raises(UserError, match="more follow"):
+        read_idx(path)
+    assert asked == [4, 12, 9]
+
+
+def test_cut_and_foreign_idx_files_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.gz"
+    write_idx(np.frombuffer(os.urandom(5000), np.uint8), path)
+    for content in (path.read_bytes()[:-2000], path.read_bytes()[:5], b"no gzip"):
+        path.write_bytes(content)
+        with pytest.raises(UserError) as caught:
+            read_idx(path)
+        one_line(caught, path, "get the file anew")
+    with pytest.raises(UserError):
+        read_idx(tmp_path / "none.gz")
+
+
+@ANY_BYTES
+@given(content=st.binary(max_size=100) | st.binary(max_size=40).map(b"\0\0\x08\1\0\0\0".__add__))
+def test_arbitrary_bytes_as_idx_are_read_or_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.gz"
+    for packed in (content, gzip.compress(content)):
+        path.write_bytes(packed)
+        try:
+            assert read_idx(path).dtype == np.uint8
+        except UserError as error:
+            assert "\n" not in str(error)
+
+
+# ---------------------------------------------------------------- CIFAR batches
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (12, 32, 32, 3), dtype=np.uint8)
+LABELS = np.arange(12) % 10
+
+
+@pytest.mark.parametrize("dump", [python2_pickle, functools.partial(pickle.dumps, protocol=2)])
+def test_batches_of_python_2_and_3_are_read(dump: Any) -> None:
+    content = dump(cifar_batch(IMAGES, LABELS, "training batch 1 of 5"))
+    images, labels = read_cifar_batch(content, "a")
+    np.testing.assert_array_equal(images, IMAGES)
+    np.testing.assert_array_equal(labels, LABELS)
+
+
+def test_our_batches_have_the_opcodes_of_the_published_ones() -> None:
+    content = python2_pickle(cifar_batch(IMAGES, LABELS, "training batch 1 of 5"))
+    assert content.startswith(b"\x80\x02}")
+    assert b"U\x0bbatch_label" in content and b"U\x04data" in content
+    assert b"cnumpy.core.multiarray\n_reconstruct\n" in content
+    assert b"_codecs" not in content
+    assert pickle.loads(content, encoding="bytes").keys() == {
+        b"batch_label", b"labels", b"data", b"filenames"
+    }  # fmt: skip
+
+
+class _Runs:
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+@pytest.mark.parametrize("function", [os.system, eval, exec, getattr, __import__])
+def test_a_batch_that_runs_something_is_refused_and_runs_nothing(
+    tmp_path: Path, function: Any
+) -> None:
+    mark = tmp_path / "ran"
+    code = f"touch {mark}" if function is os.system else f"open({str(mark)!r}, 'w')"
+    content = pickle.dumps({b"data": _Runs(function, code)}, protocol=2)
+    with pytest.raises(UserError) as caught:
+        read_cifar_batch(content, "a.tar.gz: member b")
+    one_line(caught, "a.tar.gz: member b", "refused", function.__name__)
+    assert not mark.exists()
+
+
+def test_even_numpy_is_not_called() -> None:
+    for function in (np.load, np.fromfile, np.core.multiarray.scalar):
+        content = pickle.dumps({b"data": _Runs(function, "a")}, protocol=2)
+        with pytest.raises(UserError, match="refused"):
+            read_cifar_batch(content, "a")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {b"data": IMAGES.reshape(12, -1)[:, :-1]},
+        {b"data": IMAGES.reshape(12, -1).astype(np.int16)},
+        {b"data": IMAGES.reshape(12, -1)[:11]},
+        {b"data": np.asfortranarray(IMAGES.reshape(12, -1))},
+        {b"data": np.array([None] * 12)},
+        {b"data": IMAGES.tobytes()},
+        {b"labels": [0] * 11},
+        {b"labels": [0] * 11 + [10]},
+        {b"labels": [0] * 11 + [-1]},
+        {b"labels": [0] * 11 + [0.5]},
+        {b"labels": [0] * 11 + [None]},
+        {b"labels": [0] * 11 + [2**70]},
+        {b"labels": b"0" * 12},
+        {b"data": IMAGES.reshape(12, -1)[:0], b"labels": []},
+    ],
+)
+def test_batches_with_other_content_are_refused(change: dict[bytes, Any]) -> None:
+    batch = cifar_batch(IMAGES, LABELS, "") | change
+    with pytest.raises(UserError) as caught:
+        read_cifar_batch(pickle.dumps(batch, protocol=2), "a.tar.gz: member b")
+    one_line(caught, "a.tar.gz: member b: no CIFAR-10 batch", "get the file anew")
+
+
+def test_cut_batches_are_refused() -> None:
+    content = python2_pickle(cifar_batch(IMAGES, LABELS, ""))
+    for cut in (0, 1, 20, len(content) // 2, len(content) - 1):
+        with pytest.raises(UserError):
+            read_cifar_batch(content[:cut], "a")
+
+
+@ANY_BYTES
+@given(content=st.binary(max_size=200))
+def test_arbitrary_bytes_as_batch_are_refused(content: bytes) -> None:
+    for pickled in (content, b"\x80\x02" + content):
+        with pytest.raises(UserError):
+            read_cifar_batch(pickled, "a")

@@ -1,0 +1,79 @@
+"""The context asked of nnabla. No GPU is needed: the extension is stood in for."""
+
+from __future__ import annotations
+
+import os
+import sys
+from types import ModuleType
+
+import nnabla as nn
+import pytest
+
+from utils.context import choose_backend, set_context
+from utils.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def default_context():
+    """Leave nnabla's context as it was."""
+    context = nn.get_current_context()
+    yield
+    nn.set_default_context(context)
+
+
+@pytest.fixture
+def cudnn(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """An extension with the GPUs 0 and 1."""
+    module = ModuleType("nnabla_ext.cudnn")
+    module.get_devices = lambda: ["0", "1"]
+    module.context = lambda device_id="0", **_: nn.Context(
+        ["cudnn:float", "cuda:float", "cpu:float"], "CudaCachedArray", device_id
+    )
+    monkeypatch.setitem(sys.modules, "nnabla_ext.cudnn", module)
+    monkeypatch.setenv("NNABLA_CUDNN_DETERMINISTIC", "")
+    return module
+
+
+@pytest.mark.parametrize("requested", ["auto", "cudnn"])
+def test_gpu_is_used_with_the_device_given(cudnn: ModuleType, requested: str) -> None:
+    backend = choose_backend(requested, ("0", "1"))
+    set_context(backend, "1")
+    context = nn.get_current_context()
+    assert context.backend[0].startswith("cudnn")
+    assert context.device_id == "1"
+    assert os.environ["NNABLA_CUDNN_DETERMINISTIC"] == "1"
+
+
+def test_cpu_is_used_when_asked_for(cudnn: ModuleType) -> None:
+    assert choose_backend("cpu", ("0",)) == "cpu"
+
+
+@pytest.mark.parametrize("error", [ModuleNotFoundError("none"), ImportError("libcudnn.so.8")])
+def test_missing_library_falls_back_with_one_warning(
+    error: ImportError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(name: str) -> ModuleType:
+        raise error
+
+    said: list[str] = []
+    monkeypatch.setattr("utils.context.log.warning", lambda text, *a: said.append(text % a))
+    monkeypatch.setattr("utils.context.importlib.import_module", fail)
+    assert choose_backend("auto", ("0",)) == "cpu"
+    assert len(said) == 1
+    assert "nnabla-ext-cuda120" in said[0]
+    with pytest.raises(UserError, match="--context cudnn"):
+        choose_backend("cudnn", ("0",))
+
+
+def test_gpu_that_is_not_there(cudnn: ModuleType) -> None:
+    with pytest.raises(UserError, match="no GPU 7, only 0, 1"):
+        choose_backend("cudnn", ("0", "7"))
+
+
+def test_driver_that_does_not_answer(cudnn: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> list[str]:
+        raise RuntimeError("cudaGetDeviceCount\nfailed")
+
+    monkeypatch.setattr(cudnn, "get_devices", fail)
+    with pytest.raises(UserError, match="cudaGetDeviceCount failed"):
+        choose_backend("cudnn", ("0",))
