@@ -163,9 +163,9 @@ class _BoundedGzip(gzip.GzipFile):
 def read_members(archive: Path, names: Sequence[str], limit: int) -> dict[str, bytes]:
     """Read the members `names` of a .tar.gz file into memory; nothing is written to disk.
 
-    Every member must be safe, whether needed or not (see `safe_members`): a relative path without `..`, a plain file or folder, and no more than `limit` bytes unpacked in
-    all. Raises UserError, naming the archive and the member, for what is not safe, for
-    a member that is missing, and for a damaged archive.
+    Every member must be safe, whether needed or not, as `safe_members` says. Raises
+    UserError, naming the archive and the member, for what is not safe, for a member that is
+    missing, and for a damaged archive.
     """
     contents: dict[str, bytes] = {}
     try:
@@ -334,5 +334,5 @@ def read_cifar_batch(content: bytes, where: str) -> tuple[UInt8, Int64]:
 def _check_labels(labels: npt.NDArray[Any], n_images: int) -> None:
     if labels.shape != (n_images,) or labels.dtype != np.int64:
         raise ValueError(f"there is not one whole number as label for each of {n_images} images")
-    if n_images == 0 or labels.min() < 0 or labels.max() > 9:
+    if labels.min() < 0 or labels.max() > 9:
         raise ValueError("labels from 0 to 9 are needed")

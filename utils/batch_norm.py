@@ -74,12 +74,33 @@ def weighted_batch_normalization(weights: nn.Variable) -> Iterator[RunningStatis
         running.update(variance, moments.unbiased_variance, decay_rate)
         return _affine(moments.centred, moments.variance, gamma, beta, eps)
 
-    fused = F.batch_normalization
+    def fused_batch_normalization(
+        x: nn.Variable,
+        beta: nn.Variable,
+        gamma: nn.Variable,
+        mean: nn.Variable,
+        variance: nn.Variable,
+        z: nn.Variable | None = None,
+        axes: Sequence[int] = (1,),
+        decay_rate: float = 0.9,
+        eps: float = 1e-05,
+        batch_stat: bool = True,
+        nonlinearity: str = "relu",
+        output_stat: bool = False,
+    ) -> nn.Variable:
+        h = batch_normalization(
+            x, beta, gamma, mean, variance, axes, decay_rate, eps, batch_stat, output_stat
+        )
+        h = h if z is None else h + z
+        return F.relu(h) if nonlinearity == "relu" else h
+
+    replaced = (F.batch_normalization, F.fused_batch_normalization)
     F.batch_normalization = batch_normalization
+    F.fused_batch_normalization = fused_batch_normalization
     try:
         yield running
     finally:
-        F.batch_normalization = fused
+        F.batch_normalization, F.fused_batch_normalization = replaced
 
 
 @dataclass(frozen=True)

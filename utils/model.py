@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pkgutil import resolve_name
 
 import nnabla as nn
 import nnabla.functions as F
 import nnabla.parametric_functions as PF
+
+from utils.errors import UserError
 
 Model = Callable[[nn.Variable, int, bool], nn.Variable]
 
@@ -32,4 +39,85 @@ def six_convolutions(x: nn.Variable, n_classes: int, test: bool) -> nn.Variable:
     return PF.affine(h, n_classes)
 
 
-MODELS: dict[str, Model] = {"six_convolutions": six_convolutions}
+def resnet(x: nn.Variable, n_classes: int, test: bool) -> nn.Variable:
+    """A small residual net: conv3x3, three residual blocks with 32, 64, 128 maps, global pooling.
+
+    Args and returns as `six_convolutions`; the second and third block halve height and width.
+    """
+    h = F.relu(_convolution_bn(x, 32, 1, test, "stem"))
+    for block, (maps, stride) in enumerate(((32, 1), (64, 2), (128, 2)), start=1):
+        with nn.parameter_scope(f"block{block}"):
+            h = _residual_block(h, maps, stride, test)
+    return PF.affine(F.global_average_pooling(h), n_classes)
+
+
+def _residual_block(x: nn.Variable, maps: int, stride: int, test: bool) -> nn.Variable:
+    h = F.relu(_convolution_bn(x, maps, stride, test, "conv1"))
+    h = _convolution_bn(h, maps, 1, test, "conv2")
+    keeps_shape = stride == 1 and x.shape[1] == maps
+    return F.relu(h + (x if keeps_shape else _convolution_bn(x, maps, stride, test, "shortcut")))
+
+
+def _convolution_bn(
+    x: nn.Variable, maps: int, stride: int, test: bool, name: str
+) -> nn.Variable:
+    with nn.parameter_scope(name):
+        h = PF.convolution(x, maps, (3, 3), (1, 1), (stride, stride), with_bias=False)
+        return PF.batch_normalization(h, batch_stat=not test)
+
+
+def mlp(x: nn.Variable, n_classes: int, test: bool) -> nn.Variable:
+    """Two hidden layers of 256 and 128 ReLU units. Args and returns as `six_convolutions`."""
+    h = F.relu(PF.affine(x, 256, name="hidden1"))
+    h = F.relu(PF.affine(h, 128, name="hidden2"))
+    return PF.affine(h, n_classes)
+
+
+MODELS: dict[str, Model] = {
+    function.__name__: function for function in (six_convolutions, resnet, mlp)
+}
+
+
+def find_model(name: str) -> Model:
+    """The model of a name in `MODELS`, or of "module:function" with the user's own module.
+
+    A module is looked for in the working directory first, as `python -m` does.
+
+    Raises:
+        UserError: there is no such model, or its module cannot be imported.
+    """
+    if name in MODELS:
+        return MODELS[name]
+    if ":" not in name:
+        raise UserError(
+            f"--model {name}: not known; known are {', '.join(MODELS)}, or give your own as "
+            "module:function"
+        )
+    with _working_directory_first():
+        try:
+            model = resolve_name(name)
+        except Exception as error:
+            raise UserError(
+                f"--model {name}: cannot be imported ({describe(error)}); check the name and run "
+                "in the folder of the module"
+            ) from error
+    if not callable(model):
+        raise UserError(f"--model {name}: is not a function; give (x, n_classes, test) -> logits")
+    return model
+
+
+@contextmanager
+def _working_directory_first() -> Iterator[None]:
+    sys.path.insert(0, os.getcwd())
+    try:
+        yield
+    finally:
+        sys.path.pop(0)
+
+
+def describe(error: BaseException) -> str:
+    """An exception in one line: its type, its text, and the line of code that raised it."""
+    text = " ".join(str(error).split())[:300]
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}: {text}{where}"

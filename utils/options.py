@@ -38,6 +38,10 @@ class Options:
     seed: int = 0
     batch_size: int = 64
     lr: float = 0.05
+    lr_schedule: str = "constant"
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    model: str = "six_convolutions"
     data_dir: Path | None = None
     n_train: int | None = None
     n_val: int | None = None
@@ -61,6 +65,10 @@ class Options:
             _check_whole("--remove_n_list", n, 0)
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise UserError(f"--lr {self.lr}: the learning rate must be a number above 0")
+        if not 0 <= self.momentum < 1:
+            raise UserError(f"--momentum {self.momentum}: must be at least 0 and below 1")
+        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
+            raise UserError(f"--weight_decay {self.weight_decay}: must be a number of at least 0")
         for device in self.device_ids:
             if not device.isdecimal():
                 raise UserError(
@@ -172,7 +180,17 @@ def _add_training(parser: argparse.ArgumentParser, default: dict[str, Any]) -> N
     _add(group, default, "--batch_size", type=int, metavar="N",
          text="images per training step")  # fmt: skip
     _add(group, default, "--lr", type=float, metavar="RATE",
-         text="learning rate of SGD, constant over the training")  # fmt: skip
+         text="learning rate of SGD")  # fmt: skip
+    _add(group, default, "--lr_schedule", choices=("constant", "step", "cosine"),
+         text="how the learning rate changes over the training: constant; step, a tenth after "
+         "half and a hundredth after three quarters of the steps; or cosine, down to 0")  # fmt: skip
+    _add(group, default, "--momentum", type=float, metavar="MU",
+         text="momentum of SGD, at least 0 and below 1")  # fmt: skip
+    _add(group, default, "--weight_decay", type=float, metavar="LAMBDA",
+         text="L2 coefficient: LAMBDA/2 |parameters|^2 is added to each image's loss")  # fmt: skip
+    _add(group, default, "--model", metavar="NAME",
+         text="network: six_convolutions, resnet, mlp, or your own as module:function, a "
+         "function (x, n_classes, test) that returns logits in ordinary nnabla")  # fmt: skip
 
 
 def _add_data(parser: argparse.ArgumentParser, default: dict[str, Any]) -> None:

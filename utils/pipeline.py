@@ -17,7 +17,7 @@ from utils.context import choose_backend, set_context
 from utils.datasets import Source, draw_split, load_trial, prepare
 from utils.images import IMAGE, LABEL
 from utils.methods import METHODS, Method
-from utils.model import MODELS
+from utils.model_check import checked_model
 from utils.network import Network
 from utils.options import Options
 from utils.paths import OutputPaths
@@ -29,8 +29,6 @@ from utils.storage import read_csv, save_csv
 from utils.trial import Trial
 
 log = logging.getLogger("data_cleansing")
-
-MODEL = "six_convolutions"
 
 
 def run(options: Options) -> None:
@@ -65,15 +63,19 @@ def open_trial(options: Options, source: Source, paths: OutputPaths, seed: int) 
     files = draw_split(source, split_seed, options.n_train, options.n_val, options.n_test)
     data = load_trial(source, files)
     n, height, width, channels = data.training.images.shape
+    shape = (channels, height, width)
+    model = checked_model(options.model, shape, source.n_classes)
     if paths.final_model(seed).exists():
         steps = load_steps(paths.steps(seed))
     else:
-        steps = plan_steps(seed, n, options.n_epochs, options.batch_size, options.lr)
+        steps = plan_steps(
+            seed, n, options.n_epochs, options.batch_size, options.lr, options.lr_schedule
+        )
     return Trial(
         seed=seed,
         data=data,
-        network=Network(MODELS[MODEL], (channels, height, width), source.n_classes, seed),
-        optimiser=Optimiser(),
+        network=Network(model, shape, source.n_classes, seed),
+        optimiser=Optimiser(options.momentum, options.weight_decay),
         steps=steps,
         retrain_all=options.retrain_all,
         damping=source.damping,

@@ -36,9 +36,10 @@ def opening_block(
     start = "the first step" if options.retrain_all else "the start of the last epoch"
     return [
         f"Data set       {options.dataset}: {sizes}, {trial.network.n_classes} classes",
-        f"Model          {trial.network.n_parameters:,} parameters, on {backend}",
+        f"Model          {options.model}, {trial.network.n_parameters:,} parameters, on {backend}",
         f"Training       {trial.n_epochs} epochs of {len(trial.steps) // trial.n_epochs} steps, "
-        f"batch {options.batch_size}, learning rate {options.lr:g}",
+        f"batch {options.batch_size}, learning rate {options.lr:g} ({options.lr_schedule}), "
+        f"momentum {options.momentum:g}, weight decay {options.weight_decay:g}",
         f"Trials         {options.n_trials}, seed {seeds}",
         f"Methods        {', '.join(options.methods)}",
         f"Removing n     {' '.join(map(str, counts))}{_skipped(options, counts)}",

@@ -18,8 +18,8 @@ from utils.storage import save_json
 Settings = dict[str, object]
 
 RESULT_OPTIONS = (
-    "program", "dataset", "n_epochs", "batch_size", "lr", "retrain_all",
-    "n_train", "n_val", "n_test", "split_seed",
+    "program", "dataset", "n_epochs", "batch_size", "lr", "lr_schedule", "momentum",
+    "weight_decay", "model", "retrain_all", "n_train", "n_val", "n_test", "split_seed",
 )  # fmt: skip
 
 

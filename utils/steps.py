@@ -30,21 +30,45 @@ class Step:
     learning_rate: float
 
 
+def learning_rates(schedule: str, rate: float, n_steps: int) -> np.ndarray:
+    """The learning rate of each step (n_steps,).
+
+    Args:
+        schedule: constant; step (a tenth of it after half of the steps, a hundredth after three
+            quarters); or cosine (rate/2 (1 + cos(pi t/T)) before step t of T).
+        rate: the first step's.
+        n_steps: T.
+    """
+    progress = np.arange(n_steps) / n_steps
+    factors = {
+        "constant": np.ones(n_steps),
+        "step": np.select([progress < 0.5, progress < 0.75], [1.0, 0.1], 0.01),
+        "cosine": (1 + np.cos(np.pi * progress)) / 2,
+    }
+    return rate * factors[schedule]
+
+
 def plan_steps(
-    seed: int, n_train: int, n_epochs: int, batch_size: int, learning_rate: float
+    seed: int,
+    n_train: int,
+    n_epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    schedule: str = "constant",
 ) -> list[Step]:
     """All steps of a training, drawn from `seed` alone; the last batch of an epoch may be short.
 
     The augmentation seed of an example depends on (seed, epoch, example) and on nothing else,
     so that leaving one image out moves no other's crop or flip.
     """
-    steps = []
+    steps: list[Step] = []
+    rates = iter(learning_rates(schedule, learning_rate, n_epochs * -(-n_train // batch_size)))
     for epoch in range(n_epochs):
         order = np.random.default_rng([seed, epoch]).permutation(n_train)
         seeds = np.random.SeedSequence([seed, epoch]).generate_state(n_train, np.uint64)
         for start in range(0, n_train, batch_size):
             batch = order[start : start + batch_size]
-            steps.append(Step(epoch, batch, seeds[batch], learning_rate))
+            steps.append(Step(epoch, batch, seeds[batch], float(next(rates))))
     return steps
 
 

@@ -1,0 +1,47 @@
+"""Models as users write them: good ones and ones that cannot work."""
+
+import nnabla as nn
+import nnabla.functions as F
+import nnabla.parametric_functions as PF
+
+
+def good(x, n_classes, test):
+    h = PF.convolution(x, 4, (3, 3), pad=(1, 1))
+    h = PF.fused_batch_normalization(h, batch_stat=not test)
+    return PF.affine(F.max_pooling(h, (2, 2)), n_classes)
+
+
+def raises(x, n_classes, test):
+    raise RuntimeError("no such layer")
+
+
+def wrong_shape(x, n_classes, test):
+    return PF.affine(x, n_classes + 1)
+
+
+def returns_none(x, n_classes, test):
+    PF.affine(x, n_classes)
+
+
+def no_parameters(x, n_classes, test):
+    return F.reshape(x, (x.shape[0], -1))[:, :n_classes]
+
+
+def with_dropout(x, n_classes, test):
+    h = PF.affine(x, 8)
+    return PF.affine(h if test else F.dropout(h, 0.5), n_classes, name="last")
+
+
+def with_top_k(x, n_classes, test):
+    return PF.affine(F.top_k_data(PF.affine(x, 8), 3), n_classes, name="last")
+
+
+def mixes_images(x, n_classes, test):
+    return PF.affine(x - F.mean(x, axis=0, keepdims=True), n_classes)
+
+
+def mean_subtraction(x, n_classes, test):
+    return PF.affine(PF.mean_subtraction(x, update_running_mean=not test), n_classes)
+
+
+constant = nn.Variable((1,))
