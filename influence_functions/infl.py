@@ -15,6 +15,7 @@ from utils.trial import Trial
 
 log = logging.getLogger("data_cleansing")
 
+
 @dataclass(frozen=True)
 class Solver:
     """SGD with momentum for (H + alpha I) v = grad L_val, as in the code of [H].

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,18 +67,18 @@ class Choice:
         return self.test_accuracy - self.no_removal
 
 
-def choose(summary: pd.DataFrame) -> list[Choice]:
+def choose(summary: pd.DataFrame, methods: Sequence[str]) -> list[Choice]:
     """Per method the n best on mean VALIDATION accuracy, ties to the smaller, 0 included."""
     means = summary[summary["mean"] == "mean"].sort_values("n_drops", kind="stable")
     baseline = means[means["method"] == NO_REMOVAL].iloc[0]
     choices = []
-    for method in [m for m in summary["method"].unique() if m != NO_REMOVAL]:
-        own = means[means["method"] == method]
-        best = own.loc[own["val_accuracy"].idxmax()]
-        improves = best["val_accuracy"] > baseline["val_accuracy"]
-        chosen, n = (best, int(best["n_drops"])) if improves else (baseline, 0)
-        accuracy, no_removal = float(chosen["test_accuracy"]), float(baseline["test_accuracy"])
-        choices.append(Choice(method, n, accuracy, no_removal))
+    for method in methods:
+        tried = pd.concat(
+            [baseline.to_frame().T.assign(n_drops=0), means[means["method"] == method]]
+        )
+        best = tried.iloc[tried["val_accuracy"].astype(float).argmax()]
+        accuracy, no_removal = float(best["test_accuracy"]), float(baseline["test_accuracy"])
+        choices.append(Choice(method, int(best["n_drops"]), accuracy, no_removal))
     return choices
 
 

@@ -68,9 +68,7 @@ def random(trial: Trial) -> np.ndarray:
     return np.random.default_rng([trial.seed, 1]).permutation(trial.n_train)
 
 
-def _sweep_trial(
-    trial: Trial, method: str, state_before: Callable[[int], State]
-) -> np.ndarray:
+def _sweep_trial(trial: Trial, method: str, state_before: Callable[[int], State]) -> np.ndarray:
     trial.network.load(trial.final_state())
     final = loss_gradient(trial.network, trial.data.validation)
     descending = range(len(trial.steps) - 1, trial.covered_start - 1, -1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from utils.datasets import CACHE_VARIABLE
 
 
 @pytest.fixture(autouse=True, scope="session")
-def data_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def data_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The cache folder of all tests of one worker."""
     folder = tmp_path_factory.mktemp("cache")
     patch = pytest.MonkeyPatch()

@@ -14,12 +14,12 @@ SMALL = "-ds digits -e 2 -nt 1 -r 0 5 --n_train 60 --n_val 30 --n_test 30 --batc
 
 def sgd_influence(output: Path, more: str = "", small: str = SMALL) -> int:
     """Run eval_sgd_influence.py; returns the exit status."""
-    return main(**eval_sgd_influence.COMMAND, arguments=_arguments(output, small, more))
+    return main(eval_sgd_influence.COMMAND, _arguments(output, small, more))
 
 
 def influence_functions(output: Path, more: str = "", small: str = SMALL) -> int:
     """Run eval_influence_functions.py; returns the exit status."""
-    return main(**eval_influence_functions.COMMAND, arguments=_arguments(output, small, more))
+    return main(eval_influence_functions.COMMAND, _arguments(output, small, more))
 
 
 def _arguments(output: Path, small: str, more: str) -> list[str]:

@@ -25,9 +25,10 @@ def default_context():
 def cudnn(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """An extension with the GPUs 0 and 1."""
     module = ModuleType("nnabla_ext.cudnn")
-    module.get_devices = lambda: ["0", "1"]
-    module.context = lambda device_id="0", **_: nn.Context(
-        ["cudnn:float", "cuda:float", "cpu:float"], "CudaCachedArray", device_id
+    backends = ["cudnn:float", "cuda:float", "cpu:float"]
+    vars(module).update(
+        get_devices=lambda: ["0", "1"],
+        context=lambda device_id, **_: nn.Context(backends, "CudaCachedArray", device_id),
     )
     monkeypatch.setitem(sys.modules, "nnabla_ext.cudnn", module)
     monkeypatch.setenv("NNABLA_CUDNN_DETERMINISTIC", "")

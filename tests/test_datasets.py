@@ -159,7 +159,7 @@ def test_archives_become_png_files(
 
 def test_unverified_archives_are_refused_unless_allowed(tmp_path: Path) -> None:
     folder = make_tiny("mnist", tmp_path / "data")
-    with pytest.raises(UserError, match="train-images-idx3-ubyte.gz: the MD5 sum"):
+    with pytest.raises(UserError, match=r"train-images-idx3-ubyte.gz: the MD5 sum"):
         prepare("mnist", folder, False)
     assert sorted(os.listdir(folder)) == sorted(file.name for file in DATASETS["mnist"].archives)
 

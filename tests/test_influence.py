@@ -135,7 +135,8 @@ def error_of_sweep(
         recorded.adjoint_of(), data, steps, lambda t: recorded.states[t], final, numbers
     )
 
-    wide, narrow = (_central_differences(recorded, start, validation, images, h) for h in (0.1, 0.05))
+    wide = _central_differences(recorded, start, validation, images, h=0.1)
+    narrow = _central_differences(recorded, start, validation, images, h=0.05)
     truth = (4 * narrow - wide) / 3  # without the error of order h^2
     return float(np.linalg.norm(influence[images] - truth) / np.linalg.norm(truth))
 

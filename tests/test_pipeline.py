@@ -34,7 +34,8 @@ def test_influence_files(finished: Path) -> None:
         assert sorted(table["datasource_index"]) == list(range(60))
         for image in table[IMAGE]:
             assert Path(image).is_absolute()
-            Image.open(image).verify()
+            with Image.open(image) as picture:
+                picture.verify()
     random = read_csv(finished / "influence/Random/influence_random_0.csv")
     assert random["influence"].tolist() == list(range(60))
     assert random["datasource_index"].tolist() != list(range(60))

@@ -192,9 +192,7 @@ def _evaluation_loss(network: Network, batch_size: int) -> _LossGraph:
     return _LossGraph(x, y, F.sum(losses), running)
 
 
-def _backward(
-    graph: _LossGraph, data: ImageSet, rows: slice, leaves: list[nn.Variable]
-) -> None:
+def _backward(graph: _LossGraph, data: ImageSet, rows: slice, leaves: list[nn.Variable]) -> None:
     for leaf in leaves:
         leaf.grad.zero()
     graph.x.d, graph.y.d = normalise(data.images[rows]), data.labels[rows, None]

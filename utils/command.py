@@ -7,29 +7,22 @@ import sys
 from collections.abc import Sequence
 
 from utils.errors import UserError
-from utils.options import Options, parse_options
+from utils.options import Command, Options, parse_options
 
 log = logging.getLogger("data_cleansing")
 
 DONE, MISTAKE, INTERRUPTED = 0, 2, 130
 
 
-def main(
-    program: str,
-    description: str,
-    output_dir: str,
-    methods: Sequence[str],
-    arguments: Sequence[str] | None = None,
-) -> int:
+def main(command: Command, arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit status.
 
     0: done; 2: a mistake that the user can mend, said in one line; 130: interrupted by Ctrl-C.
-    The arguments are those of `parse_options`.
     """
     try:
-        options = parse_options(program, description, output_dir, methods, arguments)
+        options = parse_options(command, arguments)
     except UserError as error:
-        print(f"{program}: error: {error}", file=sys.stderr)
+        print(f"{command.program}: error: {error}", file=sys.stderr)
         return MISTAKE
     return _run(options)
 

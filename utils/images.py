@@ -40,6 +40,12 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one image, as nets take it."""
+        _, height, width, channels = self.images.shape
+        return channels, height, width
+
 
 def read_nnc_csv(csv: Path) -> pd.DataFrame:
     """Read an NNC CSV file: `x:image` becomes absolute, `y:label` int32, further columns stay.

@@ -58,9 +58,7 @@ def _residual_block(x: nn.Variable, maps: int, stride: int, test: bool) -> nn.Va
     return F.relu(h + (x if keeps_shape else _convolution_bn(x, maps, stride, test, "shortcut")))
 
 
-def _convolution_bn(
-    x: nn.Variable, maps: int, stride: int, test: bool, name: str
-) -> nn.Variable:
+def _convolution_bn(x: nn.Variable, maps: int, stride: int, test: bool, name: str) -> nn.Variable:
     with nn.parameter_scope(name):
         h = PF.convolution(x, maps, (3, 3), (1, 1), (stride, stride), with_bias=False)
         return PF.batch_normalization(h, batch_stat=not test)

@@ -31,9 +31,9 @@ def checked_model(name: str, image_shape: tuple[int, ...], n_classes: int) -> Mo
         n_classes: number of classes K.
 
     Raises:
-        UserError: there is no such model; the function raises, returns no (|B|, K) logits or makes no parameters; uses
-            random functions or ones without a second derivative (named); or mixes the images of
-            a batch other than by batch normalisation.
+        UserError: there is no such model; the function raises, returns no (|B|, K) logits or makes
+            no parameters; it uses random functions or ones without a second derivative (named),
+            or mixes the images of a batch other than by batch normalisation.
     """
     model = find_model(name)
     try:

@@ -54,29 +54,22 @@ class Options:
     verbose: bool = False
 
     def __post_init__(self) -> None:
-        _check_whole("--n_epochs", self.n_epochs, 1)
-        _check_whole("--n_trials", self.n_trials, 1)
-        _check_whole("--seed", self.seed, 0)
-        _check_whole("--batch_size", self.batch_size, 1)
-        for name in ("n_train", "n_val", "n_test"):
-            _check_whole(f"--{name}", getattr(self, name), 1)
-        _check_whole("--split_seed", self.split_seed, 0)
-        for n in self.remove_n_list:
-            _check_whole("--remove_n_list", n, 0)
-        if not (math.isfinite(self.lr) and self.lr > 0):
-            raise UserError(f"--lr {self.lr}: the learning rate must be a number above 0")
-        if not 0 <= self.momentum < 1:
-            raise UserError(f"--momentum {self.momentum}: must be at least 0 and below 1")
-        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            raise UserError(f"--weight_decay {self.weight_decay}: must be a number of at least 0")
-        for device in self.device_ids:
-            if not device.isdecimal():
-                raise UserError(
-                    f"--device-id {self.device_id}: expected a GPU number, or several "
-                    "separated by commas, such as 0 or 0,1"
-                )
-        if self.quiet and self.verbose:
-            raise UserError("--quiet and --verbose: give one of the two")
+        for name, least in _LEAST.items():
+            for value in _as_tuple(getattr(self, name)):
+                if value is not None and value < least:
+                    raise UserError(f"--{name} {value}: must be a whole number of at least {least}")
+        _check(math.isfinite(self.lr) and self.lr > 0, f"--lr {self.lr}: must be a number above 0")
+        _check(0 <= self.momentum < 1, f"--momentum {self.momentum}: must be from 0 to below 1")
+        _check(
+            math.isfinite(self.weight_decay) and self.weight_decay >= 0,
+            f"--weight_decay {self.weight_decay}: must be a number of at least 0",
+        )
+        _check(
+            all(device.isdecimal() for device in self.device_ids),
+            f"--device-id {self.device_id}: expected a GPU number, or several separated by "
+            "commas, such as 0 or 0,1",
+        )
+        _check(not (self.quiet and self.verbose), "--quiet and --verbose: give one of the two")
 
     @property
     def device_ids(self) -> tuple[str, ...]:
@@ -94,9 +87,36 @@ class Options:
         return tuple(range(self.seed, self.seed + self.n_trials))
 
 
-def _check_whole(name: str, value: int | None, least: int) -> None:
-    if value is not None and value < least:
-        raise UserError(f"{name} {value}: must be a whole number of at least {least}")
+_LEAST = {
+    "n_epochs": 1, "n_trials": 1, "batch_size": 1, "n_train": 1, "n_val": 1, "n_test": 1,
+    "seed": 0, "split_seed": 0, "remove_n_list": 0,
+}  # fmt: skip
+
+
+def _as_tuple(value: int | tuple[int, ...] | None) -> tuple[int | None, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _check(holds: bool, message: str) -> None:
+    if not holds:
+        raise UserError(message)
+
+
+@dataclass(frozen=True)
+class Command:
+    """What tells one of the two commands from the other.
+
+    Attributes:
+        program: the name of the script.
+        description: what it does, for `--help`.
+        output_dir: the default output folder.
+        methods: the methods that run by default.
+    """
+
+    program: str
+    description: str
+    output_dir: str
+    methods: tuple[str, ...]
 
 
 class _Parser(argparse.ArgumentParser):
@@ -104,39 +124,27 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
-def parse_options(
-    program: str,
-    description: str,
-    output_dir: str,
-    methods: Sequence[str],
-    arguments: Sequence[str] | None = None,
-) -> Options:
+def parse_options(command: Command, arguments: Sequence[str] | None = None) -> Options:
     """Parse a command line.
 
     Args:
-        program: the name of the script.
-        description: what it does, for `--help`.
-        output_dir: the default output folder.
-        methods: the methods that run by default.
+        command: whose options.
         arguments: the command line without the program; None is sys.argv's.
 
     Raises:
         UserError: an option is out of its range.
         SystemExit: status 0 after `--help`, 2 where argparse cannot read the command line.
     """
-    parser = _build_parser(program, description, output_dir, methods)
-    chosen = vars(parser.parse_args(arguments))
+    chosen = vars(_build_parser(command).parse_args(arguments))
     for name in ("remove_n_list", "methods"):
         chosen[name] = tuple(chosen[name])
-    return Options(program=program, **chosen)
+    return Options(program=command.program, **chosen)
 
 
-def _build_parser(
-    program: str, description: str, output_dir: str, methods: Sequence[str]
-) -> argparse.ArgumentParser:
-    parser = _Parser(prog=program, description=description, allow_abbrev=False)
-    default = {f.name: f.default for f in fields(Options)}
-    default |= {"output_dir": Path(output_dir), "methods": tuple(methods)}
+def _build_parser(command: Command) -> argparse.ArgumentParser:
+    parser = _Parser(prog=command.program, description=command.description, allow_abbrev=False)
+    default = {field.name: field.default for field in fields(Options)}
+    default |= {"output_dir": Path(command.output_dir), "methods": command.methods}
     for add in (_add_run, _add_training, _add_data, _add_machine, _add_output):
         add(parser, default)
     return parser
@@ -183,7 +191,7 @@ def _add_training(parser: argparse.ArgumentParser, default: dict[str, Any]) -> N
          text="learning rate of SGD")  # fmt: skip
     _add(group, default, "--lr_schedule", choices=("constant", "step", "cosine"),
          text="how the learning rate changes over the training: constant; step, a tenth after "
-         "half and a hundredth after three quarters of the steps; or cosine, down to 0")  # fmt: skip
+         "half and a hundredth after three quarters of it; or cosine, down to 0")  # fmt: skip
     _add(group, default, "--momentum", type=float, metavar="MU",
          text="momentum of SGD, at least 0 and below 1")  # fmt: skip
     _add(group, default, "--weight_decay", type=float, metavar="LAMBDA",

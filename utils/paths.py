@@ -56,9 +56,7 @@ class OutputPaths:
 
     def model_step(self, seed: int, epoch: int, step: int) -> Path:
         """The state before a step, counted within its epoch."""
-        return (
-            self.training(seed) / f"epoch{epoch:02d}" / "weights" / f"model_step{step:04d}.h5"
-        )
+        return self.training(seed) / f"epoch{epoch:02d}" / "weights" / f"model_step{step:04d}.h5"
 
     def final_model(self, seed: int) -> Path:
         """The state after the last step; written last, so it marks a finished training."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from functools import lru_cache, partial
 
 import numpy as np
 import pandas as pd
@@ -14,14 +15,14 @@ from sgd_influence.eval import retrain_without, worst
 from sgd_influence.train import train
 from utils.console import RESULT, open_log_file
 from utils.context import choose_backend, set_context
-from utils.datasets import Source, draw_split, load_trial, prepare
+from utils.datasets import Source, TrialData, draw_split, load_trial, prepare
 from utils.images import IMAGE, LABEL
 from utils.methods import METHODS, Method
 from utils.model_check import checked_model
 from utils.network import Network
 from utils.options import Options
 from utils.paths import OutputPaths
-from utils.report import duration, opening_block, remaining_steps, time_step
+from utils.report import duration, opening_block, remaining_steps, sizes_of, time_step
 from utils.settings import claim_output_folder, settings_of
 from utils.sgd import Optimiser
 from utils.steps import load_steps, plan_steps
@@ -38,49 +39,51 @@ def run(options: Options) -> None:
         UserError: the data, the output folder or the machine does not allow it.
     """
     started = time.monotonic()
-    paths = OutputPaths(options.output_dir)
+    backend = choose_backend(options.context, options.device_ids)
+    set_context(backend, options.device_ids[0])
     source = prepare(options.dataset, options.data_dir, options.allow_unverified_data)
-    draw_split(source, options.seed, options.n_train, options.n_val, options.n_test)
+    load = lru_cache(maxsize=1)(partial(load_data, options, source))
+    n_train, shape = len(load(options.seed).training), load(options.seed).training.shape
+    model = checked_model(options.model, shape, source.n_classes)
+
+    paths = OutputPaths(options.output_dir)
     claim_output_folder(paths, settings_of(options, source.fingerprint), options.overwrite)
     open_log_file(paths.log)
-    backend = choose_backend(options.context, options.device_ids)
-    counts: list[int] = []
+    counts = [n for n in options.removal_counts if n < n_train]
     for number, seed in enumerate(options.seeds):
-        device_id = options.device_ids[number % len(options.device_ids)]
-        set_context(backend, device_id)
-        trial = open_trial(options, source, paths, seed)
+        set_context(backend, options.device_ids[number % len(options.device_ids)])
+        network = Network(model, shape, source.n_classes, seed)
+        trial = open_trial(options, seed, load(seed), network, source.damping, paths)
         if number == 0:
-            counts = [n for n in options.removal_counts if n < trial.n_train]
             _say_opening(options, trial, backend, counts)
         run_trial(trial, [METHODS[name] for name in options.methods], counts)
     _analyze(options, trial, counts)
     log.info("Finished in %s: %s", duration(time.monotonic() - started), paths.root.resolve())
 
 
-def open_trial(options: Options, source: Source, paths: OutputPaths, seed: int) -> Trial:
-    """Load the data of a trial and make its network; recorded steps are read, others planned."""
+def load_data(options: Options, source: Source, seed: int) -> TrialData:
+    """Draw the split of a trial, write its CSV files and decode its images."""
     split_seed = seed if options.split_seed is None else options.split_seed
     files = draw_split(source, split_seed, options.n_train, options.n_val, options.n_test)
-    data = load_trial(source, files)
-    n, height, width, channels = data.training.images.shape
-    shape = (channels, height, width)
-    model = checked_model(options.model, shape, source.n_classes)
+    return load_trial(source, files)
+
+
+def open_trial(
+    options: Options,
+    seed: int,
+    data: TrialData,
+    network: Network,
+    damping: float,
+    paths: OutputPaths,
+) -> Trial:
+    """What the stages of a trial share; recorded steps are read, others planned."""
     if paths.final_model(seed).exists():
         steps = load_steps(paths.steps(seed))
     else:
-        steps = plan_steps(
-            seed, n, options.n_epochs, options.batch_size, options.lr, options.lr_schedule
-        )
-    return Trial(
-        seed=seed,
-        data=data,
-        network=Network(model, shape, source.n_classes, seed),
-        optimiser=Optimiser(options.momentum, options.weight_decay),
-        steps=steps,
-        retrain_all=options.retrain_all,
-        damping=source.damping,
-        paths=paths,
-    )
+        n, batch = len(data.training), options.batch_size
+        steps = plan_steps(seed, n, options.n_epochs, batch, options.lr, options.lr_schedule)
+    optimiser = Optimiser(options.momentum, options.weight_decay)
+    return Trial(seed, data, network, optimiser, steps, options.retrain_all, damping, paths)
 
 
 def _say_opening(options: Options, trial: Trial, backend: str, counts: Sequence[int]) -> None:
@@ -153,11 +156,9 @@ def _removal_scores(
 def _analyze(options: Options, trial: Trial, counts: Sequence[int]) -> None:
     summary = summarise(_load_scores(options, trial.paths, counts))
     save_csv(summary, trial.paths.summary, index=True)
-    sizes = f"{trial.n_train:,} training, {len(trial.data.validation):,} validation, "
-    sizes += f"{len(trial.data.test):,} test images"
-    title = f"{options.dataset}: {sizes}, {trial.n_epochs} epochs"
+    title = f"{options.dataset}: {sizes_of(trial)}, {trial.n_epochs} epochs"
     draw(summary, title, trial.paths.figure)
-    log.log(RESULT, "\n%s", closing_table(choose(summary)))
+    log.log(RESULT, "\n%s", closing_table(choose(summary, options.methods)))
 
 
 def _load_scores(options: Options, paths: OutputPaths, counts: Sequence[int]) -> Scores:

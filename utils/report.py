@@ -29,24 +29,34 @@ def opening_block(
         counts: the n that will run.
         seconds: rough time of the whole run.
     """
+    rows = {
+        "Data set": f"{options.dataset}: {sizes_of(trial)}",
+        "Model": f"{options.model}, {trial.network.n_parameters:,} parameters, on {backend}",
+        "Training": _training(options, trial),
+        "Trials": f"{options.n_trials}, seed {', '.join(map(str, options.seeds))}",
+        "Methods": ", ".join(options.methods),
+        "Removing n": " ".join(map(str, counts)) + _skipped(options, counts),
+        "Output": trial.paths.root.resolve(),
+        "Rough time": f"{duration(seconds)} on this machine, for what is not done yet",
+    }
+    return [f"{name:<15}{text}" for name, text in rows.items()]
+
+
+def sizes_of(trial: Trial) -> str:
+    """How many images of what shape the parts have."""
     data, (channels, height, width) = trial.data, trial.network.image_shape
-    sizes = f"{trial.n_train:,} training, {len(data.validation):,} validation, "
-    sizes += f"{len(data.test):,} test images of {channels}x{height}x{width}"
-    seeds = ", ".join(map(str, options.seeds))
+    parts = f"{len(data.training):,} training, {len(data.validation):,} validation"
+    return f"{parts}, {len(data.test):,} test images of {channels}x{height}x{width}"
+
+
+def _training(options: Options, trial: Trial) -> str:
     start = "the first step" if options.retrain_all else "the start of the last epoch"
-    return [
-        f"Data set       {options.dataset}: {sizes}, {trial.network.n_classes} classes",
-        f"Model          {options.model}, {trial.network.n_parameters:,} parameters, on {backend}",
-        f"Training       {trial.n_epochs} epochs of {len(trial.steps) // trial.n_epochs} steps, "
-        f"batch {options.batch_size}, learning rate {options.lr:g} ({options.lr_schedule}), "
-        f"momentum {options.momentum:g}, weight decay {options.weight_decay:g}",
-        f"Trials         {options.n_trials}, seed {seeds}",
-        f"Methods        {', '.join(options.methods)}",
-        f"Removing n     {' '.join(map(str, counts))}{_skipped(options, counts)}",
-        f"Retraining     from {start}",
-        f"Output         {trial.paths.root.resolve()}",
-        f"Rough time     {duration(seconds)} on this machine, for what is not done yet",
-    ]
+    sgd = [f"{options.lr_schedule} learning rate {options.lr:g}"]
+    sgd += [f"momentum {options.momentum:g}"] if options.momentum else []
+    sgd += [f"weight decay {options.weight_decay:g}"] if options.weight_decay else []
+    steps = f"{trial.n_epochs} epochs of {len(trial.steps) // trial.n_epochs} steps"
+    batch = f"batch {options.batch_size}"
+    return f"{steps}, {batch}, {', '.join(sgd)}; removals retrain from {start}"
 
 
 def _skipped(options: Options, counts: Sequence[int]) -> str:

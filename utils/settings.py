@@ -38,7 +38,8 @@ def claim_output_folder(paths: OutputPaths, settings: Settings, overwrite: bool)
     """
     if paths.root.exists() and not paths.root.is_dir():
         raise UserError(f"--output_dir {paths.root}: is a file; name a folder")
-    differences = _differences(_load(paths), settings) if paths.settings.exists() else []
+    has_results = any((paths.root / folder).exists() for folder in RESULT_FOLDERS)
+    differences = _differences(_load(paths), settings) if has_results else []
     if differences and not overwrite:
         raise UserError(
             f"{paths.root}: holds results of other options: {'; '.join(differences)}; "

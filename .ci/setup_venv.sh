@@ -1,0 +1,132 @@
+#!/usr/bin/env bash
+# Makes .venv from a Python 3.10, wherever this machine has one, and installs requirements into it.
+#
+#   .ci/setup_venv.sh FILE...   make .venv hold these requirement files; no work when it does already
+#   .ci/setup_venv.sh --find    print the interpreter that .venv would be made from, and stop
+#
+# An interpreter counts only if it runs: pyenv may put a `python3.10` on PATH that ends with "command
+# not found". Where there is none, uv or conda is asked to fetch one. No failure hangs: each program
+# that is tried has a time limit (where the machine has `timeout`).
+set -eu
+shopt -s nullglob
+cd "${BASH_SOURCE[0]%/*}/.."
+
+readonly venv=.venv
+readonly installed=$venv/.installed # copies of the requirement files that .venv holds, written last
+readonly pip_release=26.3           # resolves and unpacks in half the time that Python 3.10's own pip takes
+readonly conda_env=python3.10
+readonly fitting='
+import sys, venv, ensurepip
+sys.exit(sys.implementation.name != "cpython" or sys.version_info[:2] != (3, 10))'
+
+say() { printf 'setup: %s\n' "$1"; }
+
+fail() {
+    say "$1" >&2
+    exit 1
+}
+
+within() { # within SECONDS COMMAND...
+    if command -v timeout >/dev/null; then timeout --foreground "$@"; else "${@:2}"; fi
+}
+
+fits() { # fits PYTHON: it runs, is CPython 3.10 and can make a virtual environment
+    within 20 "$1" -I -c "$fitting" </dev/null >/dev/null 2>&1
+}
+
+first_fitting() { # print the first fitting one of the paths on standard input
+    local python
+    while IFS= read -r python; do
+        if fits "$python"; then
+            printf '%s\n' "$python"
+            return
+        fi
+    done
+    return 1
+}
+
+on_path() { type -aP python3.10 python3 python; }
+
+of_pyenv_and_uv() {
+    local data=${XDG_DATA_HOME:-$HOME/.local/share}
+    printf '%s\n' {"${PYENV_ROOT:-}","$HOME/.pyenv"}/versions/*/bin/python3.10 \
+        "${UV_PYTHON_INSTALL_DIR:-$data/uv/python}"/*/bin/python3.10
+    if command -v uv >/dev/null; then # only its own: `uv python find` gives up at a broken shim
+        UV_PYTHON_PREFERENCE=only-managed UV_PYTHON_DOWNLOADS=never within 20 uv python find 3.10 2>/dev/null
+    fi
+}
+
+conda_program() { type -P "${CONDA_EXE:-conda}"; }
+
+of_conda() { # the base environment and its named ones, then every one that conda keeps a record of
+    local conda prefix record=$HOME/.conda/environments.txt
+    if conda=$(conda_program); then
+        printf '%s\n' "${conda%/*/*}"/{,envs/*/}bin/python3.10
+    fi
+    [ -f "$record" ] || return 0
+    while IFS= read -r prefix; do
+        printf '%s\n' "$prefix/bin/python3.10"
+    done <"$record"
+}
+
+fetched_by_uv() {
+    command -v uv >/dev/null && within 180 uv python install 3.10 >/dev/null 2>&1 && of_pyenv_and_uv
+}
+
+fetched_by_conda() {
+    local conda
+    conda=$(conda_program) &&
+        within 600 "$conda" create -y -q -n "$conda_env" python=3.10 </dev/null >/dev/null 2>&1 && of_conda
+}
+
+find_python() {
+    on_path | first_fitting || of_pyenv_and_uv | first_fitting || of_conda | first_fitting ||
+        fetched_by_uv | first_fitting || fetched_by_conda | first_fitting ||
+        fail "no Python 3.10 that runs and has venv, neither on PATH nor from pyenv, uv or conda; get one with \
+'pip install uv && uv python install 3.10', 'pyenv install 3.10' or 'conda create -n $conda_env python=3.10' \
+and run make again"
+}
+
+up_to_date() { # up_to_date FILE...
+    local file
+    for file in "$@"; do
+        cmp -s "$file" "$installed/$file" || return 1
+    done
+    fits "$venv/bin/python"
+}
+
+new_venv() {
+    local python
+    rm -rf "$venv"
+    python=$(find_python)
+    say "making $venv with $python"
+    "$python" -I -m venv "$venv"
+    pip_install "pip==$pip_release" 2>/dev/null || say "going on with Python's own, slower pip"
+}
+
+# Without --no-compile pip compiles every module of every package; Python compiles those it imports.
+pip_install() { "$venv/bin/python" -m pip install -qq --no-compile --disable-pip-version-check "$@"; }
+
+check_imports() { # ... which also compiles them and lets matplotlib list the fonts, once
+    local output
+    output=$("$venv/bin/python" -c 'import matplotlib.pyplot, nnabla.parametric_functions, pandas, scipy.stats, sklearn.datasets' 2>&1) ||
+        fail "the packages are installed but do not load: $output"
+}
+
+record_installed() { # record_installed FILE...
+    mkdir "$installed.new"
+    cp "$@" "$installed.new"
+    mv "$installed.new" "$installed"
+}
+
+set_up() { # set_up FILE...
+    if up_to_date "$@"; then return; fi
+    if ! { [ -d "$installed" ] && fits "$venv/bin/python"; }; then new_venv; fi
+    rm -rf "$installed" "$installed.new"
+    say "installing $* (about half a minute)"
+    pip_install "${@/#/-r}" || fail "pip could not install $*; mend what it says above and run make again"
+    check_imports
+    record_installed "$@"
+}
+
+if [ "${1:-}" = --find ]; then find_python; else set_up "$@"; fi

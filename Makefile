@@ -1,0 +1,37 @@
+# Every target runs in .venv, which .ci/setup_venv.sh makes from a Python 3.10 found on this machine.
+
+PYTHON := .venv/bin/python
+DEMO_OUTPUT := output_demo
+# More options for the demo's command or for pytest: make demo DEMO_ARGS="-nt 3"
+DEMO_ARGS :=
+TEST_ARGS := -n 2 --dist loadfile
+
+# Packages are installed uncompiled: a process that may not keep what it compiles takes seconds longer.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: help venv venv-dev demo test lint
+
+help:
+	@echo "make demo   train, score, cleanse and retrain on digits, into $(DEMO_OUTPUT)/ (3 minutes)"
+	@echo "make test   run all tests"
+	@echo "make lint   run ruff and mypy"
+	@echo "make venv   only make .venv with what the commands need"
+
+venv:
+	@bash .ci/setup_venv.sh requirements.txt
+
+venv-dev:
+	@bash .ci/setup_venv.sh requirements.txt requirements-dev.txt
+
+demo: venv
+	$(PYTHON) eval_sgd_influence.py -ds digits -o $(DEMO_OUTPUT) -e 8 -nt 1 -r 0 10 40 100 $(DEMO_ARGS)
+	@echo "The picture is $(CURDIR)/$(DEMO_OUTPUT)/fig/result.png"
+	@echo "The table is $(CURDIR)/$(DEMO_OUTPUT)/summary/summary.csv"
+
+test: venv-dev
+	$(PYTHON) -m pytest $(TEST_ARGS)
+
+lint: venv-dev
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy

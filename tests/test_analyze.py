@@ -1,0 +1,73 @@
+"""The summary, the choice of n and the picture, from scores made up by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from sgd_influence.analyze import choose, closing_table, draw, summarise
+from sgd_influence.eval import SCORE_COLUMNS
+
+
+def scores(accuracy: dict[tuple[str, int, int], tuple[float, float]]) -> dict:
+    """Score files with two epochs; the first one's values must not count."""
+    return {
+        key: pd.DataFrame([[9, 9, 0.1, 0.1], [1, 2, *values]], columns=SCORE_COLUMNS)
+        for key, values in accuracy.items()
+    }
+
+
+def test_last_epoch_counts_and_seed_1_is_not_seed_10() -> None:
+    table = summarise(
+        scores({("Hara", 1, 0): (0.5, 0.5), ("Hara", 1, 10): (0.6, 0.7),
+                ("Hara", 10, 0): (0.5, 0.5), ("Hara", 10, 10): (0.8, 0.9)})
+    )  # fmt: skip
+    hara = table[(table["method"] == "Hara") & table["seed"].notna()]
+    assert dict(zip(hara["seed"], hara["test_accuracy"], strict=True)) == {1: 0.7, 10: 0.9}
+    mean = table[(table["method"] == "Hara") & (table["mean"] == "mean")]
+    assert mean["test_accuracy"].item() == pytest.approx(0.8)
+
+
+def test_no_removal_is_flat_over_every_n() -> None:
+    accuracy = {("Hara", 0, n): (0.5, 0.4 + n / 100) for n in (0, 1, 10)}
+    table = summarise(scores(accuracy))
+    flat = table[(table["method"] == "No Removal") & (table["mean"] == "mean")]
+    assert flat["n_drops"].tolist() == [1, 10]
+    assert flat["test_accuracy"].tolist() == [0.4, 0.4]
+
+
+@pytest.mark.parametrize(
+    ("validation", "expected"),
+    [
+        ({0: 0.5, 1: 0.6, 10: 0.7}, 10),
+        ({0: 0.5, 1: 0.6, 10: 0.6}, 1),
+        ({0: 0.6, 1: 0.6, 10: 0.6}, 0),
+        ({0: 0.7, 1: 0.6, 10: 0.6}, 0),
+    ],
+)
+def test_n_is_chosen_on_validation_and_ties_go_to_the_smaller(validation, expected) -> None:
+    """Test accuracy falls where validation accuracy rises: it must not count."""
+    accuracy = {("Hara", 0, n): (value, 1 - value) for n, value in validation.items()}
+    (choice,) = choose(summarise(scores(accuracy)), ["Hara"])
+    assert choice.n == expected
+    assert choice.test_accuracy == pytest.approx(1 - validation[expected])
+    assert choice.gain == pytest.approx(validation[0] - validation[expected])
+    assert "Hara" in closing_table([choice])
+
+
+@pytest.mark.parametrize("counts", [[], [7], list(range(1, 11))])
+@pytest.mark.parametrize("seeds", [[0], [0, 1, 2]])
+def test_picture_for_no_one_and_ten_n(counts: list[int], seeds: list[int], tmp_path: Path) -> None:
+    accuracy = {
+        (method, seed, n): (0.5, 0.5 + seed / 10)
+        for method in ("Hara", "Random")
+        for seed in seeds
+        for n in (0, *counts)
+    }
+    table = summarise(scores(accuracy))
+    draw(table, "digits", tmp_path / "result.png")
+    with Image.open(tmp_path / "result.png") as picture:
+        assert picture.size == (1200, 750)
