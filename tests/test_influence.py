@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
+from benchmarks.recorded import Recorded
 from influence_functions.infl import Solver, predict_influence, solve
-from sgd_influence.infl import sweep
-from tests.tiny import Recorded, dense_net, digit_images, logistic_regression, smooth_net
+from tests.tiny import dense_net, digit_images, logistic_regression, smooth_net
 from utils.adjoint import Adjoint, StepAdjoint
 from utils.batch_norm import weighted_batch_normalization
 from utils.evaluation import Evaluator
@@ -129,11 +129,7 @@ def error_of_sweep(
     data, validation = digit_images(0, n_train), digit_images(100, 160)
     recorded = Recorded(Network(model, (1, 8, 8), 10, seed=1), data, steps, optimiser)
 
-    final = recorded.validation_gradient(validation)
-    numbers = range(len(steps) - 1, start - 1, -1)
-    influence = sweep(
-        recorded.adjoint_of(), data, steps, lambda t: recorded.states[t], final, numbers
-    )
+    influence = recorded.influence(validation, start)
 
     wide = _central_differences(recorded, start, validation, images, h=0.1)
     narrow = _central_differences(recorded, start, validation, images, h=0.05)
@@ -213,14 +209,10 @@ def test_hara_equals_leave_one_out_on_logistic_regression():
     network = Network(logistic_regression, (1, 8, 8), 2, seed=2)
     recorded = Recorded(network, data, steps, optimiser)
 
-    final = recorded.validation_gradient(validation)
-    numbers = range(len(steps) - 1, -1, -1)
-    influence = sweep(
-        recorded.adjoint_of(), data, steps, lambda t: recorded.states[t], final, numbers
-    )
+    influence = recorded.influence(validation)
 
-    base = recorded.loss_without(np.zeros(60, bool), 0, validation)
-    truth = [recorded.loss_without(np.arange(60) == i, 0, validation) - base for i in range(60)]
+    base = recorded.loss_without(np.zeros(60, bool), validation)
+    truth = [recorded.loss_without(np.arange(60) == i, validation) - base for i in range(60)]
     assert spearmanr(influence, truth).statistic >= RANK_CORRELATION
 
 

@@ -97,7 +97,7 @@ MUTATIONS = [
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
 def test_mistake_is_caught(mutation: Mutation, tmp_path: Path) -> None:
-    for folder in ("sgd_influence", "influence_functions", "utils", "tests"):
+    for folder in ("sgd_influence", "influence_functions", "utils", "benchmarks", "tests"):
         shutil.copytree(
             ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__")
         )

@@ -8,12 +8,7 @@ import nnabla.parametric_functions as PF
 import numpy as np
 from sklearn.datasets import load_digits
 
-from utils.adjoint import StepAdjoint, loss_gradient
-from utils.evaluation import Evaluator
 from utils.images import ImageSet
-from utils.network import Network, State
-from utils.sgd import SGD, Optimiser
-from utils.steps import Step
 
 
 def digit_images(start: int, stop: int, classes: tuple[int, ...] = tuple(range(10))) -> ImageSet:
@@ -42,40 +37,3 @@ def dense_net(x: nn.Variable, n_classes: int, test: bool) -> nn.Variable:
 def logistic_regression(x: nn.Variable, n_classes: int, test: bool) -> nn.Variable:
     """One affine layer."""
     return PF.affine(x, n_classes)
-
-
-class Recorded:
-    """A training with every state kept in memory.
-
-    Attributes:
-        sgd: the trainer, its network at the final state.
-        states: the state before each step.
-        final: the state after the last one.
-    """
-
-    def __init__(
-        self, network: Network, data: ImageSet, steps: list[Step], optimiser: Optimiser
-    ) -> None:
-        self.data, self.steps, self.optimiser = data, steps, optimiser
-        self.sgd = SGD(network, optimiser)
-        self.states: list[State] = []
-        for step in steps:
-            self.states.append(self.sgd.state())
-            self.sgd.step(data, step)
-        self.final = self.sgd.state()
-
-    def adjoint_of(self) -> StepAdjoint:
-        """The scoring graph of a training step."""
-        return StepAdjoint(self.sgd.network, self.optimiser)
-
-    def loss_without(self, removed: np.ndarray, start: int, validation: ImageSet) -> float:
-        """The validation loss after repeating the steps from `start` on without some images."""
-        self.sgd.load(self.states[start])
-        for step in self.steps[start:]:
-            self.sgd.step(self.data, step, removed)
-        return Evaluator(self.sgd.network)(validation).loss
-
-    def validation_gradient(self, validation: ImageSet):
-        """(u_T, v_T) at the final state."""
-        self.sgd.load(self.final)
-        return loss_gradient(self.sgd.network, validation)
