@@ -1,11 +1,12 @@
-"""Write MNIST and CIFAR-10 archives in the official format from real images of both.
+"""Write MNIST, CIFAR-10 and STL-10 archives in the official formats from real images.
 
     python benchmarks/make_archives.py --data PATH --out DIR [--n_train N] [--n_test N]
 
 PATH holds t10k-images-idx3-ubyte.gz, t10k-labels-idx1-ubyte.gz and cifar10-test-jpg.zip (with
 test/<class>/<number>.jpg). The images are shuffled by seed; the first N_TRAIN become training
-images, the next N_TEST test images. The MD5 sums are not the published ones, so the commands
-read these archives with --allow_unverified_data only.
+images, the next N_TEST test images. STL-10's are CIFAR-10 images enlarged from 32 to 96 px, in
+CIFAR-10's classes, the first 5,000 and 8,000 at most of both parts. The MD5 sums are not the
+published ones, so the commands read these archives with --allow_unverified_data only.
 """
 
 from __future__ import annotations
@@ -113,6 +114,29 @@ def write_cifar10(training: Labelled, test: Labelled, folder: Path) -> None:
     write_tar(members, folder / "cifar-10-python.tar.gz")
 
 
+def write_stl10(training: Labelled, test: Labelled, folder: Path) -> None:
+    """Write stl10_binary.tar.gz from images (N, 96, 96, 3) and labels (N,) in 0..9."""
+    members = []
+    for part, (images, labels) in (("train", training), ("test", test)):
+        columns = images.transpose(0, 3, 2, 1)  # of each channel, one after the other
+        members.append((f"stl10_binary/{part}_X.bin", columns.tobytes()))
+        members.append((f"stl10_binary/{part}_y.bin", (labels + 1).astype(np.uint8).tobytes()))
+    write_tar(members, folder / "stl10_binary.tar.gz")
+
+
+def enlarged(images: UInt8) -> UInt8:
+    """Images (N, 32, 32, 3) as (N, 96, 96, 3), bilinear."""
+    large = [Image.fromarray(image).resize((96, 96), Image.Resampling.BILINEAR) for image in images]
+    return np.stack([np.asarray(image) for image in large])
+
+
+def write_enlarged_stl10(training: Labelled, test: Labelled, folder: Path) -> None:
+    """Write stl10_binary.tar.gz from CIFAR-10 images, no more than STL-10 has."""
+    parts = ((training, 5000), (test, 8000))
+    large = [(enlarged(images[:most]), labels[:most]) for (images, labels), most in parts]
+    write_stl10(large[0], large[1], folder)
+
+
 def read_mnist_images(data: Path) -> Labelled:
     """The original MNIST test files: images (N, 28, 28) and labels (N,)."""
     images = gzip.decompress((data / "t10k-images-idx3-ubyte.gz").read_bytes())
@@ -142,7 +166,7 @@ def shuffled_parts(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse the command line and write the five archives."""
+    """Parse the command line and write the six archives."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -160,7 +184,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _write_all(options: argparse.Namespace) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
-    for read, write in ((read_mnist_images, write_mnist), (read_cifar_images, write_cifar10)):
+    for read, write in (
+        (read_mnist_images, write_mnist),
+        (read_cifar_images, write_cifar10),
+        (read_cifar_images, write_enlarged_stl10),
+    ):
         sizes = options.n_train, options.n_test, options.seed
         write(*shuffled_parts(*read(options.data), *sizes), options.out)
 

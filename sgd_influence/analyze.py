@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from sgd_influence.eval import SCORE_COLUMNS
+from sgd_influence.verify import Agreement
 from utils.storage import written_beside
 
 if TYPE_CHECKING:
@@ -34,13 +35,18 @@ def summarise(scores: Scores) -> pd.DataFrame:
         A table with the columns `SUMMARY_COLUMNS`.
     """
     counts = sorted({n for _, _, n in scores if n > 0}) or [0]
-    rows = []
-    for (method, seed, n), table in scores.items():
-        last = table.iloc[-1][SCORE_COLUMNS].to_dict()
-        if n > 0:
-            rows.append(last | {"method": method, "seed": seed, "n_drops": n})
-        elif method == next(iter(scores))[0]:
-            rows += [last | {"method": NO_REMOVAL, "seed": seed, "n_drops": c} for c in counts]
+    last = {key: table.iloc[-1][SCORE_COLUMNS].to_dict() for key, table in scores.items()}
+    unchanged = {seed: row for (_, seed, n), row in last.items() if n == 0}
+    rows = [
+        row | {"method": NO_REMOVAL, "seed": seed, "n_drops": n}
+        for seed, row in unchanged.items()
+        for n in counts
+    ]
+    rows += [
+        row | {"method": method, "seed": seed, "n_drops": n}
+        for (method, seed, n), row in last.items()
+        if n > 0
+    ]
     by_seed = pd.DataFrame(rows)
     groups = by_seed.groupby(["method", "n_drops"], sort=False)[SCORE_COLUMNS]
     means = groups.mean().reset_index().assign(mean="mean")
@@ -82,15 +88,16 @@ def choose(summary: pd.DataFrame, methods: Sequence[str]) -> list[Choice]:
     return choices
 
 
-def closing_table(choices: list[Choice]) -> str:
-    """The choices as lines for the terminal."""
-    head = f"{'method':<20} {'n removed':>9} {'test accuracy':>14} {NO_REMOVAL:>11} {'gain':>8}"
-    rows = [
-        f"{c.method:<20} {c.n:>9} {c.test_accuracy:>13.2%} {c.no_removal:>11.2%} "
-        f"{100 * c.gain:>+7.2f}p"
-        for c in choices
-    ]
-    return "\n".join([head, *rows])
+def closing_table(choices: list[Choice], agreements: Mapping[str, Agreement]) -> str:
+    """The choices as lines for the terminal, with the agreement where the run was verified."""
+    head = f"{'method':<20} {'n removed':>9} {'test accuracy':>14} {NO_REMOVAL:>11} "
+    head += f"{'gain (points)':>14}"
+    lines = [head + (f" {'agreement':>10}" if agreements else "")]
+    for c in choices:
+        line = f"{c.method:<20} {c.n:>9} {c.test_accuracy:>13.2%} {c.no_removal:>11.2%} "
+        line += f"{100 * c.gain:>+14.2f}"
+        lines.append(line + (f" {agreements[c.method].random:>10.2f}" if agreements else ""))
+    return "\n".join(lines)
 
 
 def draw(summary: pd.DataFrame, title: str, path: Path) -> None:
@@ -143,6 +150,8 @@ def _label(axes: Axes, summary: pd.DataFrame, title: str) -> None:
         axes.minorticks_off()
     else:
         axes.set_xticks([])
+        axes.minorticks_off()
+        axes.text(0.5, 0.6, "nothing was removed (-r 0)", transform=axes.transAxes, ha="center")
     n_trials = summary["seed"].nunique()
     band = f"mean of {n_trials} trials, band: one standard deviation" if n_trials > 1 else "1 trial"
     axes.set_title(f"{title}\n{band}", fontsize=11)

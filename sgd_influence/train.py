@@ -7,6 +7,7 @@ import logging
 import pandas as pd
 
 from utils.console import progress
+from utils.evaluation import check_finite
 from utils.network import save_state
 from utils.steps import by_epoch, save_steps
 from utils.storage import save_csv
@@ -44,4 +45,6 @@ def _train_epoch(trial: Trial, epoch: int, numbers: list[int]) -> float:
         if trial.keeps_state(t):
             save_state(trial.sgd.state(), trial.state_path(t))
         loss += trial.sgd.step(trial.data.training, trial.steps[t])
+        where = f"epoch {epoch + 1}, step {t - numbers[0] + 1}"
+        check_finite(loss, f"the loss in {where} (learning rate {trial.steps[t].learning_rate:g})")
     return loss / trial.n_train

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from utils.datasets import CACHE_VARIABLE
+from utils.source import CACHE_VARIABLE
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -55,7 +55,7 @@ def test_n_is_chosen_on_validation_and_ties_go_to_the_smaller(validation, expect
     assert choice.n == expected
     assert choice.test_accuracy == pytest.approx(1 - validation[expected])
     assert choice.gain == pytest.approx(validation[0] - validation[expected])
-    assert "Hara" in closing_table([choice])
+    assert "Hara" in closing_table([choice], {})
 
 
 @pytest.mark.parametrize("counts", [[], [7], list(range(1, 11))])

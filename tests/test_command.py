@@ -15,8 +15,8 @@ import pytest
 import eval_influence_functions
 import eval_sgd_influence
 from tests.runs import SMALL, contents, influence_functions, sgd_influence
-from utils.datasets import CACHE_VARIABLE
 from utils.options import parse_options
+from utils.source import CACHE_VARIABLE
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ["eval_sgd_influence.py", "eval_influence_functions.py"]
@@ -129,7 +129,7 @@ def test_folder_of_the_other_command_is_refused(
 ) -> None:
     assert sgd_influence(tmp_path, "-r 0 -e 1 --methods Random") == 0
     assert influence_functions(tmp_path, "-r 0 -e 1 --methods Random") == 2
-    expected = "--program was eval_sgd_influence.py, now eval_influence_functions.py"
+    expected = "the command was eval_sgd_influence.py, now eval_influence_functions.py"
     assert expected in capsys.readouterr().err
 
 
@@ -162,3 +162,46 @@ def test_interrupt_keeps_what_is_done(tmp_path: Path, data_cache: Path) -> None:
     assert not list(tmp_path.glob("**/*.tmp*"))
     assert sgd_influence(tmp_path) == 0  # fewer n now; goes on with what is there
     assert kept.items() <= contents(tmp_path).items()
+
+
+@pytest.mark.parametrize("place", ["file/inside", "readonly"])
+def test_output_folder_that_cannot_be_made(
+    place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    output = Path("/proc/nowhere") if place == "readonly" else tmp_path / place
+    assert sgd_influence(output) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith("eval_sgd_influence.py: error: ")
+    assert str(output.parent) in line
+
+
+def test_diverging_training_stops(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sgd_influence(tmp_path, "--lr 1e9 --model mlp") == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert re.search(r"the loss in epoch 1, step \d \(learning rate 1e\+09\) is (nan|inf)", line)
+    assert not list(tmp_path.glob("**/final_model.h5"))
+
+
+def test_cut_score_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sgd_influence(tmp_path, "-r 5 --methods Random -e 1 --model mlp") == 0
+    cut = tmp_path / "score/Random/score_delete_worst_5_seed_0.csv"
+    cut.write_text("")
+    assert sgd_influence(tmp_path, "-r 5 --methods Random -e 1 --model mlp") == 2
+    assert f"{cut}: cannot be read" in capsys.readouterr().err
+
+
+def test_folder_of_something_else_is_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "fig").mkdir()
+    (tmp_path / "fig" / "mine.png").write_text("mine")
+    for more in ("", "--overwrite"):
+        assert sgd_influence(tmp_path, more) == 2
+        assert "without the settings.json of one" in capsys.readouterr().err
+    assert (tmp_path / "fig" / "mine.png").read_text() == "mine"
+
+
+def test_log_file_holds_what_was_said_before_it_opened(tmp_path: Path) -> None:
+    assert sgd_influence(tmp_path, "-r 0 --methods Random -e 1 --model mlp") == 0
+    assert "No GPU is used" in (tmp_path / "run.log").read_text()

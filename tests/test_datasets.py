@@ -17,25 +17,29 @@ import pytest
 from PIL import Image
 
 from benchmarks.make_archives import main as make_archives
-from benchmarks.make_archives import shuffled_parts, write_cifar10, write_idx, write_mnist
+from benchmarks.make_archives import (
+    shuffled_parts,
+    write_cifar10,
+    write_idx,
+    write_mnist,
+    write_stl10,
+)
 from utils import datasets
 from utils.archives import md5_of
-from utils.datasets import (
-    CACHE_VARIABLE,
-    DATASETS,
-    INDEX,
-    Source,
-    draw_split,
-    load_trial,
-    prepare,
-    split_sizes,
-    stratified,
-)
+from utils.datasets import DATASETS, INDEX, prepare
+from utils.decode import Form
 from utils.errors import UserError
+from utils.source import CACHE_VARIABLE, Source
+from utils.splits import draw_split, load_trial, split_sizes, stratified
 
 N_TRAIN, N_TEST = 60, 30
 LABELS = np.arange(N_TRAIN + N_TEST) % 10
-MNIST_SHAPE, CIFAR_SHAPE = (28, 28), (32, 32, 3)
+MNIST_SHAPE, CIFAR_SHAPE, STL_SHAPE = (28, 28), (32, 32, 3), (96, 96, 3)
+WRITERS = {
+    "mnist": (MNIST_SHAPE, write_mnist),
+    "cifar10": (CIFAR_SHAPE, write_cifar10),
+    "stl10": (STL_SHAPE, write_stl10),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -56,9 +60,7 @@ def pixels(*shape: int, seed: int = 0) -> np.ndarray:
 
 def make_tiny(name: str, folder: Path, seed: int = 0) -> Path:
     """Archives with 60 training and 30 test images in the official format."""
-    shape, write = {"mnist": (MNIST_SHAPE, write_mnist), "cifar10": (CIFAR_SHAPE, write_cifar10)}[
-        name
-    ]
+    shape, write = WRITERS[name]
     folder.mkdir(parents=True, exist_ok=True)
     images = pixels(*shape, seed=seed)
     write((images[:N_TRAIN], LABELS[:N_TRAIN]), (images[N_TRAIN:], LABELS[N_TRAIN:]), folder)
@@ -99,7 +101,7 @@ def test_digits_end_to_end(cache: Path) -> None:
     source = prepare("digits", None, False)
     assert source.folder == cache / "digits"
     assert (len(source.training), len(source.test)) == (1397, 400)
-    assert source.fingerprint == "scikit-learn digits" and not source.resize
+    assert source.fingerprint == "scikit-learn digits" and source.form == Form()
     data = load_trial(source, draw_split(source, 0, None, None, None))
     assert data.training.images.shape == (997, 8, 8, 1)
     assert (len(data.validation), len(data.test)) == (400, 400)
@@ -138,7 +140,11 @@ def test_importing_the_table_imports_no_heavy_package() -> None:
 
 @pytest.mark.parametrize(
     ("name", "shape", "trial_shape"),
-    [("mnist", MNIST_SHAPE, (32, 32, 1)), ("cifar10", CIFAR_SHAPE, (32, 32, 3))],
+    [
+        ("mnist", MNIST_SHAPE, (32, 32, 1)),
+        ("cifar10", CIFAR_SHAPE, (32, 32, 3)),
+        ("stl10", STL_SHAPE, (96, 96, 3)),
+    ],
 )
 def test_archives_become_png_files(
     tmp_path: Path, name: str, shape: tuple[int, ...], trial_shape: tuple[int, ...]
@@ -281,7 +287,7 @@ def test_offline_one_line(cache: Path) -> None:
 
 
 def test_names_and_folders_that_are_none(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="'mnits' is not known; known are digits, mnist, cifar10"):
+    with pytest.raises(UserError, match=r"'mnits' is not known .*path.*digits, mnist, cifar10"):
         prepare("mnits", None, False)
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="file is not a folder"):
@@ -360,7 +366,7 @@ def source(tmp_path: Path) -> Source:
     )
     return Source(
         name="tiny", folder=tmp_path / "tiny", training=training, test=test, n_classes=4,
-        class_names=tuple("abcd"), fingerprint="", resize=False, damping=0.1, n_validation=20,
+        class_names=tuple("abcd"), fingerprint="", form=Form(), damping=0.1, n_validation=20,
     )  # fmt: skip
 
 
@@ -531,6 +537,9 @@ def test_the_archive_maker_reads_what_is_documented(tmp_path: Path) -> None:
     for path, label in zip(source.training["x:image"], source.training["y:label"], strict=True):
         assert abs(int(np.asarray(Image.open(path))[16, 16, 0]) - 25 * label) < 4
     assert len(prepare("mnist", out, True).training) == 60
+    large = prepare("stl10", out, True)
+    red = np.asarray(Image.open(large.training["x:image"][0]))[48, 48, 0]
+    assert abs(int(red) - 25 * large.training["y:label"][0]) < 4
 
 
 def test_the_archive_maker_says_what_is_missing(

@@ -10,8 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from utils.decode import Form, common_side
 from utils.errors import UserError
-from utils.images import augment, load_image_set, normalise, read_nnc_csv
+from utils.images import augment, load_image_set, normalise
+from utils.nnc_csv import read_nnc_csv
 
 
 def save_image(path: Path, array: np.ndarray) -> None:
@@ -37,7 +39,7 @@ def test_gray_images_keep_one_channel_and_their_order(tmp_path: Path) -> None:
     for number in (0, 1):
         save_image(tmp_path / "sub" / f"{number}.png", pixels[number])
     csv = write_csv(tmp_path, "sub/1.png,7", f"{tmp_path}/sub/0.png,3")
-    images = load_image_set(csv, resize=False)
+    images = load_image_set(csv, Form())
     assert images.images.shape == (2, 8, 8, 1) and images.images.dtype == np.uint8
     np.testing.assert_array_equal(images.images[..., 0], pixels[::-1])
     assert images.labels.dtype == np.int32 and images.labels.tolist() == [7, 3]
@@ -49,14 +51,14 @@ def test_colour_images_are_exact_and_palettes_become_rgb(tmp_path: Path) -> None
     pixels = random_pixels(8, 8, 3)
     save_image(tmp_path / "a.png", pixels)
     Image.fromarray(pixels).quantize(8).save(tmp_path / "b.png")
-    images = load_image_set(write_csv(tmp_path, "a.png,0", "b.png,1"), resize=False).images
+    images = load_image_set(write_csv(tmp_path, "a.png,0", "b.png,1"), Form()).images
     assert images.shape == (2, 8, 8, 3)
     np.testing.assert_array_equal(images[0], pixels)
 
 
 def test_of_sixteen_bit_gray_the_upper_eight_bits_stay(tmp_path: Path) -> None:
     save_image(tmp_path / "a.png", np.array([[0, 255], [256, 65535]], np.uint16))
-    images = load_image_set(write_csv(tmp_path, "a.png,0"), resize=False).images
+    images = load_image_set(write_csv(tmp_path, "a.png,0"), Form()).images
     assert images[0, :, :, 0].tolist() == [[0, 0], [1, 255]]
 
 
@@ -67,14 +69,15 @@ def test_resizing_brings_sides_into_32_to_128(
     tmp_path: Path, size: tuple[int, int], side: int
 ) -> None:
     save_image(tmp_path / "a.png", random_pixels(*size))
-    images = load_image_set(write_csv(tmp_path, "a.png,0"), resize=True).images
+    assert common_side(min(size)) == side
+    images = load_image_set(write_csv(tmp_path, "a.png,0"), Form(side)).images
     assert images.shape == (1, side, side, 1)
 
 
 def test_resizing_takes_the_central_square(tmp_path: Path) -> None:
     pixels = random_pixels(32, 40)
     save_image(tmp_path / "a.png", pixels)
-    images = load_image_set(write_csv(tmp_path, "a.png,0"), resize=True).images
+    images = load_image_set(write_csv(tmp_path, "a.png,0"), Form(32)).images
     np.testing.assert_array_equal(images[0, :, :, 0], pixels[:, 4:36])
 
 
@@ -90,9 +93,9 @@ def test_further_columns_are_kept_and_byte_order_mark_and_crlf_are_fine(tmp_path
     ("second", "words"),
     [
         ("missing.png,1", ["row 3", "missing.png", "No such file"]),
-        ("text.png,1", ["row 3", "text.png", "not a whole image"]),
+        ("text.png,1", ["row 3", "text.png", "not an image in PNG"]),
         ("cut.png,1", ["row 3", "cut.png", "not a whole image"]),
-        ("folder.png,1", ["row 3", "folder.png", "directory"]),
+        ("folder.png,1", ["row 3", "folder.png", "a folder"]),
         ("small.png,1", ["row 3", "small.png", "5x6 px gray", "8x8 px gray"]),
         ("colour.png,1", ["row 3", "colour.png", "8x8 px RGB", "8x8 px gray"]),
         ("a.png,cat", ["row 3", "'cat'", "y:label"]),
@@ -111,7 +114,7 @@ def test_a_bad_row_is_named(tmp_path: Path, second: str, words: list[str]) -> No
     (tmp_path / "folder.png").mkdir()
     csv = write_csv(tmp_path, "a.png,0", second)
     with pytest.raises(UserError) as caught:
-        load_image_set(csv, resize=False)
+        load_image_set(csv, Form())
     assert all(word in str(caught.value) for word in [str(csv), *words]), caught.value
     assert "\n" not in str(caught.value)
 

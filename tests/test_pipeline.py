@@ -10,7 +10,7 @@ from PIL import Image
 
 import utils.pipeline
 from tests.runs import contents, influence_functions, sgd_influence
-from utils.images import IMAGE
+from utils.nnc_csv import IMAGE
 from utils.storage import read_csv
 
 ALL_METHODS = ["Hara", "Ours", "Random"]
@@ -159,6 +159,12 @@ def test_more_n_and_methods_extend_a_run(tmp_path: Path) -> None:
     after = contents(tmp_path, "score/**/*.csv") | contents(tmp_path, "**/*.h5")
     assert first.items() <= after.items()
     assert "score/Ours/score_delete_worst_10_seed_0.csv" in after
+    assert sgd_influence(tmp_path, "-r 20 --methods Random") == 0
+    summary = read_csv(tmp_path / "summary/summary.csv")
+    mean = summary[summary["mean"] == "mean"]
+    shown = mean[mean["method"] != "No Removal"][["method", "n_drops"]].to_numpy().tolist()
+    pairs = [["Ours", 5], ["Ours", 10], ["Random", 5], ["Random", 10], ["Random", 20]]
+    assert sorted(shown) == pairs
 
 
 def test_other_options_are_refused_unless_overwritten(

@@ -28,6 +28,8 @@ CHUNK = 1 << 20  # bytes read or downloaded at once
 TIMEOUT = 10.0  # seconds without an answer after which a mirror is given up
 IDX_LIMIT = 1 << 30  # bytes; MNIST's largest file has 47 MB
 CIFAR_LIMIT = 1 << 29  # bytes; all of CIFAR-10 has 186 MB
+STL_LIMIT = 1 << 32  # bytes; all of STL-10, with the unlabelled images, has 3.1 GB
+STL_SHAPE = (3, 96, 96)  # of an image: channels, columns, rows
 UINT8 = 0x08  # IDX type code
 DAMAGED = (tarfile.TarError, OSError, EOFError, zlib.error, ValueError)
 
@@ -336,3 +338,25 @@ def _check_labels(labels: npt.NDArray[Any], n_images: int) -> None:
         raise ValueError(f"there is not one whole number as label for each of {n_images} images")
     if labels.min() < 0 or labels.max() > 9:
         raise ValueError("labels from 0 to 9 are needed")
+
+
+# ---------------------------------------------------------------- STL-10
+
+
+def read_stl10_part(images: bytes, labels: bytes, where: str) -> tuple[UInt8, Int64]:
+    """Read one part of STL-10: unsigned bytes, the pixels of each channel column by column.
+
+    Returns images, uint8 (N, 96, 96, 3), and labels, int64 (N,), 1..10 becoming 0..9. Raises
+    UserError, beginning with `where`, if the images are cut, or the labels are not one in
+    1..10 for each of them.
+    """
+    count, rest = divmod(len(images), math.prod(STL_SHAPE))
+    if rest or not count:
+        what = f"cut short: {len(images)} bytes are no whole number of images"
+        raise UserError(f"{where}: {what}; get the file anew")
+    classes = np.frombuffer(labels, np.uint8).astype(np.int64) - 1
+    if len(classes) != count or classes.min() < 0 or classes.max() > 9:
+        what = f"there is not one label from 1 to 10 for each of its {count} images"
+        raise UserError(f"{where}: {what}; get the file anew")
+    pixels = np.frombuffer(images, np.uint8).reshape(count, *STL_SHAPE)
+    return pixels.transpose(0, 3, 2, 1), classes

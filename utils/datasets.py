@@ -1,4 +1,4 @@
-"""The table of data sets, their preparation as PNG files, and the split of a trial.
+"""The table of named data sets, and their preparation as PNG files.
 
 A data set is a row of `DATASETS`; to add one, add a row.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from PIL import Image
 
 from utils.archives import (
     CIFAR_LIMIT,
+    STL_LIMIT,
     ArchiveFile,
     find,
     find_or_download,
@@ -27,17 +28,19 @@ from utils.archives import (
     read_cifar_batch,
     read_idx,
     read_members,
+    read_stl10_part,
 )
 from utils.console import progress
+from utils.decode import Form, common_side, decode_file
 from utils.errors import UserError
-from utils.images import IMAGE, LABEL, ImageSet, load_image_set
+from utils.nnc_csv import IMAGE, LABEL
+from utils.own_data import own_source
+from utils.source import TEST, TEST_SEED, TRAINING, Source, cache_folder
+from utils.splits import stratified
 from utils.storage import save_csv, written_beside
 
-CACHE_VARIABLE = "NNABLA_DATA_CLEANSING_CACHE"
 INDEX = "prepared_images.csv"  # x:image (relative), y:label, part; written last
 PART = "part"
-TRAINING, TEST = "training", "test"
-TEST_SEED = 0  # `<dataset>_test.csv` has no seed in its name
 N_DIGITS_TEST = 400
 
 UInt8 = npt.NDArray[np.uint8]
@@ -62,44 +65,6 @@ class DatasetRow:
     resize: bool = True
     damping: float = 0.1
     built_in: str = ""
-
-
-@dataclass(frozen=True)
-class Source:
-    """Images on disk, ready to be split.
-
-    folder: where the CSV files of splits lie; training, test: DataFrames with `x:image`
-    (absolute path) and `y:label`, a row per image; fingerprint: what the images came from.
-    """
-
-    name: str
-    folder: Path
-    training: pd.DataFrame
-    test: pd.DataFrame
-    n_classes: int
-    class_names: tuple[str, ...]
-    fingerprint: str
-    resize: bool
-    damping: float
-    n_validation: int
-
-
-@dataclass(frozen=True)
-class SplitFiles:
-    """The NNC CSV files of one split."""
-
-    training: Path
-    validation: Path
-    test: Path
-
-
-@dataclass(frozen=True)
-class TrialData:
-    """The decoded images of one split."""
-
-    training: ImageSet
-    validation: ImageSet
-    test: ImageSet
 
 
 # ---------------------------------------------------------------- the table
@@ -147,11 +112,26 @@ def read_cifar10(paths: Sequence[Path]) -> tuple[Labelled, Labelled]:
     return (images, labels), batches[-1]
 
 
+def read_stl10(paths: Sequence[Path]) -> tuple[Labelled, Labelled]:
+    """The labelled images of STL-10, from its one archive; labels 1..10 become 0..9.
+
+    Raises UserError, naming archive and member, if damaged.
+    """
+    names = [f"stl10_binary/{part}_{kind}.bin" for part in ("train", "test") for kind in "Xy"]
+    contents = read_members(paths[0], names, STL_LIMIT)
+    training, test = (
+        read_stl10_part(contents[images], contents[labels], f"{paths[0]}: member {images}")
+        for images, labels in (names[:2], names[2:])
+    )
+    return training, test
+
+
 MNIST_MIRRORS = (
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
 )
 CIFAR_MIRRORS = ("https://www.cs.toronto.edu/~kriz/",)
+STL_MIRRORS = ("http://ai.stanford.edu/~acoates/stl10/",)
 TEN_DIGITS = tuple("0123456789")
 
 
@@ -194,30 +174,47 @@ DATASETS: dict[str, DatasetRow] = {
         n_validation=10_000,
         damping=10.0,
     ),
+    "stl10": DatasetRow(
+        archives=(
+            _archive("stl10_binary.tar.gz", "91f7769df0f17e558f3565bffb0c7dfb", STL_MIRRORS),
+        ),
+        read=read_stl10,
+        class_names=(
+            *("airplane", "bird", "car", "cat", "deer"),
+            *("dog", "horse", "monkey", "ship", "truck"),
+        ),
+        n_validation=1_000,
+    ),
 }
 
 
 # ---------------------------------------------------------------- preparation
 
 
-def cache_folder() -> Path:
-    """Where data are kept: $NNABLA_DATA_CLEANSING_CACHE, else the user's cache folder."""
-    import pooch
+def prepare(
+    name: str,
+    data_dir: Path | None,
+    allow_unverified: bool,
+    image_size: int | None = None,
+    color: str = "auto",
+) -> Source:
+    """The images of a named data set, or of a user's folder or CSV file, ready to be split.
 
-    return Path(os.environ.get(CACHE_VARIABLE) or pooch.os_cache("nnabla_data_cleansing"))
+    name: a row of the table, else a path, as `own_source` takes it; image_size: side of the
+    images in px, None for the rule of the data set; color: "auto", "gray" or "rgb".
 
-
-def prepare(name: str, data_dir: Path | None, allow_unverified: bool) -> Source:
-    """Make sure that the images of a named data set lie on disk as PNG files.
-
-    They lie in `<root>/<name>/`, or `<root>/<name>_unverified_<MD5>/` if an archive is not
-    the published one; root is `data_dir` (None: the cache folder), or the cache folder for
-    what a read-only `data_dir` cannot take. What is there already is taken as it is; what
-    an interrupted run left is done again. Raises UserError for an unknown name, an archive
-    that is missing, damaged or not the published one, and if no folder can be written.
+    Images of the table are made to lie on disk as PNG files, in `<root>/<name>/`, or
+    `<root>/<name>_unverified_<MD5>/` if an archive is not the published one; root is
+    `data_dir` (None: the cache folder), or the cache folder for what a read-only `data_dir`
+    cannot take. What is there already is taken as it is; what an interrupted run left is done
+    again. Raises UserError for an unknown name, an archive that is missing, damaged or not the
+    published one, if no folder can be written, and for whatever is wrong with a user's images.
     """
+    if name not in DATASETS and os.path.lexists(name):
+        return own_source(Path(name), data_dir, image_size, color)
     if name not in DATASETS:
-        raise UserError(f"data set '{name}' is not known; known are {', '.join(DATASETS)}")
+        known = f"known are {', '.join(DATASETS)}"
+        raise UserError(f"data set '{name}' is not known and no such path exists; {known}")
     row, cache = DATASETS[name], cache_folder()
     roots = (_root(data_dir or cache), _root(cache))
     images, fingerprint = _ready(name, row, roots, allow_unverified), _fingerprint(row)
@@ -225,7 +222,8 @@ def prepare(name: str, data_dir: Path | None, allow_unverified: bool) -> Source:
         paths = find_or_download(row.archives, *roots, allow_unverified)
         images, fingerprint = _prepared_from(name, row, paths, roots)
     folder = first_writable([images, roots[1] / images.name])
-    return _source(name, row, images, folder, fingerprint)
+    source = _source(name, row, images, folder, fingerprint)
+    return replace(source, form=_form(row, source.training[IMAGE][0], image_size, color))
 
 
 def _root(folder: Path) -> Path:
@@ -321,124 +319,15 @@ def _source(name: str, row: DatasetRow, images: Path, folder: Path, fingerprint:
         n_classes=len(row.class_names),
         class_names=row.class_names,
         fingerprint=fingerprint,
-        resize=row.resize,
+        form=Form(),
         damping=row.damping,
         n_validation=row.n_validation,
     )
 
 
-# ---------------------------------------------------------------- splits
-
-
-def stratified(labels: npt.NDArray[np.int64], size: int, rng: np.random.Generator) -> Int64:
-    """Draw `size` positions out of `labels` (N,), each class in proportion; ascending.
-
-    Shares are rounded by largest remainder, equal remainders in the order of the labels.
-    """
-    classes, counts = np.unique(labels, return_counts=True)
-    shares = counts * size / len(labels)
-    quotas = np.floor(shares).astype(int)
-    by_remainder = np.argsort(quotas - shares, kind="stable")
-    quotas[by_remainder[: size - quotas.sum()]] += 1
-    drawn = [
-        rng.permutation(np.flatnonzero(labels == label))[:quota]
-        for label, quota in zip(classes, quotas, strict=True)
-    ]
-    return np.sort(np.concatenate(drawn))
-
-
-def draw_split(
-    source: Source, split_seed: int, n_train: int | None, n_val: int | None, n_test: int | None
-) -> SplitFiles:
-    """Draw a split by its seed, stratified, and write its three NNC CSV files.
-
-    Validation images are drawn from the training images. By default there are
-    `source.n_validation` of them, training takes all the others and testing all test
-    images; smaller sizes are subsets of these, the test subset being the same for every
-    seed. Files of other sizes than the defaults lie in a folder named by the sizes. Rows
-    keep the order of `source`; a file that is there with the same content is left alone.
-
-    Raises UserError, naming option, size asked and size available, for a size that is
-    smaller than the number of classes or larger than there is.
-    """
-    labels = source.training[LABEL].to_numpy(np.int64)
-    sizes = split_sizes(source, n_train, n_val, n_test)
-    training, validation = _draw_positions(source, labels, sizes, split_seed)
-    test_labels = source.test[LABEL].to_numpy(np.int64)
-    test = stratified(test_labels, sizes[2], np.random.default_rng(TEST_SEED))
-    files = _split_files(source, sizes, split_seed)
-    _save_if_other(source.training.iloc[training], files.training)
-    _save_if_other(source.training.iloc[validation], files.validation)
-    _save_if_other(source.test.iloc[test], files.test)
-    return files
-
-
-def split_sizes(
-    source: Source, n_train: int | None, n_val: int | None, n_test: int | None
-) -> tuple[int, int, int]:
-    """The numbers of training, validation and test images; raises as `draw_split` does."""
-    pool, tested = len(source.training), len(source.test)
-    validation = _size(source, "--n_val", n_val, source.n_validation, pool - source.n_classes)
-    default = pool - max(source.n_validation, validation)
-    training = _size(source, "--n_train", n_train, default, pool - validation)
-    return training, validation, _size(source, "--n_test", n_test, tested, tested)
-
-
-def _size(source: Source, option: str, asked: int | None, default: int, available: int) -> int:
-    """The size asked, or the default; UserError if there are not so many or too few."""
-    size = default if asked is None else asked
-    if source.n_classes <= size <= available:
-        return size
-    what = f"{size} images of {source.name} {'asked' if asked is not None else '(the default)'}"
-    limits = f"{source.n_classes} (one per class) to {available} are available"
-    raise UserError(f"{option}: {what}, from {limits}; give {option} within them")
-
-
-def _draw_positions(
-    source: Source, labels: Int64, sizes: tuple[int, int, int], seed: int
-) -> tuple[Int64, Int64]:
-    """Positions of training and of validation images in the pool, each ascending.
-
-    The pool is parted as for the default sizes where that leaves enough on either side, so
-    that a subset's images are on the same side as in the full split of the same seed.
-    """
-    n_training, n_validation, _ = sizes
-    rng = np.random.default_rng(seed)
-    reserved = min(max(source.n_validation, n_validation), len(labels) - n_training)
-    validation = stratified(labels, reserved, rng)
-    training = np.setdiff1d(np.arange(len(labels)), validation)
-    validation = validation[stratified(labels[validation], n_validation, rng)]
-    return training[stratified(labels[training], n_training, rng)], validation
-
-
-def _split_files(source: Source, sizes: tuple[int, int, int], seed: int) -> SplitFiles:
-    folder = source.folder
-    if sizes != (len(source.training) - source.n_validation, source.n_validation, len(source.test)):
-        folder /= "n_train_{}-n_val_{}-n_test_{}".format(*sizes)
-    return SplitFiles(
-        training=folder / f"{source.name}_training_{seed}.csv",
-        validation=folder / f"{source.name}_validation_{seed}.csv",
-        test=folder / f"{source.name}_test.csv",
-    )
-
-
-def _save_if_other(table: pd.DataFrame, path: Path) -> None:
-    """Write `table` to `path`, unless that has the same content already."""
-    content = table.to_csv(index=False, lineterminator="\n").encode()
-    if not path.is_file() or path.read_bytes() != content:
-        save_csv(table, path)
-
-
-def load_trial(source: Source, files: SplitFiles) -> TrialData:
-    """Decode the images of one split.
-
-    Raises UserError for what `load_image_set` refuses, and if the three sets differ in the
-    size or the colour of their images.
-    """
-    paths = (files.training, files.validation, files.test)
-    sets = [load_image_set(path, source.resize) for path in paths]
-    for path, images in zip(paths, sets, strict=True):
-        if images.images.shape[1:] != sets[0].images.shape[1:]:
-            what = f"its images are not of the size and colour of those in {paths[0]}"
-            raise UserError(f"{path}: {what}; one size and colour is needed")
-    return TrialData(*sets)
+def _form(row: DatasetRow, path: str, image_size: int | None, color: str) -> Form:
+    """What the images become, that all are of the size of the one at `path`."""
+    side = image_size
+    if side is None and row.resize:
+        side = common_side(min(decode_file(path, Form()).pixels.shape[:2]))
+    return Form(side, {"auto": None, "gray": 1, "rgb": 3}[color])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
 import nnabla as nn
 import nnabla.functions as F
 
+from utils.errors import UserError
 from utils.images import ImageSet, normalise
 from utils.network import Network
 
@@ -38,7 +40,11 @@ class Evaluator:
         self._graph = lru_cache(maxsize=4)(self._build)
 
     def __call__(self, data: ImageSet) -> Evaluation:
-        """Mean loss and accuracy of the network as it is now on `data`."""
+        """Mean loss and accuracy of the network as it is now on `data`.
+
+        Raises:
+            UserError: the loss is not a finite number.
+        """
         loss = errors = 0.0
         for rows in batches_of(len(data), EVALUATION_BATCH):
             graph = self._graph(rows.stop - rows.start)
@@ -47,6 +53,7 @@ class Evaluator:
             nn.forward_all([graph.losses, graph.errors], clear_no_need_grad=True)
             loss += float(graph.losses.d.sum(dtype="float64"))
             errors += float(graph.errors.d.sum(dtype="float64"))
+        check_finite(loss, "the evaluated loss")
         return Evaluation(loss / len(data), (len(data) - errors) / len(data))
 
     def _build(self, batch_size: int) -> _EvaluationGraph:
@@ -56,6 +63,19 @@ class Evaluator:
         losses, errors = F.softmax_cross_entropy(logits, y), F.top_n_error(logits, y)
         losses.persistent = errors.persistent = True
         return _EvaluationGraph(x, y, losses, errors)
+
+
+def check_finite(value: float, what: str) -> None:
+    """Stop a diverging training: nan would count as a right prediction further on.
+
+    Raises:
+        UserError: `value` is not finite.
+    """
+    if not math.isfinite(value):
+        raise UserError(
+            f"{what} is {value}: the training diverges; choose a lower --lr (or --momentum) and "
+            "another --output_dir"
+        )
 
 
 def batches_of(n: int, size: int) -> list[slice]:

@@ -1,23 +1,21 @@
-"""Sets of labelled images: read from NNC CSV files, normalised and augmented."""
+"""Sets of labelled images: decoded, normalised and augmented."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
-from PIL import Image
 
 from utils.console import progress
+from utils.decode import Form, decode_chunk, decode_file, over_chunks, problem_of, room_for
 from utils.errors import UserError
+from utils.nnc_csv import IMAGE, LABEL, read_nnc_csv
 
-IMAGE, LABEL = "x:image", "y:label"
-MIN_SIDE, MAX_SIDE = 32, 128  # pixels, where images are resized
-GRAY_MODES = ("1", "L", "LA")
 MEAN_AND_STD = {  # by number of channels, of values in 0..1
     1: ((0.5,), (0.5,)),
     3: ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
@@ -25,12 +23,32 @@ MEAN_AND_STD = {  # by number of channels, of values in 0..1
 TOP_BIT = np.uint64(63)
 
 
+class Picked:
+    """Some rows of a larger array of images (M, H, W, C), fetched only when they are asked for.
+
+    It is indexed as an array (N, H, W, C) along its first axis; NumPy takes it for an array.
+    """
+
+    def __init__(self, pool: npt.NDArray[np.uint8], rows: npt.NDArray[np.int64]) -> None:
+        self._pool, self._rows = pool, rows
+        self.shape: tuple[int, ...] = (len(rows), *pool.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: slice | npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+        return np.asarray(self._pool[self._rows[index]])
+
+    def __array__(self, dtype: npt.DTypeLike = None) -> npt.NDArray[Any]:
+        return self[:].astype(dtype or np.uint8, copy=False)
+
+
 @dataclass(frozen=True)
 class ImageSet:
     """Decoded images with their labels, in the order of the CSV file that names them.
 
-    images: uint8 (N, H, W, C), C = 1 (gray) or 3 (RGB); labels: int32 (N,);
-    paths: N absolute paths, as in the column `x:image`.
+    images: uint8 (N, H, W, C), C = 1 (gray) or 3 (RGB), to be indexed by slices or arrays (it
+    may be `Picked`); labels: int32 (N,); paths: N absolute paths, as in the column `x:image`.
     """
 
     images: npt.NDArray[np.uint8]
@@ -47,49 +65,73 @@ class ImageSet:
         return channels, height, width
 
 
-def read_nnc_csv(csv: Path) -> pd.DataFrame:
-    """Read an NNC CSV file: `x:image` becomes absolute, `y:label` int32, further columns stay.
+@dataclass(frozen=True)
+class Pool:
+    """Decoded images, each of them once, that splits pick theirs from.
 
-    Relative image paths count from the folder of `csv`. Raises UserError, naming the file
-    (and the row, the header being row 1), for a file that is missing, is no such CSV or has
-    no rows, and for a label that is not a whole number from 0 on.
+    images: uint8 (N, H, W, C), possibly memory-mapped; rows: by absolute path.
     """
-    try:
-        table = pd.read_csv(csv, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{csv}: cannot be read as CSV ({reason}); give an NNC CSV file") from error
-    if not {IMAGE, LABEL} <= set(table.columns) or table.empty:
-        raise UserError(f"{csv}: needs the header {IMAGE},{LABEL} and at least one row below it")
-    if not isinstance(table.index, pd.RangeIndex):  # pandas' way with one field too many
-        raise UserError(f"{csv}: rows have more fields than the header; quote names with commas")
-    folder = os.path.abspath(csv.parent)
-    table[IMAGE] = [os.path.normpath(os.path.join(folder, path)) for path in table[IMAGE]]
-    table[LABEL] = np.array(_whole_numbers(csv, list(table[LABEL])), np.int32)
-    return table
+
+    images: npt.NDArray[np.uint8]
+    rows: dict[str, int]
+
+    def pick(self, paths: Sequence[str]) -> npt.NDArray[np.uint8]:
+        """The images of these paths, without a copy."""
+        picked = Picked(self.images, np.array([self.rows[path] for path in paths], np.int64))
+        return cast("npt.NDArray[np.uint8]", picked)
 
 
-def load_image_set(csv: Path, resize: bool) -> ImageSet:
-    """Decode every image that an NNC CSV file names: gray stays gray, all else becomes RGB.
-
-    With `resize` an image is cropped to its central square, and a side under 32 px becomes
-    32, one over 128 px becomes 128 (bilinear); otherwise images are taken as they are.
+def load_image_set(csv: Path, form: Form) -> ImageSet:
+    """Decode every image that an NNC CSV file names.
 
     Raises UserError, naming the CSV file, the row (the header is row 1) and the image, for
     an image that is missing or broken or differs from the first in size or channels.
     """
     table = read_nnc_csv(csv)
-    paths, labels = tuple(table[IMAGE]), table[LABEL].to_numpy(np.int32)
-    first = _decode_row(csv, paths, 0, resize)
-    images = np.empty((len(paths), *first.shape), np.uint8)
-    for row in progress(range(len(paths)), f"reading {csv.name}"):
-        image = _decode_row(csv, paths, row, resize)
-        if image.shape != first.shape:
-            where = f"{csv}: row {row + 2}: {paths[row]!r}"
-            sizes = f"{_size_text(image)} where row 2 has {_size_text(first)}"
-            raise UserError(f"{where}: {sizes}; all images of a set need one size and colour")
-        images[row] = image
-    return ImageSet(images, labels, paths)
+    paths = tuple(table[IMAGE])
+
+    def where(row: int) -> str:
+        return f"{csv}: row {row + 2}: {paths[row]!r}"
+
+    images, _ = decode_images(paths, form, where, f"reading {csv.name}")
+    return ImageSet(images, table[LABEL].to_numpy(np.int32), paths)
+
+
+def decode_images(
+    paths: Sequence[str],
+    form: Form,
+    where: Callable[[int], str],
+    description: str,
+    folder: Path | None = None,
+) -> tuple[npt.NDArray[np.uint8], Counter[str]]:
+    """Decode image files to uint8 (N, H, W, C); also how many were converted in which way.
+
+    where: says of a position which file and row it is; description: what a progress bar says;
+    folder: what is too large for the memory becomes a nameless file there. Raises UserError,
+    naming the first image that is broken or differs from the first in size or channels.
+    """
+    try:
+        shape = decode_file(paths[0], form).pixels.shape
+    except Exception as error:  # a broken file may raise anything in a decoder
+        raise broken_images([(0, problem_of(error))], where) from error
+    images, counts = room_for((len(paths), *shape), folder), Counter[str]()
+    problems: list[tuple[int, str]] = []
+    chunks = over_chunks(decode_chunk, paths, form, shape)
+    for part, (decoded, converted, failed) in progress(chunks, description):
+        images[part] = decoded
+        counts += converted
+        problems += [(part.start + position, problem) for position, problem in failed]
+    if problems:
+        raise broken_images(problems, where)
+    return images, counts
+
+
+def broken_images(problems: Sequence[tuple[int, str]], where: Callable[[int], str]) -> UserError:
+    """The error that names the first of the images with problems, and how many there are."""
+    row, problem = problems[0]
+    more = f" ({len(problems)} such images)" if len(problems) > 1 else ""
+    remedy = "" if "; " in problem else "; mend the image or take it out"
+    return UserError(f"{where(row)}: {problem}{remedy}{more}")
 
 
 def normalise(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -129,48 +171,3 @@ def augment(images: npt.NDArray[np.uint8], seeds: npt.NDArray[np.uint64]) -> npt
     example = np.arange(len(images))[:, None, None]
     cropped: npt.NDArray[np.uint8] = padded[example, rows[:, :, None], columns[:, None, :]]
     return cropped
-
-
-def _whole_numbers(csv: Path, labels: Sequence[str]) -> list[int]:
-    """The labels as int; UserError at the first one that is no whole number from 0 on."""
-    for row, label in enumerate(labels):
-        if not (label.strip().isascii() and label.strip().isdigit() and len(label) < 10):
-            hint = f"{LABEL} must be a whole number from 0 on"
-            raise UserError(f"{csv}: row {row + 2}: label {label!r}: {hint}")
-    return [int(label) for label in labels]
-
-
-def _decode_row(csv: Path, paths: Sequence[str], row: int, resize: bool) -> npt.NDArray[np.uint8]:
-    """The image of `row` (0 is the first below the header), uint8 (H, W, C)."""
-    try:
-        with Image.open(paths[row]) as image:
-            pixels = _eight_bit(image)
-    except Exception as error:  # a broken file may raise anything in a decoder
-        where = f"{csv}: row {row + 2}: {paths[row]!r}"
-        reason = getattr(error, "strerror", None) or "not a whole image"
-        raise UserError(f"{where}: {reason}; mend the file or take the row out") from error
-    array = np.asarray(_fitted(pixels) if resize else pixels)
-    return array.reshape(*array.shape[:2], -1)
-
-
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """`image` as "L" if it is gray, else as "RGB"; of 16-bit gray the upper 8 bits stay."""
-    if image.mode.startswith("I"):  # Pillow's own conversion cuts at 255
-        return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
-    return image.convert("L" if image.mode in GRAY_MODES else "RGB")
-
-
-def _fitted(image: Image.Image) -> Image.Image:
-    """The central square of `image`, its side brought into MIN_SIDE..MAX_SIDE."""
-    square = min(image.size)
-    left, top = ((length - square) // 2 for length in image.size)
-    side = min(max(square, MIN_SIDE), MAX_SIDE)
-    box = (left, top, left + square, top + square)
-    if side == square:
-        return image.crop(box)
-    return image.resize((side, side), Image.Resampling.BILINEAR, box)
-
-
-def _size_text(image: npt.NDArray[np.uint8]) -> str:
-    height, width, channels = image.shape
-    return f"{width}x{height} px {'gray' if channels == 1 else 'RGB'}"

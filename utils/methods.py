@@ -20,11 +20,16 @@ class Method:
         scorer: "module:function", imported when it is used; the function takes a
             `utils.trial.Trial` and returns the influence of each training image (n_train,).
         needs_every_step: it reads the parameters before each covered step, not only the last.
+        scored_epochs: for how many epochs of steps it takes a double backward, which is its cost;
+            None: the covered ones.
+        predicts: its influence predicts a change of the validation loss; a control's does not.
     """
 
     name: str
     scorer: str
     needs_every_step: bool = False
+    scored_epochs: int | None = None
+    predicts: bool = True
 
     def score(self, trial: Any) -> np.ndarray:
         """The influence of each training image (n_train,); the lowest is the most harmful."""
@@ -37,7 +42,9 @@ METHODS: dict[str, Method] = {
     for method in (
         Method("Hara", "sgd_influence.infl:hara", needs_every_step=True),
         Method("Ours", "sgd_influence.infl:ours"),
-        Method("Influence_functions", "influence_functions.infl:influence_functions"),
-        Method("Random", "sgd_influence.infl:random"),
+        Method(
+            "Influence_functions", "influence_functions.infl:influence_functions", scored_epochs=3
+        ),
+        Method("Random", "sgd_influence.infl:random", scored_epochs=0, predicts=False),
     )
 }

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from contextlib import nullcontext
 from pathlib import Path
 
 import nnabla as nn
 import numpy as np
 
+from utils.convolution import fast_convolution
 from utils.errors import UserError
 from utils.model import Model
 from utils.storage import written_beside
@@ -25,12 +27,19 @@ class Network:
         image_shape: (C, H, W).
         n_classes: number of classes K.
         seed: seed of the initial parameters, which depend on nothing else.
+        conv: "fast", convolutions on a CPU by BLAS; or "nnabla", its own.
     """
 
     def __init__(
-        self, model: Model, image_shape: tuple[int, ...], n_classes: int, seed: int = 0
+        self,
+        model: Model,
+        image_shape: tuple[int, ...],
+        n_classes: int,
+        seed: int = 0,
+        conv: str = "fast",
     ) -> None:
         self.model = model
+        self.conv = conv
         self.image_shape = image_shape
         self.n_classes = n_classes
         self._scope: OrderedDict[str, object] = OrderedDict()
@@ -42,7 +51,8 @@ class Network:
 
     def logits(self, x: nn.Variable, test: bool) -> nn.Variable:
         """Build the graph for `x` (|B|, C, H, W); returns (|B|, K) logits."""
-        with nn.parameter_scope("", scope=self._scope):
+        convolution = fast_convolution if self.conv == "fast" else nullcontext
+        with nn.parameter_scope("", scope=self._scope), convolution():
             return self.model(x, self.n_classes, test)
 
     def parameters(self) -> OrderedDict[str, nn.Variable]:

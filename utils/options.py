@@ -35,6 +35,8 @@ class Options:
     )  # fmt: skip
     device_id: str = "0"
     retrain_all: bool = False
+    cover_epochs: int | None = 1
+    verify: int = 0
     seed: int = 0
     batch_size: int = 64
     lr: float = 0.05
@@ -43,12 +45,15 @@ class Options:
     weight_decay: float = 0.0
     model: str = "six_convolutions"
     data_dir: Path | None = None
+    image_size: int | None = None
+    color: str = "auto"
     n_train: int | None = None
     n_val: int | None = None
     n_test: int | None = None
     split_seed: int | None = None
     allow_unverified_data: bool = False
     context: str = "auto"
+    conv: str = "fast"
     overwrite: bool = False
     quiet: bool = False
     verbose: bool = False
@@ -59,6 +64,13 @@ class Options:
                 if value is not None and value < least:
                     raise UserError(f"--{name} {value}: must be a whole number of at least {least}")
         _check(math.isfinite(self.lr) and self.lr > 0, f"--lr {self.lr}: must be a number above 0")
+        _check(
+            self.cover_epochs is None or self.cover_epochs <= self.n_epochs,
+            f"--cover_epochs {self.cover_epochs}: there are {self.n_epochs} epochs (--n_epochs)",
+        )
+        _check(
+            self.verify == 0 or self.verify >= 6, f"--verify {self.verify}: needs 6 groups or more"
+        )
         _check(0 <= self.momentum < 1, f"--momentum {self.momentum}: must be from 0 to below 1")
         _check(
             math.isfinite(self.weight_decay) and self.weight_decay >= 0,
@@ -77,6 +89,11 @@ class Options:
         return tuple(part.strip() for part in self.device_id.split(","))
 
     @property
+    def n_covered_epochs(self) -> int:
+        """Over how many last epochs the scores sweep."""
+        return self.n_epochs if self.cover_epochs is None else self.cover_epochs
+
+    @property
     def removal_counts(self) -> tuple[int, ...]:
         """n to remove: ascending, each once, 0 included."""
         return tuple(sorted({0, *self.remove_n_list}))
@@ -87,9 +104,22 @@ class Options:
         return tuple(range(self.seed, self.seed + self.n_trials))
 
 
+def folder(text: str) -> Path:
+    """The path of a folder; an empty one would silently be the working directory."""
+    if not text:
+        raise ValueError("empty path")
+    return Path(text)
+
+
+def number_or_all(text: str) -> int | None:
+    """A number of epochs; None for all of them."""
+    return None if text == "all" else int(text)
+
+
 _LEAST = {
     "n_epochs": 1, "n_trials": 1, "batch_size": 1, "n_train": 1, "n_val": 1, "n_test": 1,
-    "seed": 0, "split_seed": 0, "remove_n_list": 0,
+    "image_size": 1,
+    "cover_epochs": 1, "seed": 0, "split_seed": 0, "remove_n_list": 0,
 }  # fmt: skip
 
 
@@ -137,7 +167,7 @@ def parse_options(command: Command, arguments: Sequence[str] | None = None) -> O
     """
     chosen = vars(_build_parser(command).parse_args(arguments))
     for name in ("remove_n_list", "methods"):
-        chosen[name] = tuple(chosen[name])
+        chosen[name] = tuple(dict.fromkeys(chosen[name]))
     return Options(program=command.program, **chosen)
 
 
@@ -165,8 +195,9 @@ def _add(
 
 def _add_run(parser: argparse.ArgumentParser, default: dict[str, Any]) -> None:
     group = parser.add_argument_group("what is run")
-    _add(group, default, "-ds", "--dataset", metavar="NAME",
-         text="data set: cifar10, mnist or digits (built in, no download)")  # fmt: skip
+    _add(group, default, "-ds", "--dataset", metavar="NAME_OR_PATH",
+         text="data set: cifar10, mnist, stl10 or digits (built in, no download), or a path: a "
+         "folder of class folders, a folder with NNC CSV files, or one such file")  # fmt: skip
     _add(group, default, "-nt", "--n_trials", type=int, metavar="N",
          text="number of trials; each trains, scores and retrains with its own seed")  # fmt: skip
     _add(group, default, "--seed", type=int, metavar="SEED",
@@ -178,7 +209,13 @@ def _add_run(parser: argparse.ArgumentParser, default: dict[str, Any]) -> None:
          text=f"methods that score the images, of {', '.join(METHODS)}")  # fmt: skip
     _add(group, default, "-ra", "--retrain_all", action="store_true",
          text="after a removal retrain from the first step instead of from the start of the "
-         "last epoch; the scores still cover the last epoch")  # fmt: skip
+         "last epoch; the scores still cover the last epochs of --cover_epochs")  # fmt: skip
+    _add(group, default, "--cover_epochs", type=number_or_all, metavar="N",
+         text="over how many last epochs the scores sweep: a number, or all")  # fmt: skip
+    _add(group, default, "--verify", type=int, nargs="?", const=40, metavar="K",
+         default_text="off; 40 without a number",
+         text="remove K groups of a tenth of the images for real, retrain, and compare with the "
+         "scores: half random groups, half parts of the rankings")  # fmt: skip
 
 
 def _add_training(parser: argparse.ArgumentParser, default: dict[str, Any]) -> None:
@@ -203,9 +240,15 @@ def _add_training(parser: argparse.ArgumentParser, default: dict[str, Any]) -> N
 
 def _add_data(parser: argparse.ArgumentParser, default: dict[str, Any]) -> None:
     group = parser.add_argument_group("data")
-    _add(group, default, "--data_dir", type=Path, metavar="DIR", default_text="a cache folder",
+    _add(group, default, "--data_dir", type=Path, metavar="DIR",
+         default_text="$NNABLA_DATA_CLEANSING_CACHE, else ~/.cache/nnabla_data_cleansing",
          text="folder with the archives of the data set, where its images and CSV files are "
          "written too; if it is read-only they go to the cache folder")  # fmt: skip
+    _add(group, default, "--image_size", type=int, metavar="N",
+         default_text="by what is there, from 32 to 128; digits: 8",
+         text="side in pixels of the squares that images are cropped and resized to")  # fmt: skip
+    _add(group, default, "--color", choices=("auto", "gray", "rgb"),
+         text="channels of the images: gray, rgb, or auto: gray if all are gray")  # fmt: skip
     for name, what in (("train", "training"), ("val", "validation"), ("test", "test")):
         _add(group, default, f"--n_{name}", type=int, metavar="N", default_text="all",
              text=f"number of {what} images, a stratified seeded subset")  # fmt: skip
@@ -221,13 +264,16 @@ def _add_machine(parser: argparse.ArgumentParser, default: dict[str, Any]) -> No
     _add(group, default, "--context", choices=("auto", "cpu", "cudnn"),
          text="where nnabla computes: cpu, cudnn (a GPU, by nnabla-ext-cuda), or auto: cudnn "
          "where it works, else cpu")  # fmt: skip
+    _add(group, default, "--conv", choices=("fast", "nnabla"),
+         text="convolutions on a CPU: fast, by NumPy's BLAS, about twice as fast as nnabla's; or "
+         "nnabla; they differ in the last bits")  # fmt: skip
     _add(group, default, "-di", "--device-id", metavar="ID",
          text="GPU number, or several separated by commas that trials take in turn")  # fmt: skip
 
 
 def _add_output(parser: argparse.ArgumentParser, default: dict[str, Any]) -> None:
     group = parser.add_argument_group("output")
-    _add(group, default, "-o", "--output_dir", type=Path, metavar="DIR",
+    _add(group, default, "-o", "--output_dir", type=folder, metavar="DIR",
          text="folder for everything that the run writes")  # fmt: skip
     _add(group, default, "--overwrite", action="store_true",
          text="delete the results in the output folder that other options made, instead of "

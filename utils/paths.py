@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-RESULT_FOLDERS = ("influence", "score", "summary", "fig", "infl_results_sgd")
+RESULT_FOLDERS = ("influence", "score", "summary", "fig", "verification", "infl_results_sgd")
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,24 @@ class OutputPaths:
         """Test accuracy against n removed."""
         return self.root / "fig" / "result.png"
 
+    @property
+    def verification(self) -> Path:
+        """Predicted beside true changes of the validation loss, a row per group and method."""
+        return self.root / "summary" / "verification.csv"
+
+    @property
+    def verification_figure(self) -> Path:
+        """Predicted against true changes."""
+        return self.root / "fig" / "verification.png"
+
+    def true_changes(self, seed: int) -> Path:
+        """What removing the groups of a trial really changed."""
+        return self.root / "verification" / f"true_changes_seed_{seed}.csv"
+
+    def verified(self, seed: int) -> Path:
+        """The rows of the verification table of one trial."""
+        return self.root / "verification" / f"verification_seed_{seed}.csv"
+
     def influence(self, method: str, seed: int) -> Path:
         """The influence of each training image, the most harmful first."""
         return self.root / "influence" / method / f"influence_{method.lower()}_{seed}.csv"
@@ -61,3 +81,10 @@ class OutputPaths:
     def final_model(self, seed: int) -> Path:
         """The state after the last step; written last, so it marks a finished training."""
         return self.training(seed) / "final_model.h5"
+
+    def scores(self, method: str) -> Iterator[tuple[int, int, Path]]:
+        """(seed, n, path) of the score files of a method that are there."""
+        for path in (self.root / "score" / method).glob("score_delete_worst_*_seed_*.csv"):
+            named = re.fullmatch(r"score_delete_worst_(\d+)_seed_(\d+)", path.stem)
+            if named:
+                yield int(named[2]), int(named[1]), path

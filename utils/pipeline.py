@@ -9,27 +9,45 @@ from functools import lru_cache, partial
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from sgd_influence.analyze import Scores, choose, closing_table, draw, summarise
 from sgd_influence.eval import retrain_without, worst
 from sgd_influence.train import train
+from sgd_influence.verify import TRUSTED, compare, verify
 from utils.console import RESULT, open_log_file
 from utils.context import choose_backend, set_context
-from utils.datasets import Source, TrialData, draw_split, load_trial, prepare
-from utils.images import IMAGE, LABEL
+from utils.datasets import prepare
+from utils.errors import UserError
 from utils.methods import METHODS, Method
 from utils.model_check import checked_model
 from utils.network import Network
+from utils.nnc_csv import IMAGE, LABEL
 from utils.options import Options
 from utils.paths import OutputPaths
-from utils.report import duration, opening_block, remaining_steps, sizes_of, time_step
+from utils.report import (
+    counted,
+    duration,
+    opening_block,
+    remaining_steps,
+    sizes_of,
+    time_step,
+    verification_steps,
+)
 from utils.settings import claim_output_folder, settings_of
 from utils.sgd import Optimiser
+from utils.source import Source
+from utils.splits import TrialData, draw_split, load_trial
 from utils.steps import load_steps, plan_steps
 from utils.storage import read_csv, save_csv
 from utils.trial import Trial
 
 log = logging.getLogger("data_cleansing")
+
+DISTRUST = (
+    "The ranking by %s should not be trusted on this data: its agreement with true retraining is "
+    "%.2f. Try more validation images, more epochs, a lower learning rate, or another method."
+)
 
 
 def run(options: Options) -> None:
@@ -41,7 +59,14 @@ def run(options: Options) -> None:
     started = time.monotonic()
     backend = choose_backend(options.context, options.device_ids)
     set_context(backend, options.device_ids[0])
-    source = prepare(options.dataset, options.data_dir, options.allow_unverified_data)
+    threadpool_limits(1, "blas")  # nnabla computes on one core; more would change the last bits
+    source = prepare(
+        options.dataset,
+        options.data_dir,
+        options.allow_unverified_data,
+        options.image_size,
+        options.color,
+    )
     load = lru_cache(maxsize=1)(partial(load_data, options, source))
     n_train, shape = len(load(options.seed).training), load(options.seed).training.shape
     model = checked_model(options.model, shape, source.n_classes)
@@ -52,12 +77,12 @@ def run(options: Options) -> None:
     counts = [n for n in options.removal_counts if n < n_train]
     for number, seed in enumerate(options.seeds):
         set_context(backend, options.device_ids[number % len(options.device_ids)])
-        network = Network(model, shape, source.n_classes, seed)
+        network = Network(model, shape, source.n_classes, seed, options.conv)
         trial = open_trial(options, seed, load(seed), network, source.damping, paths)
         if number == 0:
             _say_opening(options, trial, backend, counts)
-        run_trial(trial, [METHODS[name] for name in options.methods], counts)
-    _analyze(options, trial, counts)
+        run_trial(trial, [METHODS[name] for name in options.methods], counts, options.verify)
+    _analyze(options, trial)
     log.info("Finished in %s: %s", duration(time.monotonic() - started), paths.root.resolve())
 
 
@@ -83,17 +108,41 @@ def open_trial(
         n, batch = len(data.training), options.batch_size
         steps = plan_steps(seed, n, options.n_epochs, batch, options.lr, options.lr_schedule)
     optimiser = Optimiser(options.momentum, options.weight_decay)
-    return Trial(seed, data, network, optimiser, steps, options.retrain_all, damping, paths)
+    return Trial(
+        seed=seed,
+        data=data,
+        network=network,
+        optimiser=optimiser,
+        steps=steps,
+        retrain_all=options.retrain_all,
+        cover_epochs=options.n_covered_epochs,
+        damping=damping,
+        paths=paths,
+    )
 
 
 def _say_opening(options: Options, trial: Trial, backend: str, counts: Sequence[int]) -> None:
-    seconds = time_step(trial) * remaining_steps(options, trial, counts)
+    step = time_step(trial)
+    seconds = step * remaining_steps(options, trial, counts)
     for line in opening_block(options, trial, backend, counts, seconds):
         log.info(line)
+    if options.verify:
+        each = duration(step * verification_steps(trial, options.verify))
+        log.info("Verifying by %d groups takes about %s of each trial.", options.verify, each)
+    if options.retrain_all and trial.covered_start > 0:
+        log.info(
+            "The scores cover the last %d of %d retrained epochs; --cover_epochs all covers all.",
+            options.n_covered_epochs, options.n_epochs,
+        )  # fmt: skip
 
 
-def run_trial(trial: Trial, methods: Sequence[Method], counts: Sequence[int]) -> None:
-    """Train, score by each method, and retrain after each removal; finished parts are kept."""
+def run_trial(
+    trial: Trial, methods: Sequence[Method], counts: Sequence[int], n_groups: int
+) -> None:
+    """Train, score by each method, retrain after each removal, and verify if asked for.
+
+    Finished parts are kept.
+    """
     if trial.paths.final_model(trial.seed).exists():
         log.info("Trial %d: training taken up from the output folder", trial.seed)
     else:
@@ -104,6 +153,8 @@ def run_trial(trial: Trial, methods: Sequence[Method], counts: Sequence[int]) ->
     for method in methods:
         for n in counts:
             _evaluate_removal(trial, methods, method, n)
+    if n_groups:
+        verify(trial, methods, n_groups)
 
 
 def _score(trial: Trial, method: Method) -> None:
@@ -112,6 +163,11 @@ def _score(trial: Trial, method: Method) -> None:
         log.info("Trial %d: influence by %s taken up", trial.seed, method.name)
         return
     influence = method.score(trial)
+    if not np.isfinite(influence).all():
+        raise UserError(
+            f"the influences by {method.name} are not finite in trial {trial.seed}: the sweep "
+            "diverges; choose a lower --lr and another --output_dir"
+        )
     save_csv(influence_table(trial, influence), path)
     log.info("Trial %d: influence by %s written", trial.seed, method.name)
 
@@ -153,18 +209,24 @@ def _removal_scores(
     return retrain_without(trial, worst(influence, n), description)
 
 
-def _analyze(options: Options, trial: Trial, counts: Sequence[int]) -> None:
-    summary = summarise(_load_scores(options, trial.paths, counts))
+def _analyze(options: Options, trial: Trial) -> None:
+    summary = summarise(_load_scores(trial.paths))
     save_csv(summary, trial.paths.summary, index=True)
-    title = f"{options.dataset}: {sizes_of(trial)}, {trial.n_epochs} epochs"
+    title = f"{options.dataset}: {sizes_of(trial)}, {counted(trial.n_epochs, 'epoch')}"
     draw(summary, title, trial.paths.figure)
-    log.log(RESULT, "\n%s", closing_table(choose(summary, options.methods)))
+    agreements = (
+        compare(trial.paths, options.methods, options.seeds, title) if options.verify else {}
+    )
+    log.log(RESULT, "\n%s", closing_table(choose(summary, options.methods), agreements))
+    for method, agreement in agreements.items():
+        if METHODS[method].predicts and not agreement.random >= TRUSTED:
+            log.log(RESULT, DISTRUST, method, agreement.random)
 
 
-def _load_scores(options: Options, paths: OutputPaths, counts: Sequence[int]) -> Scores:
+def _load_scores(paths: OutputPaths) -> Scores:
+    """All score files of the folder: earlier commands with other n or methods count too."""
     return {
-        (method, seed, n): read_csv(paths.score(method, n, seed))
-        for method in options.methods
-        for seed in options.seeds
-        for n in counts
+        (method, seed, n): read_csv(path)
+        for method in METHODS
+        for seed, n, path in sorted(paths.scores(method))
     }

@@ -5,16 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from utils.methods import METHODS
 from utils.network import Network
 from utils.options import Options
 from utils.sgd import SGD
 from utils.trial import Trial
 
-SCORING_COST = 5.5
+SCORING_COST = 9
 """Scoring a step costs about this many training steps: one double backward (measured on a CPU)."""
 
 EVALUATION_COST = 0.33
 """Evaluating an image costs about this share of training on it."""
+
+
+def verification_steps(trial: Trial, n_groups: int) -> float:
+    """Training steps that equal, in time, the verification of one trial."""
+    images = len(trial.data.validation) + len(trial.data.test)
+    evaluation = EVALUATION_COST * images / len(trial.steps[0].indices)
+    return n_groups * (len(trial.steps) - trial.retrain_start + evaluation)
 
 
 def opening_block(
@@ -33,7 +41,7 @@ def opening_block(
         "Data set": f"{options.dataset}: {sizes_of(trial)}",
         "Model": f"{options.model}, {trial.network.n_parameters:,} parameters, on {backend}",
         "Training": _training(options, trial),
-        "Trials": f"{options.n_trials}, seed {', '.join(map(str, options.seeds))}",
+        "Trials": f"{options.n_trials} (seed {', '.join(map(str, options.seeds))})",
         "Methods": ", ".join(options.methods),
         "Removing n": " ".join(map(str, counts)) + _skipped(options, counts),
         "Output": trial.paths.root.resolve(),
@@ -49,12 +57,17 @@ def sizes_of(trial: Trial) -> str:
     return f"{parts}, {len(data.test):,} test images of {channels}x{height}x{width}"
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, in the plural where it has to be."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def _training(options: Options, trial: Trial) -> str:
     start = "the first step" if options.retrain_all else "the start of the last epoch"
     sgd = [f"{options.lr_schedule} learning rate {options.lr:g}"]
     sgd += [f"momentum {options.momentum:g}"] if options.momentum else []
     sgd += [f"weight decay {options.weight_decay:g}"] if options.weight_decay else []
-    steps = f"{trial.n_epochs} epochs of {len(trial.steps) // trial.n_epochs} steps"
+    steps = f"{counted(trial.n_epochs, 'epoch')} of {len(trial.steps) // trial.n_epochs} steps"
     batch = f"batch {options.batch_size}"
     return f"{steps}, {batch}, {', '.join(sgd)}; removals retrain from {start}"
 
@@ -75,7 +88,8 @@ def duration(seconds: float) -> str:
 
 def time_step(trial: Trial) -> float:
     """Seconds of one training step, timed on a network of its own; the second of two counts."""
-    twin = Network(trial.network.model, trial.network.image_shape, trial.network.n_classes)
+    net = trial.network
+    twin = Network(net.model, net.image_shape, net.n_classes, conv=net.conv)
     sgd = SGD(twin, trial.optimiser)
     for _ in range(2):
         started = time.perf_counter()
@@ -90,19 +104,23 @@ def remaining_steps(options: Options, trial: Trial, counts: Sequence[int]) -> fl
     test = EVALUATION_COST * len(trial.data.test) / batch
     retrained_epochs = trial.n_epochs if options.retrain_all else 1
     retraining = len(trial.steps) - trial.retrain_start + retrained_epochs * (validation + test)
-    scoring = SCORING_COST * (len(trial.steps) - trial.covered_start)
+    scoring = SCORING_COST * len(trial.steps) / trial.n_epochs
     total = 0.0
     for seed in options.seeds:
         if not trial.paths.final_model(seed).exists():
             total += len(trial.steps) + trial.n_epochs * validation
-        total += scoring * _missing_influences(options, trial, seed)
+        total += scoring * _epochs_to_score(options, trial, seed)
         total += retraining * _missing_scores(options, trial, counts, seed)
+        if not trial.paths.verified(seed).exists():
+            total += verification_steps(trial, options.verify)
     return total
 
 
-def _missing_influences(options: Options, trial: Trial, seed: int) -> int:
-    scored = [method for method in options.methods if method != "Random"]
-    return sum(not trial.paths.influence(method, seed).exists() for method in scored)
+def _epochs_to_score(options: Options, trial: Trial, seed: int) -> int:
+    """Epochs of double backward passes that the missing influences take."""
+    missing = [m for m in options.methods if not trial.paths.influence(m, seed).exists()]
+    epochs = [METHODS[name].scored_epochs for name in missing]
+    return sum(trial.cover_epochs if number is None else number for number in epochs)
 
 
 def _missing_scores(options: Options, trial: Trial, counts: Sequence[int], seed: int) -> int:

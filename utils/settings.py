@@ -18,15 +18,17 @@ from utils.storage import save_json
 Settings = dict[str, object]
 
 RESULT_OPTIONS = (
-    "program", "dataset", "n_epochs", "batch_size", "lr", "lr_schedule", "momentum",
-    "weight_decay", "model", "retrain_all", "n_train", "n_val", "n_test", "split_seed",
+    "dataset", "n_epochs", "batch_size", "lr", "lr_schedule", "momentum",
+    "weight_decay", "model", "conv", "retrain_all", "n_train", "n_val", "n_test", "split_seed",
+    "image_size", "color",
 )  # fmt: skip
 
 
 def settings_of(options: Options, data_fingerprint: str) -> Settings:
     """What the results depend on. More trials, more n and more methods only extend them."""
     chosen = {name: getattr(options, name) for name in RESULT_OPTIONS}
-    return chosen | {"data": data_fingerprint}
+    others = {"command": options.program, "data": data_fingerprint}
+    return chosen | {"cover_epochs": options.n_covered_epochs} | others
 
 
 def claim_output_folder(paths: OutputPaths, settings: Settings, overwrite: bool) -> None:
@@ -54,6 +56,11 @@ def claim_output_folder(paths: OutputPaths, settings: Settings, overwrite: bool)
 def _load(paths: OutputPaths) -> Settings:
     try:
         settings = json.loads(paths.settings.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{paths.root}: holds folders of a run ({', '.join(RESULT_FOLDERS)}) without the "
+            f"{paths.settings.name} of one; choose another --output_dir"
+        ) from error
     except (OSError, ValueError) as error:
         raise UserError(
             f"{paths.settings}: cannot be read ({error}); choose another --output_dir"
@@ -66,7 +73,11 @@ def _load(paths: OutputPaths) -> Settings:
 def _differences(there: Mapping[str, object], wanted: Mapping[str, object]) -> list[str]:
     names = sorted(there.keys() | wanted.keys())
     return [
-        f"--{name} was {there.get(name)}, now {wanted.get(name)}"
+        f"{_shown(name)} was {there.get(name)}, now {wanted.get(name)}"
         for name in names
         if there.get(name) != wanted.get(name)
     ]
+
+
+def _shown(name: str) -> str:
+    return f"the {name}" if name in ("command", "data") else f"--{name}"

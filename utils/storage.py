@@ -12,6 +12,8 @@ from typing import Any
 
 import pandas as pd
 
+from utils.errors import UserError
+
 
 @contextmanager
 def written_beside(path: Path) -> Iterator[Path]:
@@ -36,8 +38,18 @@ def save_csv(table: pd.DataFrame, path: Path, *, index: bool = False) -> None:
 
 
 def read_csv(path: Path) -> pd.DataFrame:
-    """Read what `save_csv` wrote; floats come back bit by bit."""
-    return pd.read_csv(path, float_precision="round_trip")
+    """Read what `save_csv` wrote; floats come back bit by bit.
+
+    Raises:
+        UserError: the file is not there, empty or no CSV.
+    """
+    try:
+        return pd.read_csv(path, float_precision="round_trip")
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{path}: cannot be read ({reason}); delete it, and the same command makes it anew"
+        ) from error
 
 
 def save_json(value: Any, path: Path) -> None:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from utils.datasets import TrialData
 from utils.evaluation import Evaluator
 from utils.network import Network, State, load_state
 from utils.paths import OutputPaths
 from utils.sgd import SGD, Optimiser
+from utils.splits import TrialData
 from utils.steps import Step, first_step
 
 
@@ -25,6 +25,7 @@ class Trial:
         optimiser: what the training steps need beside their batches.
         steps: the steps of the whole training, as recorded or, before it, as planned.
         retrain_all: removals retrain from the first step, not from the last epoch.
+        cover_epochs: over how many last epochs the scores sweep.
         damping: alpha of influence functions.
         paths: the files of the run.
     """
@@ -35,6 +36,7 @@ class Trial:
     optimiser: Optimiser
     steps: list[Step]
     retrain_all: bool
+    cover_epochs: int
     damping: float
     paths: OutputPaths
 
@@ -50,13 +52,13 @@ class Trial:
 
     @property
     def covered_start(self) -> int:
-        """The first step of the last epoch, from which on the sweep covers the training."""
-        return first_step(self.steps, self.n_epochs - 1)
+        """The step from which on the sweep covers the training."""
+        return first_step(self.steps, self.n_epochs - self.cover_epochs)
 
     @property
     def retrain_start(self) -> int:
         """The step at which the training after a removal begins."""
-        return 0 if self.retrain_all else self.covered_start
+        return 0 if self.retrain_all else first_step(self.steps, self.n_epochs - 1)
 
     @cached_property
     def sgd(self) -> SGD:

@@ -1,0 +1,226 @@
+"""The run checks itself: do the scores of groups of images predict what their removal does?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from scipy.stats import spearmanr
+
+from sgd_influence.eval import retrain_without
+from utils.console import progress
+from utils.methods import Method
+from utils.paths import OutputPaths
+from utils.storage import read_csv, save_csv, written_beside
+from utils.trial import Trial
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+RANDOM, RANKING = "random", "ranking"
+TRUSTED = 0.3
+"""Below this agreement a method's ranking should not be trusted."""
+N_RESAMPLES = 1000
+
+Rankings = Mapping[str, np.ndarray]
+"""Per method the training images (n_train,), the most harmful first."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Images that are removed together.
+
+    Attributes:
+        name: unique within a trial.
+        kind: "random", or "ranking" for a part of a method's ranking.
+        members: (n_train,) mask.
+    """
+
+    name: str
+    kind: str
+    members: np.ndarray
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Spearman's correlation of predicted and true changes over groups, mean over the trials.
+
+    Attributes:
+        random: over the random groups; the figure to quote.
+        low: lower end of its 95 % bootstrap interval.
+        high: upper end.
+        ranking: over the groups drawn from parts of the rankings.
+    """
+
+    random: float
+    low: float
+    high: float
+    ranking: float
+
+
+def verify(trial: Trial, methods: Sequence[Method], n_groups: int) -> None:
+    """Write the verification table of a trial: a row per method and group.
+
+    Args:
+        trial: scored by the methods, and retrained with nothing removed.
+        methods: whose influences are compared; parts of the predicting ones' rankings are groups.
+        n_groups: K.
+    """
+    tables = {m.name: read_csv(trial.paths.influence(m.name, trial.seed)) for m in methods}
+    rankings = {
+        m.name: tables[m.name]["datasource_index"].to_numpy() for m in methods if m.predicts
+    }
+    groups = make_groups(trial.seed, trial.n_train, n_groups, rankings)
+    unchanged = read_csv(trial.paths.score(methods[0].name, 0, trial.seed))
+    true = true_changes(trial, groups, float(unchanged["val_loss"].iloc[-1]))
+    rows = []
+    for name, table in tables.items():
+        influence = table.sort_values("datasource_index")["influence"].to_numpy()
+        rows.append(verification_rows(trial.seed, name, influence, groups, true))
+    save_csv(pd.concat(rows), trial.paths.verified(trial.seed))
+
+
+def compare(
+    paths: OutputPaths, methods: Sequence[str], seeds: Sequence[int], title: str
+) -> dict[str, Agreement]:
+    """Join the trials' verification tables, draw them, and say how far each method agrees."""
+    table = pd.concat(read_csv(paths.verified(seed)) for seed in seeds)
+    save_csv(table, paths.verification)
+    agreements = {m: agreement_of(table[table["method"] == m]) for m in methods}
+    draw_verification(table, agreements, title, paths.verification_figure)
+    return agreements
+
+
+def make_groups(seed: int, n_train: int, n_groups: int, rankings: Rankings) -> list[Group]:
+    """Groups of a tenth of the images: half random, half parts of the methods' rankings in turn.
+
+    Args:
+        seed: the trial's; a random group depends on it and the group's number alone.
+        n_train: number of training images.
+        n_groups: K.
+        rankings: of the methods whose rankings give groups.
+    """
+    size = max(1, round(n_train / 10))
+    n_ranking = n_groups // 2 if rankings else 0
+    groups = []
+    for number in range(n_groups - n_ranking):
+        order = np.random.default_rng([seed, 4, number]).permutation(n_train)
+        groups.append(Group(f"random {number + 1}", RANDOM, _mask(n_train, order[:size])))
+    for which, (method, order) in enumerate(rankings.items()):
+        n_parts = len(range(which, n_ranking, len(rankings)))
+        starts = np.linspace(0, n_train - size, n_parts).astype(int)
+        for part, start in enumerate(starts, start=1):
+            members = _mask(n_train, order[start : start + size])
+            groups.append(Group(f"{method} part {part} of {n_parts}", RANKING, members))
+    return groups
+
+
+def _mask(n_train: int, members: np.ndarray) -> np.ndarray:
+    return np.isin(np.arange(n_train), members)
+
+
+def true_changes(trial: Trial, groups: list[Group], base_loss: float) -> pd.DataFrame:
+    """Remove each group for real and retrain; groups in the file of an earlier run are kept.
+
+    Args:
+        trial: retrains from its `retrain_start`.
+        groups: what is removed.
+        base_loss: mean validation loss with nothing removed.
+
+    Returns:
+        The columns group, kind, size and true (change of the mean validation loss, nats).
+    """
+    path = trial.paths.true_changes(trial.seed)
+    done = read_csv(path).set_index("group")["true"].to_dict() if path.exists() else {}
+    rows: list[dict[str, object]] = []
+    for group in progress(groups, f"trial {trial.seed}: verify"):
+        if group.name not in done:
+            scores = retrain_without(trial, group.members, f"trial {trial.seed}: {group.name}")
+            done[group.name] = float(scores["val_loss"].iloc[-1]) - base_loss
+        size = int(group.members.sum())
+        row = {"group": group.name, "kind": group.kind, "size": size, "true": done[group.name]}
+        rows.append(row)
+        if len(rows) >= len(done):
+            save_csv(pd.DataFrame(rows), path)
+    return pd.DataFrame(rows)
+
+
+def verification_rows(
+    seed: int, method: str, influence: np.ndarray, groups: list[Group], true: pd.DataFrame
+) -> pd.DataFrame:
+    """Predicted beside true changes of one method and trial: the sum of the group's influences.
+
+    Args:
+        seed: the trial's.
+        method: whose influence it is.
+        influence: (n_train,).
+        groups: the groups of the trial.
+        true: as `true_changes` returned it, in the order of `groups`.
+    """
+    predicted = [float(influence[group.members].sum()) for group in groups]
+    table = true.assign(method=method, seed=seed, predicted=predicted)
+    return table[["method", "seed", "group", "kind", "size", "predicted", "true"]]
+
+
+def agreement_of(rows: pd.DataFrame) -> Agreement:
+    """The agreement of one method from its rows of the verification table."""
+    random, ranking = (rows[rows["kind"] == kind] for kind in (RANDOM, RANKING))
+    rng = np.random.default_rng(0)
+    resampled = [
+        _mean_spearman(random.groupby("seed").sample(frac=1, replace=True, random_state=rng))
+        for _ in range(N_RESAMPLES)
+    ]
+    low, high = np.nanpercentile(resampled, [2.5, 97.5])
+    return Agreement(_mean_spearman(random), float(low), float(high), _mean_spearman(ranking))
+
+
+def _mean_spearman(rows: pd.DataFrame) -> float:
+    """Mean over the trials; nan where a trial's groups do not vary."""
+    by_trial = []
+    for _, trial in rows.groupby("seed"):
+        varies = trial["predicted"].nunique() > 1 and trial["true"].nunique() > 1
+        both = trial[["predicted", "true"]].to_numpy()
+        by_trial.append(spearmanr(both).statistic if varies else np.nan)
+    return float(np.mean(by_trial)) if by_trial else float("nan")
+
+
+def draw_verification(
+    table: pd.DataFrame, agreements: Mapping[str, Agreement], title: str, path: Path
+) -> None:
+    """Draw predicted against true changes, a panel per method."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.2 * len(agreements), 4.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(agreements), squeeze=False)[0]
+    for axes, (method, agreement) in zip(panels, agreements.items(), strict=True):
+        _draw_panel(axes, table[table["method"] == method], method, agreement)
+    panels[0].set_ylabel("true change of validation loss (nats)")
+    figure.suptitle(title, fontsize=11)
+    with written_beside(path) as temporary:
+        figure.savefig(temporary, dpi=150, metadata={"Software": None})
+
+
+def _draw_panel(axes: Axes, rows: pd.DataFrame, method: str, agreement: Agreement) -> None:
+    for kind, face in ((RANKING, "none"), (RANDOM, "C0")):
+        own = rows[rows["kind"] == kind]
+        axes.scatter(
+            own["predicted"], own["true"], s=26, facecolors=face, edgecolors="C0",
+            label=f"{kind} groups",
+        )  # fmt: skip
+    axes.axhline(0, color="0.7", linewidth=0.8, zorder=0)
+    axes.axvline(0, color="0.7", linewidth=0.8, zorder=0)
+    interval = f"[{agreement.low:.2f}, {agreement.high:.2f}]"
+    axes.set_title(
+        f"{method.replace('_', ' ')}\nSpearman, random groups: {agreement.random:.2f} {interval}"
+        f"\nparts of rankings: {agreement.ranking:.2f}",
+        fontsize=10,
+    )
+    unit = "sum of places" if method == "Random" else "predicted change (nats)"
+    axes.set_xlabel(unit)
+    axes.legend(fontsize=8)

@@ -1,0 +1,86 @@
+"""`--verify` and `--cover_epochs`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import sgd_influence.verify as verify_stage
+from sgd_influence.verify import agreement_of, make_groups
+from tests.runs import contents, sgd_influence
+from utils.storage import read_csv
+
+RANKINGS = {"Hara": np.arange(50)[::-1], "Ours": np.arange(50)}
+
+
+def test_groups_are_half_random_half_parts_of_rankings() -> None:
+    groups = make_groups(3, 50, 12, RANKINGS)
+    assert [group.kind for group in groups] == ["random"] * 6 + ["ranking"] * 6
+    assert len({group.name for group in groups}) == 12
+    assert {int(group.members.sum()) for group in groups} == {5}
+    first, last = (np.flatnonzero(groups[i].members).tolist() for i in (6, 8))
+    assert first == [45, 46, 47, 48, 49]
+    assert last == [0, 1, 2, 3, 4]
+
+
+def test_random_groups_depend_on_seed_and_number_alone() -> None:
+    few, many = make_groups(3, 50, 8, {}), make_groups(3, 50, 12, RANKINGS)
+    for a, b in zip(few[:6], many, strict=False):
+        assert a.name == b.name
+        assert np.array_equal(a.members, b.members)
+    assert not np.array_equal(make_groups(4, 50, 8, {})[0].members, few[0].members)
+
+
+def test_agreement_quotes_the_random_groups() -> None:
+    rows = pd.DataFrame({"seed": 0, "kind": ["random"] * 8 + ["ranking"] * 8,
+                         "predicted": [*range(8), *range(8)],
+                         "true": [*range(8), *range(8, 0, -1)]})  # fmt: skip
+    agreement = agreement_of(rows)
+    assert agreement.random == pytest.approx(1)
+    assert agreement.low <= 1 and agreement.high == pytest.approx(1)
+    assert agreement.ranking == pytest.approx(-1)
+
+
+def test_verify_joins_a_finished_run_and_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sgd_influence(tmp_path, "-r 0") == 0
+    before = contents(tmp_path)
+    assert sgd_influence(tmp_path, "-r 0 --verify 6") == 0
+    said = capsys.readouterr().out
+    assert "Verifying by 6 groups takes about" in said
+    assert "agreement" in said
+    assert before.items() <= contents(tmp_path).items()
+    table = read_csv(tmp_path / "summary/verification.csv")
+    columns = ["method", "seed", "group", "kind", "size", "predicted", "true"]
+    assert list(table) == columns
+    assert len(table) == 3 * 6
+    assert set(table["size"]) == {6}
+    assert (tmp_path / "fig/verification.png").read_bytes().startswith(b"\x89PNG")
+
+    hara = read_csv(tmp_path / "influence/Hara/influence_hara_0.csv")
+    worst = table[(table["method"] == "Hara") & (table["group"] == "Hara part 1 of 2")]
+    assert worst["predicted"].item() == pytest.approx(hara["influence"][:6].sum())
+    score = read_csv(tmp_path / "score/Hara/score_delete_worst_0_seed_0.csv")
+    assert sgd_influence(tmp_path, "-r 0 6") == 0
+    removed = read_csv(tmp_path / "score/Hara/score_delete_worst_6_seed_0.csv")
+    assert worst["true"].item() == removed["val_loss"].item() - score["val_loss"].item()
+
+    def forbidden(*_: object) -> None:
+        raise AssertionError("a verified group was removed again")
+
+    monkeypatch.setattr(verify_stage, "retrain_without", forbidden)
+    assert sgd_influence(tmp_path, "-r 0 --verify 6") == 0
+
+
+def test_cover_epochs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sgd_influence(tmp_path / "all", "-r 0 --methods Hara --cover_epochs all -ra") == 0
+    assert sgd_influence(tmp_path / "two", "-r 0 --methods Hara --cover_epochs 2 -ra") == 0
+    assert "The scores cover the last" not in capsys.readouterr().out
+    assert sgd_influence(tmp_path / "one", "-r 0 --methods Hara -ra") == 0
+    assert "The scores cover the last 1 of 2 retrained epochs" in capsys.readouterr().out
+    every, two, one = (contents(tmp_path / n, "influence/**/*.csv") for n in ("all", "two", "one"))
+    assert every == two != one

@@ -1,0 +1,136 @@
+"""NNC CSV files: a row per image, with its path, its label and maybe further columns."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from utils.errors import UserError
+
+IMAGE, LABEL = "x:image", "y:label"
+
+
+def read_nnc_csv(csv: Path) -> pd.DataFrame:
+    """Read a CSV file of ours: `x:image` becomes absolute, `y:label` int32, other columns stay.
+
+    Relative image paths count from the folder of `csv`. Raises UserError, naming the file
+    (and the row, the header being row 1), for a file that is missing, is no such CSV or has
+    no rows, and for a label that is not a whole number from 0 on.
+    """
+    table = _with_absolute_paths(_read_table(csv), csv)
+    table[LABEL] = np.array(_whole_numbers(csv, list(table[LABEL])), np.int32)
+    return table
+
+
+def read_users_csv(csv: Path) -> tuple[pd.DataFrame, list[str]]:
+    """Read a CSV file of a user: as `read_nnc_csv`, but labels are texts, none of them blank.
+
+    Returns the table, and the image paths as they were given.
+
+    Labels that all are numbers must be whole and from 0 on, and come out without leading
+    zeros and decimals. The columns may have other names after `x` and `y`, as NNC writes them
+    (`y:label;cat`). Raises UserError as `read_nnc_csv` does.
+    """
+    table = _read_table(csv)
+    given = list(table[IMAGE])
+    table = _with_absolute_paths(table, csv)
+    table[LABEL] = _label_texts(csv, [label.strip() for label in table[LABEL]])
+    return table, given
+
+
+def is_nnc_csv(csv: Path) -> bool:
+    """Whether the header of `csv` has the columns of an NNC CSV file."""
+    try:
+        _read_table(csv)
+    except UserError:
+        return False
+    return True
+
+
+def paths_that_climb(paths: Sequence[str]) -> int:
+    """How many paths have a `..` in them."""
+    return sum(".." in path.split("/") for path in paths)
+
+
+def _read_table(csv: Path) -> pd.DataFrame:
+    """All fields as text, the columns of images and labels first called IMAGE and LABEL."""
+    try:
+        table = pd.read_csv(csv, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{csv}: its text is not UTF-8; save it as CSV UTF-8") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{csv}: cannot be read as CSV ({_reason(error)})") from error
+    if not isinstance(table.index, pd.RangeIndex):  # pandas' way with one field too many
+        raise UserError(f"{csv}: rows have more fields than the header; quote names with commas")
+    table = table.rename(columns={_column(csv, table, "x"): IMAGE, _column(csv, table, "y"): LABEL})
+    if table.empty:
+        raise UserError(f"{csv}: no row follows its header; add a row per image")
+    return table
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, pd.errors.EmptyDataError):
+        return f"it is empty; give it the header {IMAGE},{LABEL} and a row per image"
+    text = getattr(error, "strerror", None) or str(error).splitlines()[0].strip()
+    return f"{text}; give an NNC CSV file, names with commas or quotes in quotes"
+
+
+def _column(csv: Path, table: pd.DataFrame, letter: str) -> str:
+    """The name of the column for images (`x`) or labels (`y`): x:image, x, x:photo, ..."""
+    wanted = {"x": IMAGE, "y": LABEL}[letter]
+    names = [name for name in map(str, table.columns) if re.fullmatch(f"{letter}([:;].*)?", name)]
+    if wanted in names:
+        return wanted
+    if len(names) == 1:
+        return names[0]
+    header = ",".join(map(str, table.columns))
+    if re.match(r"x(:[^,;]*)?;y", header):
+        raise UserError(f"{csv}: row 1: fields are separated by semicolons; save it with commas")
+    start = " ".join(header[:60].split())
+    raise UserError(f"{csv}: row 1: a column {wanted} is needed, the header is {start!r}; add it")
+
+
+def _with_absolute_paths(table: pd.DataFrame, csv: Path) -> pd.DataFrame:
+    folder = os.path.abspath(csv.parent)
+    blank = [row for row, path in enumerate(table[IMAGE]) if not path.strip()]
+    if blank:
+        raise UserError(f"{csv}: row {blank[0] + 2}: no image is named; fill in {IMAGE}")
+    table[IMAGE] = [os.path.normpath(os.path.join(folder, path)) for path in table[IMAGE]]
+    return table
+
+
+def _whole_numbers(csv: Path, labels: Sequence[str]) -> list[int]:
+    """The labels as int; UserError at the first one that is no whole number from 0 on."""
+    for row, label in enumerate(labels):
+        if not (label.strip().isascii() and label.strip().isdigit() and len(label) < 10):
+            raise _bad_label(csv, row, label, f"{LABEL} must be a whole number from 0 on")
+    return [int(label) for label in labels]
+
+
+def _label_texts(csv: Path, labels: list[str]) -> list[str]:
+    for row, label in enumerate(labels):
+        if label.lower() in ("", "nan"):
+            raise _bad_label(csv, row, label, "give the class or take the row out")
+    numbers = [_number(label) for label in labels]
+    if None in numbers:
+        return labels
+    for row, number in enumerate(numbers):
+        if not (number is not None and number >= 0 and number.is_integer()):
+            raise _bad_label(csv, row, labels[row], "classes must be whole numbers from 0 on")
+    return [str(int(label)) if label.isdecimal() else f"{float(label):.0f}" for label in labels]
+
+
+def _number(label: str) -> float | None:
+    try:
+        return float(label)
+    except ValueError:
+        return None
+
+
+def _bad_label(csv: Path, row: int, label: str, remedy: str) -> UserError:
+    return UserError(f"{csv}: row {row + 2}: label {label!r}; {remedy}")

@@ -1,0 +1,48 @@
+"""Images on disk that are ready to be split: what every way in leads to."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from utils.decode import Form
+from utils.images import Pool
+
+CACHE_VARIABLE = "NNABLA_DATA_CLEANSING_CACHE"
+TRAINING, VALIDATION, TEST = "training", "validation", "test"
+TEST_SEED = 0  # draws the test images; `<name>_test.csv` has no seed in its name
+
+
+@dataclass(frozen=True)
+class Source:
+    """Images on disk, ready to be split.
+
+    folder: where the CSV files of splits lie; training, test: DataFrames with `x:image`
+    (absolute path), `y:label` and maybe further columns, a row per image; validation: the same,
+    None if validation images are drawn from the training ones, `n_validation` by default;
+    fingerprint: what the images came from; form: what they become when decoded; pool: all of
+    them decoded already, or None.
+    """
+
+    name: str
+    folder: Path
+    training: pd.DataFrame
+    test: pd.DataFrame
+    n_classes: int
+    class_names: tuple[str, ...]
+    fingerprint: str
+    form: Form
+    damping: float
+    n_validation: int
+    validation: pd.DataFrame | None = None
+    pool: Pool | None = None
+
+
+def cache_folder() -> Path:
+    """Where data are kept: $NNABLA_DATA_CLEANSING_CACHE, else the user's cache folder."""
+    import pooch
+
+    return Path(os.environ.get(CACHE_VARIABLE) or pooch.os_cache("nnabla_data_cleansing"))
