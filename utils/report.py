@@ -39,6 +39,7 @@ def opening_block(
     """
     rows = {
         "Data set": f"{options.dataset}: {sizes_of(trial)}",
+        "Training CSV": trial.data.files.training,
         "Model": f"{options.model}, {trial.network.n_parameters:,} parameters, on {backend}",
         "Training": _training(options, trial),
         "Trials": f"{options.n_trials} (seed {', '.join(map(str, options.seeds))})",

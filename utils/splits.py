@@ -29,11 +29,12 @@ class SplitFiles:
 
 @dataclass(frozen=True)
 class TrialData:
-    """The decoded images of one split."""
+    """The decoded images of one split, and the files that name them."""
 
     training: ImageSet
     validation: ImageSet
     test: ImageSet
+    files: SplitFiles
 
 
 def stratified(
@@ -182,7 +183,8 @@ def load_trial(source: Source, files: SplitFiles) -> TrialData:
         if images.images.shape[1:] != sets[0].images.shape[1:]:
             what = f"its images are not of the size and colour of those in {paths[0]}"
             raise UserError(f"{path}: {what}; give --image_size and --color")
-    return TrialData(*sets)
+    training, validation, test = sets
+    return TrialData(training, validation, test, files)
 
 
 def _load_set(source: Source, csv: Path) -> ImageSet:
