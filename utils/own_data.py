@@ -155,7 +155,8 @@ def _decoded(rows: Rows, form: Form, folder: Path) -> Pool:
 
 
 def _say_conversions(counts: Counter[str], shape: Sequence[int]) -> None:
-    kinds = [f"{count} {kind}" for kind, count in counts.most_common() if kind]
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    kinds = [f"{count} {kind}" for kind, count in ordered if kind]
     if kinds:
         what = f"{counts['']} images converted to {size_text(shape)}"
         LOG.info("%s: %s", what, ", ".join(kinds))
