@@ -67,8 +67,8 @@ MUTATIONS = [
     Mutation(
         "statistics of a batch of one",
         "utils/batch_norm.py",
-        "    total = F.reshape(F.sum(weights) * map_size, (1, *ones), inplace=False)\n",
-        "    total, reduced = w * map_size, reduced[1:]\n",
+        "return F.sum(w * by_example, 0, keepdims=True) / total",
+        "return by_example / map_size",
         "test_weighted_batch_normalization_equals_fused_one and maps and training",
     ),
     Mutation(

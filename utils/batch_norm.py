@@ -112,15 +112,23 @@ class _Moments:
 
 
 def _weighted_moments(x: nn.Variable, weights: nn.Variable, axes: Sequence[int]) -> _Moments:
-    """Weighted moments over all axes but `axes`: weights sum to m = (sum w) * (size of the map)."""
-    reduced = [axis for axis in range(x.ndim) if axis not in axes]
+    """Weighted moments over all axes but `axes`: weights sum to m = (sum w) * (size of the map).
+
+    Each example is summed over its map first, so that only small arrays are weighted.
+    """
+    maps = [axis for axis in range(1, x.ndim) if axis not in axes]
     ones = (1,) * (x.ndim - 1)
-    map_size = float(np.prod([x.shape[axis] for axis in reduced if axis > 0]))
+    map_size = float(np.prod([x.shape[axis] for axis in maps]))
     w = F.reshape(weights, (x.shape[0], *ones), inplace=False)
     total = F.reshape(F.sum(weights) * map_size, (1, *ones), inplace=False)
-    mean = F.sum(w * x, reduced, keepdims=True) / total
+
+    def weighted_mean(h: nn.Variable) -> nn.Variable:
+        by_example = F.sum(h, maps, keepdims=True) if maps else h
+        return F.sum(w * by_example, 0, keepdims=True) / total
+
+    mean = weighted_mean(x)
     centred = x - mean
-    variance = F.sum(w * centred * centred, reduced, keepdims=True) / total
+    variance = weighted_mean(centred * centred)
     return _Moments(mean, variance, variance * total / (total - 1), centred)
 
 

@@ -11,7 +11,7 @@ from utils.options import Options
 from utils.sgd import SGD
 from utils.trial import Trial
 
-SCORING_COST = 9
+SCORING_COST = 7.5
 """Scoring a step costs about this many training steps: one double backward (measured on a CPU)."""
 
 EVALUATION_COST = 0.33
