@@ -19,7 +19,6 @@ class Method:
         name: as in `--methods` and in the paths of its files.
         scorer: "module:function", imported when it is used; the function takes a
             `utils.trial.Trial` and returns the influence of each training image (n_train,).
-        needs_every_step: it reads the parameters before each covered step, not only the last.
         scored_epochs: for how many epochs of steps it takes a double backward, which is its cost;
             None: the covered ones.
         predicts: its influence predicts a change of the validation loss; a control's does not.
@@ -27,7 +26,6 @@ class Method:
 
     name: str
     scorer: str
-    needs_every_step: bool = False
     scored_epochs: int | None = None
     predicts: bool = True
 
@@ -40,7 +38,7 @@ class Method:
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        Method("Hara", "sgd_influence.infl:hara", needs_every_step=True),
+        Method("Hara", "sgd_influence.infl:hara"),
         Method("Ours", "sgd_influence.infl:ours"),
         Method(
             "Influence_functions", "influence_functions.infl:influence_functions", scored_epochs=3
