@@ -300,3 +300,17 @@ def test_weight_zero_equals_removal():
     sgd.load(recorded.states[0])
     sgd.step(data, step, removed)
     assert_close(_flat(weighted), _flat(network.state()), SINGLE)
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_replayed_steps_are_byte_equal(name):
+    data = digit_images(0, 42)
+    steps = plan_steps(seed=4, n_train=42, n_epochs=2, batch_size=16, learning_rate=0.1)
+    recorded = Recorded(Network(smooth_net, (1, 8, 8), 10, seed=4), data, steps, OPTIMISERS[name])
+    replayed = SGD(Network(smooth_net, (1, 8, 8), 10, seed=5), OPTIMISERS[name])
+    replayed.load(recorded.states[2])
+    for step in steps[2:]:
+        replayed.step(data, step)
+    state = replayed.state()
+    assert state.keys() == recorded.final.keys()
+    assert all(state[key].tobytes() == value.tobytes() for key, value in recorded.final.items())

@@ -10,6 +10,7 @@ import pytest
 
 from tests.runs import sgd_influence
 from tests.test_influence import CENTRAL_DIFFERENCE, error_of_sweep
+from tests.tiny import smooth_net
 from utils.errors import UserError
 from utils.model import MODELS
 from utils.model_check import checked_model
@@ -32,6 +33,15 @@ def test_sweep_is_exact_for_shipped_models(name: str, monkeypatch: pytest.Monkey
                        schedule="cosine")  # fmt: skip
     optimiser = Optimiser(momentum=0.5, weight_decay=0.01)
     error = error_of_sweep(MODELS[name], steps, optimiser, 0, range(0, 16, 4))
+    assert error < CENTRAL_DIFFERENCE
+
+
+@pytest.mark.parametrize("schedule", ["step", "cosine"])
+def test_sweep_is_exact_for_schedules(schedule: str) -> None:
+    steps = plan_steps(1, n_train=42, n_epochs=2, batch_size=16, learning_rate=0.1,
+                       schedule=schedule)  # fmt: skip
+    optimiser = Optimiser(momentum=0.9, weight_decay=0.1)
+    error = error_of_sweep(smooth_net, steps, optimiser, 0, range(0, 42, 4))
     assert error < CENTRAL_DIFFERENCE
 
 
