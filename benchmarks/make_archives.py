@@ -16,25 +16,27 @@ import gzip
 import io
 import pickle
 import struct
+import sys
 import tarfile
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
-UInt8 = npt.NDArray[np.uint8]
-Int64 = npt.NDArray[np.int64]
-Labelled = tuple[UInt8, Int64]  # images (N, H, W) or (N, 32, 32, 3), labels (N,)
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the repository, when run as a script
+
+from benchmarks.real_images import (
+    CLASS_NAMES,
+    Int64,
+    Labelled,
+    UInt8,
+    cifar10_images,
+    mnist_images,
+)
 
 N_BATCHES = 5
-CLASS_NAMES = (
-    *("airplane", "automobile", "bird", "cat", "deer"),
-    *("dog", "frog", "horse", "ship", "truck"),
-)
 
 
 class Python2Pickler(pickle._Pickler):  # Python's own C pickler can't be taught this
@@ -137,23 +139,6 @@ def write_enlarged_stl10(training: Labelled, test: Labelled, folder: Path) -> No
     write_stl10(large[0], large[1], folder)
 
 
-def read_mnist_images(data: Path) -> Labelled:
-    """The original MNIST test files: images (N, 28, 28) and labels (N,)."""
-    images = gzip.decompress((data / "t10k-images-idx3-ubyte.gz").read_bytes())
-    labels = gzip.decompress((data / "t10k-labels-idx1-ubyte.gz").read_bytes())
-    pixels = np.frombuffer(images, np.uint8, offset=16).reshape(-1, 28, 28)
-    return pixels, np.frombuffer(labels, np.uint8, offset=8).astype(np.int64)
-
-
-def read_cifar_images(data: Path) -> Labelled:
-    """The JPEG files of cifar10-test-jpg.zip: images (N, 32, 32, 3) and labels (N,)."""
-    with zipfile.ZipFile(data / "cifar10-test-jpg.zip") as archive:
-        names = sorted(name for name in archive.namelist() if name.endswith(".jpg"))
-        images = [np.asarray(Image.open(io.BytesIO(archive.read(name)))) for name in names]
-    labels = [CLASS_NAMES.index(name.split("/")[-2]) for name in names]
-    return np.stack(images), np.array(labels, np.int64)
-
-
 def shuffled_parts(
     images: UInt8, labels: Int64, n_train: int, n_test: int, seed: int
 ) -> tuple[Labelled, Labelled]:
@@ -185,9 +170,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _write_all(options: argparse.Namespace) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     for read, write in (
-        (read_mnist_images, write_mnist),
-        (read_cifar_images, write_cifar10),
-        (read_cifar_images, write_enlarged_stl10),
+        (mnist_images, write_mnist),
+        (cifar10_images, write_cifar10),
+        (cifar10_images, write_enlarged_stl10),
     ):
         sizes = options.n_train, options.n_test, options.seed
         write(*shuffled_parts(*read(options.data), *sizes), options.out)

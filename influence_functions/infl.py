@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from utils.adjoint import Arrays, StepAdjoint, loss_gradient
 from utils.console import progress
+from utils.errors import UserError
 from utils.evaluation import batches_of
 from utils.images import ImageSet, normalise
 from utils.trial import Trial
@@ -35,6 +37,10 @@ class Solver:
     batch_size: int = 64
 
 
+DIVERGED = 1e4
+"""Passes end where |v| exceeds |g| / alpha, the most in a convex problem, by this factor."""
+
+
 def solve(
     adjoint_of: StepAdjoint, data: ImageSet, target: Arrays, solver: Solver, seed: int
 ) -> Arrays:
@@ -48,11 +54,12 @@ def solve(
         seed: seed of the order of the batches.
 
     Returns:
-        v by parameter name, float64.
+        v by parameter name, float64; of any size where the passes diverge, but finite.
     """
     rng = np.random.default_rng([seed, 2])
     v = {name: np.zeros_like(g) for name, g in target.items()}
     velocity = {name: np.zeros_like(g) for name, g in target.items()}
+    longest = DIVERGED * _norm(target) / solver.damping if solver.damping else math.inf
     n_batches = len(batches_of(len(data), solver.batch_size))
     for step in progress(range(solver.n_passes * n_batches), f"trial {seed}: infl, solve"):
         if step % n_batches == 0:
@@ -63,28 +70,87 @@ def solve(
             residual += solver.damping * v[name] - target[name]
             velocity[name] = solver.momentum * velocity[name] - solver.learning_rate * residual
             v[name] += velocity[name]
+        if _norm(v) > longest:
+            break
     return v
 
 
 def predict_influence(
     adjoint_of: StepAdjoint, data: ImageSet, v: Arrays, batch_size: int = 64
-) -> np.ndarray:
-    """I_i = +<v, grad loss_i> / n for every training image: (n_train,), negative = harmful."""
+) -> tuple[np.ndarray, Arrays]:
+    """One pass over the training images, which gives the influences and, beside them, H v.
+
+    Args:
+        adjoint_of: built with test=True.
+        data: the n training images.
+        v: the solution by parameter name.
+        batch_size: images at a time.
+
+    Returns:
+        I_i = +<v, grad loss_i> / n (n,), negative = harmful; and H v by parameter name.
+    """
     influence = np.empty(len(data))
+    product = {name: np.zeros_like(array) for name, array in v.items()}
     for rows in batches_of(len(data), batch_size):
         indices = np.arange(rows.start, rows.stop)
-        by_weight, _ = _derivatives(adjoint_of, data, indices, v)
-        influence[indices] = by_weight * len(indices) / len(data)
-    return influence
+        share = len(indices) / len(data)
+        by_weight, by_theta = _derivatives(adjoint_of, data, indices, v)
+        influence[indices] = by_weight * share
+        for name, part in by_theta.items():
+            product[name] += share * part
+    return influence, product
 
 
 def influence_functions(trial: Trial) -> np.ndarray:
-    """Influence functions of [K] with [H]'s solver: 2 passes, images not augmented."""
+    """Influence functions of [K] with [H]'s solver: 2 passes, images not augmented.
+
+    Raises:
+        UserError: the solve diverges.
+    """
     trial.network.load(trial.final_state())
     adjoint_of = StepAdjoint(trial.network, trial.optimiser, test=True)
     target = loss_gradient(trial.network, trial.data.validation).u
     v = solve(adjoint_of, trial.data.training, target, Solver(trial.damping), trial.seed)
-    return predict_influence(adjoint_of, trial.data.training, v)
+    influence, product = predict_influence(adjoint_of, trial.data.training, v)
+    residual = relative_residual(product, v, target, trial.damping)
+    if not residual <= 1:
+        raise _divergence(trial.seed, trial.damping, residual, _dot(v, product) / _dot(v, v))
+    log.info(
+        "Trial %d: Influence_functions solved to a relative residual of %.2f "
+        "(0 is exact, 1 as far off as no solution)", trial.seed, residual,
+    )  # fmt: skip
+    return influence
+
+
+def relative_residual(product: Arrays, v: Arrays, target: Arrays, damping: float) -> float:
+    """|(H + alpha I) v - target| / |target|.
+
+    Args:
+        product: H v by parameter name.
+        v: the solution.
+        target: the right-hand side.
+        damping: alpha.
+    """
+    residual = {k: product[k] + damping * v[k] - target[k] for k in target}
+    return _norm(residual) / _norm(target)
+
+
+def _divergence(seed: int, damping: float, residual: float, curvature: float) -> UserError:
+    """The error of a diverged solve; damping has to outweigh the curvature <v, H v> / <v, v>."""
+    enough = float(f"{max(2 * damping, -2 * curvature):.1g}")
+    return UserError(
+        f"influence functions diverge in trial {seed}: the relative residual is {residual:.2g}, "
+        f"the Hessian has a curvature of {curvature:.2g}; raise --damping from {damping:g} to "
+        f"{enough:g}, with --overwrite or another --output_dir"
+    )
+
+
+def _dot(a: Arrays, b: Arrays) -> float:
+    return float(sum(np.vdot(a[name], b[name]) for name in a))
+
+
+def _norm(a: Arrays) -> float:
+    return math.sqrt(_dot(a, a))
 
 
 def _derivatives(

@@ -17,6 +17,9 @@ from utils.sgd import step_batch
 from utils.steps import Step
 from utils.trial import Trial
 
+KINK_WIDTH = 0.3
+"""Of `Hara_smoothed`, in root mean squares of a ReLU's inputs (docs/fidelity.md)."""
+
 
 def sweep(
     adjoint_of: StepAdjoint,
@@ -57,6 +60,11 @@ def hara(trial: Trial) -> np.ndarray:
     return _sweep_trial(trial, "Hara", trial.state_before)
 
 
+def hara_smoothed(trial: Trial) -> np.ndarray:
+    """[H] with the curvature that the kinks of ReLU have when they are spread a little."""
+    return _sweep_trial(trial, "Hara_smoothed", trial.state_before, KINK_WIDTH)
+
+
 def ours(trial: Trial) -> np.ndarray:
     """The storage-efficient influence of [S]: the same sweep with theta_t := theta_T."""
     final_state = trial.final_state()
@@ -68,12 +76,17 @@ def random(trial: Trial) -> np.ndarray:
     return np.random.default_rng([trial.seed, 1]).permutation(trial.n_train)
 
 
-def _sweep_trial(trial: Trial, method: str, state_before: Callable[[int], State]) -> np.ndarray:
+def _sweep_trial(
+    trial: Trial,
+    method: str,
+    state_before: Callable[[int], State],
+    kink_width: float = 0.0,
+) -> np.ndarray:
     trial.network.load(trial.final_state())
     final = loss_gradient(trial.network, trial.data.validation)
     descending = range(len(trial.steps) - 1, trial.covered_start - 1, -1)
     return sweep(
-        StepAdjoint(trial.network, trial.optimiser),
+        StepAdjoint(trial.network, trial.optimiser, kink_width=kink_width),
         trial.data.training,
         trial.steps,
         state_before,

@@ -22,7 +22,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from benchmarks.make_archives import Labelled, write_cifar10, write_mnist, write_stl10, write_tar
+from benchmarks.make_archives import write_cifar10, write_mnist, write_stl10, write_tar
+from benchmarks.real_images import Labelled
 from tests.own_images import class_folders, csv_of, picture, rows_of
 from tests.runs import sgd_influence
 from utils import decode

@@ -22,6 +22,7 @@ import numpy as np
 from utils.batch_norm import RunningStatistics, weighted_batch_normalization
 from utils.evaluation import EVALUATION_BATCH, batches_of
 from utils.images import ImageSet, normalise
+from utils.kinks import smoothed_kinks
 from utils.network import Network
 from utils.sgd import Optimiser
 
@@ -61,12 +62,17 @@ class StepAdjoint:
         network: its current parameters are the theta and r of the step.
         optimiser: its momentum mu and its L2 coefficient.
         test: normalise by running statistics, as influence functions do.
+        kink_width: over how much of a ReLU's inputs the curvature of its kink is spread, in
+            their root mean squares (`utils.kinks`); 0 leaves it out.
     """
 
-    def __init__(self, network: Network, optimiser: Optimiser, test: bool = False) -> None:
+    def __init__(
+        self, network: Network, optimiser: Optimiser, test: bool = False, kink_width: float = 0.0
+    ) -> None:
         self.network = network
         self.optimiser = optimiser
         self.test = test
+        self.kink_width = kink_width
         self._graph = lru_cache(maxsize=2)(self._build)
 
     def __call__(
@@ -122,7 +128,7 @@ class StepAdjoint:
         x = nn.Variable((batch_size, *self.network.image_shape))
         y = nn.Variable((batch_size, 1))
         w = nn.Variable((batch_size, 1), need_grad=True)
-        with weighted_batch_normalization(w) as running:
+        with weighted_batch_normalization(w) as running, smoothed_kinks(self.kink_width):
             losses = _cross_entropy(self.network.logits(x, self.test), y)
         q = {name: nn.Variable(p.shape) for name, p in self.network.theta.items()}
         value = self._step_term(F.sum(w * losses) / batch_size, F.sum(w) / batch_size, q)

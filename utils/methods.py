@@ -39,6 +39,7 @@ METHODS: dict[str, Method] = {
     method.name: method
     for method in (
         Method("Hara", "sgd_influence.infl:hara"),
+        Method("Hara_smoothed", "sgd_influence.infl:hara_smoothed"),
         Method("Ours", "sgd_influence.infl:ours"),
         Method(
             "Influence_functions", "influence_functions.infl:influence_functions", scored_epochs=3

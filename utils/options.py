@@ -36,6 +36,7 @@ class Options:
     device_id: str = "0"
     retrain_all: bool = False
     cover_epochs: int | None = 1
+    damping: float | None = None
     verify: int = 0
     seed: int = 0
     batch_size: int = 64
@@ -67,6 +68,10 @@ class Options:
         _check(
             self.cover_epochs is None or self.cover_epochs <= self.n_epochs,
             f"--cover_epochs {self.cover_epochs}: there are {self.n_epochs} epochs (--n_epochs)",
+        )
+        _check(
+            self.damping is None or (math.isfinite(self.damping) and self.damping >= 0),
+            f"--damping {self.damping}: must be a number of at least 0",
         )
         _check(
             self.verify == 0 or self.verify >= 6, f"--verify {self.verify}: needs 6 groups or more"
@@ -212,6 +217,10 @@ def _add_run(parser: argparse.ArgumentParser, default: dict[str, Any]) -> None:
          "last epoch; the scores still cover the last epochs of --cover_epochs")  # fmt: skip
     _add(group, default, "--cover_epochs", type=number_or_all, metavar="N",
          text="over how many last epochs the scores sweep: a number, or all")  # fmt: skip
+    _add(group, default, "--damping", type=float, metavar="ALPHA",
+         default_text="by the data set: 10 for cifar10, else 0.1",
+         text="alpha of Influence_functions, which solve (H + ALPHA I) v = gradient; raise it "
+         "where they diverge")  # fmt: skip
     _add(group, default, "--verify", type=int, nargs="?", const=40, metavar="K",
          default_text="off; 40 without a number",
          text="remove K groups of a tenth of the images for real, retrain, and compare with the "

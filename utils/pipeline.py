@@ -70,6 +70,7 @@ def run(options: Options) -> None:
     load = lru_cache(maxsize=1)(partial(load_data, options, source))
     n_train, shape = len(load(options.seed).training), load(options.seed).training.shape
     model = checked_model(options.model, shape, source.n_classes)
+    damping = source.damping if options.damping is None else options.damping
 
     paths = OutputPaths(options.output_dir)
     claim_output_folder(paths, settings_of(options, source.fingerprint), options.overwrite)
@@ -78,7 +79,7 @@ def run(options: Options) -> None:
     for number, seed in enumerate(options.seeds):
         set_context(backend, options.device_ids[number % len(options.device_ids)])
         network = Network(model, shape, source.n_classes, seed, options.conv)
-        trial = open_trial(options, seed, load(seed), network, source.damping, paths)
+        trial = open_trial(options, seed, load(seed), network, damping, paths)
         if number == 0:
             _say_opening(options, trial, backend, counts)
         run_trial(trial, [METHODS[name] for name in options.methods], counts, options.verify)

@@ -20,7 +20,7 @@ Settings = dict[str, object]
 RESULT_OPTIONS = (
     "dataset", "n_epochs", "batch_size", "lr", "lr_schedule", "momentum",
     "weight_decay", "model", "conv", "retrain_all", "n_train", "n_val", "n_test", "split_seed",
-    "image_size", "color",
+    "image_size", "color", "damping",
 )  # fmt: skip
 
 

@@ -1,0 +1,62 @@
+"""The real images that benchmarks work on."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from utils.archives import find_or_download
+from utils.datasets import DATASETS
+from utils.source import cache_folder
+
+UInt8 = npt.NDArray[np.uint8]
+Int64 = npt.NDArray[np.int64]
+Labelled = tuple[UInt8, Int64]  # images (N, 28, 28) or (N, 32, 32, 3), labels (N,)
+
+CLASS_NAMES = (
+    *("airplane", "automobile", "bird", "cat", "deer"),
+    *("dog", "frog", "horse", "ship", "truck"),
+)
+
+
+def mnist_images(data: Path | None) -> Labelled:
+    """The 10,000 MNIST test images: (N, 28, 28) and labels (N,).
+
+    Args:
+        data: a folder with t10k-images-idx3-ubyte.gz and t10k-labels-idx1-ubyte.gz; without it
+            the official archives are taken, downloaded where they are not there.
+    """
+    if data is None:
+        images, labels = _official_test_part("mnist")
+        return images[..., 0], labels
+    pixels = gzip.decompress((data / "t10k-images-idx3-ubyte.gz").read_bytes())
+    classes = gzip.decompress((data / "t10k-labels-idx1-ubyte.gz").read_bytes())
+    images = np.frombuffer(pixels, np.uint8, offset=16).reshape(-1, 28, 28)
+    return images, np.frombuffer(classes, np.uint8, offset=8).astype(np.int64)
+
+
+def cifar10_images(data: Path | None) -> Labelled:
+    """The 10,000 CIFAR-10 test images: (N, 32, 32, 3) and labels (N,).
+
+    Args:
+        data: a folder with cifar10-test-jpg.zip, the images as JPEG files
+            test/<class>/<number>.jpg; without it the official archive is taken, lossless.
+    """
+    if data is None:
+        return _official_test_part("cifar10")
+    with zipfile.ZipFile(data / "cifar10-test-jpg.zip") as archive:
+        names = sorted(name for name in archive.namelist() if name.endswith(".jpg"))
+        images = [np.asarray(Image.open(io.BytesIO(archive.read(name)))) for name in names]
+    labels = [CLASS_NAMES.index(name.split("/")[-2]) for name in names]
+    return np.stack(images), np.array(labels, np.int64)
+
+
+def _official_test_part(name: str) -> Labelled:
+    row, folder = DATASETS[name], cache_folder()
+    return row.read(find_or_download(row.archives, folder, folder, False))[1]
