@@ -119,18 +119,21 @@ def held_places(start: int, t: int, room: int) -> Sequence[int]:
     return range(start + distance, t, distance)
 
 
-def replays_per_step(length: int, room: int) -> float:
-    """Training steps that replaying a segment of `length` steps takes, per step, about.
+def replayed_steps(length: int, room: int) -> int:
+    """Training steps that the replay of a segment takes, that which meets its end included.
 
     Args:
         length: steps from one kept state to the next; 1 needs no replay.
         room: as in `Replay`.
     """
-    places, left, passes = length - 1, room - 1, 1.0
-    while places > left > 1:
-        places, left = math.ceil(places / (left // 2 + 1)), left - left // 2
-        passes += 1
-    return 0.0 if length == 1 else passes + max(0, places - left) / 2
+    held, n_steps = [0], 0
+    for t in reversed(range(length)):
+        held = [s for s in held if s <= t]
+        while held[-1] < t:
+            places = held_places(held[-1], t, room - len(held))
+            n_steps += places[-1] - held[-1]
+            held += places
+    return n_steps + (length > 1)
 
 
 def room_for(cache_memory: int, state_bytes: int) -> int:
@@ -149,11 +152,11 @@ def room_for(cache_memory: int, state_bytes: int) -> int:
     return room
 
 
-def states_of(trial: Trial) -> Callable[[int], State]:
-    """The true state before every covered step of a trial, whatever was kept of them.
+def states_there(trial: Trial) -> list[int]:
+    """The steps whose states are on disk, ascending, whatever cache the training had.
 
     Raises:
-        UserError: no state at or before the first covered step was kept; or `room_for`.
+        UserError: none of them is at or before the first covered step.
     """
     kept = trial.states_there()
     if not kept or kept[0] > trial.covered_start:
@@ -161,10 +164,20 @@ def states_of(trial: Trial) -> Callable[[int], State]:
             f"{trial.state_path(trial.covered_start)}: is not there, and Hara begins with it; "
             f"leave Hara out of --methods, or {ANEW}"
         )
+    return kept
+
+
+def states_of(trial: Trial) -> Callable[[int], State]:
+    """The true state before every covered step of a trial, whatever was kept of them.
+
+    Raises:
+        UserError: as `states_there` and `room_for`.
+    """
+    kept = states_there(trial)
     if longest_segment(kept, trial.covered) == 1:
         return trial.state_before
     room = room_for(trial.cache_memory, trial.state_bytes)
-    kept.append(len(trial.steps))
+    kept.append(len(trial.steps))  # the final state
     data, name = trial.data.training, f"trial {trial.seed}"
     return Replay(trial.sgd, data, trial.steps, kept, trial.state_before, room, name)
 

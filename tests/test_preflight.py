@@ -11,7 +11,7 @@ import pytest
 import utils.pipeline
 from tests.runs import contents, influence_functions, sgd_influence
 from utils.units import bytes_of, shown_bytes
-from utils.usage import free_space, peak_memory, written_bytes
+from utils.usage import free_space, machine_memory, peak_memory, written_bytes
 
 FACTOR = 1.5
 """How far an estimate may be from what then happens."""
@@ -68,7 +68,9 @@ def test_dry_run_says_what_a_run_takes_and_writes_nothing(
     assert re.fullmatch(r".* to write \(.*\); .* are free", said["Disk"])
     assert re.findall(stages, said["Disk"]) == stages.split("|")
     assert re.findall(stages, said["Rough time"]) == stages.split("|")
-    assert in_bytes(said["Memory"].removesuffix(" at most")) >= 100e6
+    at_most, there = map(in_bytes, said["Memory"].split(" at most, of "))
+    assert at_most >= 100e6
+    assert there == pytest.approx(machine_memory(), rel=0.01)
 
 
 def test_dry_run_counts_what_is_not_done_yet(

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sgd_influence.replay import COMPARED, replays_per_step, room_for
+from sgd_influence.replay import COMPARED, replayed_steps, room_for, states_there
 from utils.cache import longest_segment
 from utils.costs import Costs, measure
 from utils.errors import UserError
@@ -60,10 +60,10 @@ class Estimate:
     @property
     def total(self) -> Work:
         """All stages together."""
-        return total(self.stages.values())
+        return together(self.stages.values())
 
 
-def total(work: Iterable[Work]) -> Work:
+def together(work: Iterable[Work]) -> Work:
     """The sum of several pieces of work."""
     return sum(work, Work())
 
@@ -77,7 +77,8 @@ def estimate(options: Options, trial: Trial, counts: Sequence[int]) -> Estimate:
         counts: the n that will run.
 
     Raises:
-        UserError: `--cache_memory` is too small for the network.
+        UserError: `--cache_memory` is too small for the network, or the states that a method
+            needs were not kept.
     """
     methods = [METHODS[name] for name in options.methods]
     missing = [
@@ -87,7 +88,7 @@ def estimate(options: Options, trial: Trial, counts: Sequence[int]) -> Estimate:
     ]
     room = _room(trial, missing)
     rest = _Rest(options, trial, methods, counts, measure(trial, missing), room)
-    held = min(room, longest_segment(_kept(trial), trial.covered)) + COMPARED if room else 0
+    held = min(room, _longest_segment(trial)) + COMPARED if room else 0
     next_data = _data_bytes(trial) if options.n_trials > 1 else 0
     memory = max(peak_memory(), memory_now() + held * trial.state_bytes + next_data)
     return Estimate(rest.stages(), memory)
@@ -107,15 +108,16 @@ def check_space(needed: float, free: int, root: Path) -> None:
         )
 
 
-def _kept(trial: Trial) -> list[int]:
+def _longest_segment(trial: Trial) -> int:
+    """Covered steps from one kept state to the next, at most."""
     trained = trial.paths.final_model(trial.seed).exists()
-    return trial.states_there() if trained else trial.kept_steps
+    return longest_segment(states_there(trial) if trained else trial.kept_steps, trial.covered)
 
 
 def _room(trial: Trial, missing: Sequence[Method]) -> int:
     """How many replayed states are held at most; 0 where nothing is replayed."""
     replays = any(method.needs_states for method in missing)
-    if not replays or longest_segment(_kept(trial), trial.covered) == 1:
+    if not replays or _longest_segment(trial) == 1:
         return 0
     return room_for(trial.cache_memory, trial.state_bytes)
 
@@ -150,10 +152,10 @@ class _Rest:
         """The work of each stage over all trials, without stages where nothing is to be done."""
         seeds = self.options.seeds
         stages = {
-            "train": total(self._training(seed) for seed in seeds),
-            "infl": total(self._scoring(seed) for seed in seeds),
-            "eval": total(self._removals(seed) for seed in seeds),
-            "verify": total(self._verification(seed) for seed in seeds),
+            "train": together(self._training(seed) for seed in seeds),
+            "infl": together(self._scoring(seed) for seed in seeds),
+            "eval": together(self._removals(seed) for seed in seeds),
+            "verify": together(self._verification(seed) for seed in seeds),
             "analyze": self._analysis(),
         }
         return {name: work for name, work in stages.items() if work != Work()}
@@ -188,8 +190,10 @@ class _Rest:
 
     def _replay_seconds(self) -> float:
         """Seconds of replaying, per covered step."""
-        length = longest_segment(_kept(self.trial), self.trial.covered)
-        return self.costs.step * replays_per_step(length, self.room) if self.room else 0.0
+        if not self.room:
+            return 0.0
+        length = _longest_segment(self.trial)
+        return self.costs.step * replayed_steps(length, self.room) / length
 
     def _removals(self, seed: int) -> Work:
         missing = [

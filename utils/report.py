@@ -9,6 +9,7 @@ from utils.options import Options
 from utils.preflight import Estimate
 from utils.trial import Trial
 from utils.units import shown_bytes
+from utils.usage import machine_memory
 
 
 def opening_block(
@@ -60,7 +61,7 @@ def _needs(estimate: Estimate, free: int) -> dict[str, str]:
     times = ", ".join(f"{name} {duration(work.seconds)}" for name, work in stages.items())
     return {
         "Disk": f"{shown_bytes(total.size)} to write ({sizes}); {shown_bytes(free)} are free",
-        "Memory": f"{shown_bytes(estimate.memory)} at most",
+        "Memory": f"{shown_bytes(estimate.memory)} at most, of {shown_bytes(machine_memory())}",
         "Rough time": f"{duration(total.seconds)} on this machine for what is not done ({times})",
     }
 

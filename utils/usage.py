@@ -24,6 +24,11 @@ def memory_now() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+def machine_memory() -> int:
+    """Bytes of memory that this machine has."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def free_space(folder: Path) -> int:
     """Bytes free in the file system in which `folder` lies or would be made."""
     there = next(f for f in (folder.absolute(), *folder.absolute().parents) if f.exists())
