@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
+from sgd_influence.replay import states_of
 from utils.adjoint import Adjoint, StepAdjoint, loss_gradient
 from utils.console import progress
 from utils.images import ImageSet
@@ -56,19 +57,33 @@ def sweep(
 
 
 def hara(trial: Trial) -> np.ndarray:
-    """SGD-influence of [H]: the sweep over the true states of every step of the last epoch."""
-    return _sweep_trial(trial, "Hara", trial.state_before)
+    """SGD-influence of [H]: the sweep over the true states of every covered step."""
+    return _sweep_trial(trial, "Hara", states_of(trial))
 
 
 def hara_smoothed(trial: Trial) -> np.ndarray:
     """[H] with the curvature that the kinks of ReLU have when they are spread a little."""
-    return _sweep_trial(trial, "Hara_smoothed", trial.state_before, KINK_WIDTH)
+    return _sweep_trial(trial, "Hara_smoothed", states_of(trial), KINK_WIDTH)
 
 
 def ours(trial: Trial) -> np.ndarray:
     """The storage-efficient influence of [S]: the same sweep with theta_t := theta_T."""
     final_state = trial.final_state()
     return _sweep_trial(trial, "Ours", lambda t: final_state)
+
+
+def ours_mean(trial: Trial) -> np.ndarray:
+    """As [S], with the mean of the states before the covered steps in the place of the last."""
+    mean_state = mean_of(map(states_of(trial), trial.covered[::-1]), len(trial.covered))
+    return _sweep_trial(trial, "Ours_mean", lambda t: mean_state)
+
+
+def mean_of(states: Iterable[State], n_states: int) -> State:
+    """The mean of some states, by name; sums are held in double precision."""
+    total: State = {}
+    for state in states:
+        total = {name: total.get(name, 0.0) + array.astype(float) for name, array in state.items()}
+    return {name: (array / n_states).astype(np.float32) for name, array in total.items()}
 
 
 def random(trial: Trial) -> np.ndarray:
@@ -84,7 +99,7 @@ def _sweep_trial(
 ) -> np.ndarray:
     trial.network.load(trial.final_state())
     final = loss_gradient(trial.network, trial.data.validation)
-    descending = range(len(trial.steps) - 1, trial.covered_start - 1, -1)
+    descending = trial.covered[::-1]
     return sweep(
         StepAdjoint(trial.network, trial.optimiser, kink_width=kink_width),
         trial.data.training,

@@ -19,8 +19,8 @@ log = logging.getLogger("data_cleansing")
 def train(trial: Trial) -> None:
     """Train from the trial's initial parameters.
 
-    Written: the steps (indices, augmentation seeds, learning rate), the state before every step
-    of the last epoch and before the first step, the learning curve and, last, the final state.
+    Written: the steps (indices, augmentation seeds, learning rate), the states that `--cache`
+    keeps, the learning curve and, last, the final state.
     """
     save_steps(trial.steps, trial.paths.steps(trial.seed))
     curve = []
@@ -42,7 +42,7 @@ def _train_epoch(trial: Trial, epoch: int, numbers: list[int]) -> float:
     description = f"trial {trial.seed}: train, epoch {epoch + 1}/{trial.n_epochs}"
     loss = 0.0
     for t in progress(numbers, description):
-        if trial.keeps_state(t):
+        if t in trial.kept_steps:
             save_state(trial.sgd.state(), trial.state_path(t))
         loss += trial.sgd.step(trial.data.training, trial.steps[t])
         where = f"epoch {epoch + 1}, step {t - numbers[0] + 1}"

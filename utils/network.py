@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections import OrderedDict
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from utils.storage import written_beside
 State = dict[str, np.ndarray]
 """The state s_t of a training by name: parameters theta, running statistics r and, with
 momentum, the velocity. The arrays are copies and belong to the state alone."""
+
+ANEW = "delete the folder of its trial (seed_...), and the same command trains the trial anew"
 
 
 class Network:
@@ -77,22 +81,50 @@ class Network:
 
 def save_state(state: State, path: Path) -> None:
     """Write a state as HDF5 through nnabla, whole or not at all."""
-    variables = OrderedDict((k, nn.Variable.from_numpy_array(v)) for k, v in state.items())
     with written_beside(path) as temporary:
-        nn.save_parameters(str(temporary), variables)
+        nn.save_parameters(str(temporary), _variables(state))
 
 
-def load_state(path: Path) -> State:
+def hdf5_of(state: State) -> bytes:
+    """What `save_state` would write, made in memory."""
+    file = io.BytesIO()
+    nn.save_parameters(file, _variables(state), extension=".h5")
+    return file.getvalue()
+
+
+def _variables(state: State) -> OrderedDict[str, nn.Variable]:
+    return OrderedDict((k, nn.Variable.from_numpy_array(v)) for k, v in state.items())
+
+
+def load_state(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> State:
     """Read a state that `save_state` wrote.
 
+    Args:
+        path: the file.
+        shapes: what the state has to hold: the shape of each array by name.
+
     Raises:
-        UserError: the file is not there, cut short or not HDF5.
+        UserError: the file is not there, cut short or not HDF5, holds other arrays, or values
+            that are no finite numbers.
     """
     try:
         with nn.parameter_scope("", scope=OrderedDict()):
             nn.load_parameters(str(path))
-            return {k: v.d.copy() for k, v in nn.get_parameters(grad_only=False).items()}
+            state = {k: v.d.copy() for k, v in nn.get_parameters(grad_only=False).items()}
     except Exception as error:
-        raise UserError(
-            f"{path}: not a readable parameter file ({error}); rerun with --overwrite"
-        ) from error
+        raise UserError(f"{path}: not a readable parameter file ({error}); {ANEW}") from error
+    problem = _problem_of(state, shapes)
+    if problem:
+        raise UserError(f"{path}: {problem}; {ANEW}")
+    return state
+
+
+def _problem_of(state: State, shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """Why `state` cannot be used; empty if it can."""
+    for name in sorted(shapes.keys() | state.keys()):
+        there = state[name].shape if name in state else "missing"
+        wanted = shapes.get(name, "not part of it")
+        if there != wanted:
+            return f"holds the parameters of another net: {name} is {there}, here {wanted}"
+    not_finite = next((k for k, v in sorted(state.items()) if not np.isfinite(v).all()), "")
+    return f"{not_finite} holds values that are not finite" if not_finite else ""

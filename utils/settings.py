@@ -35,8 +35,20 @@ def claim_output_folder(paths: OutputPaths, settings: Settings, overwrite: bool)
     """Make the output folder this run's own, or take up an earlier run of the same settings.
 
     Raises:
+        UserError: as `check_output_folder`.
+    """
+    if check_output_folder(paths, settings, overwrite):
+        for folder in RESULT_FOLDERS:
+            shutil.rmtree(paths.root / folder, ignore_errors=True)
+    save_json(settings, paths.settings)
+
+
+def check_output_folder(paths: OutputPaths, settings: Settings, overwrite: bool) -> bool:
+    """Whether results of other settings are there, which `overwrite` allows to delete.
+
+    Raises:
         UserError: results of other settings are there and `overwrite` is False; the line names
-            each option that differs with both values.
+            each option that differs with both values. Or it is no folder, or not of a run.
     """
     if paths.root.exists() and not paths.root.is_dir():
         raise UserError(f"--output_dir {paths.root}: is a file; name a folder")
@@ -47,10 +59,7 @@ def claim_output_folder(paths: OutputPaths, settings: Settings, overwrite: bool)
             f"{paths.root}: holds results of other options: {'; '.join(differences)}; "
             "choose another --output_dir, or delete them with --overwrite"
         )
-    if differences:
-        for folder in RESULT_FOLDERS:
-            shutil.rmtree(paths.root / folder, ignore_errors=True)
-    save_json(settings, paths.settings)
+    return bool(differences)
 
 
 def _load(paths: OutputPaths) -> Settings:
