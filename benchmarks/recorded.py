@@ -1,18 +1,24 @@
-"""A training whose every state is kept in memory, for benchmarks and tests on small problems."""
+"""Trainings whose every state is kept in memory, for benchmarks and tests on small problems."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from sgd_influence.infl import sweep
 from utils.adjoint import Adjoint, StepAdjoint, loss_gradient
+from utils.cache import STEPS
 from utils.evaluation import Evaluator
 from utils.images import ImageSet
 from utils.network import Network, State
+from utils.paths import OutputPaths
 from utils.sgd import SGD, Optimiser
+from utils.splits import SplitFiles, TrialData
 from utils.steps import Step
+from utils.trial import Trial
 
 
 class Recorded:
@@ -57,15 +63,67 @@ class Recorded:
             range(len(self.steps) - 1, start - 1, -1),
         )
 
-    def loss_without(self, removed: np.ndarray, validation: ImageSet, start: int = 0) -> float:
+    def loss_without(
+        self,
+        removed: np.ndarray,
+        validation: ImageSet,
+        start: int = 0,
+        state: State | None = None,
+    ) -> float:
         """The validation loss after repeating the steps from `start` on without some images.
 
         Args:
             removed: (n_train,) mask of the images left out.
             validation: the images of the loss.
             start: the first step that is repeated.
+            state: where it begins; None is the recorded state before that step.
         """
-        self.sgd.load(self.states[start])
+        self.sgd.load(self.states[start] if state is None else state)
         for step in self.steps[start:]:
             self.sgd.step(self.data, step, removed)
         return self.evaluator(validation).loss
+
+
+@dataclass(frozen=True)
+class RecordedTrial(Trial):
+    """A trial for the product's methods whose states are in memory, not in files."""
+
+    recorded: Recorded
+
+    def states_there(self) -> list[int]:
+        """The covered steps: each state of the training is there."""
+        return list(self.covered)
+
+    def state_before(self, t: int) -> State:
+        """The recorded state s_t; s_T for t = T."""
+        return self.recorded.final if t == len(self.steps) else self.recorded.states[t]
+
+
+def recorded_trial(
+    seed: int,
+    network: Network,
+    training: ImageSet,
+    validation: ImageSet,
+    steps: list[Step],
+    optimiser: Optimiser,
+    cover_epochs: int,
+    retrain_all: bool = False,
+    damping: float = 0.1,
+) -> RecordedTrial:
+    """Train and keep every state; the arguments are those of `Trial`. Nothing is written."""
+    nowhere = Path("/nonexistent")
+    files = SplitFiles(nowhere, nowhere, nowhere)
+    return RecordedTrial(
+        seed=seed,
+        data=TrialData(training, validation, validation, files),
+        network=network,
+        optimiser=optimiser,
+        steps=steps,
+        retrain_all=retrain_all,
+        cover_epochs=cover_epochs,
+        damping=damping,
+        cache=STEPS,
+        cache_memory=0,
+        paths=OutputPaths(nowhere),
+        recorded=Recorded(network, training, steps, optimiser),
+    )

@@ -37,6 +37,8 @@ class Solver:
     batch_size: int = 64
 
 
+WORSE_THAN_NONE = 2.0
+"""A relative residual above this is a solve that diverges; v = 0 has a residual of 1."""
 DIVERGED = 1e4
 """Passes end where |v| exceeds |g| / alpha, the most in a convex problem, by this factor."""
 
@@ -113,7 +115,7 @@ def influence_functions(trial: Trial) -> np.ndarray:
     v = solve(adjoint_of, trial.data.training, target, Solver(trial.damping), trial.seed)
     influence, product = predict_influence(adjoint_of, trial.data.training, v)
     residual = relative_residual(product, v, target, trial.damping)
-    if not residual <= 1:
+    if not residual <= WORSE_THAN_NONE:
         raise _divergence(trial.seed, trial.damping, residual, _dot(v, product) / _dot(v, v))
     log.info(
         "Trial %d: Influence_functions solved to a relative residual of %.2f "

@@ -1,0 +1,260 @@
+"""How far do the scores agree with true retraining? One row per task, seed and method.
+
+    python benchmarks/fidelity.py --data PATH [--seeds 0 1 2 3 4] [--tasks NAME ...]
+    python benchmarks/fidelity.py --quick --data PATH
+
+Images are removed for real and the recorded training is repeated without them, in the same order.
+Single images (MNIST 1 against 7, section 7.1 of Hara et al., NeurIPS 2019): Kendall's tau of score
+and change of the validation loss, and the Jaccard index of the 10 lowest and 10 highest together.
+Groups of 10 % (nets with BatchNorm): Spearman's correlation of summed scores and change. PATH holds
+the MNIST and CIFAR-10 test images; without it the official archives are taken.
+
+The last line is JSON: task to {method: figure}, the mean over the seeds. The full run writes
+figures and raw results as CSV into --out, and the picture beside them; --quick writes nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
+from scipy.stats import kendalltau, spearmanr
+from threadpoolctl import threadpool_limits
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the repository, when run as a script
+
+from benchmarks.against_oracle import oracle_columns
+from benchmarks.converged import (
+    SOLVED,
+    converged_columns,
+    solved_influence,
+)
+from benchmarks.recorded import RecordedTrial
+from benchmarks.tasks import QUICK, TASKS, Task
+from utils.errors import UserError
+from utils.methods import METHODS
+from utils.network import State
+from utils.storage import read_csv, save_csv
+
+APART = 1e-3
+"""Relative distance of the two starts from which the truth is computed twice."""
+AGAIN = "truth again"
+N_EXTREMES = 10
+QUICK_GROUPS = {"cifar_cnn": 25}
+QUICK_SEEDS = {"cifar_cnn": 1}
+"""Seeds of the quick run, where not all."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """One training to judge.
+
+    Attributes:
+        task: a row of the table.
+        seed: of everything in it.
+        data: folder with the images.
+        quick: the product's methods alone.
+    """
+
+    task: Task
+    seed: int
+    data: Path | None
+    quick: bool
+
+
+def judge(work: Work) -> pd.DataFrame:
+    """Train, remove for real, score: a row per removal.
+
+    Returns:
+        Columns task, seed, removal, true (nats), and a predicted change (nats) per method.
+    """
+    threadpool_limits(1, "blas")
+    trial = work.task.build(work.seed, work.data)
+    removals = work.task.removals(trial)
+    columns = converged_columns(trial) if work.task.converged else judged(work, trial, removals)
+    where = {"task": work.task.name, "seed": work.seed, "removal": np.arange(len(removals))}
+    return pd.DataFrame(where | columns)
+
+
+def judged(work: Work, trial: RecordedTrial, removals: np.ndarray) -> dict[str, np.ndarray]:
+    """The true changes (R,) and the predicted ones, of masks (R, n_train), by column name."""
+    columns = {"true": true_changes(trial, removals, trial.state_before(trial.retrain_start))}
+    n_again = 0 if work.quick else work.task.n_again
+    if n_again:
+        again = true_changes(trial, removals[:n_again], shifted_start(trial))
+        columns[AGAIN] = np.pad(again, (0, len(removals) - n_again), constant_values=np.nan)
+    columns |= predicted(trial, removals, work.task.covered_too and not work.quick)
+    if not work.task.group and not work.quick:
+        columns |= oracle_columns(trial)
+    if work.task.convex and not work.quick:
+        trial.network.load(trial.final_state())
+        columns[SOLVED] = solved_influence(trial)
+    return columns
+
+
+def true_changes(trial: RecordedTrial, removals: np.ndarray, start: State) -> np.ndarray:
+    """Changes of the mean validation loss (R,) when the masks (R, n_train) are left out."""
+    nothing = np.zeros((1, trial.n_train), bool)
+    validation, first = trial.data.validation, trial.retrain_start
+    losses = [
+        trial.recorded.loss_without(removed, validation, first, start)
+        for removed in np.concatenate([nothing, removals])
+    ]
+    return np.array(losses[1:]) - losses[0]
+
+
+def shifted_start(trial: RecordedTrial) -> State:
+    """The state from which removals retrain, each parameter array `APART` away in a random way."""
+    state = dict(trial.state_before(trial.retrain_start))
+    rng = np.random.default_rng([trial.seed, 6])
+    for name in trial.network.theta:
+        noise = rng.standard_normal(state[name].shape)
+        noise *= APART * np.linalg.norm(state[name]) / max(float(np.linalg.norm(noise)), 1e-12)
+        state[name] = (state[name] + noise).astype(np.float32)
+    return state
+
+
+def predicted(
+    trial: RecordedTrial, removals: np.ndarray, last_epoch_too: bool
+) -> dict[str, np.ndarray]:
+    """The summed scores (R,) of the removals (R, n_train) by each method of the product."""
+    columns = {name: removals @ _score(name, trial) for name in METHODS}
+    if last_epoch_too:
+        last = replace(trial, cover_epochs=1)
+        for name in ("Hara", "Ours"):
+            columns[f"{name}, last epoch"] = removals @ _score(name, last)
+    return columns
+
+
+def _score(name: str, trial: RecordedTrial) -> np.ndarray:
+    try:
+        return METHODS[name].score(trial)
+    except UserError as error:  # diverging influence functions
+        print(f"{name}: {error}", file=sys.stderr)
+        return np.full(trial.n_train, np.nan)
+
+
+# ---------------------------------------------------------------- figures
+
+
+def figures_of(raw: pd.DataFrame) -> pd.DataFrame:
+    """The figures of each task, seed and method from the rows of `judge`.
+
+    Returns:
+        Columns task, seed, method, figure (tau or Spearman) and jaccard (single images only).
+    """
+    rows = []
+    for (task, seed), table in raw.groupby(["task", "seed"], sort=False):
+        single = not TASKS[str(task)].group
+        for method in table.columns[4:].drop([c for c in table if c.startswith("oracle")]):
+            known = table[table[method].notna()]
+            if len(known) > 1:
+                both = known["true"].to_numpy(), known[method].to_numpy()
+                figure = kendalltau(*both) if single else spearmanr(*both)
+                overlap = jaccard(*both) if single else np.nan
+                rows.append((task, seed, method, figure.statistic, overlap))
+    return pd.DataFrame(rows, columns=["task", "seed", "method", "figure", "jaccard"])
+
+
+def jaccard(a: np.ndarray, b: np.ndarray) -> float:
+    """Jaccard index of the `N_EXTREMES` lowest and highest of a (n,) and of b, taken together."""
+    first, second = (
+        {*np.argsort(values)[:N_EXTREMES], *np.argsort(values)[-N_EXTREMES:]} for values in (a, b)
+    )
+    return len(first & second) / len(first | second)
+
+
+def table_of(figures: pd.DataFrame) -> str:
+    """Mean and standard deviation over the seeds, as lines."""
+    lines = [f"{'task':<22} {'method':<22} {'seeds':>5} {'figure':>13} {'Jaccard':>13}"]
+    for (task, method), rows in figures.groupby(["task", "method"], sort=False):
+        cells = [_mean_and_deviation(rows[column]) for column in ("figure", "jaccard")]
+        lines.append(f"{task:<22} {method:<22} {len(rows):>5} {cells[0]:>13} {cells[1]:>13}")
+    return "\n".join(lines)
+
+
+def _mean_and_deviation(values: pd.Series) -> str:
+    return "" if values.isna().all() else f"{values.mean():.3f} ± {values.std():.3f}"
+
+
+def summary_of(figures: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """Task to {method: mean figure}, in the order of the figures."""
+    means = figures.groupby(["task", "method"], sort=False)["figure"].mean()
+    summary: dict[str, dict[str, float]] = {}
+    for (task, method), figure in means.items():
+        summary.setdefault(task, {})[method] = round(float(figure), 4)
+    return summary
+
+
+# ---------------------------------------------------------------- command line
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark and print its table and, last, its JSON line."""
+    started, options = time.monotonic(), _parse(arguments)
+    names = QUICK if options.quick else options.tasks
+    work = [
+        Work(_sized(TASKS[name], options.quick), seed, options.data, options.quick)
+        for name in names
+        for seed in options.seeds[: QUICK_SEEDS.get(name) if options.quick else None]
+    ]
+    longest_first = sorted(range(len(work)), key=lambda k: -names.index(work[k].task.name))
+    done = Parallel(n_jobs=options.jobs, verbose=10)(delayed(judge)(work[k]) for k in longest_first)
+    ordered = [
+        part for _, part in sorted(zip(longest_first, done, strict=True), key=lambda p: p[0])
+    ]
+    raw = pd.concat(ordered, ignore_index=True)
+    figures = figures_of(raw)
+    print(table_of(figures))
+    if not options.quick:
+        store(raw, options.out)
+    print(f"{time.monotonic() - started:.0f} s")
+    print(json.dumps(summary_of(figures)))
+
+
+def store(raw: pd.DataFrame, folder: Path) -> None:
+    """Write the rows of `judge` and their figures; rows there of the same tasks are replaced."""
+    path = folder / "fidelity_raw.csv"
+    if path.exists():
+        there = read_csv(path)
+        raw = pd.concat([there[~there["task"].isin(raw["task"])], raw])
+    raw = raw.sort_values("task", kind="stable", key=lambda names: names.map(list(TASKS).index))
+    save_csv(raw, path)
+    save_csv(figures_of(raw), folder / "fidelity.csv")
+
+
+def _sized(task: Task, quick: bool) -> Task:
+    return replace(task, n_groups=QUICK_GROUPS.get(task.name, task.n_groups)) if quick else task
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, help="folder with the real images")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=list(range(5)), help="default: 0..4"
+    )
+    parser.add_argument(
+        "--tasks", nargs="+", choices=TASKS, default=list(TASKS), metavar="NAME",
+        help=f"default: all, {', '.join(TASKS)}",
+    )  # fmt: skip
+    parser.add_argument("--quick", action="store_true", help="tasks (i) to (iv) in 10 minutes")
+    parser.add_argument("--jobs", type=int, default=2, help="processes; default: 2")
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).parent / "results",
+        help="folder of the CSV files; default: benchmarks/results",
+    )  # fmt: skip
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main()

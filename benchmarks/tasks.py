@@ -1,0 +1,271 @@
+"""The tasks on which scores are held against true retraining: a row of `TASKS` each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from pathlib import Path
+
+import nnabla as nn
+import nnabla.functions as F
+import nnabla.parametric_functions as PF
+import numpy as np
+from nnabla.initializer import UniformInitializer
+from PIL import Image
+from sklearn.linear_model import LogisticRegressionCV
+
+from benchmarks.real_images import Int64, UInt8, cifar10_images, mnist_images
+from benchmarks.recorded import RecordedTrial, recorded_trial
+from utils.images import ImageSet
+from utils.model import six_convolutions
+from utils.network import Network
+from utils.sgd import Optimiser
+from utils.steps import Step, plan_steps
+
+N_BINARY = 200
+"""Training, validation and (unused) test images of [H] section 7.1."""
+WIDTHS = (8, 8)
+"""Hidden layers of [H]'s net."""
+FLIPPED = 0.1
+"""Share of wrong labels in the training set of `mnist_cnn`."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A row of the table.
+
+    Attributes:
+        name: as it is printed.
+        build: (seed, data folder) to a recorded training.
+        group: share of the training images in a group that is removed; 0 removes single images.
+        n_groups: how many groups; ignored for single images.
+        n_again: for how many of the removals the truth is computed twice, in the full run.
+        covered_too: also score with only the last epoch covered.
+        convex: a logistic regression, for which influence functions can be solved to the end.
+        converged: hold influence functions at its optimum against training to convergence.
+    """
+
+    name: str
+    build: Callable[[int, Path | None], RecordedTrial]
+    group: float = 0.1
+    n_groups: int = 100
+    n_again: int = 25
+    covered_too: bool = False
+    convex: bool = False
+    converged: bool = False
+
+    def removals(self, trial: RecordedTrial) -> np.ndarray:
+        """(R, n_train) masks of what is removed together."""
+        n = trial.n_train
+        if not self.group:
+            return np.eye(n, dtype=bool)
+        orders = (
+            np.random.default_rng([trial.seed, 4, k]).permutation(n) for k in range(self.n_groups)
+        )
+        return np.stack([order < round(self.group * n) for order in orders])
+
+
+# ---------------------------------------------------------------- (i) and (ii): [H] section 7.1
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Inputs (pixel / 255 - mean) / deviation; arrays that fit (N, 1, 28, 28)."""
+
+    mean: np.ndarray
+    deviation: np.ndarray
+
+    def __call__(self, images: UInt8) -> np.ndarray:
+        """Images (N, 28, 28, 1) as inputs (N, 1, 28, 28) float64."""
+        return (images.transpose(0, 3, 1, 2) / 255 - self.mean) / self.deviation
+
+    def of_normalised(self, x: nn.Variable) -> nn.Variable:
+        """The same inputs from the product's, (pixel / 255 - 0.5) / 0.5."""
+        mean, deviation = map(nn.Variable.from_numpy_array, (self.mean, self.deviation))
+        return (0.5 * x + 0.5 - mean) / deviation
+
+
+def scaling_of(kind: str, images: UInt8) -> Scaling:
+    """How inputs are scaled, from the training images (N, 28, 28, 1).
+
+    Args:
+        kind: "standardised", by one mean and one deviation of the training set; "pixelwise", each
+            pixel by its own, as [H]'s code does (a constant pixel is only centred); "unit", 0..1.
+        images: the training images.
+    """
+    values = images.transpose(0, 3, 1, 2) / 255
+    axes = (0,) if kind == "pixelwise" else (0, 1, 2, 3)
+    mean, deviation = values.mean(axes, keepdims=True), values.std(axes, keepdims=True)
+    if kind == "unit":
+        mean, deviation = np.zeros_like(mean), np.ones_like(deviation)
+    return Scaling(mean, np.where(deviation > 0, deviation, 1.0))
+
+
+def dense(
+    x: nn.Variable, n_classes: int, test: bool, widths: tuple[int, ...], scaling: Scaling
+) -> nn.Variable:
+    """[H]'s nets: affine layers with ReLU between them, initialised as PyTorch does; one logit z.
+
+    The logits are (0, z), whose softmax cross-entropy is the logistic loss of z.
+    """
+    h = scaling.of_normalised(x)
+    for layer, width in enumerate((*widths, 1)):
+        h = F.relu(h) if layer else h
+        bound = (h.size // h.shape[0]) ** -0.5
+        start = UniformInitializer((-bound, bound))
+        h = PF.affine(h, width, w_init=start, b_init=start, name=f"layer{layer}")
+    return F.concatenate(F.constant(0.0, h.shape), h, axis=1)
+
+
+@lru_cache(maxsize=1)
+def _mnist(data: Path | None) -> tuple[UInt8, Int64]:
+    return mnist_images(data)
+
+
+def binary_sets(seed: int, data: Path | None) -> tuple[ImageSet, ImageSet]:
+    """Training and validation images of MNIST's 1 (label 0) and 7 (label 1)."""
+    images, labels = _mnist(data)
+    rows = np.random.default_rng([seed, 7]).permutation(np.flatnonzero(np.isin(labels, (1, 7))))
+    pixels, sevens = images[..., None], (labels == 7).astype(np.int32)
+    first, second = rows[:N_BINARY], rows[N_BINARY : 2 * N_BINARY]
+    return (
+        ImageSet(pixels[first], sevens[first], ()),
+        ImageSet(pixels[second], sevens[second], ()),
+    )
+
+
+def logistic_regression(seed: int, data: Path | None, kind: str) -> RecordedTrial:
+    """(i) 5 epochs of batches of 5, lr 0.1 / sqrt(step), L2 by 5-fold cross-validation."""
+    training, validation = binary_sets(seed, data)
+    scaling = scaling_of(kind, training.images)
+    steps = plan_steps(seed, N_BINARY, 5, 5, 0.1)
+    steps = [replace(step, learning_rate=0.1 * (t + 1) ** -0.5) for t, step in enumerate(steps)]
+    decay = cross_validated_decay(scaling(training.images), training.labels, seed)
+    return _binary_trial(seed, training, validation, steps, (), scaling, decay, 5)
+
+
+def cross_validated_decay(x: np.ndarray, y: np.ndarray, seed: int) -> float:
+    """lambda = 1 / (n C), C as scikit-learn's cross-validation in its defaults chooses it."""
+    search = LogisticRegressionCV(fit_intercept=False, cv=5, random_state=seed, max_iter=1000)
+    return float(1 / (len(x) * search.fit(x.reshape(len(x), -1), y).C_[0]))
+
+
+def dnn(seed: int, data: Path | None, kind: str) -> RecordedTrial:
+    """(ii) Two hidden layers of 8, 10 epochs of batches of 20, lr 0.1, L2 0.001."""
+    training, validation = binary_sets(seed, data)
+    scaling = scaling_of(kind, training.images)
+    steps = plan_steps(seed, N_BINARY, 10, 20, 0.1)
+    return _binary_trial(seed, training, validation, steps, WIDTHS, scaling, 0.001, 10)
+
+
+def _binary_trial(
+    seed: int,
+    training: ImageSet,
+    validation: ImageSet,
+    steps: list[Step],
+    widths: tuple[int, ...],
+    scaling: Scaling,
+    decay: float,
+    n_epochs: int,
+) -> RecordedTrial:
+    model = partial(dense, widths=widths, scaling=scaling)
+    network = Network(model, training.shape, 2, seed)
+    optimiser = Optimiser(weight_decay=decay, augmented=False)
+    return recorded_trial(
+        seed, network, training, validation, steps, optimiser, n_epochs, retrain_all=True
+    )
+
+
+# ---------------------------------------------------------------- (iii) to (v): the product's net
+
+
+def mnist_cnn(
+    seed: int,
+    data: Path | None,
+    n_epochs: int = 20,
+    batch_size: int = 64,
+    lr: float = 0.05,
+    momentum: float = 0.0,
+    augmented: bool = False,
+    retrain_all: bool = False,
+) -> RecordedTrial:
+    """256 MNIST images of 8 x 8, a tenth of their labels wrong, 600 for validation."""
+    images, labels = _small_mnist(data)
+    rows = np.random.default_rng([seed, 3]).permutation(len(labels))
+    training = ImageSet(images[rows[:256]], flipped(labels[rows[:256]], seed), ())
+    validation = ImageSet(images[rows[256:856]], labels[rows[256:856]], ())
+    return recorded_trial(
+        seed,
+        Network(six_convolutions, training.shape, 10, seed),
+        training,
+        validation,
+        plan_steps(seed, 256, n_epochs, batch_size, lr),
+        Optimiser(momentum=momentum, augmented=augmented),
+        n_epochs if retrain_all else 1,
+        retrain_all,
+    )
+
+
+@lru_cache(maxsize=1)
+def _small_mnist(data: Path | None) -> tuple[UInt8, np.ndarray]:
+    images, labels = _mnist(data)
+    small = [Image.fromarray(i).resize((8, 8), Image.Resampling.BILINEAR) for i in images]
+    return np.stack([np.asarray(i) for i in small])[..., None], labels.astype(np.int32)
+
+
+def flipped(labels: np.ndarray, seed: int) -> np.ndarray:
+    """Labels 0..9 (n,), `FLIPPED` of them replaced by another class."""
+    rng = np.random.default_rng([seed, 5])
+    rows = rng.permutation(len(labels))[: round(FLIPPED * len(labels))]
+    wrong = labels.copy()
+    wrong[rows] = (labels[rows] + rng.integers(1, 10, len(rows))) % 10
+    return wrong
+
+
+def cifar_cnn(seed: int, data: Path | None, lr: float = 0.01) -> RecordedTrial:
+    """512 CIFAR-10 test images of 32 x 32, 2 epochs of batches of 64, 500 for validation."""
+    images, labels = _cifar(data)
+    rows = np.random.default_rng([seed, 3]).permutation(len(labels))[:1012]
+    training, validation = (
+        ImageSet(images[part], labels[part].astype(np.int32), ())
+        for part in (rows[:512], rows[512:])
+    )
+    network = Network(six_convolutions, training.shape, 10, seed)
+    steps = plan_steps(seed, 512, 2, 64, lr)
+    optimiser = Optimiser(augmented=False)
+    return recorded_trial(seed, network, training, validation, steps, optimiser, 1, damping=10.0)
+
+
+@lru_cache(maxsize=1)
+def _cifar(data: Path | None) -> tuple[UInt8, Int64]:
+    return cifar10_images(data)
+
+
+# ---------------------------------------------------------------- the table
+
+LOGREG = partial(logistic_regression, kind="standardised")
+DNN = partial(dnn, kind="standardised")
+
+QUICK = ("logreg", "dnn", "mnist_cnn", "cifar_cnn")
+"""Tasks (i) to (iv), in this order."""
+
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        Task("logreg", LOGREG, group=0.0, n_again=N_BINARY, covered_too=True, convex=True),
+        Task("dnn", DNN, group=0.0, n_again=N_BINARY, covered_too=True),
+        Task("mnist_cnn", mnist_cnn, n_again=100),
+        Task("cifar_cnn", cifar_cnn),
+        Task("mnist_cnn_momentum", partial(mnist_cnn, lr=0.005, momentum=0.9)),
+        Task("mnist_cnn_all_epochs", partial(mnist_cnn, retrain_all=True), covered_too=True),
+        Task("logreg_converged", LOGREG, group=0.0, converged=True),
+        Task("logreg_unit", partial(logistic_regression, kind="unit"), group=0.0),
+        Task("dnn_unit", partial(dnn, kind="unit"), group=0.0),
+        Task("logreg_pixelwise", partial(logistic_regression, kind="pixelwise"), group=0.0),
+        Task("dnn_pixelwise", partial(dnn, kind="pixelwise"), group=0.0),
+        Task("mnist_cnn_batch_32", partial(mnist_cnn, n_epochs=10, batch_size=32)),
+        Task("mnist_cnn_augmented", partial(mnist_cnn, augmented=True)),
+        Task("cifar_cnn_lr_0.05", partial(cifar_cnn, lr=0.05), n_groups=25, n_again=0),
+    )
+}

@@ -1,0 +1,105 @@
+"""ReLU with the curvature of its kink, and the methods made of it and of the mean state."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import nnabla as nn
+import nnabla.functions as F
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from tests.runs import influence_functions, sgd_influence
+from utils.kinks import smoothed_kinks
+from utils.storage import read_csv
+
+SINGLE = 1e-6
+
+
+def _value_and_derivatives(x: np.ndarray, width: float) -> tuple[np.ndarray, ...]:
+    """y = relu(2 x), and the first and second derivatives of sum(y^2 / 2 + y) along ones."""
+    variable = nn.Variable.from_numpy_array(x).apply(need_grad=True)
+    with smoothed_kinks(width):
+        y = F.relu(2 * variable)
+    y.persistent = True
+    (gradient,) = nn.grad([F.sum(0.5 * y**2 + y)], [variable])
+    gradient.persistent = True
+    total = F.sum(gradient)
+    variable.grad.zero()
+    total.forward(clear_no_need_grad=True)
+    total.backward(clear_buffer=True)
+    return y.d.copy(), gradient.d.copy(), variable.g.copy()
+
+
+def test_curvature_is_the_normal_density_and_nothing_else_changes():
+    x = np.linspace(-1, 1, 7).reshape(1, 7)
+    stock, smooth = _value_and_derivatives(x, 0.0), _value_and_derivatives(x, 0.5)
+    assert np.array_equal(stock[0], smooth[0])
+    assert np.array_equal(stock[1], smooth[1])
+    s = 0.5 * np.sqrt(np.mean((2 * x) ** 2))
+    density = norm.pdf(2 * x, scale=s)
+    expected = stock[2] + 4 * (np.maximum(2 * x, 0) + 1) * density
+    np.testing.assert_allclose(smooth[2], expected, rtol=10 * SINGLE)
+
+
+def test_inputs_that_are_all_zero_stay_finite():
+    assert np.isfinite(_value_and_derivatives(np.zeros((2, 3)), 0.3)[2]).all()
+
+
+def test_nnabla_has_its_own_relu_back():
+    stock = F.relu
+    with pytest.raises(ZeroDivisionError), smoothed_kinks(0.3):
+        assert F.relu is not stock
+        raise ZeroDivisionError
+    assert F.relu is stock
+
+
+def _influence(output: Path, method: str) -> np.ndarray:
+    table = read_csv(output / f"influence/{method}/influence_{method.lower()}_0.csv")
+    return table.sort_values("datasource_index")["influence"].to_numpy()
+
+
+def test_smoothed_scores_differ_where_there_are_kinks_only(tmp_path: Path) -> None:
+    methods = "-r 0 --methods Hara Hara_smoothed Ours_mean"
+    assert sgd_influence(tmp_path / "relu", methods) == 0
+    assert sgd_influence(tmp_path / "tanh", f"{methods} --model tests.tiny:smooth_net") == 0
+    relu, tanh = (
+        [_influence(tmp_path / net, m) for m in ("Hara", "Hara_smoothed", "Ours_mean")]
+        for net in ("relu", "tanh")
+    )
+    assert np.array_equal(tanh[0], tanh[1])
+    assert not np.array_equal(relu[0], relu[1])
+    assert np.corrcoef(relu[0], relu[1])[0, 1] > 0.5
+    assert not np.array_equal(relu[0], relu[2])
+
+
+def test_mean_state_of_one_covered_step_is_its_state(tmp_path: Path) -> None:
+    assert sgd_influence(tmp_path, "-r 0 --batch_size 60 --methods Hara Ours_mean") == 0
+    np.testing.assert_array_equal(_influence(tmp_path, "Hara"), _influence(tmp_path, "Ours_mean"))
+
+
+# ------------------------------------------------------ influence functions that diverge
+
+
+def test_residual_is_said_and_a_diverging_solve_names_the_damping(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = "-r 0 --methods Influence_functions"
+    assert influence_functions(tmp_path / "ok", arguments) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"Influence_functions solved to a relative residual of [01]\.\d\d ", said)
+
+    import influence_functions.infl as stage
+
+    few = stage.Solver
+    monkeypatch.setattr(stage, "Solver", lambda damping: few(damping, n_passes=200))
+    assert influence_functions(tmp_path / "not", f"{arguments} --damping 0.001") == 2
+    *_, line = capsys.readouterr().err.strip().splitlines()
+    assert "influence functions diverge in trial 0: the relative residual is" in line
+    assert "raise --damping from 0.001 to " in line
+    enough = float(line.split(" to ")[1].split(",")[0])
+    assert not (tmp_path / "not/influence/Influence_functions").exists()
+    more = f"{arguments} --damping {enough} --overwrite"
+    assert influence_functions(tmp_path / "not", more) == 0
