@@ -9,12 +9,16 @@ TEST_ARGS := -n 2 --dist loadfile
 # Packages are installed uncompiled: a process that may not keep what it compiles takes seconds longer.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help venv venv-dev demo test lint
+# The folder of the MNIST and CIFAR-10 test images, for benchmarks; the official archives without it.
+DATA :=
+
+.PHONY: help venv venv-dev demo test lint fidelity
 
 help:
 	@echo "make demo   train, score, cleanse and retrain on digits, into $(DEMO_OUTPUT)/ (3 minutes)"
 	@echo "make test   run all tests"
 	@echo "make lint   run ruff and mypy"
+	@echo "make fidelity DATA=PATH   hold the scores against true retraining (an hour and a half)"
 	@echo "make venv   only make .venv with what the commands need"
 
 venv:
@@ -35,3 +39,6 @@ lint: venv-dev
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
+
+fidelity: venv
+	$(PYTHON) benchmarks/fidelity.py $(if $(DATA),--data $(DATA))

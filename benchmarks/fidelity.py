@@ -37,6 +37,7 @@ from benchmarks.converged import (
     converged_columns,
     solved_influence,
 )
+from benchmarks.fidelity_pictures import SHOWN_TASK, draw_figures, draw_scatter
 from benchmarks.recorded import RecordedTrial
 from benchmarks.tasks import QUICK, TASKS, Task
 from utils.errors import UserError
@@ -221,14 +222,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def store(raw: pd.DataFrame, folder: Path) -> None:
-    """Write the rows of `judge` and their figures; rows there of the same tasks are replaced."""
+    """Write the rows of `judge`, their figures and the pictures.
+
+    Rows there of the same tasks are replaced, those of other tasks are kept.
+    """
     path = folder / "fidelity_raw.csv"
     if path.exists():
         there = read_csv(path)
         raw = pd.concat([there[~there["task"].isin(raw["task"])], raw])
     raw = raw.sort_values("task", kind="stable", key=lambda names: names.map(list(TASKS).index))
+    figures = figures_of(raw)
     save_csv(raw, path)
-    save_csv(figures_of(raw), folder / "fidelity.csv")
+    save_csv(figures, folder / "fidelity.csv")
+    draw_figures(figures, AGAIN, folder / "fidelity.png")
+    if SHOWN_TASK in set(raw["task"]):
+        draw_scatter(raw, folder / "fidelity_scatter.png")
 
 
 def _sized(task: Task, quick: bool) -> Task:
