@@ -37,8 +37,8 @@ class Solver:
     batch_size: int = 64
 
 
-WORSE_THAN_NONE = 2.0
-"""A relative residual above this is a solve that diverges; v = 0 has a residual of 1."""
+NO_SOLUTION, DIVERGENCE = 1.0, 10.0
+"""Relative residuals: that of v = 0, and from which on a solve is one that diverges."""
 DIVERGED = 1e4
 """Passes end where |v| exceeds |g| / alpha, the most in a convex problem, by this factor."""
 
@@ -115,13 +115,22 @@ def influence_functions(trial: Trial) -> np.ndarray:
     v = solve(adjoint_of, trial.data.training, target, Solver(trial.damping), trial.seed)
     influence, product = predict_influence(adjoint_of, trial.data.training, v)
     residual = relative_residual(product, v, target, trial.damping)
-    if not residual <= WORSE_THAN_NONE:
+    if not residual <= DIVERGENCE:
         raise _divergence(trial.seed, trial.damping, residual, _dot(v, product) / _dot(v, v))
+    _say_residual(trial.seed, residual)
+    return influence
+
+
+def _say_residual(seed: int, residual: float) -> None:
     log.info(
         "Trial %d: Influence_functions solved to a relative residual of %.2f "
-        "(0 is exact, 1 as far off as no solution)", trial.seed, residual,
+        "(0 is exact, 1 as far off as no solution)", seed, residual,
     )  # fmt: skip
-    return influence
+    if residual > NO_SOLUTION:
+        log.warning(
+            "Trial %d: two passes are too few, or too noisy, for these influence functions: their "
+            "scores are rough. Raise --damping, or check them with --verify.", seed,
+        )  # fmt: skip
 
 
 def relative_residual(product: Arrays, v: Arrays, target: Arrays, damping: float) -> float:
@@ -139,7 +148,7 @@ def relative_residual(product: Arrays, v: Arrays, target: Arrays, damping: float
 
 def _divergence(seed: int, damping: float, residual: float, curvature: float) -> UserError:
     """The error of a diverged solve; damping has to outweigh the curvature <v, H v> / <v, v>."""
-    enough = float(f"{max(2 * damping, -2 * curvature):.1g}")
+    enough = float(f"{max(10 * damping, -2 * curvature):.1g}")
     return UserError(
         f"influence functions diverge in trial {seed}: the relative residual is {residual:.2g}, "
         f"the Hessian has a curvature of {curvature:.2g}; raise --damping from {damping:g} to "

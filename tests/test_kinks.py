@@ -94,7 +94,7 @@ def test_residual_is_said_and_a_diverging_solve_names_the_damping(
     import influence_functions.infl as stage
 
     few = stage.Solver
-    monkeypatch.setattr(stage, "Solver", lambda damping: few(damping, n_passes=200))
+    monkeypatch.setattr(stage, "Solver", lambda damping: few(damping, n_passes=60))
     assert influence_functions(tmp_path / "not", f"{arguments} --damping 0.001") == 2
     *_, line = capsys.readouterr().err.strip().splitlines()
     assert "influence functions diverge in trial 0: the relative residual is" in line
