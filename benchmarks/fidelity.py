@@ -10,13 +10,15 @@ Groups of 10 % (nets with BatchNorm): Spearman's correlation of summed scores an
 the MNIST and CIFAR-10 test images; without it the official archives are taken.
 
 The last line is JSON: task to {method: figure}, the mean over the seeds. The full run writes
-figures and raw results as CSV into --out, and the picture beside them; --quick writes nothing.
+figures and raw results as CSV into --out, and pictures beside them, after each training; rows there
+of other tasks and seeds are kept. --quick writes nothing.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 import time
 from collections.abc import Sequence
@@ -45,12 +47,14 @@ from utils.methods import METHODS
 from utils.network import State
 from utils.storage import read_csv, save_csv
 
+log = logging.getLogger("data_cleansing")
+
 APART = 1e-3
 """Relative distance of the two starts from which the truth is computed twice."""
 AGAIN = "truth again"
 N_EXTREMES = 10
 QUICK_GROUPS = {"cifar_cnn": 25}
-QUICK_SEEDS = {"cifar_cnn": 1}
+QUICK_SEEDS = {"mnist_cnn": 3, "cifar_cnn": 1}
 """Seeds of the quick run, where not all."""
 
 
@@ -207,16 +211,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name in names
         for seed in options.seeds[: QUICK_SEEDS.get(name) if options.quick else None]
     ]
-    longest_first = sorted(range(len(work)), key=lambda k: -names.index(work[k].task.name))
-    done = Parallel(n_jobs=options.jobs, verbose=10)(delayed(judge)(work[k]) for k in longest_first)
-    ordered = [
-        part for _, part in sorted(zip(longest_first, done, strict=True), key=lambda p: p[0])
-    ]
-    raw = pd.concat(ordered, ignore_index=True)
-    figures = figures_of(raw)
+    parts = []
+    for part in Parallel(n_jobs=options.jobs, return_as="generator_unordered")(
+        delayed(judge)(one) for one in work[::-1]
+    ):
+        parts.append(part)
+        log.info("%d of %d trainings judged", len(parts), len(work))
+        if not options.quick:
+            store(part, options.out)
+    figures = figures_of(in_order(pd.concat(parts)))
     print(table_of(figures))
-    if not options.quick:
-        store(raw, options.out)
     print(f"{time.monotonic() - started:.0f} s")
     print(json.dumps(summary_of(figures)))
 
@@ -224,19 +228,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def store(raw: pd.DataFrame, folder: Path) -> None:
     """Write the rows of `judge`, their figures and the pictures.
 
-    Rows there of the same tasks are replaced, those of other tasks are kept.
+    Rows there of the same tasks and seeds are replaced, all others are kept.
     """
     path = folder / "fidelity_raw.csv"
     if path.exists():
         there = read_csv(path)
-        raw = pd.concat([there[~there["task"].isin(raw["task"])], raw])
-    raw = raw.sort_values("task", kind="stable", key=lambda names: names.map(list(TASKS).index))
+        keys = pd.MultiIndex.from_frame(raw[["task", "seed"]])
+        kept = ~pd.MultiIndex.from_frame(there[["task", "seed"]]).isin(keys)
+        raw = pd.concat([there[kept], raw])
+    raw = in_order(raw)
     figures = figures_of(raw)
     save_csv(raw, path)
     save_csv(figures, folder / "fidelity.csv")
     draw_figures(figures, AGAIN, folder / "fidelity.png")
     if SHOWN_TASK in set(raw["task"]):
         draw_scatter(raw, folder / "fidelity_scatter.png")
+
+
+def in_order(raw: pd.DataFrame) -> pd.DataFrame:
+    """Rows in the order of the table of tasks, then of the seeds."""
+    place = {name: number for number, name in enumerate(TASKS)}
+    order = raw.assign(place=raw["task"].map(place)).sort_values(
+        ["place", "seed", "removal"], ignore_index=True
+    )
+    return order.drop(columns="place")
 
 
 def _sized(task: Task, quick: bool) -> Task:

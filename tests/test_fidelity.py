@@ -98,7 +98,7 @@ def test_groups_are_a_tenth_and_the_same_for_a_seed():
 
 
 def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    """Two tasks on a set of a few images; a second run replaces its own rows alone."""
+    """Two tasks on a set of a few images; later runs replace their own rows alone."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 255, (90, 28, 28), np.uint8)
     labels = np.resize(np.array([1, 7], np.uint8), 90)
@@ -119,9 +119,11 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> Non
     before = read_csv(tmp_path / "fidelity_raw.csv")
     assert len(before) == 2 * 2 * 24
     run("--tasks", "dnn_unit", "--seeds", "0")
+    assert read_csv(tmp_path / "fidelity_raw.csv").equals(before)
+    run("--tasks", "logreg_unit", "--seeds", "2")
     after = read_csv(tmp_path / "fidelity_raw.csv")
-    assert len(after) == 3 * 24
-    assert after[:48].equals(before[:48])
+    assert after["seed"].unique().tolist() == [0, 1, 2]
+    assert after[after["seed"] < 2].reset_index(drop=True).equals(before)
 
 
 def _run(common: list[str], capsys, *more: str) -> dict[str, dict[str, float]]:
