@@ -198,7 +198,7 @@ def test_folder_of_something_else_is_left_alone(
     (tmp_path / "fig" / "mine.png").write_text("mine")
     for more in ("", "--overwrite"):
         assert sgd_influence(tmp_path, more) == 2
-        assert "without the settings.json of one" in capsys.readouterr().err
+        assert "without the manifest.json of one" in capsys.readouterr().err
     assert (tmp_path / "fig" / "mine.png").read_text() == "mine"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
 from contextlib import nullcontext
 from pathlib import Path
@@ -10,9 +11,8 @@ import nnabla as nn
 import numpy as np
 
 from utils.convolution import fast_convolution
-from utils.errors import UserError
 from utils.model import Model
-from utils.storage import written_beside
+from utils.storage import unreadable, written_beside
 
 State = dict[str, np.ndarray]
 """The state s_t of a training by name: parameters theta, running statistics r and, with
@@ -65,6 +65,17 @@ class Network:
         """How many numbers theta holds."""
         return sum(p.size for p in self.theta.values())
 
+    @property
+    def graph(self) -> str:
+        """What the graph of the model is known by: a hash of its functions and parameters."""
+        functions: list[object] = []
+        x = nn.Variable((1, *self.image_shape))
+        with nn.parameter_scope("", scope=self._scope):
+            logits = self.model(x, self.n_classes, True)
+        logits.visit(lambda f: functions.append((f.info.type_name, f.info.args)))
+        shapes = [(name, p.shape) for name, p in self.parameters().items()]
+        return hashlib.sha256(repr((functions, shapes)).encode()).hexdigest()[:16]
+
     def state(self) -> State:
         """A copy of parameters and running statistics."""
         return {name: p.d.copy() for name, p in (self.theta | self.statistics).items()}
@@ -74,11 +85,25 @@ class Network:
         for name, p in (self.theta | self.statistics).items():
             p.d = state[name]
 
+    def read(self, path: Path) -> State:
+        """Read a state of this net that `save_state` wrote.
 
-def save_state(state: State, path: Path) -> None:
+        Raises:
+            UserError: as `load_state`, and if the state is of another net.
+        """
+        state = load_state(path)
+        for name, p in (self.theta | self.statistics).items():
+            if name not in state or state[name].shape != p.shape:
+                there = f"of shape {state[name].shape}" if name in state else "not there"
+                what = f"{name} should be of shape {p.shape} and is {there}"
+                raise unreadable(path, "holds the parameters of another net", what)
+        return state
+
+
+def save_state(state: State, path: Path, *, durable: bool = False) -> None:
     """Write a state as HDF5 through nnabla, whole or not at all."""
     variables = OrderedDict((k, nn.Variable.from_numpy_array(v)) for k, v in state.items())
-    with written_beside(path) as temporary:
+    with written_beside(path, durable=durable) as temporary:
         nn.save_parameters(str(temporary), variables)
 
 
@@ -86,13 +111,15 @@ def load_state(path: Path) -> State:
     """Read a state that `save_state` wrote.
 
     Raises:
-        UserError: the file is not there, cut short or not HDF5.
+        UserError: the file is not there, cut short or not HDF5, or a number in it is not finite.
     """
     try:
         with nn.parameter_scope("", scope=OrderedDict()):
             nn.load_parameters(str(path))
-            return {k: v.d.copy() for k, v in nn.get_parameters(grad_only=False).items()}
+            state = {k: v.d.copy() for k, v in nn.get_parameters(grad_only=False).items()}
     except Exception as error:
-        raise UserError(
-            f"{path}: not a readable parameter file ({error}); rerun with --overwrite"
-        ) from error
+        raise unreadable(path, "is not a readable parameter file", error) from error
+    for name, values in state.items():
+        if not np.isfinite(values).all():
+            raise unreadable(path, "holds numbers that are not finite", name)
+    return state

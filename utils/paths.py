@@ -8,6 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 RESULT_FOLDERS = ("influence", "score", "summary", "fig", "verification", "infl_results_sgd")
+_TAKEN_UP = (
+    "influence/*/influence_*.csv",
+    "score/*/score_delete_worst_*_seed_*.csv",
+    "verification/*_seed_*.csv",
+    "infl_results_sgd/seed_*/*.csv",
+)
 
 
 @dataclass(frozen=True)
@@ -17,9 +23,14 @@ class OutputPaths:
     root: Path
 
     @property
-    def settings(self) -> Path:
-        """The options that the results here were made with."""
-        return self.root / "settings.json"
+    def manifest(self) -> Path:
+        """The options that the results here were made with, and the hash of each of them."""
+        return self.root / "manifest.json"
+
+    @property
+    def lock(self) -> Path:
+        """Who is running into the folder now."""
+        return self.root / "run.lock"
 
     @property
     def log(self) -> Path:
@@ -81,6 +92,15 @@ class OutputPaths:
     def final_model(self, seed: int) -> Path:
         """The state after the last step; written last, so it marks a finished training."""
         return self.training(seed) / "final_model.h5"
+
+    def taken_up(self) -> Iterator[Path]:
+        """The CSV files that are there and that a run takes up instead of computing them."""
+        for pattern in _TAKEN_UP:
+            yield from sorted(self.root.glob(pattern))
+
+    def states(self) -> Iterator[Path]:
+        """The parameter files that are there."""
+        yield from sorted((self.root / "infl_results_sgd").rglob("*.h5"))
 
     def scores(self, method: str) -> Iterator[tuple[int, int, Path]]:
         """(seed, n, path) of the score files of a method that are there."""

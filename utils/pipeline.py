@@ -19,6 +19,7 @@ from utils.console import RESULT, open_log_file
 from utils.context import choose_backend, set_context
 from utils.datasets import prepare
 from utils.errors import UserError
+from utils.manifest import Manifest
 from utils.methods import METHODS, Method
 from utils.model_check import checked_model
 from utils.network import Network
@@ -34,10 +35,10 @@ from utils.report import (
     time_step,
     verification_steps,
 )
-from utils.settings import claim_output_folder, settings_of
+from utils.settings import claimed, settings_of
 from utils.sgd import Optimiser
 from utils.source import Source
-from utils.splits import TrialData, draw_split, load_trial
+from utils.splits import TrialData, described, draw_split, load_trial
 from utils.steps import load_steps, plan_steps
 from utils.storage import read_csv, save_csv
 from utils.trial import Trial
@@ -72,17 +73,22 @@ def run(options: Options) -> None:
     model = checked_model(options.model, shape, source.n_classes)
 
     paths = OutputPaths(options.output_dir)
-    claim_output_folder(paths, settings_of(options, source.fingerprint), options.overwrite)
-    open_log_file(paths.log)
+    graph = Network(model, shape, source.n_classes).graph
+    settings = settings_of(options, source.fingerprint, graph)
     counts = [n for n in options.removal_counts if n < n_train]
-    for number, seed in enumerate(options.seeds):
-        set_context(backend, options.device_ids[number % len(options.device_ids)])
-        network = Network(model, shape, source.n_classes, seed, options.conv)
-        trial = open_trial(options, seed, load(seed), network, source.damping, paths)
-        if number == 0:
-            _say_opening(options, trial, backend, counts)
-        run_trial(trial, [METHODS[name] for name in options.methods], counts, options.verify)
-    _analyze(options, trial)
+    with claimed(paths, settings, options.overwrite) as manifest:
+        open_log_file(paths.log)
+        manifest.check_versions()
+        manifest.check_outputs()
+        for number, seed in enumerate(options.seeds):
+            set_context(backend, options.device_ids[number % len(options.device_ids)])
+            check_inputs(manifest, load(seed))
+            network = Network(model, shape, source.n_classes, seed, options.conv)
+            trial = open_trial(options, seed, load(seed), network, source.damping, paths)
+            if number == 0:
+                _say_opening(options, trial, backend, counts)
+            run_trial(trial, [METHODS[name] for name in options.methods], counts, options.verify)
+        _analyze(options, trial)
     log.info("Finished in %s: %s", duration(time.monotonic() - started), paths.root.resolve())
 
 
@@ -91,6 +97,17 @@ def load_data(options: Options, source: Source, seed: int) -> TrialData:
     split_seed = seed if options.split_seed is None else options.split_seed
     files = draw_split(source, split_seed, options.n_train, options.n_val, options.n_test)
     return load_trial(source, files)
+
+
+def check_inputs(manifest: Manifest, data: TrialData) -> None:
+    """Note what the split of a trial names, or compare it with what an earlier run noted.
+
+    Raises:
+        UserError: the data have changed since.
+    """
+    manifest.check_input(data.files.training, described(data.training))
+    manifest.check_input(data.files.validation, described(data.validation))
+    manifest.check_input(data.files.test, described(data.test))
 
 
 def open_trial(
@@ -102,7 +119,7 @@ def open_trial(
     paths: OutputPaths,
 ) -> Trial:
     """What the stages of a trial share; recorded steps are read, others planned."""
-    if paths.final_model(seed).exists():
+    if paths.steps(seed).exists():
         steps = load_steps(paths.steps(seed))
     else:
         n, batch = len(data.training), options.batch_size
@@ -143,7 +160,7 @@ def run_trial(
 
     Finished parts are kept.
     """
-    if trial.paths.final_model(trial.seed).exists():
+    if trial.is_trained:
         log.info("Trial %d: training taken up from the output folder", trial.seed)
     else:
         train(trial)

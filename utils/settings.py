@@ -6,16 +6,15 @@ taken for one of another.
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from utils.errors import UserError
+from utils.lock import FolderLock
+from utils.manifest import Manifest, Settings
 from utils.options import Options
 from utils.paths import RESULT_FOLDERS, OutputPaths
-from utils.storage import save_json
-
-Settings = dict[str, object]
 
 RESULT_OPTIONS = (
     "dataset", "n_epochs", "batch_size", "lr", "lr_schedule", "momentum",
@@ -24,50 +23,70 @@ RESULT_OPTIONS = (
 )  # fmt: skip
 
 
-def settings_of(options: Options, data_fingerprint: str) -> Settings:
-    """What the results depend on. More trials, more n and more methods only extend them."""
+def settings_of(options: Options, data_fingerprint: str, graph: str) -> Settings:
+    """What the results depend on. More trials, more n and more methods only extend them.
+
+    Args:
+        options: as parsed.
+        data_fingerprint: what the images came from.
+        graph: what the graph of the model is known by.
+    """
     chosen = {name: getattr(options, name) for name in RESULT_OPTIONS}
-    others = {"command": options.program, "data": data_fingerprint}
+    others = {"command": options.program, "data": data_fingerprint, "model's graph": graph}
     return chosen | {"cover_epochs": options.n_covered_epochs} | others
 
 
-def claim_output_folder(paths: OutputPaths, settings: Settings, overwrite: bool) -> None:
+@contextmanager
+def claimed(paths: OutputPaths, settings: Settings, overwrite: bool) -> Iterator[Manifest]:
     """Make the output folder this run's own, or take up an earlier run of the same settings.
 
+    While the block runs no other run gets the folder, and account is kept of what is written.
+
     Raises:
-        UserError: results of other settings are there and `overwrite` is False; the line names
-            each option that differs with both values.
+        UserError: another run has the folder, or results of other settings are there and
+            `overwrite` is False; the line names each option that differs with both values.
     """
     if paths.root.exists() and not paths.root.is_dir():
         raise UserError(f"--output_dir {paths.root}: is a file; name a folder")
-    has_results = any((paths.root / folder).exists() for folder in RESULT_FOLDERS)
-    differences = _differences(_load(paths), settings) if has_results else []
-    if differences and not overwrite:
-        raise UserError(
-            f"{paths.root}: holds results of other options: {'; '.join(differences)}; "
-            "choose another --output_dir, or delete them with --overwrite"
-        )
+    with FolderLock(paths.lock) as lock:
+        manifest = _account(paths, settings, overwrite)
+        with manifest.recording(lock):
+            yield manifest
+
+
+def _account(paths: OutputPaths, settings: Settings, overwrite: bool) -> Manifest:
+    """That of the results that are there, else a new one."""
+    there = [paths.root / name for name in RESULT_FOLDERS if (paths.root / name).exists()]
+    if there:
+        manifest = Manifest.read(paths)
+        manifest.settle_all()
+        problem = _problem(manifest, settings)
+        if not problem:
+            return manifest
+        if not overwrite:
+            raise UserError(problem)
+    for folder in there:
+        shutil.rmtree(folder)
+    manifest = Manifest(paths, settings)
+    manifest.save()
+    return manifest
+
+
+def _problem(manifest: Manifest, settings: Settings) -> str:
+    """Why the results that are there are not this run's; empty if they are."""
+    root, remedy = manifest.paths.root, "or delete the results with --overwrite"
+    if not manifest.intact:
+        what = "was edited by hand (its checksum does not fit)"
+        return f"{manifest.paths.manifest}: {what}; put it back as it was, {remedy}"
+    differences = "; ".join(_differences(manifest.options, settings))
     if differences:
-        for folder in RESULT_FOLDERS:
-            shutil.rmtree(paths.root / folder, ignore_errors=True)
-    save_json(settings, paths.settings)
-
-
-def _load(paths: OutputPaths) -> Settings:
-    try:
-        settings = json.loads(paths.settings.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{paths.root}: holds folders of a run ({', '.join(RESULT_FOLDERS)}) without the "
-            f"{paths.settings.name} of one; choose another --output_dir"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{paths.settings}: cannot be read ({error}); choose another --output_dir"
-        ) from error
-    if not isinstance(settings, dict):
-        raise UserError(f"{paths.settings}: holds no settings; choose another --output_dir")
-    return settings
+        what = f"holds results of other options: {differences}"
+        return f"{root}: {what}; choose another --output_dir, {remedy}"
+    foreign = manifest.foreign()
+    if foreign:
+        what = f"was not written by a run into this folder ({len(foreign)} such files)"
+        return f"{root / foreign[0]}: {what}; move it elsewhere, {remedy}"
+    return ""
 
 
 def _differences(there: Mapping[str, object], wanted: Mapping[str, object]) -> list[str]:
@@ -80,4 +99,4 @@ def _differences(there: Mapping[str, object], wanted: Mapping[str, object]) -> l
 
 
 def _shown(name: str) -> str:
-    return f"the {name}" if name in ("command", "data") else f"--{name}"
+    return f"the {name}" if name in ("command", "data", "model's graph") else f"--{name}"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from utils.evaluation import Evaluator
-from utils.network import Network, State, load_state
+import numpy as np
+
+from utils.evaluation import Evaluator, check_finite
+from utils.network import Network, State
 from utils.paths import OutputPaths
 from utils.sgd import SGD, Optimiser
 from utils.splits import TrialData
@@ -70,9 +73,40 @@ class Trial:
         """Evaluates the network."""
         return Evaluator(self.network)
 
+    def take_step(self, t: int, removed: np.ndarray | None = None) -> float:
+        """Take step t of the whole training, without the images of the mask `removed` (n_train,).
+
+        Returns:
+            The sum of the losses of the examples left, before the step.
+
+        Raises:
+            UserError: the loss is not finite; the line names epoch, step and learning rate.
+        """
+        step = self.steps[t]
+        loss = self.sgd.step(self.data.training, step, removed)
+        if not math.isfinite(loss):
+            number = t - first_step(self.steps, step.epoch) + 1
+            without = "" if removed is None else f" without {removed.sum()} images"
+            check_finite(
+                loss,
+                f"trial {self.seed}{without}: the loss in epoch {step.epoch + 1}, step {number} "
+                f"(learning rate {step.learning_rate:g})",
+            )
+        return loss
+
     def keeps_state(self, t: int) -> bool:
         """Whether the training keeps the state before step t."""
         return t == 0 or t >= self.covered_start
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the training is finished and all that it keeps is there."""
+        paths, kept = self.paths, filter(self.keeps_state, range(len(self.steps)))
+        whole = (paths.steps(self.seed), paths.learning_curve(self.seed))
+        return all(
+            path.exists()
+            for path in (paths.final_model(self.seed), *whole, *map(self.state_path, kept))
+        )
 
     def state_path(self, t: int) -> Path:
         """The file of the state before step t of the whole training."""
@@ -81,8 +115,8 @@ class Trial:
 
     def state_before(self, t: int) -> State:
         """The recorded state s_t before step t of the whole training."""
-        return load_state(self.state_path(t))
+        return self.network.read(self.state_path(t))
 
     def final_state(self) -> State:
         """The recorded state s_T after the last step."""
-        return load_state(self.paths.final_model(self.seed))
+        return self.network.read(self.paths.final_model(self.seed))
