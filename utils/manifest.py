@@ -114,11 +114,7 @@ class Manifest:
     # ------------------------------------------------------------ what was there before
 
     def settle_all(self) -> None:
-        """Take up what a killed run had announced, if it came to be; remove what it left."""
-        for folder in (self.paths.root, *(self.paths.root / name for name in RESULT_FOLDERS)):
-            listed = folder.glob("*") if folder == self.paths.root else folder.rglob("*")
-            for path in [path for path in listed if TEMPORARY.fullmatch(path.name)]:
-                path.unlink(missing_ok=True)
+        """Take up what a killed run had announced, if it came to be."""
         for name, known in self.coming.items():
             path = self.paths.root / name
             if path.is_file() and Print.of(path) == known:
@@ -246,6 +242,13 @@ def versions_here() -> dict[str, str]:
     """What the last bits of results may depend on: program, Python, libraries, processor."""
     own = {"data cleansing": utils.__version__, "python": platform.python_version()}
     return own | {name: version(name) for name in LIBRARIES} | {"machine": platform.machine()}
+
+
+def remove_temporaries(paths: OutputPaths) -> None:
+    """Remove the files that a killed run was writing."""
+    listed = [paths.root.glob(".*"), *((paths.root / name).rglob(".*") for name in RESULT_FOLDERS)]
+    for path in [path for found in listed for path in found if TEMPORARY.fullmatch(path.name)]:
+        path.unlink(missing_ok=True)
 
 
 def _prints(value: Mapping[str, Any]) -> dict[str, Print]:

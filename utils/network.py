@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections import OrderedDict
 from contextlib import nullcontext
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 
 from utils.convolution import fast_convolution
 from utils.model import Model
-from utils.storage import unreadable, written_beside
+from utils.storage import save_bytes, unreadable
 
 State = dict[str, np.ndarray]
 """The state s_t of a training by name: parameters theta, running statistics r and, with
@@ -101,10 +102,14 @@ class Network:
 
 
 def save_state(state: State, path: Path, *, durable: bool = False) -> None:
-    """Write a state as HDF5 through nnabla, whole or not at all."""
+    """Write a state as HDF5 through nnabla, whole or not at all.
+
+    In memory first: HDF5 ends the process when it cannot write to a full disk.
+    """
     variables = OrderedDict((k, nn.Variable.from_numpy_array(v)) for k, v in state.items())
-    with written_beside(path, durable=durable) as temporary:
-        nn.save_parameters(str(temporary), variables)
+    content = io.BytesIO()
+    nn.save_parameters(content, variables, extension=".h5")
+    save_bytes(content.getbuffer(), path, durable=durable)
 
 
 def load_state(path: Path) -> State:

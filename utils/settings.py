@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from utils.errors import UserError
 from utils.lock import FolderLock
-from utils.manifest import Manifest, Settings
+from utils.manifest import Manifest, Settings, remove_temporaries
 from utils.options import Options
 from utils.paths import RESULT_FOLDERS, OutputPaths
 
@@ -56,6 +56,7 @@ def claimed(paths: OutputPaths, settings: Settings, overwrite: bool) -> Iterator
 
 def _account(paths: OutputPaths, settings: Settings, overwrite: bool) -> Manifest:
     """That of the results that are there, else a new one."""
+    remove_temporaries(paths)
     there = [paths.root / name for name in RESULT_FOLDERS if (paths.root / name).exists()]
     if there:
         manifest = Manifest.read(paths)

@@ -55,8 +55,8 @@ def kept_by(keeper: Keeper) -> Iterator[None]:
 def written_beside(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """Give a temporary path beside `path`, renamed to `path` when the block ends well.
 
-    The temporary name keeps the suffix of `path`, because nnabla chooses the file format by
-    it. When the block raises, the temporary file is removed and `path` is left as it was.
+    The temporary name keeps the suffix of `path`, because some libraries choose the format by it.
+    When the block raises, the temporary file is removed and `path` is left as it was.
 
     Args:
         path: the final name.
@@ -84,6 +84,8 @@ def written_beside(path: Path, *, durable: bool = False) -> Iterator[Path]:
         for keeper in keepers:
             keeper.settle(path)
     except OSError as error:
+        for keeper in keepers:
+            keeper.check_folder()
         raise _about(path, error) from error
     finally:
         with suppress(OSError):
@@ -115,9 +117,9 @@ def remove(path: Path) -> None:
         os.removedirs(path.parent)
 
 
-def save_bytes(content: bytes, path: Path) -> None:
+def save_bytes(content: bytes | memoryview, path: Path, *, durable: bool = True) -> None:
     """Write `content`, whole or not at all."""
-    with written_beside(path, durable=True) as temporary:
+    with written_beside(path, durable=durable) as temporary:
         temporary.write_bytes(content)
 
 
