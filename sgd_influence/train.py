@@ -54,7 +54,11 @@ def train(trial: Trial) -> None:
 def _finished_epochs(trial: Trial) -> tuple[int, list[tuple[int, float, float, float]]]:
     """The step to go on from, and the rows of the learning curve before it."""
     path = trial.paths.learning_curve(trial.seed)
-    rows = list(read_csv(path)[COLUMNS].itertuples(index=False, name=None)) if path.exists() else []
+    rows = (
+        list(read_csv(path, COLUMNS)[COLUMNS].itertuples(index=False, name=None))
+        if path.exists()
+        else []
+    )
     for epoch in range(min(len(rows), trial.n_epochs - 1), 0, -1):
         start = first_step(trial.steps, epoch)
         kept = filter(trial.keeps_state, range(start))
@@ -74,20 +78,20 @@ def _mark_epoch(trial: Trial, t: int) -> None:
 
 
 def _warn_if_nothing_is_learnt(trial: Trial, losses: Sequence[float]) -> None:
-    """Compare the training loss with what guessing by the frequencies of the classes gives.
-
-    Args:
-        trial: trained.
-        losses: mean training loss of each epoch.
-    """
-    shares = np.bincount(trial.data.training.labels) / trial.n_train
-    guessing = float(-sum(share * np.log(share) for share in shares if share > 0))
+    """Warn if the mean training loss of no epoch in `losses` is below what guessing gives."""
+    guessing = guessing_loss(trial.data.training.labels)
     if len(trial.steps) >= MIN_STEPS and min(losses) >= 0.99 * guessing:
         log.warning(
             "Trial %d: the training loss never falls: %.3f at best, and guessing gives %.3f; the "
             "scores mean nothing. Try another --lr (it was %g), more epochs or another --model.",
             trial.seed, min(losses), guessing, trial.steps[0].learning_rate,
         )  # fmt: skip
+
+
+def guessing_loss(labels: np.ndarray) -> float:
+    """Cross-entropy (nats) of guessing by the shares of the classes in `labels` (n_train,)."""
+    shares = np.bincount(labels)[np.unique(labels)] / len(labels)
+    return float(-(shares * np.log(shares)).sum())
 
 
 def _train_epoch(trial: Trial, epoch: int, numbers: list[int]) -> float:

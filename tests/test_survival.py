@@ -76,7 +76,9 @@ def wait_for(process: subprocess.Popen[str], there: Callable[[], object]) -> Non
 def last_line(said: str) -> str:
     assert "Traceback" not in said
     assert "Exception ignored" not in said
-    return said.strip().splitlines()[-1]
+    line = said.strip().splitlines()[-1]
+    print(line)
+    return line
 
 
 def complete(output: Path, unbroken: Path) -> None:
@@ -490,6 +492,17 @@ def test_folder_removed_while_the_run_goes_on(
     assert "while the run went on; the same command" in line
     assert not output.exists()
     complete(output, unbroken)
+
+
+def test_full_disk_of_the_data_folder(
+    small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that memory is mapped to takes its space before it is used."""
+    monkeypatch.setattr(os, "sysconf", lambda name: 0)
+    assert decode.room_for((100, 8, 8, 1), small_disk).sum() == 0
+    with pytest.raises(OSError, match="No space left on device") as raised:
+        decode.room_for((1000, 32, 32, 1), small_disk)
+    assert raised.value.filename == str(small_disk)
 
 
 # ---------------------------------------------------------------- signals

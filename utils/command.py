@@ -66,6 +66,9 @@ def _run(options: Options) -> int:
         remedy = f"; {REMEDIES[error.errno]}" if error.errno in REMEDIES else ""
         reason = f"{error.filename or output}: {error.strerror or error}{remedy}"
         return _end(MISTAKE, f"{name}: error: {reason}; {goes_on}")
+    except MemoryError as error:
+        reason = f"not enough memory ({error or 'no size given'}); choose a smaller --n_train, "
+        return _end(MISTAKE, f"{name}: error: {reason}--image_size or --batch_size; {goes_on}")
     except KeyboardInterrupt:
         return _end_by(received() or signal.SIGINT, name, goes_on)
     finally:

@@ -251,9 +251,14 @@ def room_for(shape: tuple[int, ...], folder: Path | None) -> UInt8:
 
     That is, if it takes more than half of the memory that is free now.
     """
+    size = int(np.prod(shape))
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if folder is None or int(np.prod(shape)) <= free // 2:
+    if folder is None or size <= free // 2:
         return np.empty(shape, np.uint8)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder) as file:  # the mapping keeps it until it ends
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)  # a full disk would end the process later
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(folder)) from error
         return np.memmap(file, np.uint8, "w+", shape=shape)

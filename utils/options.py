@@ -166,8 +166,8 @@ def parse_options(command: Command, arguments: Sequence[str] | None = None) -> O
         SystemExit: status 0 after `--help`, 2 where argparse cannot read the command line.
     """
     chosen = vars(_build_parser(command).parse_args(arguments))
-    for name in ("remove_n_list", "methods"):
-        chosen[name] = tuple(dict.fromkeys(chosen[name]))
+    chosen["remove_n_list"] = tuple(chosen["remove_n_list"])
+    chosen["methods"] = tuple(dict.fromkeys(chosen["methods"]))
     return Options(program=command.program, **chosen)
 
 

@@ -6,13 +6,14 @@ import logging
 import time
 from collections.abc import Sequence
 from functools import lru_cache, partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from sgd_influence.analyze import Scores, choose, closing_table, draw, summarise
-from sgd_influence.eval import retrain_without, worst
+from sgd_influence.eval import SCORE_COLUMNS, retrain_without, worst
 from sgd_influence.train import train
 from sgd_influence.verify import TRUSTED, compare, verify
 from utils.console import RESULT, open_log_file
@@ -40,7 +41,7 @@ from utils.sgd import Optimiser
 from utils.source import Source
 from utils.splits import TrialData, described, draw_split, load_trial
 from utils.steps import load_steps, plan_steps
-from utils.storage import read_csv, save_csv
+from utils.storage import read_csv, save_csv, unreadable
 from utils.trial import Trial
 
 log = logging.getLogger("data_cleansing")
@@ -75,7 +76,7 @@ def run(options: Options) -> None:
     paths = OutputPaths(options.output_dir)
     graph = Network(model, shape, source.n_classes).graph
     settings = settings_of(options, source.fingerprint, graph)
-    counts = [n for n in options.removal_counts if n < n_train]
+    counts = counts_below(n_train, options)
     with claimed(paths, settings, options.overwrite) as manifest:
         open_log_file(paths.log)
         manifest.check_versions()
@@ -90,6 +91,20 @@ def run(options: Options) -> None:
             run_trial(trial, [METHODS[name] for name in options.methods], counts, options.verify)
         _analyze(options, trial)
     log.info("Finished in %s: %s", duration(time.monotonic() - started), paths.root.resolve())
+
+
+def counts_below(n_train: int, options: Options) -> list[int]:
+    """The n that can be removed, 0 included.
+
+    Raises:
+        UserError: none of those given can.
+    """
+    if min(options.remove_n_list) >= n_train:
+        given = " ".join(map(str, options.remove_n_list))
+        raise UserError(
+            f"--remove_n_list {given}: there are only {n_train} training images; give an n below"
+        )
+    return [n for n in options.removal_counts if n < n_train]
 
 
 def load_data(options: Options, source: Source, seed: int) -> TrialData:
@@ -203,6 +218,20 @@ def influence_table(trial: Trial, influence: np.ndarray) -> pd.DataFrame:
     return table.sort_values("influence", kind="stable")
 
 
+def read_influence(path: Path, n_train: int) -> pd.DataFrame:
+    """Read an influence CSV.
+
+    Raises:
+        UserError: it cannot be read, or does not hold each training image once.
+    """
+    table = read_csv(path, columns=(IMAGE, LABEL, "influence", "datasource_index"))
+    images, counts = np.unique(table["datasource_index"], return_counts=True)
+    if not np.array_equal(images, np.arange(n_train)) or (counts > 1).any():
+        what = f"does not hold each of the {n_train} training images once"
+        raise unreadable(path, what, f"{len(table)} rows, {len(images)} images")
+    return table
+
+
 def _evaluate_removal(trial: Trial, methods: Sequence[Method], method: Method, n: int) -> None:
     path = trial.paths.score(method.name, n, trial.seed)
     if path.exists():
@@ -221,7 +250,7 @@ def _removal_scores(
         done = next((path for path in shared if path.exists()), None)
         if done:
             return read_csv(done)
-    influence = read_csv(trial.paths.influence(method.name, trial.seed))
+    influence = read_influence(trial.paths.influence(method.name, trial.seed), trial.n_train)
     description = f"trial {trial.seed}: eval, {method.name}, n = {n}"
     return retrain_without(trial, worst(influence, n), description)
 
@@ -243,7 +272,7 @@ def _analyze(options: Options, trial: Trial) -> None:
 def _load_scores(paths: OutputPaths) -> Scores:
     """All score files of the folder: earlier commands with other n or methods count too."""
     return {
-        (method, seed, n): read_csv(path)
+        (method, seed, n): read_csv(path, columns=SCORE_COLUMNS)
         for method in METHODS
         for seed, n, path in sorted(paths.scores(method))
     }

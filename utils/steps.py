@@ -104,7 +104,7 @@ def load_steps(path: Path) -> list[Step]:
         UserError: the file is not there, cut short or not a step record.
     """
     try:
-        with np.load(path, allow_pickle=False) as record:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as record:
             ends = np.cumsum(record["size"])[:-1]
             indices = np.split(record["indices"], ends)
             seeds = np.split(record["seeds"], ends)

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -128,16 +128,24 @@ def save_csv(table: pd.DataFrame, path: Path, *, index: bool = False) -> None:
     save_bytes(table.to_csv(index=index, lineterminator="\n").encode("utf-8"), path)
 
 
-def read_csv(path: Path) -> pd.DataFrame:
+def read_csv(path: Path, columns: Iterable[str] = ()) -> pd.DataFrame:
     """Read what `save_csv` wrote; floats come back bit by bit.
 
     Raises:
-        UserError: the file is not there, empty or no CSV.
+        UserError: the file is not there, empty or no CSV, has no rows, or a value of `columns`
+            is missing.
     """
     try:
-        return pd.read_csv(path, float_precision="round_trip")
+        table = pd.read_csv(path, float_precision="round_trip")
     except (OSError, ValueError) as error:
         raise unreadable(path, "cannot be read", error) from error
+    missing = [name for name in columns if name not in table]
+    if missing or table.empty:
+        lack = f"no column {missing[0]}" if missing else "no rows"
+        raise unreadable(path, "is not whole", lack)
+    if table[list(columns)].isna().to_numpy().any():
+        raise unreadable(path, "is not whole", "a value is missing")
+    return table
 
 
 def save_json(value: Any, path: Path) -> None:
