@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -132,15 +132,23 @@ class Manifest:
             problem = self._problem(name)
             if problem:
                 lost[problem].append(name)
-                del self.outputs[name]
-                (self.paths.root / name).unlink(missing_ok=True)
+                self._drop(self.paths.root / name)
         for path in self.paths.states():  # of an epoch that was not finished
             if self._name(path) not in self.outputs:
                 path.unlink()
         for problem, names in lost.items():
+            for mark in filter(None, map(self.paths.mark_of_training, self._paths(names))):
+                self._drop(mark)  # so that the training goes on where something is lost
             if names:
                 log.warning("%s: %s; made anew", _listed(self.paths.root, names), problem)
         self.save()
+
+    def _drop(self, path: Path) -> None:
+        self.outputs.pop(self._name(path), None)
+        path.unlink(missing_ok=True)
+
+    def _paths(self, names: Iterable[str]) -> list[Path]:
+        return [self.paths.root / name for name in names]
 
     def _problem(self, name: str) -> str:
         path, known = self.paths.root / name, self.outputs[name]

@@ -175,7 +175,7 @@ def run_trial(
 
     Finished parts are kept.
     """
-    if trial.is_trained:
+    if trial.paths.final_model(trial.seed).exists():
         log.info("Trial %d: training taken up from the output folder", trial.seed)
     else:
         train(trial)

@@ -98,16 +98,6 @@ class Trial:
         """Whether the training keeps the state before step t."""
         return t == 0 or t >= self.covered_start
 
-    @property
-    def is_trained(self) -> bool:
-        """Whether the training is finished and all that it keeps is there."""
-        paths, kept = self.paths, filter(self.keeps_state, range(len(self.steps)))
-        whole = (paths.steps(self.seed), paths.learning_curve(self.seed))
-        return all(
-            path.exists()
-            for path in (paths.final_model(self.seed), *whole, *map(self.state_path, kept))
-        )
-
     def state_path(self, t: int) -> Path:
         """The file of the state before step t of the whole training."""
         epoch = self.steps[t].epoch
