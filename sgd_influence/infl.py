@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
+from sgd_influence.replay import states_of
 from utils.adjoint import Adjoint, StepAdjoint, loss_gradient
 from utils.console import progress
 from utils.images import ImageSet
@@ -53,8 +54,8 @@ def sweep(
 
 
 def hara(trial: Trial) -> np.ndarray:
-    """SGD-influence of [H]: the sweep over the true states of every step of the last epoch."""
-    return _sweep_trial(trial, "Hara", trial.state_before)
+    """SGD-influence of [H]: the sweep over the true states of every covered step."""
+    return _sweep_trial(trial, "Hara", states_of(trial))
 
 
 def ours(trial: Trial) -> np.ndarray:
@@ -71,7 +72,7 @@ def random(trial: Trial) -> np.ndarray:
 def _sweep_trial(trial: Trial, method: str, state_before: Callable[[int], State]) -> np.ndarray:
     trial.network.load(trial.final_state())
     final = loss_gradient(trial.network, trial.data.validation)
-    descending = range(len(trial.steps) - 1, trial.covered_start - 1, -1)
+    descending = trial.covered[::-1]
     return sweep(
         StepAdjoint(trial.network, trial.optimiser),
         trial.data.training,

@@ -13,12 +13,11 @@ import pandas as pd
 
 from utils.console import progress
 from utils.network import save_state
-from utils.steps import by_epoch, first_step, save_steps
+from utils.steps import by_epoch, save_steps
 from utils.storage import read_csv, remove, save_csv
 from utils.trial import Trial
 
 log = logging.getLogger("data_cleansing")
-
 
 COLUMNS = ["epoch", "train_loss", "val_loss", "val_accuracy"]
 MIN_STEPS = 20
@@ -28,9 +27,9 @@ MIN_STEPS = 20
 def train(trial: Trial) -> None:
     """Train from the trial's initial parameters, or from the last epoch that began.
 
-    Written: the steps (indices, augmentation seeds, learning rate), the states that
-    `Trial.keeps_state` names, after every epoch the learning curve and the state that the next
-    one begins with, which goes when it is passed unless it is kept, and, last, the final state.
+    Written: the steps (indices, augmentation seeds, learning rate), the states that `--cache`
+    keeps, after every epoch the learning curve and the state that the next one begins with, which
+    goes when it is passed unless it is kept, and, last, the final state.
     """
     save_steps(trial.steps, trial.paths.steps(trial.seed))
     start, curve = _finished_epochs(trial)
@@ -60,8 +59,8 @@ def _finished_epochs(trial: Trial) -> tuple[int, list[tuple[int, float, float, f
         else []
     )
     for epoch in range(min(len(rows), trial.n_epochs - 1), 0, -1):
-        start = first_step(trial.steps, epoch)
-        kept = filter(trial.keeps_state, range(start))
+        start = trial.epoch_starts[epoch]
+        kept = [t for t in trial.kept_steps if t < start]
         if all(trial.state_path(t).exists() for t in (start, *kept)):
             return start, rows[:epoch]
     return 0, []
@@ -71,9 +70,9 @@ def _mark_epoch(trial: Trial, t: int) -> None:
     """Write the state before step t, with which an epoch begins, and remove those passed."""
     if t < len(trial.steps):
         save_state(trial.sgd.state(), trial.state_path(t), durable=True)
-    for _, numbers in by_epoch(trial.steps[:t]):
-        passed = trial.state_path(numbers[0])
-        if not trial.keeps_state(numbers[0]) and passed.exists():
+    for start in trial.epoch_starts:
+        passed = trial.state_path(start)
+        if start < t and start not in trial.kept_steps and passed.exists():
             remove(passed)
 
 
@@ -99,7 +98,7 @@ def _train_epoch(trial: Trial, epoch: int, numbers: list[int]) -> float:
     description = f"trial {trial.seed}: train, epoch {epoch + 1}/{trial.n_epochs}"
     loss = 0.0
     for t in progress(numbers, description):
-        if trial.keeps_state(t):
+        if t in trial.kept_steps:
             save_state(trial.sgd.state(), trial.state_path(t))
         loss += trial.take_step(t)
     return loss / trial.n_train

@@ -51,7 +51,6 @@ def test_what_was_done_before_is_kept(
         bad = len(n_trained) == 4 + 3
         return loss if bad else step(sgd, data, recorded, removed)
 
-    monkeypatch.setattr("utils.pipeline.time_step", lambda trial: 0.0)
     monkeypatch.setattr(SGD, "step", diverges)
     capsys.readouterr()
     assert sgd_influence(tmp_path / "bad", more) == 2

@@ -14,17 +14,17 @@ import numpy as np
 import pytest
 
 from benchmarks.kill_test import files_of
-from tests.runs import influence_functions, sgd_influence
+from tests.runs import influence_functions, read_state, sgd_influence
 from utils.lock import FolderLock
 from utils.manifest import FORMAT, Manifest
-from utils.network import load_state, save_state
+from utils.network import save_state
 from utils.paths import OutputPaths
 
 RUN = "--model mlp --context cpu"
 TRAINING = "infl_results_sgd/seed_00"
 HARA = "influence/Hara/influence_hara_0.csv"
 SCORE = "score/Hara/score_delete_worst_5_seed_0.csv"
-STATE = f"{TRAINING}/epoch01/weights/model_step0001.h5"
+STATE = f"{TRAINING}/epoch01/weights/model_step0002.h5"
 
 Damage = Callable[[Path], None]
 
@@ -238,7 +238,7 @@ def states(change: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]) -> 
 
     def damage(output: Path) -> None:
         other = output.parent / "other.h5"
-        save_state(change(load_state(output / STATE)), other)
+        save_state(change(read_state(output / STATE)), other)
         shutil.copy(other, output / STATE)
 
     return damage
@@ -271,21 +271,22 @@ def removed(name: str) -> Damage:
 ANEW = "the same command makes it anew"
 ONCE = "influence_hara_0.csv: does not hold each of the 60 training images once ("
 MEANWHILE: dict[str, tuple[str, Damage, str]] = {
-    "HDF5 cut short": (HARA, cut(STATE), "model_step0001.h5: is not a readable parameter file ("),
+    "HDF5 cut short": (HARA, cut(STATE), "model_step0002.h5: is not a readable parameter file ("),
     "HDF5 empty": (
         HARA, emptied(STATE),
-        "model_step0001.h5: is not a readable parameter file (",
+        "model_step0002.h5: is not a readable parameter file (",
     ),
     "HDF5 of another net": (
         HARA, states(lambda state: {f"deep/{name}": value for name, value in state.items()}),
-        "model_step0001.h5: holds the parameters of another net (hidden1/affine/W should be of",
+        "model_step0002.h5: cannot be used (it holds the parameters of another net: ",
     ),
     "HDF5 of another size": (
         HARA, states(lambda state: {name: value[..., :-1] for name, value in state.items()}),
-        "model_step0001.h5: holds the parameters of another net (hidden1/affine/W should be of",
+        "model_step0002.h5: cannot be used (it holds the parameters of another net: ",
     ),
     "HDF5 with NaN": (
-        HARA, states(with_nan), "model_step0001.h5: holds numbers that are not finite (hidden1",
+        HARA, states(with_nan),
+        "model_step0002.h5: cannot be used (hidden1/affine/W holds values that are not finite)",
     ),
     "step record cut short": (
         HARA, cut(f"{TRAINING}/steps.npz"), "steps.npz: is not a readable step record (",

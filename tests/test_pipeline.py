@@ -82,9 +82,8 @@ def test_summary(finished: Path) -> None:
 def test_files_of_the_training(finished: Path) -> None:
     files = {str(p.relative_to(finished)) for p in finished.glob("infl_results_sgd/**/*.*")}
     folder = "infl_results_sgd/seed_00"
-    states = {f"{folder}/epoch01/weights/model_step{t:04d}.h5" for t in range(4)}
+    states = {f"{folder}/epoch01/weights/model_step{t:04d}.h5" for t in (0, 2)}
     assert files == states | {
-        f"{folder}/epoch00/weights/model_step0000.h5",
         f"{folder}/final_model.h5",
         f"{folder}/steps.npz",
         f"{folder}/learning_curve.csv",

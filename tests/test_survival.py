@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pty
@@ -23,12 +24,12 @@ import pytest
 import utils.pipeline
 from benchmarks.kill_test import differing, files_of
 from tests.own_images import picture
-from tests.runs import SMALL, contents, sgd_influence
+from tests.runs import SMALL, contents, read_state, record, sgd_influence
 from utils import decode
 from utils.errors import UserError
 from utils.lock import FolderLock
 from utils.manifest import Manifest
-from utils.network import load_state, save_state
+from utils.network import save_state
 from utils.paths import OutputPaths
 from utils.source import CACHE_VARIABLE
 
@@ -133,7 +134,7 @@ DAMAGES = {cut: "cut short", change: "changed", lengthen: "changed", Path.unlink
         f"{TRAINING}/steps.npz",
         f"{TRAINING}/learning_curve.csv",
         f"{TRAINING}/final_model.h5",
-        f"{TRAINING}/epoch00/weights/model_step0000.h5",
+        f"{TRAINING}/epoch01/weights/model_step0000.h5",
         f"{TRAINING}/epoch01/weights/model_step0002.h5",
     ],
 )
@@ -154,6 +155,7 @@ def test_many_missing_files_are_one_line(
     finished: Path, unbroken: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.rmtree(finished / TRAINING)
+    shutil.rmtree(finished / "influence")
     complete(finished, unbroken)
     assert capsys.readouterr().err.endswith("and 3 more: missing; made anew\n")
 
@@ -223,13 +225,9 @@ def test_training_that_repeats_with_other_numbers_is_said(
     finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As on another machine: the account holds other hashes than the states now have."""
-    state = finished / TRAINING / "epoch01/weights/model_step0001.h5"
-    values = load_state(state)
-    save_state({name: value * 1.001 for name, value in values.items()}, state)
-    manifest = Manifest.read(OutputPaths(finished))
-    known = type(next(iter(manifest.outputs.values()))).of(state)
-    manifest.outputs[state.relative_to(finished).as_posix()] = known
-    manifest.save()
+    path = finished / TRAINING / "epoch01/weights/model_step0002.h5"
+    save_state({name: value * 1.001 for name, value in read_state(path).items()}, path)
+    record(finished, path)
     (finished / TRAINING / "final_model.h5").unlink()
     assert sgd_influence(finished, QUICK) == 0
     said = capsys.readouterr().err
@@ -342,18 +340,16 @@ def test_killed_training_goes_on_where_it_was(
     step = SGD.step
 
     def dies_in_epoch_3(sgd: SGD, data, recorded, removed=None) -> float:
-        if recorded.epoch == 2 and len(taken) == 10:
+        if taken.count(2) == 2:
             raise Killed
         taken.append(recorded.epoch)
         return step(sgd, data, recorded, removed)
 
     monkeypatch.setattr(SGD, "step", dies_in_epoch_3)
-    monkeypatch.setattr(utils.pipeline, "time_step", lambda trial: 0.0)
     with pytest.raises(Killed):
         sgd_influence(tmp_path / "out", more)
-    states = sorted(contents(tmp_path / "out", "**/*.h5"))
-    folder = f"{TRAINING}/epoch"
-    assert states == [f"{folder}{e}/weights/model_step0000.h5" for e in ("00", "02")]
+    states = list(contents(tmp_path / "out", "**/*.h5"))
+    assert states == [f"{TRAINING}/epoch02/weights/model_step0000.h5"]
     taken.clear()
     monkeypatch.setattr(SGD, "step", step)
     capsys.readouterr()
@@ -396,16 +392,36 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_full_disk(small_disk: Path, data_cache: Path, unbroken: Path) -> None:
+    privileged("mount", "-o", "remount,size=30m", str(small_disk))
     output = small_disk / "out"
-    process = start(output, data_cache)
+    process = start(output, data_cache, *LONG)
+    wait_for(process, lambda: list(output.glob("score/**/*.csv")))
+    with suppress(OSError):
+        (small_disk / "of others").write_bytes(bytes(30 << 20))
     _, said = process.communicate()
     assert process.returncode == 2
     full = "No space left on device; free some space; what is finished is kept in"
     assert full in last_line(said)
     assert f"error: {output}/" in last_line(said)
     assert not list(output.rglob("*.tmp*"))
-    privileged("mount", "-o", "remount,size=100m", str(small_disk))
-    complete(output, unbroken)
+    (small_disk / "of others").unlink()
+    assert sgd_influence(output, QUICK) == 0
+    assert contents(unbroken, "**/*.h5") == contents(output, "**/*.h5")
+
+
+def test_state_that_a_full_disk_cannot_take(small_disk: Path) -> None:
+    """HDF5 itself would end the process, at some sizes, when it closes the file."""
+    for n_numbers in range(5_000, 300_000, 1_000):
+        path = small_disk / f"{n_numbers}.h5"
+        state = {"a/W": np.ones(n_numbers, np.float32), "b/W": np.ones(2000, np.float32)}
+        try:
+            save_state(state, path)
+        except OSError as error:
+            assert (error.errno, error.filename) == (errno.ENOSPC, str(path))
+            assert not list(small_disk.glob(".*"))
+            assert not path.exists()
+            return
+    raise AssertionError("the disk was never full")
 
 
 def test_read_only_file_system(

@@ -21,12 +21,15 @@ class Method:
             `utils.trial.Trial` and returns the influence of each training image (n_train,).
         scored_epochs: for how many epochs of steps it takes a double backward, which is its cost;
             None: the covered ones.
+        needs_states: it needs the states before the covered steps; the others do with the final
+            one.
         predicts: its influence predicts a change of the validation loss; a control's does not.
     """
 
     name: str
     scorer: str
     scored_epochs: int | None = None
+    needs_states: bool = False
     predicts: bool = True
 
     def score(self, trial: Any) -> np.ndarray:
@@ -38,7 +41,7 @@ class Method:
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        Method("Hara", "sgd_influence.infl:hara"),
+        Method("Hara", "sgd_influence.infl:hara", needs_states=True),
         Method("Ours", "sgd_influence.infl:ours"),
         Method(
             "Influence_functions", "influence_functions.infl:influence_functions", scored_epochs=3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import OrderedDict
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -86,37 +87,36 @@ class Network:
         for name, p in (self.theta | self.statistics).items():
             p.d = state[name]
 
-    def read(self, path: Path) -> State:
-        """Read a state of this net that `save_state` wrote.
-
-        Raises:
-            UserError: as `load_state`, and if the state is of another net.
-        """
-        state = load_state(path)
-        for name, p in (self.theta | self.statistics).items():
-            if name not in state or state[name].shape != p.shape:
-                there = f"of shape {state[name].shape}" if name in state else "not there"
-                what = f"{name} should be of shape {p.shape} and is {there}"
-                raise unreadable(path, "holds the parameters of another net", what)
-        return state
-
 
 def save_state(state: State, path: Path, *, durable: bool = False) -> None:
     """Write a state as HDF5 through nnabla, whole or not at all.
 
     In memory first: HDF5 ends the process when it cannot write to a full disk.
     """
-    variables = OrderedDict((k, nn.Variable.from_numpy_array(v)) for k, v in state.items())
-    content = io.BytesIO()
-    nn.save_parameters(content, variables, extension=".h5")
-    save_bytes(content.getbuffer(), path, durable=durable)
+    save_bytes(hdf5_of(state), path, durable=durable)
 
 
-def load_state(path: Path) -> State:
+def hdf5_of(state: State) -> bytes:
+    """What `save_state` would write, made in memory."""
+    file = io.BytesIO()
+    nn.save_parameters(file, _variables(state), extension=".h5")
+    return file.getvalue()
+
+
+def _variables(state: State) -> OrderedDict[str, nn.Variable]:
+    return OrderedDict((k, nn.Variable.from_numpy_array(v)) for k, v in state.items())
+
+
+def load_state(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> State:
     """Read a state that `save_state` wrote.
 
+    Args:
+        path: the file.
+        shapes: what the state has to hold: the shape of each array by name.
+
     Raises:
-        UserError: the file is not there, cut short or not HDF5, or a number in it is not finite.
+        UserError: the file is not there, cut short or not HDF5, holds other arrays, or values
+            that are no finite numbers.
     """
     try:
         with nn.parameter_scope("", scope=OrderedDict()):
@@ -124,7 +124,18 @@ def load_state(path: Path) -> State:
             state = {k: v.d.copy() for k, v in nn.get_parameters(grad_only=False).items()}
     except Exception as error:
         raise unreadable(path, "is not a readable parameter file", error) from error
-    for name, values in state.items():
-        if not np.isfinite(values).all():
-            raise unreadable(path, "holds numbers that are not finite", name)
+    problem = _problem_of(state, shapes)
+    if problem:
+        raise unreadable(path, "cannot be used", problem)
     return state
+
+
+def _problem_of(state: State, shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """Why `state` cannot be used; empty if it can."""
+    for name in sorted(shapes.keys() | state.keys()):
+        there = state[name].shape if name in state else "missing"
+        wanted = shapes.get(name, "not part of it")
+        if there != wanted:
+            return f"it holds the parameters of another net: {name} is {there}, here {wanted}"
+    not_finite = next((k for k, v in sorted(state.items()) if not np.isfinite(v).all()), "")
+    return f"{not_finite} holds values that are not finite" if not_finite else ""

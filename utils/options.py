@@ -12,8 +12,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
+from utils.cache import CACHES, FINAL, RECOMPUTE
 from utils.errors import UserError
 from utils.methods import METHODS
+from utils.units import bytes_of
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Options:
     program: str
     output_dir: Path
     methods: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
     dataset: str = "cifar10"
     n_epochs: int = 20
     n_trials: int = 6
@@ -37,6 +40,7 @@ class Options:
     retrain_all: bool = False
     cover_epochs: int | None = 1
     verify: int = 0
+    dry_run: bool = False
     seed: int = 0
     batch_size: int = 64
     lr: float = 0.05
@@ -54,6 +58,8 @@ class Options:
     allow_unverified_data: bool = False
     context: str = "auto"
     conv: str = "fast"
+    cache: str = RECOMPUTE
+    cache_memory: int = 1000**3
     overwrite: bool = False
     quiet: bool = False
     verbose: bool = False
@@ -82,6 +88,15 @@ class Options:
             "commas, such as 0 or 0,1",
         )
         _check(not (self.quiet and self.verbose), "--quiet and --verbose: give one of the two")
+        _check(
+            not (self.dry_run and self.overwrite), "--dry_run and --overwrite: give one of the two"
+        )
+        _check(
+            not (self.cache == FINAL and needing_states(self.methods)),
+            f"--cache {FINAL}: keeps no states of the steps, which "
+            f"{' and '.join(needing_states(self.methods))} of --methods needs; give --cache "
+            f"{RECOMPUTE} or other --methods",
+        )
 
     @property
     def device_ids(self) -> tuple[str, ...]:
@@ -102,6 +117,11 @@ class Options:
     def seeds(self) -> tuple[int, ...]:
         """The seed of each trial."""
         return tuple(range(self.seed, self.seed + self.n_trials))
+
+
+def needing_states(methods: Sequence[str]) -> tuple[str, ...]:
+    """Those of the methods that `--cache final` keeps too little for."""
+    return tuple(name for name in methods if METHODS[name].needs_states)
 
 
 def folder(text: str) -> Path:
@@ -166,6 +186,9 @@ def parse_options(command: Command, arguments: Sequence[str] | None = None) -> O
         SystemExit: status 0 after `--help`, 2 where argparse cannot read the command line.
     """
     chosen = vars(_build_parser(command).parse_args(arguments))
+    if chosen["cache"] == FINAL and chosen["methods"] is command.methods:
+        chosen["left_out"] = needing_states(command.methods)
+        chosen["methods"] = [m for m in command.methods if m not in chosen["left_out"]]
     chosen["remove_n_list"] = tuple(chosen["remove_n_list"])
     chosen["methods"] = tuple(dict.fromkeys(chosen["methods"]))
     return Options(program=command.program, **chosen)
@@ -216,6 +239,10 @@ def _add_run(parser: argparse.ArgumentParser, default: dict[str, Any]) -> None:
          default_text="off; 40 without a number",
          text="remove K groups of a tenth of the images for real, retrain, and compare with the "
          "scores: half random groups, half parts of the rankings")  # fmt: skip
+    _add(group, default, "--dry_run", action="store_true",
+         text="say what the run would write, the memory and the time that it takes, and end; "
+         "writes no results, only the images and CSV files of the data set where they are "
+         "missing")  # fmt: skip
 
 
 def _add_training(parser: argparse.ArgumentParser, default: dict[str, Any]) -> None:
@@ -267,6 +294,14 @@ def _add_machine(parser: argparse.ArgumentParser, default: dict[str, Any]) -> No
     _add(group, default, "--conv", choices=("fast", "nnabla"),
          text="convolutions on a CPU: fast, by NumPy's BLAS, about twice as fast as nnabla's; or "
          "nnabla; they differ in the last bits")  # fmt: skip
+    _add(group, default, "--cache", choices=CACHES,
+         text="states of the training kept on disk, beside the final one: steps, before every "
+         "covered step; recompute, before every sqrt(T)-th of T covered steps, the others are "
+         "trained once more when they are needed, with the same scores; final, none, so that "
+         "Hara is left out")  # fmt: skip
+    _add(group, default, "--cache_memory", type=bytes_of, metavar="SIZE", default_text="1GB",
+         text="memory for states that --cache recompute trains once more, such as 500MB or "
+         "2GiB; with less it trains them several times")  # fmt: skip
     _add(group, default, "-di", "--device-id", metavar="ID",
          text="GPU number, or several separated by commas that trials take in turn")  # fmt: skip
 

@@ -27,22 +27,22 @@ from utils.network import Network
 from utils.nnc_csv import IMAGE, LABEL
 from utils.options import Options
 from utils.paths import OutputPaths
+from utils.preflight import Estimate, check_space, estimate
 from utils.report import (
+    closing_line,
     counted,
     duration,
     opening_block,
-    remaining_steps,
     sizes_of,
-    time_step,
-    verification_steps,
 )
-from utils.settings import claimed, settings_of
+from utils.settings import check_output_folder, claimed, settings_of
 from utils.sgd import Optimiser
 from utils.source import Source
 from utils.splits import TrialData, described, draw_split, load_trial
 from utils.steps import load_steps, plan_steps
 from utils.storage import read_csv, save_csv, unreadable
 from utils.trial import Trial
+from utils.usage import free_space, peak_memory, written_bytes
 
 log = logging.getLogger("data_cleansing")
 
@@ -77,19 +77,31 @@ def run(options: Options) -> None:
     graph = Network(model, shape, source.n_classes).graph
     settings = settings_of(options, source.fingerprint, graph)
     counts = counts_below(n_train, options)
+
+    def trial_of(number: int) -> Trial:
+        set_context(backend, options.device_ids[number % len(options.device_ids)])
+        seed = options.seeds[number]
+        network = Network(model, shape, source.n_classes, seed, options.conv)
+        return open_trial(options, seed, load(seed), network, source.damping, paths)
+
+    if options.dry_run:
+        check_output_folder(paths, settings)
+        _preflight(options, trial_of(0), backend, counts)
+        return
     with claimed(paths, settings, options.overwrite) as manifest:
         open_log_file(paths.log)
         manifest.check_versions()
         manifest.check_outputs()
         for number, seed in enumerate(options.seeds):
-            set_context(backend, options.device_ids[number % len(options.device_ids)])
             check_inputs(manifest, load(seed))
-            network = Network(model, shape, source.n_classes, seed, options.conv)
-            trial = open_trial(options, seed, load(seed), network, source.damping, paths)
+            trial = trial_of(number)
             if number == 0:
-                _say_opening(options, trial, backend, counts)
+                expected = _preflight(options, trial, backend, counts)
+                before, ready = written_bytes(paths.root), time.monotonic()
             run_trial(trial, [METHODS[name] for name in options.methods], counts, options.verify)
         _analyze(options, trial)
+        size = written_bytes(paths.root) - before
+        log.info(closing_line(expected, size, peak_memory(), time.monotonic() - ready))
     log.info("Finished in %s: %s", duration(time.monotonic() - started), paths.root.resolve())
 
 
@@ -149,23 +161,24 @@ def open_trial(
         retrain_all=options.retrain_all,
         cover_epochs=options.n_covered_epochs,
         damping=damping,
+        cache=options.cache,
+        cache_memory=options.cache_memory,
         paths=paths,
     )
 
 
-def _say_opening(options: Options, trial: Trial, backend: str, counts: Sequence[int]) -> None:
-    step = time_step(trial)
-    seconds = step * remaining_steps(options, trial, counts)
-    for line in opening_block(options, trial, backend, counts, seconds):
-        log.info(line)
-    if options.verify:
-        each = duration(step * verification_steps(trial, options.verify))
-        log.info("Verifying by %d groups takes about %s of each trial.", options.verify, each)
+def _preflight(options: Options, trial: Trial, backend: str, counts: Sequence[int]) -> Estimate:
+    """Say what will be done and what it takes; refuse it where the disk has no room for it."""
+    expected, free = estimate(options, trial, counts), free_space(trial.paths.root)
+    for line in opening_block(options, trial, backend, counts, expected, free):
+        log.log(RESULT if options.dry_run else logging.INFO, line)
+    check_space(expected.total.size, free, trial.paths.root)
     if options.retrain_all and trial.covered_start > 0:
         log.info(
             "The scores cover the last %d of %d retrained epochs; --cover_epochs all covers all.",
             options.n_covered_epochs, options.n_epochs,
         )  # fmt: skip
+    return expected
 
 
 def run_trial(

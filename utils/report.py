@@ -1,32 +1,24 @@
-"""What is said before a run: the block that names the work and roughly how long it takes."""
+"""What is said before a run, the block that names the work and what it takes, and after it."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
-from utils.methods import METHODS
-from utils.network import Network
+from utils.cache import FINAL, RECOMPUTE, STEPS
 from utils.options import Options
-from utils.sgd import SGD
+from utils.preflight import Estimate
 from utils.trial import Trial
-
-SCORING_COST = 7.5
-"""Scoring a step costs about this many training steps: one double backward (measured on a CPU)."""
-
-EVALUATION_COST = 0.33
-"""Evaluating an image costs about this share of training on it."""
-
-
-def verification_steps(trial: Trial, n_groups: int) -> float:
-    """Training steps that equal, in time, the verification of one trial."""
-    images = len(trial.data.validation) + len(trial.data.test)
-    evaluation = EVALUATION_COST * images / len(trial.steps[0].indices)
-    return n_groups * (len(trial.steps) - trial.retrain_start + evaluation)
+from utils.units import shown_bytes
+from utils.usage import machine_memory
 
 
 def opening_block(
-    options: Options, trial: Trial, backend: str, counts: Sequence[int], seconds: float
+    options: Options,
+    trial: Trial,
+    backend: str,
+    counts: Sequence[int],
+    estimate: Estimate,
+    free: int,
 ) -> list[str]:
     """The lines said before work starts.
 
@@ -35,7 +27,8 @@ def opening_block(
         trial: the first trial.
         backend: where nnabla computes.
         counts: the n that will run.
-        seconds: rough time of the whole run.
+        estimate: what the run takes.
+        free: bytes free where it writes.
     """
     rows = {
         "Data set": f"{options.dataset}: {sizes_of(trial)}",
@@ -43,12 +36,50 @@ def opening_block(
         "Model": f"{options.model}, {trial.network.n_parameters:,} parameters, on {backend}",
         "Training": _training(options, trial),
         "Trials": f"{options.n_trials} (seed {', '.join(map(str, options.seeds))})",
-        "Methods": ", ".join(options.methods),
+        "Methods": ", ".join(options.methods) + _left_out(options),
         "Removing n": " ".join(map(str, counts)) + _skipped(options, counts),
         "Output": trial.paths.root.resolve(),
-        "Rough time": f"{duration(seconds)} on this machine, for what is not done yet",
+        "Cache": _cache(trial),
     }
-    return [f"{name:<15}{text}" for name, text in rows.items()]
+    return [f"{name:<15}{text}" for name, text in (rows | _needs(estimate, free)).items()]
+
+
+def closing_line(estimate: Estimate, size: float, memory: float, seconds: float) -> str:
+    """What the run really used, beside what was estimated: bytes on disk, of memory, seconds."""
+    total = estimate.total
+    return (
+        f"Really used: {duration(seconds)} (estimated {duration(total.seconds)}), "
+        f"{shown_bytes(size)} on disk ({shown_bytes(total.size)}), "
+        f"{shown_bytes(memory)} of memory at most ({shown_bytes(estimate.memory)})"
+    )
+
+
+def _needs(estimate: Estimate, free: int) -> dict[str, str]:
+    """The rows of what the run takes."""
+    total, stages = estimate.total, estimate.stages
+    sizes = ", ".join(f"{name} {shown_bytes(work.size)}" for name, work in stages.items())
+    times = ", ".join(f"{name} {duration(work.seconds)}" for name, work in stages.items())
+    return {
+        "Disk": f"{shown_bytes(total.size)} to write ({sizes}); {shown_bytes(free)} are free",
+        "Memory": f"{shown_bytes(estimate.memory)} at most, of {shown_bytes(machine_memory())}",
+        "Rough time": f"{duration(total.seconds)} on this machine for what is not done ({times})",
+    }
+
+
+def _cache(trial: Trial) -> str:
+    """What is kept of the training."""
+    covered, kept = trial.covered, trial.kept_steps
+    states = {
+        STEPS: f"the state before each of the {len(covered)} covered steps",
+        RECOMPUTE: f"the states before {len(kept)} steps, the others are trained once more",
+        FINAL: "the final state and the one that removals retrain from",
+    }
+    return f"{trial.cache}: {states[trial.cache]}"
+
+
+def _left_out(options: Options) -> str:
+    names = " and ".join(options.left_out)
+    return f" ({names} is left out: --cache {FINAL} keeps no states)" if names else ""
 
 
 def sizes_of(trial: Trial) -> str:
@@ -88,46 +119,3 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def time_step(trial: Trial) -> float:
-    """Seconds of one training step, timed on a network of its own; the second of two counts."""
-    net = trial.network
-    twin = Network(net.model, net.image_shape, net.n_classes, conv=net.conv)
-    sgd = SGD(twin, trial.optimiser)
-    for _ in range(2):
-        started = time.perf_counter()
-        sgd.step(trial.data.training, trial.steps[0])
-    return time.perf_counter() - started
-
-
-def remaining_steps(options: Options, trial: Trial, counts: Sequence[int]) -> float:
-    """Training steps that equal, in time, what the run has still to do."""
-    batch = len(trial.steps[0].indices)
-    validation = EVALUATION_COST * len(trial.data.validation) / batch
-    test = EVALUATION_COST * len(trial.data.test) / batch
-    retrained_epochs = trial.n_epochs if options.retrain_all else 1
-    retraining = len(trial.steps) - trial.retrain_start + retrained_epochs * (validation + test)
-    scoring = SCORING_COST * len(trial.steps) / trial.n_epochs
-    total = 0.0
-    for seed in options.seeds:
-        if not trial.paths.final_model(seed).exists():
-            total += len(trial.steps) + trial.n_epochs * validation
-        total += scoring * _epochs_to_score(options, trial, seed)
-        total += retraining * _missing_scores(options, trial, counts, seed)
-        if not trial.paths.verified(seed).exists():
-            total += verification_steps(trial, options.verify)
-    return total
-
-
-def _epochs_to_score(options: Options, trial: Trial, seed: int) -> int:
-    """Epochs of double backward passes that the missing influences take."""
-    missing = [m for m in options.methods if not trial.paths.influence(m, seed).exists()]
-    epochs = [METHODS[name].scored_epochs for name in missing]
-    return sum(trial.cover_epochs if number is None else number for number in epochs)
-
-
-def _missing_scores(options: Options, trial: Trial, counts: Sequence[int], seed: int) -> int:
-    runs = [(method, n) for method in options.methods for n in counts if n > 0]
-    runs.append((options.methods[0], 0))
-    return sum(not trial.paths.score(method, n, seed).exists() for method, n in runs)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 from utils.errors import UserError
 from utils.lock import FolderLock
@@ -46,21 +47,43 @@ def claimed(paths: OutputPaths, settings: Settings, overwrite: bool) -> Iterator
         UserError: another run has the folder, or results of other settings are there and
             `overwrite` is False; the line names each option that differs with both values.
     """
-    if paths.root.exists() and not paths.root.is_dir():
-        raise UserError(f"--output_dir {paths.root}: is a file; name a folder")
+    _check_is_folder(paths)
     with FolderLock(paths.lock) as lock:
         manifest = _account(paths, settings, overwrite)
         with manifest.recording(lock):
             yield manifest
 
 
+def check_output_folder(paths: OutputPaths, settings: Settings) -> None:
+    """Raise the UserError of results of other settings that `claimed` would; write nothing."""
+    _check_is_folder(paths)
+    if _result_folders(paths):
+        problem = _problem(_manifest(paths), settings)
+        if problem:
+            raise UserError(problem)
+
+
+def _check_is_folder(paths: OutputPaths) -> None:
+    if paths.root.exists() and not paths.root.is_dir():
+        raise UserError(f"--output_dir {paths.root}: is a file; name a folder")
+
+
+def _result_folders(paths: OutputPaths) -> list[Path]:
+    return [paths.root / name for name in RESULT_FOLDERS if (paths.root / name).exists()]
+
+
+def _manifest(paths: OutputPaths) -> Manifest:
+    manifest = Manifest.read(paths)
+    manifest.settle_all()
+    return manifest
+
+
 def _account(paths: OutputPaths, settings: Settings, overwrite: bool) -> Manifest:
     """That of the results that are there, else a new one."""
     remove_temporaries(paths)
-    there = [paths.root / name for name in RESULT_FOLDERS if (paths.root / name).exists()]
+    there = _result_folders(paths)
     if there:
-        manifest = Manifest.read(paths)
-        manifest.settle_all()
+        manifest = _manifest(paths)
         problem = _problem(manifest, settings)
         if not problem:
             return manifest

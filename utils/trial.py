@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+from utils.cache import kept_steps
 from utils.evaluation import Evaluator, check_finite
-from utils.network import Network, State
+from utils.network import Network, State, load_state
 from utils.paths import OutputPaths
 from utils.sgd import SGD, Optimiser
 from utils.splits import TrialData
-from utils.steps import Step, first_step
+from utils.steps import Step, by_epoch
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Trial:
         retrain_all: removals retrain from the first step, not from the last epoch.
         cover_epochs: over how many last epochs the scores sweep.
         damping: alpha of influence functions.
+        cache: which states of the training are kept on disk: steps, recompute or final.
+        cache_memory: bytes that replayed states may take in memory.
         paths: the files of the run.
     """
 
@@ -41,6 +44,8 @@ class Trial:
     retrain_all: bool
     cover_epochs: int
     damping: float
+    cache: str
+    cache_memory: int
     paths: OutputPaths
 
     @property
@@ -53,15 +58,25 @@ class Trial:
         """Training length in epochs."""
         return self.steps[-1].epoch + 1
 
+    @cached_property
+    def epoch_starts(self) -> list[int]:
+        """The number of the first step of each epoch."""
+        return [numbers[0] for _, numbers in by_epoch(self.steps)]
+
     @property
     def covered_start(self) -> int:
         """The step from which on the sweep covers the training."""
-        return first_step(self.steps, self.n_epochs - self.cover_epochs)
+        return self.epoch_starts[-self.cover_epochs]
+
+    @property
+    def covered(self) -> range:
+        """The numbers of the steps that the sweep covers."""
+        return range(self.covered_start, len(self.steps))
 
     @property
     def retrain_start(self) -> int:
         """The step at which the training after a removal begins."""
-        return 0 if self.retrain_all else first_step(self.steps, self.n_epochs - 1)
+        return 0 if self.retrain_all else self.epoch_starts[-1]
 
     @cached_property
     def sgd(self) -> SGD:
@@ -85,7 +100,7 @@ class Trial:
         step = self.steps[t]
         loss = self.sgd.step(self.data.training, step, removed)
         if not math.isfinite(loss):
-            number = t - first_step(self.steps, step.epoch) + 1
+            number = t - self.epoch_starts[step.epoch] + 1
             without = "" if removed is None else f" without {removed.sum()} images"
             check_finite(
                 loss,
@@ -94,19 +109,41 @@ class Trial:
             )
         return loss
 
-    def keeps_state(self, t: int) -> bool:
-        """Whether the training keeps the state before step t."""
-        return t == 0 or t >= self.covered_start
+    @cached_property
+    def kept_steps(self) -> list[int]:
+        """The steps before which the training keeps its state, ascending."""
+        return kept_steps(self.cache, self.covered, self.retrain_start)
+
+    def states_there(self) -> list[int]:
+        """The steps whose states are on disk, whatever cache the training had, ascending."""
+        may_be = sorted({0, self.retrain_start, *self.covered})
+        return [t for t in may_be if self.state_path(t).exists()]
 
     def state_path(self, t: int) -> Path:
-        """The file of the state before step t of the whole training."""
+        """The file of the state before step t of the whole training; of s_T for t = T."""
+        if t == len(self.steps):
+            return self.paths.final_model(self.seed)
         epoch = self.steps[t].epoch
-        return self.paths.model_step(self.seed, epoch, t - first_step(self.steps, epoch))
+        return self.paths.model_step(self.seed, epoch, t - self.epoch_starts[epoch])
 
     def state_before(self, t: int) -> State:
-        """The recorded state s_t before step t of the whole training."""
-        return self.network.read(self.state_path(t))
+        """The recorded state s_t before step t of the whole training; s_T for t = T.
+
+        Raises:
+            UserError: its file is not there or damaged, or it is not a state of this network.
+        """
+        return load_state(self.state_path(t), self.state_shapes)
 
     def final_state(self) -> State:
         """The recorded state s_T after the last step."""
-        return self.network.read(self.paths.final_model(self.seed))
+        return self.state_before(len(self.steps))
+
+    @cached_property
+    def state_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each array of a state, by name."""
+        return {name: array.shape for name, array in self.sgd.state().items()}
+
+    @property
+    def state_bytes(self) -> int:
+        """What a state takes in memory: single precision."""
+        return 4 * sum(math.prod(shape) for shape in self.state_shapes.values())

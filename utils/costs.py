@@ -1,0 +1,92 @@
+"""The time of each part of a run, from steps on a network of its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from statistics import median
+
+from utils.adjoint import StepAdjoint, loss_gradient
+from utils.evaluation import EVALUATION_BATCH, Evaluator
+from utils.images import ImageSet
+from utils.methods import Method
+from utils.network import Network, hdf5_of
+from utils.sgd import SGD, step_batch
+from utils.trial import Trial
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds of the parts of the stages, and the bytes of a parameter file.
+
+    Attributes:
+        step: a training step.
+        save: writing a state.
+        evaluation: evaluating an image.
+        gradient: an image's share in the gradient of the validation loss.
+        sweep: a step of the sweep, one double backward.
+        product: a batch of influence functions, one double backward with running statistics.
+        state_file: bytes of a parameter file.
+    """
+
+    step: float
+    save: float
+    evaluation: float
+    gradient: float = 0.0
+    sweep: float = 0.0
+    product: float = 0.0
+    state_file: int = 0
+
+
+def measure(trial: Trial, methods: Sequence[Method]) -> Costs:
+    """Time what training, evaluating and the missing `methods` are made of.
+
+    Peak memory afterwards is about that of the stages, whose graphs these are.
+    """
+    net, data = trial.network, trial.data
+    twin = Network(net.model, net.image_shape, net.n_classes, conv=net.conv)
+    sgd, evaluator = SGD(twin, trial.optimiser), Evaluator(twin)
+    step = replace(trial.steps[0], learning_rate=0.0)  # so that nothing can diverge
+    sample = _first_images(data.validation, EVALUATION_BATCH)
+    costs = Costs(
+        step=seconds_of(lambda: sgd.step(data.training, step)),
+        save=seconds_of(lambda: hdf5_of(sgd.state())),
+        evaluation=seconds_of(lambda: evaluator(sample)) / len(sample),
+        state_file=len(hdf5_of(sgd.state())),
+    )
+    if any(method.scored_epochs != 0 for method in methods):
+        costs = replace(costs, gradient=_gradient_cost(twin, sample))
+    if any(method.scored_epochs is None for method in methods):
+        costs = replace(costs, sweep=_sweep_cost(trial, twin, test=False))
+    if any(method.scored_epochs for method in methods):
+        costs = replace(costs, product=_sweep_cost(trial, twin, test=True))
+    return costs
+
+
+def seconds_of(action: Callable[[], object]) -> float:
+    """Seconds that `action` takes: the first time counts only if that takes over a second."""
+    times: list[float] = []
+    while len(times) < 2 or (len(times) < 8 and sum(times) < 0.5):
+        started = time.perf_counter()
+        action()
+        times.append(time.perf_counter() - started)
+        if times[0] > 1:
+            return times[0]
+    return median(times[1:])
+
+
+def _gradient_cost(network: Network, sample: ImageSet) -> float:
+    return seconds_of(lambda: loss_gradient(network, sample)) / len(sample)
+
+
+def _sweep_cost(trial: Trial, network: Network, test: bool) -> float:
+    adjoint_of = StepAdjoint(network, trial.optimiser, test)
+    step, after = trial.steps[0], loss_gradient(network, _first_images(trial.data.validation, 1))
+    x, y = step_batch(trial.data.training, step, augmented=trial.optimiser.augmented)
+    return seconds_of(partial(adjoint_of, x, y, step.learning_rate, after))
+
+
+def _first_images(data: ImageSet, n: int) -> ImageSet:
+    return ImageSet(data.images[:n], data.labels[:n], data.paths[:n])

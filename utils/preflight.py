@@ -1,0 +1,228 @@
+"""What the rest of a run takes, before its first stage: bytes on disk, memory and time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sgd_influence.replay import COMPARED, replayed_steps, room_for, states_there
+from utils.cache import longest_segment
+from utils.costs import Costs, measure
+from utils.errors import UserError
+from utils.methods import METHODS, Method
+from utils.options import Options
+from utils.trial import Trial
+from utils.units import shown_bytes
+from utils.usage import memory_now, peak_memory
+
+ANALYSIS_SECONDS = 1.0
+"""Summarising and drawing, with the import of what draws."""
+
+FIGURE, VERIFICATION_PANEL = 60_000, 45_000
+"""Bytes of the figure, and of a method's panel in that of `--verify`."""
+
+STEP, EXAMPLE = 24, 16
+"""Bytes in the step record of a step and of each of its examples."""
+
+INFLUENCE_ROW, SCORE_ROW, SUMMARY_ROW, GROUP_ROW = 30, 80, 110, 90
+"""Bytes of a row of the CSV files; a row of influences holds the image's path besides."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be done.
+
+    Attributes:
+        size: bytes that are written.
+        seconds: on this machine.
+    """
+
+    size: float = 0.0
+    seconds: float = 0.0
+
+    def __add__(self, other: Work) -> Work:
+        return Work(self.size + other.size, self.seconds + other.seconds)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What the rest of a run takes.
+
+    Attributes:
+        stages: by name, those in which something is to be done.
+        memory: bytes that the process takes at most.
+    """
+
+    stages: dict[str, Work]
+    memory: float
+
+    @property
+    def total(self) -> Work:
+        """All stages together."""
+        return together(self.stages.values())
+
+
+def together(work: Iterable[Work]) -> Work:
+    """The sum of several pieces of work."""
+    return sum(work, Work())
+
+
+def estimate(options: Options, trial: Trial, counts: Sequence[int]) -> Estimate:
+    """Estimate what is not done yet of all trials, from parts timed on the first one's data.
+
+    Args:
+        options: as parsed.
+        trial: the first trial.
+        counts: the n that will run.
+
+    Raises:
+        UserError: `--cache_memory` is too small for the network, or the states that a method
+            needs were not kept.
+    """
+    methods = [METHODS[name] for name in options.methods]
+    missing = [
+        method
+        for method in methods
+        if not all(trial.paths.influence(method.name, seed).exists() for seed in options.seeds)
+    ]
+    room = _room(trial, missing)
+    rest = _Rest(options, trial, methods, counts, measure(trial, missing), room)
+    held = min(room, _longest_segment(trial)) + COMPARED if room else 0
+    next_data = _data_bytes(trial) if options.n_trials > 1 else 0
+    memory = max(peak_memory(), memory_now() + held * trial.state_bytes + next_data)
+    return Estimate(rest.stages(), memory)
+
+
+def check_space(needed: float, free: int, root: Path) -> None:
+    """Refuse a run that the file system of its output folder has no room for.
+
+    Raises:
+        UserError: `needed` is more than `free` bytes.
+    """
+    if needed > free:
+        raise UserError(
+            f"--output_dir {root}: the run writes about {shown_bytes(needed)}, but only "
+            f"{shown_bytes(free)} are free there; make room, or choose another --output_dir or a "
+            "smaller --cache"
+        )
+
+
+def _longest_segment(trial: Trial) -> int:
+    """Covered steps from one kept state to the next, at most."""
+    trained = trial.paths.final_model(trial.seed).exists()
+    return longest_segment(states_there(trial) if trained else trial.kept_steps, trial.covered)
+
+
+def _room(trial: Trial, missing: Sequence[Method]) -> int:
+    """How many replayed states are held at most; 0 where nothing is replayed."""
+    replays = any(method.needs_states for method in missing)
+    if not replays or _longest_segment(trial) == 1:
+        return 0
+    return room_for(trial.cache_memory, trial.state_bytes)
+
+
+def _data_bytes(trial: Trial) -> int:
+    """Bytes of the images of a trial that do not lie in a pool that all trials share."""
+    parts = (trial.data.training, trial.data.validation, trial.data.test)
+    return sum(getattr(part.images, "nbytes", 0) for part in parts)
+
+
+@dataclass(frozen=True)
+class _Rest:
+    """What is not done yet, by stage.
+
+    Attributes:
+        options: as parsed.
+        trial: the first trial; the others are of its size.
+        methods: that will run.
+        counts: the n that will run.
+        costs: of the parts.
+        room: states held by a replay; 0 without one.
+    """
+
+    options: Options
+    trial: Trial
+    methods: Sequence[Method]
+    counts: Sequence[int]
+    costs: Costs
+    room: int
+
+    def stages(self) -> dict[str, Work]:
+        """The work of each stage over all trials, without stages where nothing is to be done."""
+        seeds = self.options.seeds
+        stages = {
+            "train": together(self._training(seed) for seed in seeds),
+            "infl": together(self._scoring(seed) for seed in seeds),
+            "eval": together(self._removals(seed) for seed in seeds),
+            "verify": together(self._verification(seed) for seed in seeds),
+            "analyze": self._analysis(),
+        }
+        return {name: work for name, work in stages.items() if work != Work()}
+
+    def _training(self, seed: int) -> Work:
+        trial, costs = self.trial, self.costs
+        if trial.paths.final_model(seed).exists():
+            return Work()
+        states = len(trial.kept_steps) + 1
+        records = EXAMPLE * trial.n_epochs * trial.n_train + STEP * len(trial.steps)
+        seconds = len(trial.steps) * costs.step + states * costs.save
+        seconds += trial.n_epochs * len(trial.data.validation) * costs.evaluation
+        return Work(states * costs.state_file + records, seconds)
+
+    def _scoring(self, seed: int) -> Work:
+        trial = self.trial
+        paths = {method: trial.paths.influence(method.name, seed) for method in self.methods}
+        size = sum(map(len, trial.data.training.paths)) + INFLUENCE_ROW * trial.n_train
+        seconds = [self._score_seconds(m) for m, path in paths.items() if not path.exists()]
+        return Work(len(seconds) * size, sum(seconds))
+
+    def _score_seconds(self, method: Method) -> float:
+        trial, costs = self.trial, self.costs
+        if method.scored_epochs == 0:
+            return 0.0
+        seconds = len(trial.data.validation) * costs.gradient
+        if method.scored_epochs is not None:
+            batches = method.scored_epochs * len(trial.steps) / trial.n_epochs
+            return seconds + batches * costs.product
+        per_step = costs.sweep + (self._replay_seconds() if method.needs_states else 0.0)
+        return seconds + len(trial.covered) * per_step
+
+    def _replay_seconds(self) -> float:
+        """Seconds of replaying, per covered step."""
+        if not self.room:
+            return 0.0
+        length = _longest_segment(self.trial)
+        return self.costs.step * replayed_steps(length, self.room) / length
+
+    def _removals(self, seed: int) -> Work:
+        missing = [
+            (method.name, n)
+            for method in self.methods
+            for n in self.counts
+            if not self.trial.paths.score(method.name, n, seed).exists()
+        ]
+        epochs = self.trial.n_epochs if self.options.retrain_all else 1
+        runs = [n for _, n in missing if n > 0]
+        runs += [0] if len([n for _, n in missing if n == 0]) == len(self.methods) else []
+        size = len(missing) * SCORE_ROW * (epochs + 1)
+        return Work(size, sum(self._retraining_seconds(n) for n in runs))
+
+    def _retraining_seconds(self, n_removed: int) -> float:
+        trial, costs = self.trial, self.costs
+        epochs = trial.n_epochs if self.options.retrain_all else 1
+        n_steps = (len(trial.steps) - trial.retrain_start) * (1 - n_removed / trial.n_train)
+        evaluated = epochs * (len(trial.data.validation) + len(trial.data.test))
+        return n_steps * costs.step + evaluated * costs.evaluation
+
+    def _verification(self, seed: int) -> Work:
+        n_groups = self.options.verify
+        if n_groups == 0 or self.trial.paths.verified(seed).exists():
+            return Work()
+        size = GROUP_ROW * n_groups * (2 * len(self.methods) + 1)
+        return Work(size, n_groups * self._retraining_seconds(round(self.trial.n_train / 10)))
+
+    def _analysis(self) -> Work:
+        n_rows = (len(self.methods) + 1) * len(self.counts) * (self.options.n_trials + 2)
+        panels = len(self.methods) * VERIFICATION_PANEL if self.options.verify else 0
+        return Work(n_rows * SUMMARY_ROW + FIGURE + panels, ANALYSIS_SECONDS)

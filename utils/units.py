@@ -1,0 +1,36 @@
+"""Bytes as people write and read them, in powers of ten (KB, MB, GB, TB) or of two (KiB, ...)."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+
+_POWERS = {unit: 1000**n for n, unit in enumerate(("B", "KB", "MB", "GB", "TB"))}
+_POWERS |= {unit: 1024**n for n, unit in enumerate(("KiB", "MiB", "GiB", "TiB"), start=1)}
+_BY_NAME = {unit.lower(): factor for unit, factor in _POWERS.items()}
+
+
+def bytes_of(text: str) -> int:
+    """The bytes that `text` means, such as 500MB or 1.5 GiB.
+
+    Raises:
+        argparse.ArgumentTypeError: there is no unit, or no number above 0.
+    """
+    number, unit = re.fullmatch(r"\s*(.*?)\s*([a-z]*)\s*", text, re.IGNORECASE | re.DOTALL).groups()  # type: ignore[union-attr]
+    try:
+        size = float(number) * _BY_NAME[unit.lower()]
+    except (ValueError, KeyError):
+        size = math.nan
+    if not 1 <= size < math.inf:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: must be a number above 0 with its unit, such as 500MB or 1.5GiB"
+        )
+    return int(size)
+
+
+def shown_bytes(size: float) -> str:
+    """Bytes with a unit of powers of ten, three figures: 640 B, 1.24 MB, 21.7 GB."""
+    unit = next((u for u in ("B", "KB", "MB", "GB") if size < 999.5 * _POWERS[u]), "TB")
+    value = size / _POWERS[unit]
+    return f"{value:.0f} {unit}" if unit == "B" or value >= 99.95 else f"{value:.3g} {unit}"
