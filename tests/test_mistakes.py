@@ -173,6 +173,10 @@ FOLDERS: dict[str, tuple[Damage, str, str]] = {
     "manifest: an output of another form": (
         edited(lambda m: m["outputs"].update(x=3)), "", PUT_BACK,
     ),
+    "manifest: an output outside of the folder": (
+        edited(lambda m: m["outputs"].update({"score/../../mine": {"bytes": 1, "sha256": ""}})),
+        "", PUT_BACK,
+    ),
     "manifest: empty": (with_text(""), "", PUT_BACK),
     "manifest: cut short": (with_text('{"format": 1, "opt'), "", PUT_BACK),
     "manifest: no JSON": (with_text("lr = 0.05\n"), "", PUT_BACK),

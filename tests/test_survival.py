@@ -23,12 +23,15 @@ import pytest
 
 import utils.pipeline
 from benchmarks.kill_test import differing, files_of
+from tests import users_models
 from tests.own_images import picture
 from tests.runs import SMALL, contents, read_state, record, sgd_influence
 from utils import decode
 from utils.errors import UserError
 from utils.lock import FolderLock
 from utils.manifest import Manifest
+from utils.model import find_model
+from utils.model_check import checked_model
 from utils.network import save_state
 from utils.paths import OutputPaths
 from utils.source import CACHE_VARIABLE
@@ -211,6 +214,18 @@ def test_changed_images_are_refused(
     line = last_line(capsys.readouterr().err)
     assert "digits_training_0.csv: names other images, labels or sizes (60 images of" in line
     assert contents(tmp_path / "out") == before
+
+
+def test_own_model_that_was_edited_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = "--model tests.users_models:good --context cpu -r 0 --methods Random"
+    assert sgd_influence(tmp_path, more) == 0
+    monkeypatch.setattr(users_models, "good", find_model("mlp"))
+    checked_model.cache_clear()
+    assert sgd_influence(tmp_path, more) == 2
+    assert "the model's graph was " in last_line(capsys.readouterr().err)
+    checked_model.cache_clear()
 
 
 def test_other_versions_are_said(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -257,8 +257,14 @@ def room_for(shape: tuple[int, ...], folder: Path | None) -> UInt8:
         return np.empty(shape, np.uint8)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder) as file:  # the mapping keeps it until it ends
+        _take_space(file.fileno(), size, folder)
+        return np.memmap(file, np.uint8, "w+", shape=shape)
+
+
+def _take_space(descriptor: int, size: int, folder: Path) -> None:
+    """Take the space of a file to be mapped: on a full disk a mapping ends the process later."""
+    if hasattr(os, "posix_fallocate"):
         try:
-            os.posix_fallocate(file.fileno(), 0, size)  # a full disk would end the process later
+            os.posix_fallocate(descriptor, 0, size)
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(folder)) from error
-        return np.memmap(file, np.uint8, "w+", shape=shape)

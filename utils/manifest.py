@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import platform
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -127,28 +127,24 @@ class Manifest:
 
     def check_outputs(self) -> None:
         """Remove every file that is not as it was written, and name it: it is made anew."""
-        lost: dict[str, list[str]] = {"missing": [], "cut short": [], "changed": []}
-        for name in progress(sorted(self.outputs), "checking what is there"):
-            problem = self._problem(name)
-            if problem:
-                lost[problem].append(name)
-                self._drop(self.paths.root / name)
+        names = progress(sorted(self.outputs), "checking what is there")
+        problems = {name: problem for name in names if (problem := self._problem(name))}
+        for name in problems:
+            path = self.paths.root / name
+            self._drop(path)
+            if mark := self.paths.mark_of_training(path):
+                self._drop(mark)  # so that the training goes on where something is lost
         for path in self.paths.states():  # of an epoch that was not finished
             if self._name(path) not in self.outputs:
                 path.unlink()
-        for problem, names in lost.items():
-            for mark in filter(None, map(self.paths.mark_of_training, self._paths(names))):
-                self._drop(mark)  # so that the training goes on where something is lost
-            if names:
-                log.warning("%s: %s; made anew", _listed(self.paths.root, names), problem)
+        for problem in sorted(set(problems.values())):
+            lost = [name for name, found in problems.items() if found == problem]
+            log.warning("%s: %s; made anew", _listed(self.paths.root, lost), problem)
         self.save()
 
     def _drop(self, path: Path) -> None:
         self.outputs.pop(self._name(path), None)
         path.unlink(missing_ok=True)
-
-    def _paths(self, names: Iterable[str]) -> list[Path]:
-        return [self.paths.root / name for name in names]
 
     def _problem(self, name: str) -> str:
         path, known = self.paths.root / name, self.outputs[name]
@@ -260,6 +256,11 @@ def remove_temporaries(paths: OutputPaths) -> None:
 
 
 def _prints(value: Mapping[str, Any]) -> dict[str, Print]:
+    """Raises ValueError for a file elsewhere: what is not as it was written is removed."""
+    for name in value:
+        inside = any(Path(name).is_relative_to(folder) for folder in RESULT_FOLDERS)
+        if not inside or ".." in Path(name).parts:
+            raise ValueError(name)
     return {name: Print(**known) for name, known in value.items()}
 
 
