@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import logging
 import os
 from collections.abc import Sequence
 
 import nnabla as nn
+import nnabla_ext.cpu
 from nnabla.ext_utils import get_extension_context
 
 from utils.errors import UserError
@@ -41,6 +43,12 @@ def choose_backend(requested: str, device_ids: Sequence[str]) -> str:
 def set_context(backend: str, device_id: str) -> None:
     """Build every graph from now on for the extension `backend` and the GPU `device_id`."""
     nn.set_default_context(get_extension_context(backend, device_id=device_id))
+
+
+def release_memory() -> None:
+    """Give the memory of graphs that are gone back to the system, of the CPU's at least."""
+    gc.collect()
+    nnabla_ext.cpu.clear_memory_cache()
 
 
 def _cudnn_problem(device_ids: Sequence[str]) -> str:

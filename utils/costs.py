@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from statistics import median
 
 from utils.adjoint import StepAdjoint, loss_gradient
@@ -14,6 +13,7 @@ from utils.images import ImageSet
 from utils.methods import Method
 from utils.network import Network, hdf5_of
 from utils.sgd import SGD, step_batch
+from utils.steps import Step
 from utils.trial import Trial
 
 
@@ -43,13 +43,16 @@ class Costs:
 def measure(trial: Trial, methods: Sequence[Method]) -> Costs:
     """Time what training, evaluating and the missing `methods` are made of.
 
-    Peak memory afterwards is about that of the stages, whose graphs these are.
+    The memory that the process takes afterwards is what the stages take at most: these are
+    their graphs, those of the short last batches included. `release_memory` gives it back.
     """
     net, data = trial.network, trial.data
     twin = Network(net.model, net.image_shape, net.n_classes, conv=net.conv)
     sgd, evaluator = SGD(twin, trial.optimiser), Evaluator(twin)
-    step = replace(trial.steps[0], learning_rate=0.0)  # so that nothing can diverge
-    sample = _first_images(data.validation, EVALUATION_BATCH)
+    short, step = (replace(trial.steps[t], learning_rate=0.0) for t in (-1, 0))  # cannot diverge
+    sgd.step(data.training, short)
+    n = len(data.validation)
+    sample = _first_images(data.validation, min(n, EVALUATION_BATCH + n % EVALUATION_BATCH))
     costs = Costs(
         step=seconds_of(lambda: sgd.step(data.training, step)),
         save=seconds_of(lambda: hdf5_of(sgd.state())),
@@ -83,9 +86,14 @@ def _gradient_cost(network: Network, sample: ImageSet) -> float:
 
 def _sweep_cost(trial: Trial, network: Network, test: bool) -> float:
     adjoint_of = StepAdjoint(network, trial.optimiser, test)
-    step, after = trial.steps[0], loss_gradient(network, _first_images(trial.data.validation, 1))
-    x, y = step_batch(trial.data.training, step, augmented=trial.optimiser.augmented)
-    return seconds_of(partial(adjoint_of, x, y, step.learning_rate, after))
+    after = loss_gradient(network, _first_images(trial.data.validation, 1))
+
+    def pull_back(step: Step) -> None:
+        x, y = step_batch(trial.data.training, step, augmented=trial.optimiser.augmented)
+        adjoint_of(x, y, step.learning_rate, after)
+
+    pull_back(trial.steps[-1])
+    return seconds_of(lambda: pull_back(trial.steps[0]))
 
 
 def _first_images(data: ImageSet, n: int) -> ImageSet:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sgd_influence.replay import COMPARED, replayed_steps, room_for, states_there
 from utils.cache import longest_segment
+from utils.context import release_memory
 from utils.costs import Costs, measure
 from utils.errors import UserError
 from utils.methods import METHODS, Method
@@ -91,6 +92,7 @@ def estimate(options: Options, trial: Trial, counts: Sequence[int]) -> Estimate:
     held = min(room, _longest_segment(trial)) + COMPARED if room else 0
     next_data = _data_bytes(trial) if options.n_trials > 1 else 0
     memory = max(peak_memory(), memory_now() + held * trial.state_bytes + next_data)
+    release_memory()
     return Estimate(rest.stages(), memory)
 
 
