@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import eval_influence_functions
@@ -33,6 +34,12 @@ def _arguments(output: Path, small: str, more: str) -> list[str]:
 def contents(output: Path, pattern: str = "**/*.csv") -> dict[str, bytes]:
     """The files of a run by their path under the output folder."""
     return {str(p.relative_to(output)): p.read_bytes() for p in sorted(output.glob(pattern))}
+
+
+def heed_signals() -> None:
+    """In a child: end by signals that the tests, run in the background, ignore."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def record(output: Path, path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 import eval_influence_functions
 import eval_sgd_influence
-from tests.runs import SMALL, contents, sgd_influence
+from tests.runs import SMALL, contents, heed_signals, sgd_influence
 from utils.options import parse_options
 from utils.source import CACHE_VARIABLE
 
@@ -91,8 +91,9 @@ def test_interrupt_keeps_what_is_done(tmp_path: Path, data_cache: Path) -> None:
     command += ["-r", *map(str, range(1, 40))]
     environment = os.environ | {CACHE_VARIABLE: str(data_cache)}
     process = subprocess.Popen(
-        command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
-    )
+        command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True,
+        preexec_fn=heed_signals,
+    )  # fmt: skip
     while process.poll() is None and len(list(tmp_path.glob("score/**/*.csv"))) < 3:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)

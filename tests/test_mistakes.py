@@ -135,6 +135,12 @@ def of_influence_functions(output: Path) -> None:
     assert influence_functions(output, f"{RUN} -r 0 --methods Random -q") == 0
 
 
+def of_mnist(output: Path) -> None:
+    manifest = Manifest.read(OutputPaths(output))
+    manifest.options |= {"dataset": "mnist", "data": "f68b3c2d"}
+    manifest.save()
+
+
 def a_file(output: Path) -> None:
     shutil.rmtree(output)
     output.write_text("mine")
@@ -189,7 +195,11 @@ FOLDERS: dict[str, tuple[Damage, str, str]] = {
         edited(lambda m: m.update(format=FORMAT + 1)), "",
         f"was written by a newer version (format {FORMAT + 1}, this one reads {FORMAT}); update",
     ),
-    "of another data set": (nothing, "-ds mnist", ""),
+    "of another data set": (
+        of_mnist, "",
+        "holds results of other options: the data was f68b3c2d, now scikit-learn digits; --dataset "
+        "was mnist, now digits; choose another --output_dir, or delete the results with",
+    ),
     "of other options": (
         nothing, "--lr 0.02 -e 1",
         "holds results of other options: --lr was 0.05, now 0.02; --n_epochs was 2, now 1; choose "
@@ -201,8 +211,14 @@ FOLDERS: dict[str, tuple[Damage, str, str]] = {
         "the command was eval_influence_functions.py, now eval_sgd_influence.py; choose another",
     ),
     "a file": (a_file, "", "out: is a file; name a folder"),
-    "inside a file": (a_file, "-o {output}/inside", "inside"),
-    "cannot be made": (nothing, "-o /proc/nowhere", "/proc/nowhere: No such file or directory"),
+    "inside a file": (
+        a_file, "-o {output}/inside",
+        "/inside: cannot be made (Not a directory); choose another",
+    ),
+    "cannot be made": (
+        nothing, "-o /proc/nowhere",
+        "--output_dir /proc/nowhere: cannot be made (No such file or directory); choose another",
+    ),
     "with the score of another run": (
         foreign_score, "", "score_delete_worst_6_seed_0.csv: was not written by a run into this",
     ),

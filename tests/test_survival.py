@@ -25,7 +25,7 @@ import utils.pipeline
 from benchmarks.kill_test import differing, files_of
 from tests import users_models
 from tests.own_images import picture
-from tests.runs import SMALL, contents, read_state, record, sgd_influence
+from tests.runs import SMALL, contents, heed_signals, read_state, record, sgd_influence
 from utils import decode
 from utils.errors import UserError
 from utils.lock import FolderLock
@@ -64,6 +64,7 @@ def command(output: Path, *more: str) -> list[str]:
 def start(output: Path, data_cache: Path, *more: str, **options) -> subprocess.Popen[str]:
     """Start a run in a process of its own."""
     environment = os.environ | {CACHE_VARIABLE: str(data_cache)}
+    options.setdefault("preexec_fn", heed_signals)
     return subprocess.Popen(
         command(output, *more), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         text=True, cwd=ROOT, **options,
@@ -307,36 +308,45 @@ def test_lock_file_that_says_nothing_is_taken_over(content: str, tmp_path: Path)
 # ---------------------------------------------------------------- kills
 
 
-def run_and_die(output: Path, at: int) -> bool:
-    """Run in a fork that kills itself before the rename number `at`; whether it came to that."""
+FORKS = """
+import os, signal, sys
+from itertools import count
+from pathlib import Path
+from tests.runs import sgd_influence
+
+def run_and_die(output, at):
+    renames, rename = count(1), os.replace
+
+    def replace(*names):
+        if next(renames) == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        rename(*names)
+
+    os.replace = replace
+    sgd_influence(output, sys.argv[2])
+    os._exit(0)
+
+for at in count(1, 3):
     child = os.fork()
     if child == 0:
-        renames = iter(range(1, at + 1))
-        rename = os.replace
-
-        def replace(*names: Path) -> None:
-            if next(renames) == at:
-                os.kill(os.getpid(), signal.SIGKILL)
-            rename(*names)
-
-        pytest.MonkeyPatch().setattr(os, "replace", replace)
-        sgd_influence(output, f"{QUICK} -q")
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    return os.WIFSIGNALED(status)
+        run_and_die(Path(sys.argv[1]) / str(at), at)
+    if not os.WIFSIGNALED(os.waitpid(child, 0)[1]):
+        sys.exit()
+"""
+"""Runs that kill themselves before the rename number 1, 4, 7, ..., until one is not killed."""
 
 
-def test_killed_between_any_two_renames(unbroken: Path, tmp_path: Path) -> None:
+def test_killed_between_any_two_renames(unbroken: Path, tmp_path: Path, data_cache: Path) -> None:
     """Every file is announced, written and renamed: a kill at any of these loses nothing."""
-    n_killed = 0
-    for at in range(1, 200, 3):
-        output = tmp_path / f"killed{at}"
-        if not run_and_die(output, at):
-            break
-        n_killed += 1
+    environment = os.environ | {CACHE_VARIABLE: str(data_cache)}
+    arguments = [sys.executable, "-c", FORKS, str(tmp_path), f"{QUICK} -q"]
+    subprocess.run(arguments, env=environment, cwd=ROOT, check=True)
+    *killed, last = sorted(tmp_path.iterdir(), key=lambda output: int(output.name))
+    assert differing(last, files_of(unbroken)) == []
+    assert len(killed) >= 10
+    for output in killed:
+        assert (output / "run.lock").exists()
         complete(output, unbroken)
-        shutil.rmtree(output)
-    assert 10 <= n_killed < 66
 
 
 def test_killed_training_goes_on_where_it_was(
@@ -491,8 +501,9 @@ def test_results_that_become_unwritable_while_the_run_goes_on(
 ) -> None:
     output = tmp_path / "out"
     process = start(output, data_cache, *LONG)
-    scores = output / "score/Hara"
-    wait_for(process, lambda: len(list(scores.glob("*.csv"))) > 2)
+    scores = output / "score/Random"  # the method that comes last
+    wait_for(process, lambda: list(output.glob("score/Hara/*.csv")))
+    scores.mkdir()
     try:
         privileged("chattr", "+i", str(scores))
         _, said = process.communicate()
@@ -584,6 +595,7 @@ def test_terminal_that_hangs_up(tmp_path: Path, data_cache: Path) -> None:
     environment = os.environ | {CACHE_VARIABLE: str(data_cache)}
     child, terminal = pty.fork()
     if child == 0:
+        heed_signals()
         os.chdir(ROOT)
         os.execve(sys.executable, command(output, *LONG), environment)
     while not list(output.glob("score/**/*.csv")):

@@ -50,7 +50,6 @@ class FolderLock:
         self._descriptor = -1
 
     def __enter__(self) -> FolderLock:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         while not self.held():
             self._release()
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)

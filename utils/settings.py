@@ -48,6 +48,12 @@ def claimed(paths: OutputPaths, settings: Settings, overwrite: bool) -> Iterator
             `overwrite` is False; the line names each option that differs with both values.
     """
     _check_is_folder(paths)
+    try:
+        paths.root.mkdir(parents=True, exist_ok=True)
+    except (FileNotFoundError, NotADirectoryError, FileExistsError) as error:
+        raise UserError(
+            f"--output_dir {paths.root}: cannot be made ({error.strerror}); choose another"
+        ) from error
     with FolderLock(paths.lock) as lock:
         manifest = _account(paths, settings, overwrite)
         with manifest.recording(lock):
