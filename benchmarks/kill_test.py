@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,9 +56,11 @@ def live(output: Path, longest: float | None = None) -> Life:
             command, cwd=ROOT, stdout=said, stderr=said, start_new_session=True
         )
         try:
-            process.wait(longest)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(longest)
+        finally:  # also when this test is interrupted
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
         status = process.wait()
     return Life(time.monotonic() - started, status)
 
