@@ -152,7 +152,7 @@ def _divergence(seed: int, damping: float, residual: float, curvature: float) ->
     return UserError(
         f"influence functions diverge in trial {seed}: the relative residual is {residual:.2g}, "
         f"the Hessian has a curvature of {curvature:.2g}; raise --damping from {damping:g} to "
-        f"{enough:g}, with --overwrite or another --output_dir"
+        f"{enough:g}, what is finished is kept"
     )
 
 

@@ -27,7 +27,7 @@ def retrain_without(trial: Trial, removed: np.ndarray, description: str) -> pd.D
     rows = []
     for epoch, numbers in by_epoch(trial.steps, trial.retrain_start):
         for t in progress(numbers, f"{description}, epoch {epoch + 1}/{trial.n_epochs}"):
-            trial.sgd.step(trial.data.training, trial.steps[t], removed)
+            trial.take_step(t, removed)
         validation = trial.evaluator(trial.data.validation)
         test = trial.evaluator(trial.data.test)
         rows.append((validation.loss, test.loss, validation.accuracy, test.accuracy))

@@ -19,7 +19,7 @@ from utils.cache import longest_segment
 from utils.console import progress
 from utils.errors import UserError
 from utils.images import ImageSet
-from utils.network import ANEW, State
+from utils.network import State
 from utils.sgd import SGD
 from utils.steps import Step
 from utils.trial import Trial
@@ -162,7 +162,8 @@ def states_there(trial: Trial) -> list[int]:
     if not kept or kept[0] > trial.covered_start:
         raise UserError(
             f"{trial.state_path(trial.covered_start)}: is not there, and Hara begins with it; "
-            f"leave Hara out of --methods, or {ANEW}"
+            "leave Hara out of --methods, or delete the folder of its trial (seed_...), and the "
+            "same command trains the trial anew"
         )
     return kept
 

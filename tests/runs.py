@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import eval_influence_functions
 import eval_sgd_influence
 from utils.command import main
+from utils.manifest import Manifest, Print
+from utils.model import find_model
+from utils.network import Network, State, load_state
+from utils.paths import OutputPaths
 
 SMALL = "-ds digits -e 2 -nt 1 -r 0 5 --n_train 60 --n_val 30 --n_test 30 --batch_size 16"
 """Four steps an epoch, the last one short."""
@@ -29,3 +34,22 @@ def _arguments(output: Path, small: str, more: str) -> list[str]:
 def contents(output: Path, pattern: str = "**/*.csv") -> dict[str, bytes]:
     """The files of a run by their path under the output folder."""
     return {str(p.relative_to(output)): p.read_bytes() for p in sorted(output.glob(pattern))}
+
+
+def heed_signals() -> None:
+    """In a child: end by signals that the tests, run in the background, ignore."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def record(output: Path, path: Path) -> None:
+    """Let the manifest of a run take a changed file for the one that the run wrote."""
+    manifest = Manifest.read(OutputPaths(output))
+    manifest.outputs[path.relative_to(output).as_posix()] = Print.of(path)
+    manifest.save()
+
+
+def read_state(path: Path) -> State:
+    """A state of the model mlp on digits."""
+    network = Network(find_model("mlp"), (1, 8, 8), 10)
+    return load_state(path, {name: array.shape for name, array in network.state().items()})

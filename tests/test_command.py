@@ -14,7 +14,7 @@ import pytest
 
 import eval_influence_functions
 import eval_sgd_influence
-from tests.runs import SMALL, contents, influence_functions, sgd_influence
+from tests.runs import SMALL, contents, heed_signals, sgd_influence
 from utils.options import parse_options
 from utils.source import CACHE_VARIABLE
 
@@ -76,63 +76,6 @@ def test_help_imports_nothing_heavy() -> None:
     assert outcome.stdout.strip() == "set()"
 
 
-MISTAKES = {
-    "-e 0": "--n_epochs 0: must be a whole number of at least 1",
-    "-e 1.5": "argument -e/--n_epochs: invalid int value: '1.5'",
-    "-nt 0": "--n_trials 0",
-    "-r -1": "--remove_n_list -1: must be a whole number of at least 0",
-    "-r x": "argument -r/--remove_n_list: invalid int value: 'x'",
-    "--lr 0": "--lr 0.0: must be a number above 0",
-    "--lr nan": "--lr nan",
-    "--batch_size 0": "--batch_size 0",
-    "--seed -1": "--seed -1",
-    "-di gpu0": "--device-id gpu0: expected a GPU number",
-    "-di 0,": "--device-id 0,: expected a GPU number",
-    "--methods Hare": "argument --methods: invalid choice: 'Hare'",
-    "--context gpu": "argument --context: invalid choice: 'gpu'",
-    "-ds digitz": "'digitz'",
-    "--n_train 5": "--n_train",
-    "--n_train 5000": "--n_train",
-    "--n_test 401": "--n_test",
-    "-q -v": "--quiet and --verbose",
-    "--epochs 3": "unrecognized arguments: --epochs 3",
-}
-
-
-@pytest.mark.parametrize("arguments", MISTAKES)
-def test_mistake_is_one_line_and_status_2(
-    arguments: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    output = tmp_path / "out"
-    try:
-        status: object = sgd_influence(output, arguments)
-    except SystemExit as end:  # argparse's own
-        status = end.code
-    said = capsys.readouterr()
-    assert status == 2
-    lines = [line for line in said.err.splitlines() if "No GPU is used" not in line]
-    assert len(lines) == 1, said.err
-    assert lines[0].startswith("eval_sgd_influence.py: error: ")
-    assert MISTAKES[arguments] in lines[0]
-    assert not list(output.glob("**/*.csv"))
-
-
-def test_output_path_that_is_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "out").write_text("mine")
-    assert sgd_influence(tmp_path / "out") == 2
-    assert "is a file; name a folder" in capsys.readouterr().err
-    assert (tmp_path / "out").read_text() == "mine"
-
-
-def test_folder_of_the_other_command_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert sgd_influence(tmp_path, "-r 0 -e 1 --methods Random") == 0
-    assert influence_functions(tmp_path, "-r 0 -e 1 --methods Random") == 2
-    expected = "the command was eval_sgd_influence.py, now eval_influence_functions.py"
-    assert expected in capsys.readouterr().err
-
-
 def test_quiet_shows_the_closing_table_only(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -148,8 +91,9 @@ def test_interrupt_keeps_what_is_done(tmp_path: Path, data_cache: Path) -> None:
     command += ["-r", *map(str, range(1, 40))]
     environment = os.environ | {CACHE_VARIABLE: str(data_cache)}
     process = subprocess.Popen(
-        command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
-    )
+        command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True,
+        preexec_fn=heed_signals,
+    )  # fmt: skip
     while process.poll() is None and len(list(tmp_path.glob("score/**/*.csv"))) < 3:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
@@ -174,32 +118,6 @@ def test_output_folder_that_cannot_be_made(
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert line.startswith("eval_sgd_influence.py: error: ")
     assert str(output.parent) in line
-
-
-def test_diverging_training_stops(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert sgd_influence(tmp_path, "--lr 1e9 --model mlp") == 2
-    line = capsys.readouterr().err.strip().splitlines()[-1]
-    assert re.search(r"the loss in epoch 1, step \d \(learning rate 1e\+09\) is (nan|inf)", line)
-    assert not list(tmp_path.glob("**/final_model.h5"))
-
-
-def test_cut_score_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert sgd_influence(tmp_path, "-r 5 --methods Random -e 1 --model mlp") == 0
-    cut = tmp_path / "score/Random/score_delete_worst_5_seed_0.csv"
-    cut.write_text("")
-    assert sgd_influence(tmp_path, "-r 5 --methods Random -e 1 --model mlp") == 2
-    assert f"{cut}: cannot be read" in capsys.readouterr().err
-
-
-def test_folder_of_something_else_is_left_alone(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "fig").mkdir()
-    (tmp_path / "fig" / "mine.png").write_text("mine")
-    for more in ("", "--overwrite"):
-        assert sgd_influence(tmp_path, more) == 2
-        assert "without the settings.json of one" in capsys.readouterr().err
-    assert (tmp_path / "fig" / "mine.png").read_text() == "mine"
 
 
 def test_log_file_holds_what_was_said_before_it_opened(tmp_path: Path) -> None:

@@ -94,12 +94,15 @@ def test_residual_is_said_and_a_diverging_solve_names_the_damping(
     import influence_functions.infl as stage
 
     few = stage.Solver
-    monkeypatch.setattr(stage, "Solver", lambda damping: few(damping, n_passes=60))
+    monkeypatch.setattr(stage, "Solver", lambda damping: few(damping, n_passes=200))
     assert influence_functions(tmp_path / "not", f"{arguments} --damping 0.001") == 2
     *_, line = capsys.readouterr().err.strip().splitlines()
     assert "influence functions diverge in trial 0: the relative residual is" in line
     assert "raise --damping from 0.001 to " in line
     enough = float(line.split(" to ")[1].split(",")[0])
     assert not (tmp_path / "not/influence/Influence_functions").exists()
-    more = f"{arguments} --damping {enough} --overwrite"
-    assert influence_functions(tmp_path / "not", more) == 0
+    trained = (tmp_path / "not/infl_results_sgd/seed_00/final_model.h5").stat().st_mtime_ns
+    assert influence_functions(tmp_path / "not", f"{arguments} --damping {enough}") == 0
+    assert (tmp_path / "not/infl_results_sgd/seed_00/final_model.h5").stat().st_mtime_ns == trained
+    assert influence_functions(tmp_path / "not", f"{arguments} --damping 0.5") == 2
+    assert f"--damping was {enough}, now 0.5" in capsys.readouterr().err

@@ -363,7 +363,7 @@ def test_changed_data_are_not_mixed_with_earlier_results(
     folder, output = class_folders(tmp_path / "images", 8), tmp_path / "out"
     command = f"-ds {folder} {RUN} --methods Random -r 0"
     assert sgd_influence(output, command, small="") == 0
-    first = json.loads((output / "settings.json").read_text())["data"]
+    first = json.loads((output / "manifest.json").read_text())["options"]["data"]
     image = folder / "cat/3.png"
     if change == "content":
         picture(image, 999)

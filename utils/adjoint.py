@@ -20,6 +20,7 @@ import nnabla.functions as F
 import numpy as np
 
 from utils.batch_norm import RunningStatistics, weighted_batch_normalization
+from utils.console import stop_if_asked
 from utils.evaluation import EVALUATION_BATCH, batches_of
 from utils.images import ImageSet, normalise
 from utils.kinks import smoothed_kinks
@@ -181,6 +182,7 @@ def loss_gradient(network: Network, data: ImageSet) -> Adjoint:
     u = {name: np.zeros(p.shape) for name, p in network.theta.items()}
     v = {name: np.zeros(r.shape) for name, r in network.statistics.items()}
     for rows in batches_of(len(data), EVALUATION_BATCH):
+        stop_if_asked()
         graph = build(rows.stop - rows.start)
         leaves = {k: graph.running.before[r] for k, r in network.statistics.items()}
         _backward(graph, data, rows, [*network.theta.values(), *leaves.values()])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -12,14 +14,25 @@ from utils.options import Command, Options, parse_options
 
 log = logging.getLogger("data_cleansing")
 
-DONE, MISTAKE, INTERRUPTED, BROKEN_PIPE = 0, 2, 130, 141
+DONE, MISTAKE, SIGNALLED, BROKEN_PIPE = 0, 2, 128, 141
+
+_NOT_WRITABLE = "make it writable, or choose another --output_dir"
+REMEDIES = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some of your quota",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
+    errno.EACCES: _NOT_WRITABLE,
+    errno.EPERM: _NOT_WRITABLE,
+    errno.EROFS: _NOT_WRITABLE,
+}
+"""What helps against an error of the operating system, where that is known."""
 
 
 def main(command: Command, arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit status.
 
-    0: done; 2: a mistake that the user can mend, said in one line; 130: interrupted by Ctrl-C;
-    141: nobody reads the output any more.
+    0: done; 2: a mistake that the user can mend, said in one line; 128 + n: ended by signal n
+    (130: Ctrl-C); 141: nobody reads the output any more.
     """
     try:
         options = parse_options(command, arguments)
@@ -33,7 +46,8 @@ def _run(options: Options) -> int:
     name, output = options.program, options.output_dir
     goes_on = f"what is finished is kept in {output}, the same command goes on from there"
     try:
-        from utils.console import interruptible, open_console  # heavy imports only after --help
+        # heavy imports only after --help
+        from utils.console import hung_up, interruptible, open_console, received
 
         open_console(options.quiet, options.verbose)
         with interruptible():
@@ -47,14 +61,25 @@ def _run(options: Options) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except OSError as error:
-        reason = f"{error.strerror or error}: {error.filename or output}"
+        if hung_up(error):
+            return _end_by(signal.SIGHUP, name, goes_on)
+        remedy = f"; {REMEDIES[error.errno]}" if error.errno in REMEDIES else ""
+        reason = f"{error.filename or output}: {error.strerror or error}{remedy}"
         return _end(MISTAKE, f"{name}: error: {reason}; {goes_on}")
+    except MemoryError as error:
+        reason = f"not enough memory ({error or 'no size given'}); choose a smaller --n_train, "
+        return _end(MISTAKE, f"{name}: error: {reason}--image_size or --batch_size; {goes_on}")
     except KeyboardInterrupt:
-        return _end(INTERRUPTED, f"{name}: interrupted; {goes_on}")
+        return _end_by(received() or signal.SIGINT, name, goes_on)
     finally:
         for handler in log.handlers[:]:
             log.removeHandler(handler)
             handler.close()
+
+
+def _end_by(number: signal.Signals, name: str, goes_on: str) -> int:
+    how = "interrupted" if number == signal.SIGINT else f"ended by {number.name}"
+    return _end(SIGNALLED + number, f"{name}: {how}; {goes_on}")
 
 
 def _end(status: int, line: str) -> int:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import signal
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import TypeVar
@@ -27,8 +28,28 @@ class _TerminalHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
-        tqdm.write(self.format(record), file=stream)
-        stream.flush()
+        try:
+            tqdm.write(self.format(record), file=stream)
+            stream.flush()
+        except OSError as error:
+            if not hung_up(error):
+                raise
+
+
+def hung_up(error: OSError) -> bool:
+    """Whether the error says that the terminal is gone."""
+    return error.errno == errno.EIO and error.filename is None
+
+
+class _LogFile(logging.FileHandler):
+    """A log file that gives up silently where the disk is full: the run itself says that."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Lose the record."""
+
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()
 
 
 def open_console(quiet: bool, verbose: bool) -> None:
@@ -44,7 +65,7 @@ def open_console(quiet: bool, verbose: bool) -> None:
 def open_log_file(path: Path) -> None:
     """Append everything that was and will be said to `path`, with its time."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = logging.FileHandler(path, encoding="utf-8")
+    file = _LogFile(path, encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     for kept in [h for h in log.handlers if isinstance(h, MemoryHandler)]:
         kept.setTarget(file)
@@ -53,43 +74,57 @@ def open_log_file(path: Path) -> None:
     log.addHandler(file)
 
 
-_interrupted = False
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_received: signal.Signals | None = None
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Let Ctrl-C end the block at the next item of a bar; a second one ends it at once.
+    """Let Ctrl-C, SIGTERM or SIGHUP end the block at the next item of a bar, a second one at once.
 
     Python raises KeyboardInterrupt in whatever code is running, and swallows it where that is
-    the callback of a weak reference, of which nnabla's graphs have many.
+    the callback of a weak reference, of which nnabla's graphs have many. A signal that is
+    ignored, as under nohup, stays ignored.
     """
 
     def remember(signum: int, frame: object) -> None:
-        global _interrupted
-        if _interrupted:
+        global _received
+        if _received:
             raise KeyboardInterrupt
-        _interrupted = True
+        _received = signal.Signals(signum)
 
-    global _interrupted
-    _interrupted = False
-    before = signal.signal(signal.SIGINT, remember)
+    global _received
+    _received = None
+    heeded = [number for number in ENDING if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, remember) for number in heeded}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def received() -> signal.Signals | None:
+    """The signal that asked the block of `interruptible` to end."""
+    return _received
+
+
+def stop_if_asked() -> None:
+    """Raise KeyboardInterrupt if a signal asked the run to end."""
+    if _received:
+        raise KeyboardInterrupt
 
 
 def progress(items: Iterable[T], description: str) -> Iterator[T]:
     """A bar over `items`; none where the output is no terminal or `--quiet` was given.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C was pressed since the last item.
+        KeyboardInterrupt: a signal asked the run to end since the last item.
     """
     quiet = not any(
         isinstance(handler, _TerminalHandler) and handler.level <= logging.INFO
         for handler in log.handlers
     )
     for item in tqdm(items, desc=description, leave=False, disable=True if quiet else None):
-        if _interrupted:
-            raise KeyboardInterrupt
+        stop_if_asked()
         yield item

@@ -13,6 +13,7 @@ import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from utils.errors import UserError
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP")
 FORMAT_NAMES = "PNG, JPEG, GIF, BMP, TIFF or WebP"
@@ -231,7 +234,16 @@ def over_chunks(
 
         workers = Parallel(n_jobs=min(cpu_count(), 8), return_as="generator")
         results = workers(delayed(function)(paths[part], *more) for part in parts)
-    yield from zip(parts, results, strict=True)
+    try:
+        yield from zip(parts, results, strict=True)
+    except BrokenProcessPool as error:
+        from utils.console import stop_if_asked
+
+        stop_if_asked()  # what ends the run may have ended the processes first
+        raise UserError(
+            f"a process that read {paths[0]} and other images died, killed or for want of memory; "
+            "free some memory, and the same command reads them again"
+        ) from error
 
 
 def room_for(shape: tuple[int, ...], folder: Path | None) -> UInt8:
@@ -239,9 +251,20 @@ def room_for(shape: tuple[int, ...], folder: Path | None) -> UInt8:
 
     That is, if it takes more than half of the memory that is free now.
     """
+    size = int(np.prod(shape))
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if folder is None or int(np.prod(shape)) <= free // 2:
+    if folder is None or size <= free // 2:
         return np.empty(shape, np.uint8)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder) as file:  # the mapping keeps it until it ends
+        _take_space(file.fileno(), size, folder)
         return np.memmap(file, np.uint8, "w+", shape=shape)
+
+
+def _take_space(descriptor: int, size: int, folder: Path) -> None:
+    """Take the space of a file to be mapped: on a full disk a mapping ends the process later."""
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(descriptor, 0, size)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(folder)) from error

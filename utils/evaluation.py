@@ -9,6 +9,7 @@ from functools import lru_cache
 import nnabla as nn
 import nnabla.functions as F
 
+from utils.console import stop_if_asked
 from utils.errors import UserError
 from utils.images import ImageSet, normalise
 from utils.network import Network
@@ -47,6 +48,7 @@ class Evaluator:
         """
         loss = errors = 0.0
         for rows in batches_of(len(data), EVALUATION_BATCH):
+            stop_if_asked()
             graph = self._graph(rows.stop - rows.start)
             graph.x.d = normalise(data.images[rows])
             graph.y.d = data.labels[rows, None]
@@ -74,7 +76,7 @@ def check_finite(value: float, what: str) -> None:
     if not math.isfinite(value):
         raise UserError(
             f"{what} is {value}: the training diverges; choose a lower --lr (or --momentum) and "
-            "another --output_dir"
+            "another --output_dir; what was finished before is kept"
         )
 
 

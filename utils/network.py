@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -12,15 +13,12 @@ import nnabla as nn
 import numpy as np
 
 from utils.convolution import fast_convolution
-from utils.errors import UserError
 from utils.model import Model
-from utils.storage import written_beside
+from utils.storage import save_bytes, unreadable
 
 State = dict[str, np.ndarray]
 """The state s_t of a training by name: parameters theta, running statistics r and, with
 momentum, the velocity. The arrays are copies and belong to the state alone."""
-
-ANEW = "delete the folder of its trial (seed_...), and the same command trains the trial anew"
 
 
 class Network:
@@ -69,6 +67,17 @@ class Network:
         """How many numbers theta holds."""
         return sum(p.size for p in self.theta.values())
 
+    @property
+    def graph(self) -> str:
+        """What the graph of the model is known by: a hash of its functions and parameters."""
+        functions: list[object] = []
+        x = nn.Variable((1, *self.image_shape))
+        with nn.parameter_scope("", scope=self._scope):
+            logits = self.model(x, self.n_classes, True)
+        logits.visit(lambda f: functions.append((f.info.type_name, f.info.args)))
+        shapes = [(name, p.shape) for name, p in self.parameters().items()]
+        return hashlib.sha256(repr((functions, shapes)).encode()).hexdigest()[:16]
+
     def state(self) -> State:
         """A copy of parameters and running statistics."""
         return {name: p.d.copy() for name, p in (self.theta | self.statistics).items()}
@@ -79,10 +88,12 @@ class Network:
             p.d = state[name]
 
 
-def save_state(state: State, path: Path) -> None:
-    """Write a state as HDF5 through nnabla, whole or not at all."""
-    with written_beside(path) as temporary:
-        nn.save_parameters(str(temporary), _variables(state))
+def save_state(state: State, path: Path, *, durable: bool = False) -> None:
+    """Write a state as HDF5 through nnabla, whole or not at all.
+
+    In memory first: HDF5 ends the process when it cannot write to a full disk.
+    """
+    save_bytes(hdf5_of(state), path, durable=durable)
 
 
 def hdf5_of(state: State) -> bytes:
@@ -112,10 +123,10 @@ def load_state(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> State:
             nn.load_parameters(str(path))
             state = {k: v.d.copy() for k, v in nn.get_parameters(grad_only=False).items()}
     except Exception as error:
-        raise UserError(f"{path}: not a readable parameter file ({error}); {ANEW}") from error
+        raise unreadable(path, "is not a readable parameter file", error) from error
     problem = _problem_of(state, shapes)
     if problem:
-        raise UserError(f"{path}: {problem}; {ANEW}")
+        raise unreadable(path, "cannot be used", problem)
     return state
 
 
@@ -125,6 +136,6 @@ def _problem_of(state: State, shapes: Mapping[str, tuple[int, ...]]) -> str:
         there = state[name].shape if name in state else "missing"
         wanted = shapes.get(name, "not part of it")
         if there != wanted:
-            return f"holds the parameters of another net: {name} is {there}, here {wanted}"
+            return f"it holds the parameters of another net: {name} is {there}, here {wanted}"
     not_finite = next((k for k, v in sorted(state.items()) if not np.isfinite(v).all()), "")
     return f"{not_finite} holds values that are not finite" if not_finite else ""

@@ -194,8 +194,8 @@ def parse_options(command: Command, arguments: Sequence[str] | None = None) -> O
     if chosen["cache"] == FINAL and chosen["methods"] is command.methods:
         chosen["left_out"] = needing_states(command.methods)
         chosen["methods"] = [m for m in command.methods if m not in chosen["left_out"]]
-    for name in ("remove_n_list", "methods"):
-        chosen[name] = tuple(dict.fromkeys(chosen[name]))
+    chosen["remove_n_list"] = tuple(chosen["remove_n_list"])
+    chosen["methods"] = tuple(dict.fromkeys(chosen["methods"]))
     return Options(program=command.program, **chosen)
 
 

@@ -7,7 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-RESULT_FOLDERS = ("influence", "score", "summary", "fig", "verification", "infl_results_sgd")
+TRAININGS, FINAL_MODEL = "infl_results_sgd", "final_model.h5"
+RESULT_FOLDERS = ("influence", "score", "summary", "fig", "verification", TRAININGS)
+_TAKEN_UP = (
+    "influence/*/influence_*.csv",
+    "score/*/score_delete_worst_*_seed_*.csv",
+    "verification/*_seed_*.csv",
+    f"{TRAININGS}/seed_*/*.csv",
+)
 
 
 @dataclass(frozen=True)
@@ -17,9 +24,14 @@ class OutputPaths:
     root: Path
 
     @property
-    def settings(self) -> Path:
-        """The options that the results here were made with."""
-        return self.root / "settings.json"
+    def manifest(self) -> Path:
+        """The options that the results here were made with, and the hash of each of them."""
+        return self.root / "manifest.json"
+
+    @property
+    def lock(self) -> Path:
+        """Who is running into the folder now."""
+        return self.root / "run.lock"
 
     @property
     def log(self) -> Path:
@@ -64,7 +76,7 @@ class OutputPaths:
 
     def training(self, seed: int) -> Path:
         """The folder of what a trial's training recorded."""
-        return self.root / "infl_results_sgd" / f"seed_{seed:02d}"
+        return self.root / TRAININGS / f"seed_{seed:02d}"
 
     def steps(self, seed: int) -> Path:
         """The recorded steps of a trial."""
@@ -80,7 +92,21 @@ class OutputPaths:
 
     def final_model(self, seed: int) -> Path:
         """The state after the last step; written last, so it marks a finished training."""
-        return self.training(seed) / "final_model.h5"
+        return self.training(seed) / FINAL_MODEL
+
+    def taken_up(self) -> Iterator[Path]:
+        """The CSV files that are there and that a run takes up instead of computing them."""
+        for pattern in _TAKEN_UP:
+            yield from sorted(self.root.glob(pattern))
+
+    def states(self) -> Iterator[Path]:
+        """The parameter files that are there."""
+        yield from sorted((self.root / TRAININGS).rglob("*.h5"))
+
+    def mark_of_training(self, path: Path) -> Path | None:
+        """The file that marks the training finished to which `path` belongs; None for others."""
+        folder, *inside = path.relative_to(self.root).parts
+        return self.root / folder / inside[0] / FINAL_MODEL if folder == TRAININGS else None
 
     def scores(self, method: str) -> Iterator[tuple[int, int, Path]]:
         """(seed, n, path) of the score files of a method that are there."""

@@ -6,19 +6,21 @@ import logging
 import time
 from collections.abc import Sequence
 from functools import lru_cache, partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from sgd_influence.analyze import Scores, choose, closing_table, draw, summarise
-from sgd_influence.eval import retrain_without, worst
+from sgd_influence.eval import SCORE_COLUMNS, retrain_without, worst
 from sgd_influence.train import train
 from sgd_influence.verify import TRUSTED, compare, verify
 from utils.console import RESULT, open_log_file
 from utils.context import choose_backend, set_context
 from utils.datasets import prepare
 from utils.errors import UserError
+from utils.manifest import Manifest
 from utils.methods import METHODS, Method
 from utils.model_check import checked_model
 from utils.network import Network
@@ -33,12 +35,12 @@ from utils.report import (
     opening_block,
     sizes_of,
 )
-from utils.settings import Settings, check_output_folder, claim_output_folder, settings_of
+from utils.settings import check_output_folder, claimed, settings_of
 from utils.sgd import Optimiser
 from utils.source import Source
-from utils.splits import TrialData, draw_split, load_trial
+from utils.splits import TrialData, described, draw_split, load_trial
 from utils.steps import load_steps, plan_steps
-from utils.storage import read_csv, save_csv
+from utils.storage import read_csv, save_csv, unreadable
 from utils.trial import Trial
 from utils.usage import free_space, peak_memory, written_bytes
 
@@ -73,31 +75,49 @@ def run(options: Options) -> None:
     damping = source.damping if options.damping is None else options.damping
 
     paths = OutputPaths(options.output_dir)
-    _open_folder(options, paths, settings_of(options, source.fingerprint))
-    counts = [n for n in options.removal_counts if n < n_train]
-    for number, seed in enumerate(options.seeds):
+    graph = Network(model, shape, source.n_classes).graph
+    settings = settings_of(options, source.fingerprint, graph)
+    counts = counts_below(n_train, options)
+
+    def trial_of(number: int) -> Trial:
         set_context(backend, options.device_ids[number % len(options.device_ids)])
+        seed = options.seeds[number]
         network = Network(model, shape, source.n_classes, seed, options.conv)
-        trial = open_trial(options, seed, load(seed), network, damping, paths)
-        if number == 0:
-            expected = _preflight(options, trial, backend, counts)
-            if options.dry_run:
-                return
-            before, ready = written_bytes(paths.root), time.monotonic()
-        run_trial(trial, [METHODS[name] for name in options.methods], counts, options.verify)
-    _analyze(options, trial)
-    size = written_bytes(paths.root) - before
-    log.info(closing_line(expected, size, peak_memory(), time.monotonic() - ready))
+        return open_trial(options, seed, load(seed), network, damping, paths)
+
+    if options.dry_run:
+        check_output_folder(paths, settings)
+        _preflight(options, trial_of(0), backend, counts)
+        return
+    with claimed(paths, settings, options.overwrite) as manifest:
+        open_log_file(paths.log)
+        manifest.check_versions()
+        manifest.check_outputs()
+        for number, seed in enumerate(options.seeds):
+            check_inputs(manifest, load(seed))
+            trial = trial_of(number)
+            if number == 0:
+                expected = _preflight(options, trial, backend, counts)
+                before, ready = written_bytes(paths.root), time.monotonic()
+            run_trial(trial, [METHODS[name] for name in options.methods], counts, options.verify)
+        _analyze(options, trial)
+        size = written_bytes(paths.root) - before
+        log.info(closing_line(expected, size, peak_memory(), time.monotonic() - ready))
     log.info("Finished in %s: %s", duration(time.monotonic() - started), paths.root.resolve())
 
 
-def _open_folder(options: Options, paths: OutputPaths, settings: Settings) -> None:
-    """Claim the output folder and open its log file; `--dry_run` only looks whether it could."""
-    if options.dry_run:
-        check_output_folder(paths, settings, overwrite=False)
-        return
-    claim_output_folder(paths, settings, options.overwrite)
-    open_log_file(paths.log)
+def counts_below(n_train: int, options: Options) -> list[int]:
+    """The n that can be removed, 0 included.
+
+    Raises:
+        UserError: none of those given can.
+    """
+    if min(options.remove_n_list) >= n_train:
+        given = " ".join(map(str, options.remove_n_list))
+        raise UserError(
+            f"--remove_n_list {given}: there are only {n_train} training images; give an n below"
+        )
+    return [n for n in options.removal_counts if n < n_train]
 
 
 def load_data(options: Options, source: Source, seed: int) -> TrialData:
@@ -105,6 +125,17 @@ def load_data(options: Options, source: Source, seed: int) -> TrialData:
     split_seed = seed if options.split_seed is None else options.split_seed
     files = draw_split(source, split_seed, options.n_train, options.n_val, options.n_test)
     return load_trial(source, files)
+
+
+def check_inputs(manifest: Manifest, data: TrialData) -> None:
+    """Note what the split of a trial names, or compare it with what an earlier run noted.
+
+    Raises:
+        UserError: the data have changed since.
+    """
+    manifest.check_input(data.files.training, described(data.training))
+    manifest.check_input(data.files.validation, described(data.validation))
+    manifest.check_input(data.files.test, described(data.test))
 
 
 def open_trial(
@@ -116,7 +147,7 @@ def open_trial(
     paths: OutputPaths,
 ) -> Trial:
     """What the stages of a trial share; recorded steps are read, others planned."""
-    if paths.final_model(seed).exists():
+    if paths.steps(seed).exists():
         steps = load_steps(paths.steps(seed))
     else:
         n, batch = len(data.training), options.batch_size
@@ -201,6 +232,20 @@ def influence_table(trial: Trial, influence: np.ndarray) -> pd.DataFrame:
     return table.sort_values("influence", kind="stable")
 
 
+def read_influence(path: Path, n_train: int) -> pd.DataFrame:
+    """Read an influence CSV.
+
+    Raises:
+        UserError: it cannot be read, or does not hold each training image once.
+    """
+    table = read_csv(path, columns=(IMAGE, LABEL, "influence", "datasource_index"))
+    images, counts = np.unique(table["datasource_index"], return_counts=True)
+    if not np.array_equal(images, np.arange(n_train)) or (counts > 1).any():
+        what = f"does not hold each of the {n_train} training images once"
+        raise unreadable(path, what, f"{len(table)} rows, {len(images)} images")
+    return table
+
+
 def _evaluate_removal(trial: Trial, methods: Sequence[Method], method: Method, n: int) -> None:
     path = trial.paths.score(method.name, n, trial.seed)
     if path.exists():
@@ -219,7 +264,7 @@ def _removal_scores(
         done = next((path for path in shared if path.exists()), None)
         if done:
             return read_csv(done)
-    influence = read_csv(trial.paths.influence(method.name, trial.seed))
+    influence = read_influence(trial.paths.influence(method.name, trial.seed), trial.n_train)
     description = f"trial {trial.seed}: eval, {method.name}, n = {n}"
     return retrain_without(trial, worst(influence, n), description)
 
@@ -241,7 +286,7 @@ def _analyze(options: Options, trial: Trial) -> None:
 def _load_scores(paths: OutputPaths) -> Scores:
     """All score files of the folder: earlier commands with other n or methods count too."""
     return {
-        (method, seed, n): read_csv(path)
+        (method, seed, n): read_csv(path, columns=SCORE_COLUMNS)
         for method in METHODS
         for seed, n, path in sorted(paths.scores(method))
     }

@@ -107,7 +107,10 @@ def _training(options: Options, trial: Trial) -> str:
 def _skipped(options: Options, counts: Sequence[int]) -> str:
     skipped = [str(n) for n in options.removal_counts if n not in counts]
     reason = "not below the number of training images"
-    return f" (skipped: {' '.join(skipped)}, {reason})" if skipped else ""
+    said = f" (skipped: {' '.join(skipped)}, {reason})" if skipped else ""
+    given = options.remove_n_list
+    repeated = [str(n) for n in options.removal_counts if given.count(n) > 1]
+    return said + (f" (given more than once: {' '.join(repeated)})" if repeated else "")
 
 
 def duration(seconds: float) -> str:

@@ -6,16 +6,16 @@ taken for one of another.
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 
 from utils.errors import UserError
+from utils.lock import FolderLock
+from utils.manifest import Manifest, Settings, remove_temporaries
 from utils.options import Options
 from utils.paths import RESULT_FOLDERS, OutputPaths
-from utils.storage import save_json
-
-Settings = dict[str, object]
 
 RESULT_OPTIONS = (
     "dataset", "n_epochs", "batch_size", "lr", "lr_schedule", "momentum",
@@ -23,60 +23,107 @@ RESULT_OPTIONS = (
     "image_size", "color", "damping",
 )  # fmt: skip
 
+DAMPED = "Influence_functions"
+"""The method that the option `--damping` is of."""
 
-def settings_of(options: Options, data_fingerprint: str) -> Settings:
-    """What the results depend on. More trials, more n and more methods only extend them."""
+
+def settings_of(options: Options, data_fingerprint: str, graph: str) -> Settings:
+    """What the results depend on. More trials, more n and more methods only extend them.
+
+    Args:
+        options: as parsed.
+        data_fingerprint: what the images came from.
+        graph: what the graph of the model is known by.
+    """
     chosen = {name: getattr(options, name) for name in RESULT_OPTIONS}
-    others = {"command": options.program, "data": data_fingerprint}
+    others = {"command": options.program, "data": data_fingerprint, "model's graph": graph}
     return chosen | {"cover_epochs": options.n_covered_epochs} | others
 
 
-def claim_output_folder(paths: OutputPaths, settings: Settings, overwrite: bool) -> None:
+@contextmanager
+def claimed(paths: OutputPaths, settings: Settings, overwrite: bool) -> Iterator[Manifest]:
     """Make the output folder this run's own, or take up an earlier run of the same settings.
 
-    Raises:
-        UserError: as `check_output_folder`.
-    """
-    if check_output_folder(paths, settings, overwrite):
-        for folder in RESULT_FOLDERS:
-            shutil.rmtree(paths.root / folder, ignore_errors=True)
-    save_json(settings, paths.settings)
-
-
-def check_output_folder(paths: OutputPaths, settings: Settings, overwrite: bool) -> bool:
-    """Whether results of other settings are there, which `overwrite` allows to delete.
+    While the block runs no other run gets the folder, and account is kept of what is written.
 
     Raises:
-        UserError: results of other settings are there and `overwrite` is False; the line names
-            each option that differs with both values. Or it is no folder, or not of a run.
+        UserError: another run has the folder, or results of other settings are there and
+            `overwrite` is False; the line names each option that differs with both values.
     """
+    _check_is_folder(paths)
+    try:
+        paths.root.mkdir(parents=True, exist_ok=True)
+    except (FileNotFoundError, NotADirectoryError, FileExistsError) as error:
+        raise UserError(
+            f"--output_dir {paths.root}: cannot be made ({error.strerror}); choose another"
+        ) from error
+    with FolderLock(paths.lock) as lock:
+        manifest = _account(paths, settings, overwrite)
+        with manifest.recording(lock):
+            yield manifest
+
+
+def check_output_folder(paths: OutputPaths, settings: Settings) -> None:
+    """Raise the UserError of results of other settings that `claimed` would; write nothing."""
+    _check_is_folder(paths)
+    if _result_folders(paths):
+        problem = _problem(_manifest(paths), settings)
+        if problem:
+            raise UserError(problem)
+
+
+def _check_is_folder(paths: OutputPaths) -> None:
     if paths.root.exists() and not paths.root.is_dir():
         raise UserError(f"--output_dir {paths.root}: is a file; name a folder")
-    has_results = any((paths.root / folder).exists() for folder in RESULT_FOLDERS)
-    differences = _differences(_load(paths), settings) if has_results else []
-    if differences and not overwrite:
-        raise UserError(
-            f"{paths.root}: holds results of other options: {'; '.join(differences)}; "
-            "choose another --output_dir, or delete them with --overwrite"
-        )
-    return bool(differences)
 
 
-def _load(paths: OutputPaths) -> Settings:
-    try:
-        settings = json.loads(paths.settings.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{paths.root}: holds folders of a run ({', '.join(RESULT_FOLDERS)}) without the "
-            f"{paths.settings.name} of one; choose another --output_dir"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{paths.settings}: cannot be read ({error}); choose another --output_dir"
-        ) from error
-    if not isinstance(settings, dict):
-        raise UserError(f"{paths.settings}: holds no settings; choose another --output_dir")
-    return settings
+def _result_folders(paths: OutputPaths) -> list[Path]:
+    return [paths.root / name for name in RESULT_FOLDERS if (paths.root / name).exists()]
+
+
+def _manifest(paths: OutputPaths) -> Manifest:
+    manifest = Manifest.read(paths)
+    manifest.settle_all()
+    return manifest
+
+
+def _account(paths: OutputPaths, settings: Settings, overwrite: bool) -> Manifest:
+    """That of the results that are there, else a new one."""
+    remove_temporaries(paths)
+    there = _result_folders(paths)
+    if there:
+        manifest = _manifest(paths)
+        problem = _problem(manifest, settings)
+        if not problem:
+            manifest.options = settings
+            return manifest
+        if not overwrite:
+            raise UserError(problem)
+    for folder in there:
+        shutil.rmtree(folder)
+    manifest = Manifest(paths, settings)
+    manifest.save()
+    return manifest
+
+
+def _problem(manifest: Manifest, settings: Settings) -> str:
+    """Why the results that are there are not this run's; empty if they are."""
+    root, remedy = manifest.paths.root, "or delete the results with --overwrite"
+    if not manifest.intact:
+        what = "was edited by hand (its checksum does not fit)"
+        return f"{manifest.paths.manifest}: {what}; put it back as it was, {remedy}"
+    there = manifest.options
+    if not (root / "influence" / DAMPED).exists():  # nothing there depends on it yet
+        there = there | {"damping": settings["damping"]}
+    differences = "; ".join(_differences(there, settings))
+    if differences:
+        what = f"holds results of other options: {differences}"
+        return f"{root}: {what}; choose another --output_dir, {remedy}"
+    foreign = manifest.foreign()
+    if foreign:
+        what = f"was not written by a run into this folder ({len(foreign)} such files)"
+        return f"{root / foreign[0]}: {what}; move it elsewhere, {remedy}"
+    return ""
 
 
 def _differences(there: Mapping[str, object], wanted: Mapping[str, object]) -> list[str]:
@@ -89,4 +136,4 @@ def _differences(there: Mapping[str, object], wanted: Mapping[str, object]) -> l
 
 
 def _shown(name: str) -> str:
-    return f"the {name}" if name in ("command", "data") else f"--{name}"
+    return f"the {name}" if name in ("command", "data", "model's graph") else f"--{name}"

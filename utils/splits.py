@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -169,6 +171,20 @@ def _save_if_other(table: pd.DataFrame, path: Path) -> None:
     content = table.to_csv(index=False, lineterminator="\n").encode()
     if not path.is_file() or path.read_bytes() != content:
         save_csv(table, path)
+
+
+def described(images: ImageSet) -> dict[str, int | str]:
+    """What a set is known by: how many images of how many bytes, a hash of names, labels, sizes.
+
+    Names count from the folder that all images lie in, which may be moved.
+    """
+    base = len(os.path.commonpath([os.path.dirname(path) for path in images.paths]))
+    digest, total = hashlib.sha256(), 0
+    for path, label in zip(images.paths, images.labels, strict=True):
+        size = os.path.getsize(path)
+        total += size
+        digest.update(f"{path[base:]}\0{label}\0{size}\n".encode(errors="surrogateescape"))
+    return {"images": len(images), "bytes": total, "sha256": digest.hexdigest()}
 
 
 def load_trial(source: Source, files: SplitFiles) -> TrialData:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -9,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.errors import UserError
-from utils.storage import written_beside
+from utils.storage import save_bytes, unreadable
 
 
 @dataclass(frozen=True)
@@ -85,15 +85,16 @@ def by_epoch(steps: Sequence[Step], start: int = 0) -> Iterator[tuple[int, list[
 
 def save_steps(steps: Sequence[Step], path: Path) -> None:
     """Write the steps as one uncompressed NumPy archive without pickles."""
-    with written_beside(path) as temporary:
-        np.savez(
-            temporary,
-            epoch=np.array([step.epoch for step in steps], np.int64),
-            size=np.array([len(step.indices) for step in steps], np.int64),
-            learning_rate=np.array([step.learning_rate for step in steps], np.float64),
-            indices=np.concatenate([step.indices for step in steps]),
-            seeds=np.concatenate([step.seeds for step in steps]),
-        )
+    archive = io.BytesIO()  # NumPy leaves a zip file open that it cannot write to the disk
+    np.savez(
+        archive,
+        epoch=np.array([step.epoch for step in steps], np.int64),
+        size=np.array([len(step.indices) for step in steps], np.int64),
+        learning_rate=np.array([step.learning_rate for step in steps], np.float64),
+        indices=np.concatenate([step.indices for step in steps]),
+        seeds=np.concatenate([step.seeds for step in steps]),
+    )
+    save_bytes(archive.getvalue(), path)
 
 
 def load_steps(path: Path) -> list[Step]:
@@ -103,13 +104,11 @@ def load_steps(path: Path) -> list[Step]:
         UserError: the file is not there, cut short or not a step record.
     """
     try:
-        with np.load(path, allow_pickle=False) as record:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as record:
             ends = np.cumsum(record["size"])[:-1]
             indices = np.split(record["indices"], ends)
             seeds = np.split(record["seeds"], ends)
             epochs, rates = record["epoch"].tolist(), record["learning_rate"].tolist()
     except Exception as error:
-        raise UserError(
-            f"{path}: not a readable step record ({error}); rerun with --overwrite"
-        ) from error
+        raise unreadable(path, "is not a readable step record", error) from error
     return [Step(*fields) for fields in zip(epochs, indices, seeds, rates, strict=True)]

@@ -4,55 +4,158 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pandas as pd
 
 from utils.errors import UserError
 
+TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp(\.\w+)?")
+"""Names of files that are being written; what a killed process leaves."""
+
+
+class Keeper(Protocol):
+    """Keeps account of the files of one folder; `utils.manifest.Manifest` is one."""
+
+    def keeps(self, path: Path) -> bool:
+        """Whether it keeps account of `path`."""
+
+    def check_folder(self) -> None:
+        """Raise a UserError if the folder is not there any more."""
+
+    def expect(self, path: Path, temporary: Path, durable: bool) -> None:
+        """`temporary`, which is whole, is about to be renamed to `path`."""
+
+    def settle(self, path: Path) -> None:
+        """`path` is there now as it was expected."""
+
+    def forget(self, path: Path) -> None:
+        """`path` is about to be removed."""
+
+
+_keepers: list[Keeper] = []
+
 
 @contextmanager
-def written_beside(path: Path) -> Iterator[Path]:
+def kept_by(keeper: Keeper) -> Iterator[None]:
+    """Tell `keeper` of every file that the block writes or removes in its folder."""
+    _keepers.append(keeper)
+    try:
+        yield
+    finally:
+        _keepers.remove(keeper)
+
+
+@contextmanager
+def written_beside(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """Give a temporary path beside `path`, renamed to `path` when the block ends well.
 
-    The temporary name keeps the suffix of `path`, because nnabla chooses the file format by
-    it. When the block raises, the temporary file is removed and `path` is left as it was.
+    The temporary name keeps the suffix of `path`, because some libraries choose the format by it.
+    When the block raises, the temporary file is removed and `path` is left as it was.
+
+    Args:
+        path: the final name.
+        durable: bring file and account to the disk first, so that a power failure loses neither;
+            for what took long to compute.
+
+    Raises:
+        OSError: with `path` as its file name, for a full disk, a folder that cannot be written ...
+        UserError: the folder that `path` lies in was removed while the run went on.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    keepers = [keeper for keeper in _keepers if keeper.keeps(path)]
+    for keeper in keepers:
+        keeper.check_folder()
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.tmp{path.suffix}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
+        if durable:
+            _to_disk(temporary)
+        for keeper in keepers:
+            keeper.expect(path, temporary, durable)
         os.replace(temporary, path)
+        if durable:
+            _to_disk(path.parent)
+        for keeper in keepers:
+            keeper.settle(path)
+    except OSError as error:
+        for keeper in keepers:
+            keeper.check_folder()
+        raise _about(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _about(path: Path, error: OSError) -> OSError:
+    """The same error about `path`: HDF5 and pandas name no file, a temporary name helps nobody."""
+    if error.errno is None:
+        return OSError(None, " ".join(str(error).split()), str(path))
+    return OSError(error.errno, os.strerror(error.errno), str(path))
+
+
+def remove(path: Path) -> None:
+    """Remove a file of which account may be kept, and folders that are empty then."""
+    for keeper in _keepers:
+        if keeper.keeps(path):
+            keeper.forget(path)
+    path.unlink(missing_ok=True)
+    with suppress(OSError):
+        os.removedirs(path.parent)
+
+
+def save_bytes(content: bytes | memoryview, path: Path, *, durable: bool = True) -> None:
+    """Write `content`, whole or not at all."""
+    with written_beside(path, durable=durable) as temporary:
+        temporary.write_bytes(content)
 
 
 def save_csv(table: pd.DataFrame, path: Path, *, index: bool = False) -> None:
     """Write `table` as UTF-8 CSV with Unix line ends, whole or not at all."""
-    with written_beside(path) as temporary:
-        table.to_csv(temporary, index=index, lineterminator="\n")
+    save_bytes(table.to_csv(index=index, lineterminator="\n").encode("utf-8"), path)
 
 
-def read_csv(path: Path) -> pd.DataFrame:
+def read_csv(path: Path, columns: Iterable[str] = ()) -> pd.DataFrame:
     """Read what `save_csv` wrote; floats come back bit by bit.
 
     Raises:
-        UserError: the file is not there, empty or no CSV.
+        UserError: the file is not there, empty or no CSV, has no rows, or a value of `columns`
+            is missing.
     """
     try:
-        return pd.read_csv(path, float_precision="round_trip")
+        table = pd.read_csv(path, float_precision="round_trip")
     except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"{path}: cannot be read ({reason}); delete it, and the same command makes it anew"
-        ) from error
+        raise unreadable(path, "cannot be read", error) from error
+    missing = [name for name in columns if name not in table]
+    if missing or table.empty:
+        lack = f"no column {missing[0]}" if missing else "no rows"
+        raise unreadable(path, "is not whole", lack)
+    if table[list(columns)].isna().to_numpy().any():
+        raise unreadable(path, "is not whole", "a value is missing")
+    return table
 
 
 def save_json(value: Any, path: Path) -> None:
     """Write `value` as indented JSON, whole or not at all."""
-    with written_beside(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    save_bytes((json.dumps(value, indent=2, sort_keys=True) + "\n").encode("utf-8"), path)
+
+
+def unreadable(path: Path, what: str, error: Exception | str) -> UserError:
+    """What to raise for a file of the run that was whole when the run looked at it."""
+    remedy = "the same command makes it anew"
+    if not path.exists():
+        return UserError(f"{path}: is gone, removed while the run went on; {remedy}")
+    return UserError(f"{path}: {what} ({' '.join(str(error).split())[:200]}); {remedy}")

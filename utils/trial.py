@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from utils.cache import kept_steps
-from utils.evaluation import Evaluator
+from utils.evaluation import Evaluator, check_finite
 from utils.network import Network, State, load_state
 from utils.paths import OutputPaths
 from utils.sgd import SGD, Optimiser
@@ -85,6 +87,27 @@ class Trial:
     def evaluator(self) -> Evaluator:
         """Evaluates the network."""
         return Evaluator(self.network)
+
+    def take_step(self, t: int, removed: np.ndarray | None = None) -> float:
+        """Take step t of the whole training, without the images of the mask `removed` (n_train,).
+
+        Returns:
+            The sum of the losses of the examples left, before the step.
+
+        Raises:
+            UserError: the loss is not finite; the line names epoch, step and learning rate.
+        """
+        step = self.steps[t]
+        loss = self.sgd.step(self.data.training, step, removed)
+        if not math.isfinite(loss):
+            number = t - self.epoch_starts[step.epoch] + 1
+            without = "" if removed is None else f" without {removed.sum()} images"
+            check_finite(
+                loss,
+                f"trial {self.seed}{without}: the loss in epoch {step.epoch + 1}, step {number} "
+                f"(learning rate {step.learning_rate:g})",
+            )
+        return loss
 
     @cached_property
     def kept_steps(self) -> list[int]:

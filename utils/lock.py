@@ -1,0 +1,123 @@
+"""One run per output folder: a lock that names its holder and that a dead holder cannot keep."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import socket
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+
+from utils.errors import UserError
+
+log = logging.getLogger("data_cleansing")
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who runs into a folder: process id, host, and since when (local time)."""
+
+    pid: int
+    host: str
+    since: str
+
+    @classmethod
+    def here(cls) -> Holder:
+        """This process."""
+        since = datetime.now().astimezone().isoformat(" ", "seconds")
+        return cls(os.getpid(), socket.gethostname(), since)
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}, since {self.since}"
+
+
+class FolderLock:
+    """Locks the folder of the file `path` while its block runs; the file names the holder.
+
+    The kernel lets go of the lock when the process ends, however it ends. The file of a process
+    that was killed stays; the next run takes it over and says so.
+
+    Raises:
+        UserError: another process holds it; the line names process and host.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor = -1
+
+    def __enter__(self) -> FolderLock:
+        while not self.held():
+            self._release()
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            self._lock()
+        try:
+            self._take_over()
+        except BaseException:
+            self._release()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.held():
+            self.path.unlink(missing_ok=True)
+        self._release()
+
+    def held(self) -> bool:
+        """Whether the file is there and is the one that this process locked."""
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), os.stat(self.path))
+        except OSError:
+            return False
+
+    def _release(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor = -1
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = self._holder() or "another process"
+            self._release()
+            raise UserError(
+                f"{self.path.parent}: {holder}, is running into it; wait until it ends or choose "
+                "another --output_dir"
+            ) from error
+        except OSError as error:
+            log.warning(
+                "%s: cannot be locked (%s); do not run two commands into this folder at once",
+                self.path, error.strerror,
+            )  # fmt: skip
+
+    def _take_over(self) -> None:
+        """Write this process into the file, if who is there has ended.
+
+        A lock held on another host is not always seen from here, so that one is believed.
+        """
+        before, me = self._holder(), Holder.here()
+        if before and before.host != me.host:
+            raise UserError(
+                f"{self.path.parent}: {before}, was running into it, and whether it still is "
+                f"cannot be seen from {me.host}; if it has ended, delete {self.path}"
+            )
+        if before:
+            log.warning("%s: taken over from %s, which was killed", self.path.parent, before)
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, (json.dumps(asdict(me)) + "\n").encode(), 0)
+
+    def _holder(self) -> Holder | None:
+        """Who is named in the file; None if it was killed before it wrote that."""
+        try:
+            return Holder(**json.loads(os.pread(self._descriptor, 4096, 0)))
+        except (ValueError, TypeError):
+            return None
