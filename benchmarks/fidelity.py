@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import sys
 import time
 from collections.abc import Sequence
@@ -47,11 +46,12 @@ from utils.methods import METHODS
 from utils.network import State
 from utils.storage import read_csv, save_csv
 
-log = logging.getLogger("data_cleansing")
-
 APART = 1e-3
 """Relative distance of the two starts from which the truth is computed twice."""
 AGAIN = "truth again"
+ORACLE = "oracle: "
+"""What the columns of the double-precision oracle begin with."""
+DOUBLE, PRECISION = "Hara, double precision", "Hara, single against double"
 N_EXTREMES = 10
 QUICK_GROUPS = {"cifar_cnn": 25}
 QUICK_SEEDS = {"mnist_cnn": 3, "cifar_cnn": 1}
@@ -158,15 +158,24 @@ def figures_of(raw: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for (task, seed), table in raw.groupby(["task", "seed"], sort=False):
-        single = not TASKS[str(task)].group
-        for method in table.columns[4:].drop([c for c in table if c.startswith("oracle")]):
-            known = table[table[method].notna()]
-            if len(known) > 1:
-                both = known["true"].to_numpy(), known[method].to_numpy()
-                figure = kendalltau(*both) if single else spearmanr(*both)
-                overlap = jaccard(*both) if single else np.nan
-                rows.append((task, seed, method, figure.statistic, overlap))
+        known = table.dropna(axis="columns", how="all")
+        oracle = known.filter(like=ORACLE).columns
+        for method in known.columns[4:].difference(oracle, sort=False):
+            rows.append((task, seed, method, *_agreement(str(task), known, "true", method)))
+        if len(oracle):
+            columns = f"{ORACLE}true", f"{ORACLE}Hara"
+            rows.append((task, seed, DOUBLE, *_agreement(str(task), known, *columns)))
+            both = known["Hara"], known[f"{ORACLE}Hara"]
+            rows.append((task, seed, PRECISION, spearmanr(*both).statistic, np.nan))
     return pd.DataFrame(rows, columns=["task", "seed", "method", "figure", "jaccard"])
+
+
+def _agreement(task: str, table: pd.DataFrame, true: str, predicted: str) -> tuple[float, float]:
+    """Tau and Jaccard index for single images, Spearman and nan for groups."""
+    known = table[[true, predicted]].dropna().to_numpy().T
+    if TASKS[task].group:
+        return float(spearmanr(*known).statistic), float("nan")
+    return float(kendalltau(*known).statistic), jaccard(*known)
 
 
 def jaccard(a: np.ndarray, b: np.ndarray) -> float:
@@ -187,7 +196,9 @@ def table_of(figures: pd.DataFrame) -> str:
 
 
 def _mean_and_deviation(values: pd.Series) -> str:
-    return "" if values.isna().all() else f"{values.mean():.3f} ± {values.std():.3f}"
+    if values.isna().all():
+        return ""
+    return f"{values.mean():.3f}" + (f" ± {values.std():.3f}" if len(values) > 1 else "")
 
 
 def summary_of(figures: pd.DataFrame) -> dict[str, dict[str, float]]:
@@ -216,7 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         delayed(judge)(one) for one in work[::-1]
     ):
         parts.append(part)
-        log.info("%d of %d trainings judged", len(parts), len(work))
+        print(f"{len(parts)} of {len(work)} trainings judged", file=sys.stderr)
         if not options.quick:
             store(part, options.out)
     figures = figures_of(in_order(pd.concat(parts)))
@@ -233,6 +244,7 @@ def store(raw: pd.DataFrame, folder: Path) -> None:
     path = folder / "fidelity_raw.csv"
     if path.exists():
         there = read_csv(path)
+        there = there[there["task"].isin(TASKS)]
         keys = pd.MultiIndex.from_frame(raw[["task", "seed"]])
         kept = ~pd.MultiIndex.from_frame(there[["task", "seed"]]).isin(keys)
         raw = pd.concat([there[kept], raw])
@@ -280,4 +292,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (OSError, UserError) as problem:  # images that are not there
+        sys.exit(f"fidelity.py: error: {problem}")

@@ -34,9 +34,12 @@ def draw_figures(figures: pd.DataFrame, again: str, path: Path) -> None:
     for axes, task in zip(panels, tasks, strict=False):
         _draw_task(axes, figures[figures["task"] == task], again)
         axes.set_title(task, fontsize=10)
+        axes.tick_params(axis="x", labelbottom=True, labelsize=7)
     for axes in panels[len(tasks) :]:
         axes.set_axis_off()
-    figure.supxlabel("agreement with true retraining: Kendall's tau (logreg, dnn), Spearman (cnn)")
+    lines = [line for line in panels[0].get_lines() if line.get_label() == again]
+    figure.legend(lines, [f"{again}: its agreement with itself"], loc="outside lower right")
+    figure.suptitle("agreement with true retraining: Kendall's tau (logreg, dnn), Spearman (cnn)")
     _save(figure, path)
 
 
@@ -48,7 +51,6 @@ def _draw_task(axes: Axes, rows: pd.DataFrame, again: str) -> None:
     axes.set_yticks(range(len(by_method)), by_method.index, fontsize=7)
     for mean in truth:
         axes.axvline(mean, color="black", linestyle="--", label=again)
-        axes.legend(fontsize=7, loc="lower right")
     axes.axvline(0, color="0.6", linewidth=0.8)
     axes.set_xlim(-0.4, 1.05)
 

@@ -64,12 +64,12 @@ def train(
 
 def gradients(layers: Layers, data: Examples, weights: np.ndarray) -> Layers:
     """Gradient of sum_i w_i loss_i / |B| by each layer."""
-    inputs = _forward(layers, data.x)
-    delta = ((expit(inputs[-1][..., 0]) - data.y) * weights / len(data.y))[..., None]
+    values = _forward(layers, data.x)
+    delta = ((expit(values[-1][..., 0]) - data.y) * weights / len(data.y))[..., None]
     gradient: Layers = []
     for k in reversed(range(len(layers) // 2)):
-        gradient = [np.swapaxes(inputs[k], -1, -2) @ delta, delta.sum(-2), *gradient]
-        delta = (delta @ np.swapaxes(layers[2 * k], -1, -2)) * (inputs[k] > 0)
+        gradient = [np.swapaxes(values[k], -1, -2) @ delta, delta.sum(-2), *gradient]
+        delta = (delta @ np.swapaxes(layers[2 * k], -1, -2)) * (values[k] > 0)
     return gradient
 
 

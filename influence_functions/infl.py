@@ -72,7 +72,7 @@ def solve(
             residual += solver.damping * v[name] - target[name]
             velocity[name] = solver.momentum * velocity[name] - solver.learning_rate * residual
             v[name] += velocity[name]
-        if _norm(v) > longest:
+        if not _norm(v) <= longest:
             break
     return v
 
@@ -116,7 +116,7 @@ def influence_functions(trial: Trial) -> np.ndarray:
     influence, product = predict_influence(adjoint_of, trial.data.training, v)
     residual = relative_residual(product, v, target, trial.damping)
     if not residual <= DIVERGENCE:
-        raise _divergence(trial.seed, trial.damping, residual, _dot(v, product) / _dot(v, v))
+        raise _divergence(trial, residual, _dot(v, product) / _dot(v, v))
     _say_residual(trial.seed, residual)
     return influence
 
@@ -128,7 +128,7 @@ def _say_residual(seed: int, residual: float) -> None:
     )  # fmt: skip
     if residual > NO_SOLUTION:
         log.warning(
-            "Trial %d: two passes are too few, or too noisy, for these influence functions: their "
+            "Trial %d: the solver of Influence_functions is further off than no solution: their "
             "scores are rough. Raise --damping, or check them with --verify.", seed,
         )  # fmt: skip
 
@@ -143,16 +143,25 @@ def relative_residual(product: Arrays, v: Arrays, target: Arrays, damping: float
         damping: alpha.
     """
     residual = {k: product[k] + damping * v[k] - target[k] for k in target}
-    return _norm(residual) / _norm(target)
+    return _norm(residual) / _norm(target) if _norm(target) else 0.0
 
 
-def _divergence(seed: int, damping: float, residual: float, curvature: float) -> UserError:
-    """The error of a diverged solve; damping has to outweigh the curvature <v, H v> / <v, v>."""
-    enough = float(f"{max(10 * damping, -2 * curvature):.1g}")
+def _divergence(trial: Trial, residual: float, curvature: float) -> UserError:
+    """The error of a diverged solve; `curvature` is <v, H v> / <v, v>.
+
+    Damping above a negative curvature makes H + alpha I positive; it cannot mend steps that are
+    too long for a large positive one.
+    """
+    remedy = "leave Influence_functions out of --methods, or train with a lower --lr"
+    if curvature + trial.damping < 0:
+        scored = trial.paths.influence("Influence_functions", trial.seed).parent.exists()
+        where = ", in another --output_dir, since other trials have scores" if scored else ""
+        enough = float(f"{max(10 * trial.damping, -2 * curvature):.1g}")
+        remedy = f"raise --damping from {trial.damping:g} to {enough:g}{where}"
     return UserError(
-        f"influence functions diverge in trial {seed}: the relative residual is {residual:.2g}, "
-        f"the Hessian has a curvature of {curvature:.2g}; raise --damping from {damping:g} to "
-        f"{enough:g}, what is finished is kept"
+        f"influence functions diverge in trial {trial.seed}: the relative residual is "
+        f"{residual:.2g}, the loss curves by {curvature:.2g} along the solution, the damping is "
+        f"{trial.damping:g}; {remedy}"
     )
 
 

@@ -25,6 +25,7 @@ RANDOM, RANKING = "random", "ranking"
 TRUSTED = 0.3
 """Below this agreement a method's ranking should not be trusted."""
 N_RESAMPLES = 1000
+TRUE_COLUMNS = ["group", "kind", "size", "true"]
 
 Rankings = Mapping[str, np.ndarray]
 """Per method the training images (n_train,), the most harmful first."""
@@ -124,7 +125,7 @@ def _mask(n_train: int, members: np.ndarray) -> np.ndarray:
 
 
 def true_changes(trial: Trial, groups: list[Group], base_loss: float) -> pd.DataFrame:
-    """Remove each group for real and retrain; groups in the file of an earlier run are kept.
+    """Remove each group for real and retrain; what the file knows of any group is kept.
 
     Args:
         trial: retrains from its `retrain_start`.
@@ -135,18 +136,15 @@ def true_changes(trial: Trial, groups: list[Group], base_loss: float) -> pd.Data
         The columns group, kind, size and true (change of the mean validation loss, nats).
     """
     path = trial.paths.true_changes(trial.seed)
-    done = read_csv(path).set_index("group")["true"].to_dict() if path.exists() else {}
-    rows: list[dict[str, object]] = []
+    known = read_csv(path) if path.exists() else pd.DataFrame(columns=TRUE_COLUMNS)
     for group in progress(groups, f"trial {trial.seed}: verify"):
-        if group.name not in done:
+        if group.name not in set(known["group"]):
             scores = retrain_without(trial, group.members, f"trial {trial.seed}: {group.name}")
-            done[group.name] = float(scores["val_loss"].iloc[-1]) - base_loss
-        size = int(group.members.sum())
-        row = {"group": group.name, "kind": group.kind, "size": size, "true": done[group.name]}
-        rows.append(row)
-        if len(rows) >= len(done):
-            save_csv(pd.DataFrame(rows), path)
-    return pd.DataFrame(rows)
+            true = float(scores["val_loss"].iloc[-1]) - base_loss
+            row = (group.name, group.kind, int(group.members.sum()), true)
+            known = pd.DataFrame([*known.itertuples(index=False), row], columns=TRUE_COLUMNS)
+            save_csv(known, path)
+    return known.set_index("group").loc[[group.name for group in groups]].reset_index()
 
 
 def verification_rows(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import nnabla as nn
 import nnabla.functions as F
@@ -11,8 +14,10 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
+from influence_functions.infl import _divergence
 from tests.runs import influence_functions, sgd_influence
 from utils.kinks import smoothed_kinks
+from utils.paths import OutputPaths
 from utils.storage import read_csv
 
 SINGLE = 1e-6
@@ -93,16 +98,30 @@ def test_residual_is_said_and_a_diverging_solve_names_the_damping(
 
     import influence_functions.infl as stage
 
-    few = stage.Solver
-    monkeypatch.setattr(stage, "Solver", lambda damping: few(damping, n_passes=200))
-    assert influence_functions(tmp_path / "not", f"{arguments} --damping 0.001") == 2
+    with monkeypatch.context() as patched:
+        patched.setattr(stage, "Solver", partial(stage.Solver, learning_rate=50.0))
+        assert influence_functions(tmp_path / "not", f"{arguments} --damping 0.001") == 2
     *_, line = capsys.readouterr().err.strip().splitlines()
     assert "influence functions diverge in trial 0: the relative residual is" in line
-    assert "raise --damping from 0.001 to " in line
-    enough = float(line.split(" to ")[1].split(",")[0])
+    remedy = "leave Influence_functions out of --methods, or train with a lower --lr"
+    assert line.endswith(f"the damping is 0.001; {remedy}")
     assert not (tmp_path / "not/influence/Influence_functions").exists()
+
     trained = (tmp_path / "not/infl_results_sgd/seed_00/final_model.h5").stat().st_mtime_ns
-    assert influence_functions(tmp_path / "not", f"{arguments} --damping {enough}") == 0
+    assert influence_functions(tmp_path / "not", f"{arguments} --damping 5") == 0
     assert (tmp_path / "not/infl_results_sgd/seed_00/final_model.h5").stat().st_mtime_ns == trained
     assert influence_functions(tmp_path / "not", f"{arguments} --damping 0.5") == 2
-    assert f"--damping was {enough}, now 0.5" in capsys.readouterr().err
+    assert "--damping was 5.0, now 0.5" in capsys.readouterr().err
+
+
+def test_negative_curvature_is_mended_by_damping(tmp_path: Path) -> None:
+    trial: Any = SimpleNamespace(seed=2, damping=0.1, paths=OutputPaths(tmp_path))
+    assert str(_divergence(trial, 1500, -30)).endswith("raise --damping from 0.1 to 60")
+    (tmp_path / "influence/Influence_functions").mkdir(parents=True)
+    assert "from 0.1 to 60, in another --output_dir" in str(_divergence(trial, 1500, -30))
+
+
+@pytest.mark.parametrize("damping", ["0", "-1", "nan", "inf"])
+def test_damping_is_above_zero(damping, tmp_path, capsys):
+    assert influence_functions(tmp_path, f"--damping={damping}") == 2
+    assert "must be a number above 0" in capsys.readouterr().err

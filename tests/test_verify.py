@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 import sgd_influence.verify as verify_stage
+from sgd_influence.eval import retrain_without
 from sgd_influence.verify import agreement_of, make_groups
 from tests.runs import contents, sgd_influence
 from utils.storage import read_csv
@@ -85,3 +86,25 @@ def test_cover_epochs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "The scores cover the last 1 of 2 retrained epochs" in capsys.readouterr().out
     every, two, one = (contents(tmp_path / n, "influence/**/*.csv") for n in ("all", "two", "one"))
     assert every == two != one
+
+
+def test_other_groups_of_an_earlier_run_do_not_keep_new_ones_from_being_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With another K the parts of rankings have other names; an interruption keeps what is new."""
+    assert sgd_influence(tmp_path, "-r 0 --verify 12") == 0
+    n_calls = 0
+
+    def interrupted(*arguments):
+        nonlocal n_calls
+        n_calls += 1
+        if n_calls == 2:
+            raise KeyboardInterrupt
+        return retrain_without(*arguments)
+
+    monkeypatch.setattr(verify_stage, "retrain_without", interrupted)
+    assert sgd_influence(tmp_path, "-r 0 --verify 6") == 130
+    known = read_csv(tmp_path / "verification/true_changes_seed_0.csv")
+    assert len(known) == 13
+    assert sgd_influence(tmp_path, "-r 0 --verify 6") == 0
+    assert len(read_csv(tmp_path / "summary/verification.csv")) == 3 * 6

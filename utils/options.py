@@ -76,8 +76,8 @@ class Options:
             f"--cover_epochs {self.cover_epochs}: there are {self.n_epochs} epochs (--n_epochs)",
         )
         _check(
-            self.damping is None or (math.isfinite(self.damping) and self.damping >= 0),
-            f"--damping {self.damping}: must be a number of at least 0",
+            self.damping is None or (math.isfinite(self.damping) and self.damping > 0),
+            f"--damping {self.damping}: must be a number above 0",
         )
         _check(
             self.verify == 0 or self.verify >= 6, f"--verify {self.verify}: needs 6 groups or more"
@@ -242,8 +242,8 @@ def _add_run(parser: argparse.ArgumentParser, default: dict[str, Any]) -> None:
          text="over how many last epochs the scores sweep: a number, or all")  # fmt: skip
     _add(group, default, "--damping", type=float, metavar="ALPHA",
          default_text="by the data set: 10 for cifar10, else 0.1",
-         text="alpha of Influence_functions, which solve (H + ALPHA I) v = gradient; raise it "
-         "where they diverge")  # fmt: skip
+         text="alpha above 0 of Influence_functions, which solve (H + ALPHA I) v = gradient, H in "
+         "nats per squared parameter; raise it where they diverge")  # fmt: skip
     _add(group, default, "--verify", type=int, nargs="?", const=40, metavar="K",
          default_text="off; 40 without a number",
          text="remove K groups of a tenth of the images for real, retrain, and compare with the "

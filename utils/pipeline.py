@@ -76,7 +76,7 @@ def run(options: Options) -> None:
 
     paths = OutputPaths(options.output_dir)
     graph = Network(model, shape, source.n_classes).graph
-    settings = settings_of(options, source.fingerprint, graph)
+    settings = settings_of(options, source.fingerprint, graph, damping)
     counts = counts_below(n_train, options)
 
     def trial_of(number: int) -> Trial:

@@ -20,24 +20,25 @@ from utils.paths import RESULT_FOLDERS, OutputPaths
 RESULT_OPTIONS = (
     "dataset", "n_epochs", "batch_size", "lr", "lr_schedule", "momentum",
     "weight_decay", "model", "conv", "retrain_all", "n_train", "n_val", "n_test", "split_seed",
-    "image_size", "color", "damping",
+    "image_size", "color",
 )  # fmt: skip
 
 DAMPED = "Influence_functions"
 """The method that the option `--damping` is of."""
 
 
-def settings_of(options: Options, data_fingerprint: str, graph: str) -> Settings:
+def settings_of(options: Options, data_fingerprint: str, graph: str, damping: float) -> Settings:
     """What the results depend on. More trials, more n and more methods only extend them.
 
     Args:
         options: as parsed.
         data_fingerprint: what the images came from.
         graph: what the graph of the model is known by.
+        damping: alpha of the influence functions, given or by the data set.
     """
     chosen = {name: getattr(options, name) for name in RESULT_OPTIONS}
     others = {"command": options.program, "data": data_fingerprint, "model's graph": graph}
-    return chosen | {"cover_epochs": options.n_covered_epochs} | others
+    return chosen | {"cover_epochs": options.n_covered_epochs, "damping": damping} | others
 
 
 @contextmanager
