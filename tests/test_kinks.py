@@ -125,3 +125,10 @@ def test_negative_curvature_is_mended_by_damping(tmp_path: Path) -> None:
 def test_damping_is_above_zero(damping, tmp_path, capsys):
     assert influence_functions(tmp_path, f"--damping={damping}") == 2
     assert "must be a number above 0" in capsys.readouterr().err
+
+
+def test_other_methods_take_a_folder_up_whatever_its_damping(tmp_path: Path) -> None:
+    assert influence_functions(tmp_path, "-r 0 --methods Influence_functions --damping 7") == 0
+    assert influence_functions(tmp_path, "-r 0 --methods Random") == 0
+    assert influence_functions(tmp_path, "-r 0 --methods Influence_functions --damping 7") == 0
+    assert influence_functions(tmp_path, "-r 0 --methods Influence_functions") == 2

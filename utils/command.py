@@ -39,7 +39,13 @@ def main(command: Command, arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"{command.program}: error: {error}", file=sys.stderr)
         return MISTAKE
-    return _run(options)
+    try:
+        return _run(options)
+    except ModuleNotFoundError as error:
+        missing = f"{sys.executable} has no {error.name}"
+        remedy = "run it by .venv/bin/python (make venv), or pip install -r requirements.txt"
+        print(f"{command.program}: error: {missing}; {remedy}", file=sys.stderr)
+        return MISTAKE
 
 
 def _run(options: Options) -> int:

@@ -48,7 +48,8 @@ log = logging.getLogger("data_cleansing")
 
 DISTRUST = (
     "The ranking by %s should not be trusted on this data: its agreement with true retraining is "
-    "%.2f. Try more validation images, more epochs, a lower learning rate, or another method."
+    "%.2f, its 95 %% interval %.2f to %.2f with --verify %d. Try more groups, more validation "
+    "images, more epochs, a lower learning rate, or another method."
 )
 
 
@@ -101,7 +102,7 @@ def run(options: Options) -> None:
                 before, ready = written_bytes(paths.root), time.monotonic()
             run_trial(trial, [METHODS[name] for name in options.methods], counts, options.verify)
         _analyze(options, trial)
-        size = written_bytes(paths.root) - before
+        size = max(0, written_bytes(paths.root) - before)
         log.info(closing_line(expected, size, peak_memory(), time.monotonic() - ready))
     log.info("Finished in %s: %s", duration(time.monotonic() - started), paths.root.resolve())
 
@@ -280,7 +281,8 @@ def _analyze(options: Options, trial: Trial) -> None:
     log.log(RESULT, "\n%s", closing_table(choose(summary, options.methods), agreements))
     for method, agreement in agreements.items():
         if METHODS[method].predicts and not agreement.random >= TRUSTED:
-            log.log(RESULT, DISTRUST, method, agreement.random)
+            bounds = agreement.random, agreement.low, agreement.high
+            log.log(RESULT, DISTRUST, method, *bounds, options.verify)
 
 
 def _load_scores(paths: OutputPaths) -> Scores:

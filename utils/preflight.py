@@ -13,6 +13,7 @@ from utils.costs import Costs, measure
 from utils.errors import UserError
 from utils.methods import METHODS, Method
 from utils.options import Options
+from utils.storage import read_csv
 from utils.trial import Trial
 from utils.units import shown_bytes
 from utils.usage import memory_now, peak_memory
@@ -218,9 +219,9 @@ class _Rest:
         return n_steps * costs.step + evaluated * costs.evaluation
 
     def _verification(self, seed: int) -> Work:
-        n_groups = self.options.verify
-        if n_groups == 0 or self.trial.paths.verified(seed).exists():
-            return Work()
+        path = self.trial.paths.verified(seed)
+        there = read_csv(path)["group"].nunique() if path.exists() else 0
+        n_groups = max(0, self.options.verify - there)
         size = GROUP_ROW * n_groups * (2 * len(self.methods) + 1)
         return Work(size, n_groups * self._retraining_seconds(round(self.trial.n_train / 10)))
 

@@ -34,11 +34,13 @@ def settings_of(options: Options, data_fingerprint: str, graph: str, damping: fl
         options: as parsed.
         data_fingerprint: what the images came from.
         graph: what the graph of the model is known by.
-        damping: alpha of the influence functions, given or by the data set.
+        damping: alpha of the influence functions, given or by the data set; it counts where
+            they are among the methods.
     """
     chosen = {name: getattr(options, name) for name in RESULT_OPTIONS}
     others = {"command": options.program, "data": data_fingerprint, "model's graph": graph}
-    return chosen | {"cover_epochs": options.n_covered_epochs, "damping": damping} | others
+    damped = {"damping": damping if DAMPED in options.methods else None}
+    return chosen | {"cover_epochs": options.n_covered_epochs} | damped | others
 
 
 @contextmanager
@@ -96,7 +98,7 @@ def _account(paths: OutputPaths, settings: Settings, overwrite: bool) -> Manifes
         manifest = _manifest(paths)
         problem = _problem(manifest, settings)
         if not problem:
-            manifest.options = settings
+            manifest.options = _with_damping_of(manifest, settings)
             return manifest
         if not overwrite:
             raise UserError(problem)
@@ -113,10 +115,10 @@ def _problem(manifest: Manifest, settings: Settings) -> str:
     if not manifest.intact:
         what = "was edited by hand (its checksum does not fit)"
         return f"{manifest.paths.manifest}: {what}; put it back as it was, {remedy}"
-    there = manifest.options
+    there, wanted = manifest.options, _with_damping_of(manifest, settings)
     if not (root / "influence" / DAMPED).exists():  # nothing there depends on it yet
-        there = there | {"damping": settings["damping"]}
-    differences = "; ".join(_differences(there, settings))
+        there = there | {"damping": wanted["damping"]}
+    differences = "; ".join(_differences(there, wanted))
     if differences:
         what = f"holds results of other options: {differences}"
         return f"{root}: {what}; choose another --output_dir, {remedy}"
@@ -125,6 +127,13 @@ def _problem(manifest: Manifest, settings: Settings) -> str:
         what = f"was not written by a run into this folder ({len(foreign)} such files)"
         return f"{root / foreign[0]}: {what}; move it elsewhere, {remedy}"
     return ""
+
+
+def _with_damping_of(manifest: Manifest, settings: Settings) -> Settings:
+    """The settings, with the damping that the results there have if this run needs none."""
+    if settings["damping"] is None:
+        return settings | {"damping": manifest.options.get("damping")}
+    return settings
 
 
 def _differences(there: Mapping[str, object], wanted: Mapping[str, object]) -> list[str]:
