@@ -23,11 +23,14 @@ from utils.storage import read_csv
 SINGLE = 1e-6
 
 
-def _value_and_derivatives(x: np.ndarray, width: float) -> tuple[np.ndarray, ...]:
+def _value_and_derivatives(
+    x: np.ndarray, width: float, pooled: bool = False
+) -> tuple[np.ndarray, ...]:
     """y = relu(2 x), and the first and second derivatives of sum(y^2 / 2 + y) along ones."""
     variable = nn.Variable.from_numpy_array(x).apply(need_grad=True)
     with smoothed_kinks(width):
         y = F.relu(2 * variable)
+        y = F.max_pooling(y, (1, 2)) if pooled else y
     y.persistent = True
     (gradient,) = nn.grad([F.sum(0.5 * y**2 + y)], [variable])
     gradient.persistent = True
@@ -41,12 +44,23 @@ def _value_and_derivatives(x: np.ndarray, width: float) -> tuple[np.ndarray, ...
 def test_curvature_is_the_normal_density_and_nothing_else_changes():
     x = np.linspace(-1, 1, 7).reshape(1, 7)
     stock, smooth = _value_and_derivatives(x, 0.0), _value_and_derivatives(x, 0.5)
-    assert np.array_equal(stock[0], smooth[0])
+    np.testing.assert_allclose(smooth[0], stock[0], atol=1e-19)
     assert np.array_equal(stock[1], smooth[1])
     s = 0.5 * np.sqrt(np.mean((2 * x) ** 2))
     density = norm.pdf(2 * x, scale=s)
     expected = stock[2] + 4 * (np.maximum(2 * x, 0) + 1) * density
     np.testing.assert_allclose(smooth[2], expected, rtol=10 * SINGLE)
+
+
+@pytest.mark.parametrize("x", [[-1.0, -0.1], [-0.1, -1.0], [0.3, -0.1], [-0.1, 0.3]])
+def test_max_pooling_takes_the_curvature_of_the_input_next_to_its_kink(x: list[float]) -> None:
+    values = np.reshape(x, (1, 1, 1, 2))
+    alone, pooled = (_value_and_derivatives(values, 0.5, pool) for pool in (False, True))
+    nearest = int(np.argmax(x))
+    np.testing.assert_allclose(pooled[0].ravel(), alone[0].ravel()[nearest], atol=1e-19)
+    for derivative in (1, 2):
+        expected = np.where(np.arange(2) == nearest, alone[derivative].ravel(), 0)
+        np.testing.assert_allclose(pooled[derivative].ravel(), expected, rtol=10 * SINGLE)
 
 
 def test_inputs_that_are_all_zero_stay_finite():

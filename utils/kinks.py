@@ -16,7 +16,7 @@ import nnabla as nn
 import nnabla.functions as F
 
 TINY = 1e-20
-"""Keeps the width of a ReLU whose inputs are all 0 above 0."""
+"""Keeps the width of a ReLU whose inputs are all 0 above 0, and its negative inputs in order."""
 
 
 @contextmanager
@@ -30,7 +30,8 @@ def smoothed_kinks(width: float) -> Iterator[None]:
     stock = F.relu
 
     def relu(x: nn.Variable, inplace: bool = False, **others: object) -> nn.Variable:
-        return stock(x, False, **others) + _curvature(x, width)
+        fixed = F.identity(x).apply(need_grad=False)
+        return stock(x, False, **others) + _curvature(x, fixed, width) + _order(fixed)
 
     if width:
         F.relu = relu
@@ -40,9 +41,16 @@ def smoothed_kinks(width: float) -> Iterator[None]:
         F.relu = stock
 
 
-def _curvature(x: nn.Variable, width: float) -> nn.Variable:
+def _curvature(x: nn.Variable, fixed: nn.Variable, width: float) -> nn.Variable:
     """phi(x_0 / s) / s * (x - x_0)^2 / 2 at x_0 = x: zero, its derivative too."""
-    fixed = F.identity(x).apply(need_grad=False)
     s = width * (F.mean(fixed**2, range(x.ndim), keepdims=True) + TINY) ** 0.5
     density = F.exp(-0.5 * (fixed / s) ** 2) / (math.sqrt(2 * math.pi) * s)
     return 0.5 * density.apply(need_grad=False) * (x - fixed) ** 2
+
+
+def _order(fixed: nn.Variable) -> nn.Variable:
+    """A constant below 0 for inputs below 0, in their order and too small to matter.
+
+    Of a window whose inputs are all below 0, max pooling then takes the one next to its kink.
+    """
+    return (TINY * F.minimum_scalar(fixed, 0.0)).apply(need_grad=False)
