@@ -28,7 +28,9 @@ def influence_functions(output: Path, more: str = "", small: str = SMALL) -> int
 
 
 def _arguments(output: Path, small: str, more: str) -> list[str]:
-    return ["-o", str(output), *small.split(), *more.split()]
+    given = more.split()
+    jobs = [] if {"-j", "--jobs", "--dask_scheduler"} & set(given) else ["-j", "1"]
+    return ["-o", str(output), *jobs, *small.split(), *given]
 
 
 def contents(output: Path, pattern: str = "**/*.csv") -> dict[str, bytes]:

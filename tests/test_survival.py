@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import utils.pipeline
+import utils.tasks
 from benchmarks.kill_test import differing, files_of
 from tests import users_models
 from tests.own_images import picture
@@ -169,8 +169,8 @@ def test_undamaged_files_are_not_computed_again(
 ) -> None:
     """Only the sweep of the damaged influence is run."""
     change(finished / "influence/Hara/influence_hara_0.csv")
-    monkeypatch.setattr(utils.pipeline, "train", None)
-    monkeypatch.setattr(utils.pipeline, "retrain_without", None)
+    monkeypatch.setattr(utils.tasks, "train_epoch", None)
+    monkeypatch.setattr(utils.tasks, "retrain_without", None)
     assert sgd_influence(finished, QUICK) == 0
 
 
