@@ -8,6 +8,7 @@ trial that it works on. The scheduler gives the tasks of a worker that died to a
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import logging
 import warnings
@@ -145,7 +146,7 @@ def connected(address: str) -> Iterator[Any]:
 def _check_workers(client: Any, option: str) -> None:
     try:
         client.wait_for_workers(1, timeout=SECONDS)
-    except TimeoutError as error:
+    except (TimeoutError, asyncio.TimeoutError) as error:
         remedy = f"start some with dask worker {client.scheduler.address} --nthreads 1"
         raise UserError(f"{option}: has no workers; {remedy}") from error
     try:

@@ -65,9 +65,9 @@ def run(options: Options) -> None:
         UserError: the data, the output folder or the machine does not allow it.
     """
     started = time.monotonic()
-    work = _prepared(options)
+    work = prepared(options)
     paths = work.paths
-    with cluster_of(options) as client:
+    with _cluster_of(options) as client:
         if options.dry_run:
             check_output_folder(paths, work.settings)
             _preflight(work, work.trial(options.seed), client)
@@ -95,7 +95,7 @@ def run(options: Options) -> None:
 
 
 @dataclass(frozen=True)
-class _Work:
+class Prepared:
     """What a run works on.
 
     Attributes:
@@ -144,7 +144,7 @@ class _Work:
         )
 
 
-def _prepared(options: Options) -> _Work:
+def prepared(options: Options) -> Prepared:
     """Choose where to compute, make the images ready, and check the model on them."""
     backend = choose_backend(options.context, options.device_ids)
     set_context(backend, options.device_ids[0])
@@ -161,7 +161,7 @@ def _prepared(options: Options) -> _Work:
     model = checked_model(options.model, training.shape, source.n_classes)
     damping = source.damping if options.damping is None else options.damping
     graph = Network(model, training.shape, source.n_classes).graph
-    return _Work(
+    return Prepared(
         options=options,
         backend=backend,
         source=source,
@@ -175,7 +175,7 @@ def _prepared(options: Options) -> _Work:
 
 
 @contextmanager
-def cluster_of(options: Options) -> Iterator[Any]:
+def _cluster_of(options: Options) -> Iterator[Any]:
     """A client of the Dask cluster that computes; None without one."""
     if options.dask_scheduler is None:
         yield None
@@ -187,7 +187,7 @@ def cluster_of(options: Options) -> Iterator[Any]:
 
 
 @contextmanager
-def _workers(work: _Work, n_workers: int, client: Any) -> Iterator[Workers]:
+def _workers(work: Prepared, n_workers: int, client: Any) -> Iterator[Workers]:
     """Who computes the tasks; nothing of them is left in the output folder."""
     if client is None and n_workers == 1:
         yield Here()
@@ -199,7 +199,7 @@ def _workers(work: _Work, n_workers: int, client: Any) -> Iterator[Workers]:
         remove_temporaries(work.paths)
 
 
-def _started(work: _Work, n_workers: int, client: Any) -> Processes | Cluster:
+def _started(work: Prepared, n_workers: int, client: Any) -> Processes | Cluster:
     if client is None:
         return Processes(n_workers, work.backend, work.options.device_ids, work.setup)
     from utils.cluster import Cluster
@@ -248,7 +248,7 @@ def steps_of(options: Options, seed: int, n_train: int, paths: OutputPaths) -> l
     )
 
 
-def _preflight(work: _Work, trial: Trial, client: Any) -> Estimate:
+def _preflight(work: Prepared, trial: Trial, client: Any) -> Estimate:
     """Say what will be done and what it takes; refuse it where the disk has no room for it."""
     options = work.options
     alone = estimate(options, trial, work.counts)
@@ -264,7 +264,7 @@ def _preflight(work: _Work, trial: Trial, client: Any) -> Estimate:
     return expected
 
 
-def _n_workers(work: _Work, alone: Estimate, client: Any) -> int:
+def _n_workers(work: Prepared, alone: Estimate, client: Any) -> int:
     """How many workers compute."""
     if client is not None:
         return len(client.ncores())

@@ -6,12 +6,13 @@ Light until the first job, so that nnabla is quiet when it is imported.
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -120,20 +121,23 @@ def sees(root: Path, claim: bytes) -> bool:
 # ---------------------------------------------------------------- the process
 
 
-def begin(backend: str, devices: Any, parent: int) -> None:
+def begin(backend: str, device_ids: Sequence[str], parent: int) -> None:
     """Make a process that was started by this program a worker.
 
     Args:
         backend: where nnabla computes.
-        devices: a queue of the GPU numbers, of which each worker takes the first and puts it last.
+        device_ids: the GPU numbers that workers take in turn.
         parent: id of the process whose end ends this one.
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the parent heeds them, and ends its workers
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    device_id = devices.get()
-    devices.put(device_id)
-    prepare(backend, device_id)
+    prepare(backend, device_of(multiprocessing.current_process().name, device_ids))
+
+
+def device_of(name: str, device_ids: Sequence[str]) -> str:
+    """The device of a worker: the names of the workers of a run end with consecutive numbers."""
+    return device_ids[int(name.rpartition("-")[2]) % len(device_ids)]
 
 
 def _end_with(parent: int) -> None:

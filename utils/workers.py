@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Protocol
 
 from joblib.externals.loky import ProcessPoolExecutor
-from joblib.externals.loky.backend import get_context
 
 from utils.console import log, progress, stop_if_asked
 from utils.errors import UserError
@@ -106,13 +105,9 @@ class Processes(HandingOver):
         setup: Callable[[Trial, Path], Setup],
     ) -> None:
         super().__init__(setup)
-        context = get_context("loky")
-        devices = context.SimpleQueue()
-        for device_id in device_ids:
-            devices.put(device_id)
         self._n_workers = n_workers
         self._executor = ProcessPoolExecutor(
-            n_workers, context=context, initializer=begin, initargs=(backend, devices, os.getpid())
+            n_workers, initializer=begin, initargs=(backend, tuple(device_ids), os.getpid())
         )
 
     def slots(self) -> int:
