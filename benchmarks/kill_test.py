@@ -2,11 +2,12 @@
 
     python benchmarks/kill_test.py [N] [--seed SEED] [--jobs J] [--model MODEL]
 
-A small run on digits, by J worker processes, is killed (SIGKILL, the whole process group) at N seeded random moments, each
-time resumed by the same command until it is finished; then every file but the log must equal that
-of the unbroken run by one process, byte for byte, and none may be missing or left over. A run that was killed a
-few times, or has got to its end, is finished and compared, and the next begins in a new folder. The
-last line is `N kills, M differing files`; the exit status is 1 if M > 0.
+A small run on digits, by J worker processes, is killed (SIGKILL, the whole process group) at N
+seeded random moments, each time resumed by the same command until it is finished; then every file
+but the log must equal that of the unbroken run by one process, byte for byte, and none may be
+missing or left over. A run that was killed a few times, or has got to its end, is finished and
+compared, and the next begins in a new folder. The last line is `N kills, M differing files`; the
+exit status is 1 if M > 0.
 """
 
 from __future__ import annotations

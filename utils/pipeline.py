@@ -255,7 +255,7 @@ def _preflight(work: Prepared, trial: Trial, client: Any) -> Estimate:
     expected, free = alone.by(_n_workers(work, alone, client)), free_space(trial.paths.root)
     for line in opening_block(options, trial, work.backend, work.counts, expected, free):
         log.log(RESULT if options.dry_run else logging.INFO, line)
-    check_space(expected.total.size, free, trial.paths.root)
+    check_space(expected.space, free, trial.paths.root)
     if options.retrain_all and trial.covered_start > 0:
         log.info(
             "The scores cover the last %d of %d retrained epochs; --cover_epochs all covers all.",

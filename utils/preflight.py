@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -71,19 +72,24 @@ class Estimate:
     Attributes:
         stages: by name, those in which something is to be done.
         memory: bytes that the processes take at most, together.
-        handed_over: bytes of a trial's images, which worker processes share.
+        images: bytes of the images of all trials, which are written out for worker processes.
         workers: how many processes compute; with 1 it is this one.
     """
 
     stages: dict[str, Work]
     memory: float
-    handed_over: float = 0.0
+    images: float = 0.0
     workers: int = 1
 
     @property
     def total(self) -> Work:
         """All stages together."""
         return together(self.stages.values())
+
+    @property
+    def space(self) -> float:
+        """Bytes that are needed while the run goes on."""
+        return self.total.size + (self.images if self.workers > 1 else 0.0)
 
     @property
     def parts(self) -> int:
@@ -136,10 +142,10 @@ def estimate(options: Options, trial: Trial, counts: Sequence[int]) -> Estimate:
     room = _room(trial, missing)
     rest = _Rest(options, trial, methods, counts, measure(trial, missing), room)
     held = min(room, _longest_segment(trial)) + COMPARED if room else 0
-    next_data = _data_bytes(trial) if options.n_trials > 1 else 0
+    next_data = _held_bytes(trial) if options.n_trials > 1 else 0
     memory = max(peak_memory(), memory_now() + held * trial.state_bytes + next_data)
     release_memory()
-    return Estimate(rest.stages(), memory)
+    return Estimate(rest.stages(), memory, options.n_trials * _image_bytes(trial))
 
 
 def check_space(needed: float, free: int, root: Path) -> None:
@@ -170,8 +176,14 @@ def _room(trial: Trial, missing: Sequence[Method]) -> int:
     return room_for(trial.cache_memory, trial.state_bytes)
 
 
-def _data_bytes(trial: Trial) -> int:
-    """Bytes of the images of a trial that do not lie in a pool that all trials share."""
+def _image_bytes(trial: Trial) -> int:
+    """Bytes of the images of a trial."""
+    parts = (trial.data.training, trial.data.validation, trial.data.test)
+    return sum(math.prod(part.images.shape) for part in parts)
+
+
+def _held_bytes(trial: Trial) -> int:
+    """Bytes of those that do not lie in a pool that all trials share."""
     parts = (trial.data.training, trial.data.validation, trial.data.test)
     return sum(getattr(part.images, "nbytes", 0) for part in parts)
 

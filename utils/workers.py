@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -105,6 +106,8 @@ class Processes(HandingOver):
         setup: Callable[[Trial, Path], Setup],
     ) -> None:
         super().__init__(setup)
+        for of_loky in ("A worker stopped while", "Failed to kill subprocesses"):
+            warnings.filterwarnings("ignore", of_loky, UserWarning)  # neither loses anything
         self._n_workers = n_workers
         self._executor = ProcessPoolExecutor(
             n_workers, initializer=begin, initargs=(backend, tuple(device_ids), os.getpid())
