@@ -44,10 +44,17 @@ def dask(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
 def scheduler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The folder of a scheduler."""
     folder = tmp_path_factory.mktemp("dask")
+    with scheduling(folder):
+        yield folder
+
+
+@contextmanager
+def scheduling(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A scheduler that answers at `address(folder)`."""
     with dask(folder, "scheduler", "--host", "127.0.0.1", "--port", "0") as process:
         while not (folder / "scheduler.json").exists() and process.poll() is None:
             time.sleep(0.1)
-        yield folder
+        yield process
 
 
 def address(folder: Path) -> str:
@@ -65,6 +72,20 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return files_of(output)
 
 
+def killing(process: subprocess.Popen[bytes], output: Path, killed: list[bool]) -> threading.Thread:
+    """Kill a process when a run has its first score; whether the run was in its middle then."""
+
+    def kill() -> None:
+        while not list(output.glob("score/**/*.csv")) and process.poll() is None:
+            time.sleep(0.01)
+        process.kill()
+        killed.append(not (output / "summary").exists())
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    return killer
+
+
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "apart"])
 def test_run_ends_with_the_same_bytes_though_a_worker_is_killed(
     shared: bool,
@@ -79,17 +100,9 @@ def test_run_ends_with_the_same_bytes_though_a_worker_is_killed(
     output = tmp_path / "out"
     killed: list[bool] = []
     with dask(scheduler, *WORKER) as first, dask(scheduler, *WORKER):
-
-        def kill_in_the_middle() -> None:
-            while not list(output.glob("score/**/*.csv")) and first.poll() is None:
-                time.sleep(0.01)
-            first.kill()
-            killed.append(not (output / "summary").exists())
-
         with Client(address(scheduler), set_as_default=False) as client:
             client.wait_for_workers(2, timeout=60)
-        killer = threading.Thread(target=kill_in_the_middle, daemon=True)
-        killer.start()
+        killer = killing(first, output, killed)
         assert sgd_influence(output, f"{RUN} --dask_scheduler {address(scheduler)}") == 0
         killer.join()
     assert killed == [True]
@@ -99,6 +112,22 @@ def test_run_ends_with_the_same_bytes_though_a_worker_is_killed(
     assert f"Dask: 2 workers, {how}" in said.out
     assert said.out.count("Trial 0: trained") == 1
     assert said.err == ""
+
+
+def test_scheduler_that_dies_ends_the_run_in_one_line(
+    tmp_path: Path, unbroken: dict[str, bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, killed = tmp_path / "out", list[bool]()
+    with scheduling(tmp_path) as process, dask(tmp_path, *WORKER):
+        killer = killing(process, output, killed)
+        assert sgd_influence(output, f"{RUN} --dask_scheduler {address(tmp_path)}") == 2
+        killer.join()
+    assert killed == [True]
+    line = last_line(capsys.readouterr().err)
+    assert "error: the Dask scheduler is gone; what is finished is kept, the same command" in line
+    assert not list(output.rglob(".*"))
+    assert sgd_influence(output, RUN) == 0
+    assert differing(output, unbroken) == []
 
 
 def test_scheduler_without_workers(

@@ -92,6 +92,7 @@ class Cluster(HandingOver):
             UserError: the scheduler is gone, or a job has ended several workers.
         """
         from distributed import KilledWorker
+        from distributed.comm.core import CommClosedError
 
         remedy = "what is finished is kept, the same command goes on from there"
         try:
@@ -101,9 +102,7 @@ class Cluster(HandingOver):
                 f"a job ended {error.allowed_failures + 1} of the cluster's workers, maybe for "
                 f"want of memory; {remedy}"
             ) from error
-        except (CancelledError, OSError) as error:
-            if isinstance(error, OSError) and self._client.status == "running":
-                raise
+        except (CancelledError, CommClosedError) as error:
             raise UserError(f"the Dask scheduler is gone; {remedy}") from error
         finally:
             self._executor.shutdown(wait=False)

@@ -6,6 +6,7 @@ import errno
 import logging
 import signal
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from logging.handlers import MemoryHandler
@@ -21,6 +22,8 @@ RESULT = logging.INFO + 5
 logging.addLevelName(RESULT, "RESULT")
 
 log = logging.getLogger("data_cleansing")
+
+tqdm.set_lock(threading.RLock())  # its own is a semaphore of the system, lost in a killed worker
 
 
 class _TerminalHandler(logging.Handler):
