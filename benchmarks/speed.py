@@ -87,9 +87,7 @@ def _archives(source: Path, folder: Path) -> list[str]:
 
 
 def _live(command: Sequence[str]) -> None:
-    subprocess.run(
-        [sys.executable, *command], cwd=ROOT, check=True, stdout=subprocess.DEVNULL
-    )
+    subprocess.run([sys.executable, *command], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
 
 
 class StockStep:
@@ -179,11 +177,14 @@ def report(work: Work, log: Path) -> None:
     stock()
     stock()
     step, total = median(stock.seconds), work.seconds(work.begun, work.ended)
-    print(f"stock step: {step:.3f} s (CPU {median(stock.cpu_seconds):.3f}), {len(stock.seconds)} times")
+    cpu_step = median(stock.cpu_seconds)
+    print(f"stock step: {step:.3f} s (CPU {cpu_step:.3f} s), {len(stock.seconds)} times")
     for name, seconds in stages(work, log.read_text(encoding="utf-8")).items():
         print(f"{name:<14} {seconds:7.2f} s {seconds / step:7.1f} step-units")
-    units = work.cpu / median(stock.cpu_seconds)
-    print(f"{'all':<14} {total:7.2f} s {total / step:7.1f} step-units; CPU {units:.1f} CPU step-units")
+    units = work.cpu / cpu_step
+    print(
+        f"{'all':<14} {total:7.2f} s {total / step:7.1f} step-units; CPU {units:.1f} CPU step-units"
+    )
     print(json.dumps({"step_s": step, "total_s": total, "step_units": total / step}))
 
 

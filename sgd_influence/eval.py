@@ -28,9 +28,8 @@ def retrain_without(trial: Trial, removed: np.ndarray, description: str) -> pd.D
     Returns:
         A row of `SCORE_COLUMNS` per retrained epoch; losses are means, accuracies fractions.
     """
-    recorded = [t for t in trial.states_there() if t <= first_touched(trial.steps, removed)]
-    if not removed.any():
-        recorded.append(len(trial.steps))
+    touched = first_touched(trial.steps, removed, trial.retrain_start)
+    recorded = [t for t in (*trial.states_there(), len(trial.steps)) if t <= touched]
     rows, reached = [], -1
     for epoch, numbers in by_epoch(trial.steps, trial.retrain_start):
         start = max(t for t in (*recorded, reached) if t <= numbers[-1] + 1)
@@ -46,10 +45,10 @@ def retrain_without(trial: Trial, removed: np.ndarray, description: str) -> pd.D
     return pd.DataFrame(rows, columns=SCORE_COLUMNS)
 
 
-def first_touched(steps: Sequence[Step], removed: np.ndarray) -> int:
-    """The number of the first step that an image of the mask (n_train,) takes part in, or T."""
-    touched = (t for t, step in enumerate(steps) if removed[step.indices].any())
-    return next(touched, len(steps))
+def first_touched(steps: Sequence[Step], removed: np.ndarray, start: int) -> int:
+    """The first step from `start` on that an image of the mask (n_train,) is part of, else T."""
+    numbers = range(start, len(steps))
+    return next((t for t in numbers if removed[steps[t].indices].any()), len(steps))
 
 
 def worst(influence: pd.DataFrame, n: int) -> np.ndarray:

@@ -197,7 +197,7 @@ class _Tiles:
 
     def of(self, x: np.ndarray) -> None:
         """Fill the inputs from images x (n, H, W, C)."""
-        tiles_of(B_TRANSPOSED, x, *self.pad, self.inputs)
+        tiles_of(B_TRANSPOSED, x, self.pad[0], self.pad[1], self.inputs)
 
     def of_maps(self, dy: np.ndarray) -> None:
         """Fill the maps, as the adjoint of giving y does, from dy (n, height, width, C')."""
@@ -260,14 +260,15 @@ def weight_gradient(geometry: Geometry, dy: np.ndarray, x: np.ndarray, dw: np.nd
 def _weight_gradient_tiles(
     geometry: Geometry, dy: np.ndarray, x: np.ndarray, dw: np.ndarray
 ) -> None:
-    total: np.ndarray | float = 0.0
+    shape = (6, 6, *geometry.w_shape[1::-1])
+    total, part = np.zeros(shape, np.float32), _buffers.take("part", shape)
     for images in geometry.chunks():
         tiles = _Tiles(geometry, len(x[images]))
         tiles.of(x[images])
         tiles.of_maps(dy[images])
         inputs, maps = tiles.matrices()
-        total = total + inputs.swapaxes(2, 3) @ maps
-    dw[...] = kernel_gradient(np.asarray(total))
+        total += np.matmul(inputs.swapaxes(2, 3), maps, out=part)
+    dw[...] = kernel_gradient(total)
 
 
 def _kernel_columns(w: np.ndarray) -> np.ndarray:

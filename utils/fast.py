@@ -41,7 +41,7 @@ def fast_max_pooling(
     fills = len(kernel) == 2 and all(n % k == 0 for n, k in zip(x.shape[-2:], kernel, strict=True))
     if not (plain and fills and lies_channels_last(x)):
         return None
-    return channels_first(MapMaxPooling(kernel=kernel)(channels_last(x)))
+    return channels_first(MapMaxPooling(*kernel)(channels_last(x)))
 
 
 FAST: dict[str, Callable[..., nn.Variable | None]] = {

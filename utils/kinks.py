@@ -33,7 +33,7 @@ def smoothed_kinks(width: float) -> Iterator[None]:
 
     def relu(x: nn.Variable, inplace: bool = False, **others: object) -> nn.Variable:
         if lies_channels_last(x):
-            return channels_first(relu(channels_last(x), **others))
+            return channels_first(relu(channels_last(x), inplace, **others))
         fixed = F.identity(x).apply(need_grad=False)
         return stock(x, False, **others) + _curvature(x, fixed, width) + _order(fixed)
 

@@ -29,9 +29,7 @@ def write_gated(g: np.ndarray, x: np.ndarray, out: np.ndarray, add: bool) -> Non
 
 
 @compiled
-def write_affine(
-    a: np.ndarray, s: np.ndarray, t: np.ndarray, out: np.ndarray, add: bool
-) -> None:
+def write_affine(a: np.ndarray, s: np.ndarray, t: np.ndarray, out: np.ndarray, add: bool) -> None:
     """Write a * s + t for a (n, m, C); s and t are (n, C) or (1, C)."""
     for i in range(a.shape[0]):
         s_i, t_i = s[i % s.shape[0]], t[i % t.shape[0]]
@@ -174,12 +172,15 @@ class MapGate(ArrayFunction):
 
 
 class _Window(ArrayFunction):
-    """A function with the option `kernel`, height and width of windows that fill the maps."""
+    """A function with windows of `rows` times `columns` inputs, which fill the maps."""
+
+    def __init__(self, rows: int, columns: int) -> None:
+        super().__init__(rows=rows, columns=columns)
+        self.rows, self.columns = rows, columns
 
     def pooled(self, shape: Shape) -> Shape:
         """(|B|, H', W', C) of maps (|B|, H, W, C)."""
-        rows, columns = self.options["kernel"]
-        return (shape[0], shape[1] // rows, shape[2] // columns, shape[3])
+        return (shape[0], shape[1] // self.rows, shape[2] // self.columns, shape[3])
 
 
 class MapMaxPooling(_Window):
@@ -189,10 +190,10 @@ class MapMaxPooling(_Window):
         return [self.pooled(inputs[0])]
 
     def compute(self, xs: Arrays, ys: Arrays) -> None:
-        take_largest(xs[0], xs[0], *self.options["kernel"], ys[0], False)
+        take_largest(xs[0], xs[0], self.rows, self.columns, ys[0], False)
 
     def write_derivative(self, i: int, gs: Arrays, xs: Arrays, out: np.ndarray, add: bool) -> None:
-        put_largest(gs[0], xs[0], *self.options["kernel"], out, add)
+        put_largest(gs[0], xs[0], self.rows, self.columns, out, add)
 
     def derivatives(
         self, gs: Sequence[nn.Variable], xs: Sequence[nn.Variable]
@@ -209,11 +210,11 @@ class MapPutLargest(_Window):
         return [inputs[1]]
 
     def compute(self, xs: Arrays, ys: Arrays) -> None:
-        put_largest(*xs, *self.options["kernel"], ys[0], False)
+        put_largest(xs[0], xs[1], self.rows, self.columns, ys[0], False)
 
     def write_derivative(self, i: int, gs: Arrays, xs: Arrays, out: np.ndarray, add: bool) -> None:
         if i == 0:
-            take_largest(gs[0], xs[1], *self.options["kernel"], out, add)
+            take_largest(gs[0], xs[1], self.rows, self.columns, out, add)
         elif not add:
             out.fill(0.0)
 
@@ -232,11 +233,11 @@ class MapTakeLargest(_Window):
         return [self.pooled(inputs[0])]
 
     def compute(self, xs: Arrays, ys: Arrays) -> None:
-        take_largest(*xs, *self.options["kernel"], ys[0], False)
+        take_largest(xs[0], xs[1], self.rows, self.columns, ys[0], False)
 
     def write_derivative(self, i: int, gs: Arrays, xs: Arrays, out: np.ndarray, add: bool) -> None:
         if i == 0:
-            put_largest(gs[0], xs[1], *self.options["kernel"], out, add)
+            put_largest(gs[0], xs[1], self.rows, self.columns, out, add)
         elif not add:
             out.fill(0.0)
 

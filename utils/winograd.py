@@ -15,9 +15,10 @@ import numpy as np
 
 from utils.compiled import compiled
 
+Array = np.ndarray
+
 TILE = 4
 """Rows and columns of outputs that a tile gives."""
-PLACES = (TILE + 2) ** 2
 
 B_TRANSPOSED = np.array(
     [
@@ -30,9 +31,10 @@ B_TRANSPOSED = np.array(
     ],
     np.float32,
 )
-G = np.array(
-    [[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]], np.float64
-) / 24.0
+G = (
+    np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]], np.float64)
+    / 24.0
+)
 A_TRANSPOSED = np.array(
     [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]],
     np.float32,
@@ -42,7 +44,9 @@ A[:, :TILE] = A_TRANSPOSED.T
 
 
 @compiled
-def mix(m, d0, d1, d2, d3, d4, d5, out):
+def mix(
+    m: Array, d0: Array, d1: Array, d2: Array, d3: Array, d4: Array, d5: Array, out: Array
+) -> None:
     """out = sum_j m_j d_j, for m (6,), rows d_j (K,) and out (K,)."""
     m0, m1, m2, m3, m4, m5 = m[0], m[1], m[2], m[3], m[4], m[5]
     for k in range(out.size):
@@ -50,7 +54,7 @@ def mix(m, d0, d1, d2, d3, d4, d5, out):
 
 
 @compiled
-def tiles_of(m, x, top, left, tiles):
+def tiles_of(m: Array, x: Array, top: int, left: int, tiles: Array) -> None:
     """Write m d m^T of the 6x6 inputs d of each tile; m is B^T, or A for maps without overlap.
 
     Args:
@@ -87,7 +91,7 @@ def tiles_of(m, x, top, left, tiles):
 
 
 @compiled
-def maps_of(m, tiles, bias, y):
+def maps_of(m: Array, tiles: Array, bias: Array, y: Array) -> None:
     """Write A^T t A, plus bias (C,), of the 6x6 places t of each tile into maps y.
 
     Args:
