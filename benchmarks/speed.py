@@ -5,8 +5,9 @@
 The work: eval_sgd_influence.py from start to end on 1,000 training, 300 validation and 300 test
 images of MNIST at 32x32, 3 epochs, removing 0, 10 and 100 by Hara, Ours and Random, one trial. A
 step-unit is one training step of the default net with nnabla's own functions on 64 images of
-3x32x32. Before, after and every few seconds during the work, which stands still meanwhile, such a
-step is timed, so that what else runs on the machine slows both alike. The reference takes 465.
+3x32x32. Before, after and every few step-units during the work, which stands still meanwhile,
+such a step is timed, so that what else runs on the machine slows both alike. The reference takes
+465.
 
 With PATH, the folder of MNIST's test images, archives are made of these; without it the official
 ones are used. Decoding the images once is no part of the work. The last line is JSON: step_s
@@ -48,8 +49,8 @@ from utils.steps import Step
 COMMAND = "eval_sgd_influence.py -ds mnist -e 3 -nt 1 -r 0 10 100 --context cpu -v"
 SIZES = "--n_train 1000 --n_val 300 --n_test 300"
 N_IMAGES = 10_000
-PAUSE_EVERY = 4.0
-"""Seconds of work from one stock step to the next."""
+UNITS_APART = 5
+"""Step-units of work from one stock step to the next."""
 STAGES = {
     "train": r": trained$",
     "infl, {}": r": influence by (\w+) written$",
@@ -104,13 +105,14 @@ class StockStep:
         self.cpu_seconds: list[float] = []
         self.sgd.step(self.data, self.step)
 
-    def __call__(self) -> None:
-        """Time one."""
+    def __call__(self) -> float:
+        """Time one; returns its seconds."""
         started = time.perf_counter(), time.process_time()
         with threadpool_limits(1):
             self.sgd.step(self.data, self.step)
         self.seconds.append(time.perf_counter() - started[0])
         self.cpu_seconds.append(time.process_time() - started[1])
+        return self.seconds[-1]
 
 
 @dataclass
@@ -130,32 +132,37 @@ class Work:
     cpu: float = 0.0
     pauses: list[tuple[float, float]] = field(default_factory=list)
 
-    def run(self, meanwhile: Callable[[], None]) -> None:
-        """Run the command; `meanwhile` is called every few seconds of it."""
-        before = _cpu_of_children()
+    def run(self, meanwhile: Callable[[], float]) -> None:
+        """Run the command; `meanwhile`, which gives its seconds, is called between times."""
+        before, interval = _cpu_of_children(), UNITS_APART * meanwhile()
         self.begun = time.time()
         process = subprocess.Popen(
             [sys.executable, *self.command], cwd=ROOT, stdout=subprocess.DEVNULL,
             start_new_session=True,
         )  # fmt: skip
-        while self._alive(process):
-            self._pause(process, meanwhile)
+        try:
+            while self._alive(process, interval):
+                interval = UNITS_APART * self._pause(process, meanwhile)
+        finally:
+            if process.returncode is None:
+                os.killpg(process.pid, signal.SIGKILL)
         self.ended = time.time()
         if process.returncode:
             raise SystemExit(f"the command ended with status {process.returncode}")
         self.cpu = _cpu_of_children() - before
 
-    def _alive(self, process: subprocess.Popen[bytes]) -> bool:
+    def _alive(self, process: subprocess.Popen[bytes], seconds: float) -> bool:
         with suppress(subprocess.TimeoutExpired):
-            process.wait(PAUSE_EVERY)
+            process.wait(seconds)
         return process.returncode is None
 
-    def _pause(self, process: subprocess.Popen[bytes], meanwhile: Callable[[], None]) -> None:
+    def _pause(self, process: subprocess.Popen[bytes], meanwhile: Callable[[], float]) -> float:
         os.killpg(process.pid, signal.SIGSTOP)
         begun = time.time()
-        meanwhile()
+        seconds = meanwhile()
         self.pauses.append((begun, time.time()))
         os.killpg(process.pid, signal.SIGCONT)
+        return seconds
 
     def seconds(self, begun: float, ended: float) -> float:
         """Seconds of work between two POSIX times."""
@@ -171,7 +178,6 @@ def _cpu_of_children() -> float:
 def report(work: Work, log: Path) -> None:
     """Run the work, and print its stages and, last, the JSON line."""
     stock = StockStep()
-    stock()
     stock()
     work.run(stock)
     stock()
