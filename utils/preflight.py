@@ -271,7 +271,8 @@ class _Rest:
     def _retraining_seconds(self, n_removed: int) -> float:
         trial, costs = self.trial, self.costs
         epochs = trial.n_epochs if self.options.retrain_all else 1
-        n_steps = (len(trial.steps) - trial.retrain_start) * (1 - n_removed / trial.n_train)
+        last = len(trial.steps) if n_removed else trial.epoch_starts[-1]  # the final state is there
+        n_steps = (last - trial.retrain_start) * (1 - n_removed / trial.n_train)
         evaluated = epochs * (len(trial.data.validation) + len(trial.data.test))
         return n_steps * costs.step + evaluated * costs.evaluation
 
