@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -57,15 +57,14 @@ class Work:
     n_removals: int = 1
 
 
-def _axis(name: str, field: str, values: Sequence[int], **others: int) -> list[Work]:
-    return [replace(Work(name, **others), **{field: value}) for value in values]
-
+IMAGES, EPOCHS = (500, 1000, 2000, 4000, 8000), (1, 2, 4, 8, 16)
+WIDTHS, REMOVALS = (4, 8, 16, 32, 64), (1, 2, 4, 8, 16)
 
 AXES: dict[str, list[Work]] = {
-    "images": _axis("images", "n_images", (500, 1000, 2000, 4000, 8000)),
-    "steps": _axis("steps", "n_epochs", (1, 2, 4, 8, 16)),
-    "parameters": _axis("parameters", "width", (4, 8, 16, 32, 64), n_images=500),
-    "removals": _axis("removals", "n_removals", (1, 2, 4, 8, 16)),
+    "images": [Work("images", n_images=n) for n in IMAGES],
+    "steps": [Work("steps", n_epochs=n) for n in EPOCHS],
+    "parameters": [Work("parameters", n_images=500, width=n) for n in WIDTHS],
+    "removals": [Work("removals", n_removals=n) for n in REMOVALS],
 }
 
 
@@ -92,9 +91,9 @@ def measure(work: Work, data: Path | None, folder: Path) -> dict[str, float]:
             retrain_without(trial, order < n, f"eval {n}")
 
     row: dict[str, float] = {"steps": len(trial.steps), "parameters": trial.network.n_parameters}
-    stages = partial(train, trial), partial(METHODS["Hara"].score, trial), evaluate
-    for name, stage in zip(STAGES, stages, strict=True):
-        row |= timed(name, stage)
+    row |= timed("train", partial(train, trial))
+    row |= timed("infl", partial(METHODS["Hara"].score, trial))
+    row |= timed("eval", evaluate)
     return row | {"peak_bytes": peak_memory()}
 
 
@@ -123,11 +122,13 @@ def trial_of(work: Work, data: Path | None, folder: Path):  # type: ignore[no-un
     images, labels = small_mnist(data, SIDE)
     rows = np.random.default_rng(0).permutation(len(labels))
     ends = np.cumsum([work.n_images, N_EVALUATED, N_EVALUATED])
-    parts = [ImageSet(images[r], labels[r], ()) for r in np.split(rows, ends)[:3]]
-    network = Network(partial(thin, width=work.width), parts[0].shape, 10, seed=0)
+    training, validation, test = (
+        ImageSet(images[part], labels[part], ()) for part in np.split(rows, ends)[:3]
+    )
+    network = Network(partial(thin, width=work.width), training.shape, 10, seed=0)
     return Trial(
         seed=0,
-        data=TrialData(*parts, SplitFiles(folder, folder, folder)),
+        data=TrialData(training, validation, test, SplitFiles(folder, folder, folder)),
         network=network,
         optimiser=Optimiser(augmented=False),
         steps=plan_steps(0, work.n_images, work.n_epochs, 64, 0.05),

@@ -15,6 +15,7 @@ from benchmarks.peers.compare import OURS, figures_of, table_of
 from benchmarks.peers.problem import (
     Problem,
     Result,
+    bytes_of,
     load_result,
     parity_path,
     problem_path,
@@ -23,6 +24,7 @@ from benchmarks.peers.problem import (
     scores_path,
     truth_path,
 )
+from benchmarks.recorded import Recorded
 from benchmarks.tasks import mnist_cnn
 from utils.methods import METHODS
 from utils.storage import read_csv
@@ -61,12 +63,12 @@ def test_methods_score_from_the_files_as_from_memory(folder: Path) -> None:
     last, whole = (np.load(scores_path(folder, name)) for name in ("Hara", f"Hara{ours.WHOLE}"))
     trial = ours.open_trial(folder, 1)
     trial.sgd.load(problem.state(0))
-    recorded = ours.Recorded(trial.network, trial.data.training, trial.steps, ours.OPTIMISER)
+    recorded = Recorded(trial.network, trial.data.training, trial.steps, ours.OPTIMISER)
     np.testing.assert_array_equal(last, recorded.influence(trial.data.validation, 3))
     np.testing.assert_array_equal(whole, recorded.influence(trial.data.validation, 0))
     result = load_result(folder, "Hara")
     assert result.peak_bytes >= result.idle_bytes > 0
-    assert result.disk_bytes < load_result(folder, f"Hara{ours.WHOLE}").disk_bytes
+    assert result.disk_bytes == bytes_of(folder / "ours_1")
 
 
 def test_truth_goes_on_and_is_that_of_the_training(folder: Path) -> None:
@@ -95,9 +97,9 @@ def test_figures_of_known_scores(folder: Path) -> None:
     problem = Problem.load(problem_path(folder))
     harmful_first = np.where(problem.wrong, -1.0, 1.0)
     record(folder, Result("known", "a 1", "b", True), lambda: harmful_first, lambda: 7)
-    parity_path(folder).write_text(json.dumps({compare.PARITY: 0.5}), encoding="utf-8")
+    parity_path(folder).write_text(json.dumps({"apart": 0.5}), encoding="utf-8")
     row = table_of(folder, ["known"]).iloc[0]
-    assert (row["auc"], row["disk_bytes"], row["parity"]) == (1.0, 7, 0.5)
+    assert (row["auc"], row["disk_bytes"], row["parity: apart"]) == (1.0, 7, 0.5)
     assert compare.agreement(np.arange(5.0), -np.arange(5.0)) == pytest.approx(-1)
 
 

@@ -104,15 +104,13 @@ def _child(python: str, script: str, *arguments: str) -> None:
 def table_of(folder: Path, methods: Sequence[str]) -> pd.DataFrame:
     """The results of a problem with their figures, a row per method that was run."""
     problem = Problem.load(problem_path(folder))
-    apart = json.loads(parity_path(folder).read_text(encoding="utf-8"))
+    parity = json.loads(parity_path(folder).read_text(encoding="utf-8"))
+    apart = {f"parity: {name}": value for name, value in parity.items()}
     rows = [
-        asdict(result) | figures_of(folder, problem, result) | {"parity": apart[PARITY]}
+        asdict(result) | figures_of(folder, problem, result) | apart
         for result in (load_result(folder, name) for name in methods)
     ]
     return pd.DataFrame(rows)
-
-
-PARITY = "loss, first epoch"
 
 
 def figures_of(folder: Path, problem: Problem, result: Result) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -66,8 +67,10 @@ def net_of(problem: Problem, epoch: int = -1) -> SixConvolutions:
     return net.eval()
 
 
-def train(net: nn.Module, problem: Problem, kept: np.ndarray) -> list[float]:
-    """Take the recorded steps on the training images of the mask `kept` (n,).
+def train(
+    net: nn.Module, problem: Problem, steps: Iterable[int], kept: np.ndarray | None = None
+) -> list[float]:
+    """Take recorded steps, on the training images of the mask `kept` (n,) alone where it is given.
 
     Returns:
         The mean loss of each batch before its step.
@@ -75,9 +78,10 @@ def train(net: nn.Module, problem: Problem, kept: np.ndarray) -> list[float]:
     x, y = tensors(problem)
     losses = []
     optimiser = torch.optim.SGD(net.train().parameters(), lr=1.0)
-    for batch, rate in zip(problem.steps, problem.rates, strict=True):
-        rows = batch[kept[batch]]
-        optimiser.param_groups[0]["lr"] = float(rate)
+    batches = problem.steps
+    for t in steps:
+        rows = batches[t] if kept is None else batches[t][kept[batches[t]]]
+        optimiser.param_groups[0]["lr"] = float(problem.rates[t])
         loss = nn.functional.cross_entropy(net(x[rows]), y[rows])
         optimiser.zero_grad()
         loss.backward()
@@ -91,21 +95,39 @@ def parity(problem: Problem) -> dict[str, float]:
     """How far PyTorch's training of the same net is from the product's.
 
     Returns:
-        The largest relative difference of a batch's loss in the first epoch and in all; the
-        distance of the final parameters, and how far the training moved them, over their norm.
+        Relative differences. From the product's state at the start of an epoch, the largest and
+        median over the epochs: of the first batch's loss, of the losses of the epoch's batches,
+        and of the parameters at its end (distance over norm). From the initial state: of the
+        losses, and of the final parameters.
     """
+    pieces = [_epoch_apart(problem, epoch) for epoch in range(int(problem.epochs[-1]) + 1)]
+    first, losses, parameters = np.array(pieces).T
     net = net_of(problem, 0)
-    start = parameters_of(net)
-    losses = np.array(train(net, problem, np.ones(len(problem.x), bool)))
-    apart = np.abs(losses - problem.losses) / problem.losses
-    end = parameters_of(net_of(problem))
-    first = problem.epochs == 0
+    free = _apart(train(net, problem, range(len(problem.rates))), problem.losses)
     return {
-        "loss, first epoch": float(apart[first].max()),
-        "loss, all epochs": float(apart.max()),
-        "parameters, end": float((parameters_of(net) - end).norm() / end.norm()),
-        "parameters, moved": float((end - start).norm() / end.norm()),
+        "first loss, most": float(first.max()),
+        "losses of an epoch, median": float(np.median(losses)),
+        "losses of an epoch, most": float(losses.max()),
+        "parameters after an epoch, median": float(np.median(parameters)),
+        "parameters after an epoch, most": float(parameters.max()),
+        "losses of all epochs, most": float(free.max()),
+        "parameters after all epochs": _distance(net, net_of(problem)),
     }
+
+
+def _epoch_apart(problem: Problem, epoch: int) -> tuple[float, float, float]:
+    """Of one epoch: first loss, largest of the losses, parameters at its end."""
+    net, steps = net_of(problem, epoch), np.flatnonzero(problem.epochs == epoch)
+    losses = _apart(train(net, problem, steps), problem.losses[steps])
+    return float(losses[0]), float(losses.max()), _distance(net, net_of(problem, epoch + 1))
+
+
+def _apart(losses: Sequence[float], true: np.ndarray) -> np.ndarray:
+    return np.abs(np.array(losses) - true) / true
+
+
+def _distance(net: nn.Module, true: nn.Module) -> float:
+    return float((parameters_of(net) - parameters_of(true)).norm() / parameters_of(true).norm())
 
 
 def parameters_of(net: nn.Module) -> torch.Tensor:

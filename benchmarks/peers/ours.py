@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -43,7 +43,7 @@ from utils.steps import Step, save_steps
 from utils.storage import read_csv, save_csv
 from utils.trial import Trial
 
-PROBLEMS = {
+PROBLEMS: dict[str, Callable[[int, Path | None], RecordedTrial]] = {
     "mnist_cnn": mnist_cnn,
     "mnist_2000": partial(mnist_cnn, n_train=2000, n_epochs=5),
 }

@@ -363,7 +363,7 @@ def cleanlab(work: Work) -> np.ndarray:
         kept = np.ones(len(x), bool)
         kept[held] = False
         net = net_of(problem, 0)
-        train(net, problem, kept)
+        train(net, problem, range(len(problem.rates)), kept)
         with torch.no_grad():
             probabilities[held] = net(x[held]).softmax(1).numpy()
     return get_label_quality_scores(problem.labels, probabilities)
