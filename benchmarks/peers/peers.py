@@ -282,7 +282,9 @@ def dattri_tracin(work: Work) -> torch.Tensor:
     task = dattri_task(work, work.net, work.paths)
     attributor = TracInAttributor(task, weights, normalized_grad=False)
     attributor.projector_kwargs = None
-    return attributor.attribute(DataLoader(training, BATCH), DataLoader(validation, 1)).flatten()
+    return attributor.attribute(
+        DataLoader(training, MOST_ROWS), DataLoader(validation, 1)
+    ).flatten()
 
 
 def projected(n: int) -> int:
