@@ -434,7 +434,7 @@ def score(folder: Path, name: str) -> None:
     record(
         folder,
         Result(name, f"{peer.package} {version(peer.package)}", peer.settings, peer.predicts),
-        lambda: np.asarray(peer.score(work)),
+        lambda: torch.as_tensor(peer.score(work)).detach().numpy(),
         lambda: bytes_of(scratch) + sum(bytes_of(Path(path)) for path in read),
     )
 
