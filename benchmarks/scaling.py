@@ -8,8 +8,9 @@ the cache that replays) and eval, on MNIST of 8 px in a process of its own, and 
 CPU seconds and the process's peak memory. PATH holds the MNIST test images; without it the official
 archives are taken.
 
-Written into --out: scaling.csv and scaling.png. The last line is JSON: per axis the exponents b of
-time ~ x^b (CPU seconds of all stages) and memory ~ x^b, by least squares on the logarithms.
+Written into --out: scaling.csv, after each measurement (rows of other axes there are kept), and
+scaling.png. The last line is JSON: per axis the exponents b of time ~ x^b (CPU seconds of all
+stages) and memory ~ x^b, by least squares on the logarithms.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the repository, when run as a script
 
-from utils.storage import save_csv, written_beside
+from utils.storage import read_csv, save_csv, written_beside
 from utils.usage import peak_memory
 
 STAGES = ("train", "infl", "eval")
@@ -233,15 +234,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
             work = Work(**json.loads(options.measure))
             print(json.dumps(measure(work, options.data, Path(folder))))
         return
-    rows = []
+    path = options.out / "scaling.csv"
+    table = read_csv(path) if path.exists() else pd.DataFrame({"axis": []})
+    table = table[~table["axis"].isin(options.axes)]
     for work in (work for axis in options.axes for work in AXES[axis]):
-        rows.append(measured_apart(work, options.data))
-        print(
-            f"{work}: {rows[-1]['cpu_s']:.1f} s, {rows[-1]['peak_bytes'] / 1e6:.0f} MB", flush=True
-        )
-    table = pd.DataFrame(rows)
+        row = measured_apart(work, options.data)
+        table = pd.concat([table, pd.DataFrame([row])], ignore_index=True)
+        save_csv(table, path)
+        print(f"{work}: {row['cpu_s']:.1f} s, {row['peak_bytes'] / 1e6:.0f} MB", flush=True)
     figures = exponents(table)
-    save_csv(table, options.out / "scaling.csv")
     draw(table, figures, options.out / "scaling.png")
     print(json.dumps(figures))
 
