@@ -150,7 +150,7 @@ HEADINGS = (
 def shown(table: pd.DataFrame) -> Iterator[str]:
     """Means over the seeds as the rows of a Markdown table."""
     for problem, rows in table.groupby("problem", sort=False):
-        yield f"\n{problem}, {rows['seed'].nunique()} seeds\n"
+        yield f"\n{problem}, seeds: {', '.join(map(str, rows['seed'].unique()))}\n"
         yield f"| {' | '.join(HEADINGS)} |\n|{'---|' * len(HEADINGS)}"
         for method, own in rows.groupby("method", sort=False):
             yield _shown_row(str(method), own)
