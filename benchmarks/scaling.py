@@ -3,7 +3,7 @@
     python benchmarks/scaling.py --data PATH [--axes NAME ...] [--out DIR]
 
 Axes: images, steps (more epochs, all of them covered), parameters (wider nets) and removals (how
-many counts are retrained). Each measurement runs the product's own stages, train, infl (Hara, with
+many removals of a tenth are retrained). Each measurement runs the product's own stages, train, infl (Hara, with
 the cache that replays) and eval, on MNIST of 8 px in a process of its own, and counts the stage's
 CPU seconds and the process's peak memory. PATH holds the MNIST test images; without it the official
 archives are taken.
@@ -48,7 +48,7 @@ class Work:
         n_images: training images.
         n_epochs: all of them are covered by the scores.
         width: maps of the net's first block; the next have twice and four times as many.
-        n_removals: how many counts are retrained, from the start of the last epoch.
+        n_removals: how many random tenths are removed and the last epoch retrained without.
     """
 
     axis: str
@@ -85,11 +85,11 @@ def measure(work: Work, data: Path | None, folder: Path) -> dict[str, float]:
 
     threadpool_limits(1, "blas")
     trial = trial_of(work, data, folder)
-    order = np.arange(work.n_images)
 
     def evaluate() -> None:
-        for n in range(work.n_removals):
-            retrain_without(trial, order < n, f"eval {n}")
+        for k in range(work.n_removals):
+            order = np.random.default_rng(k).permutation(work.n_images)
+            retrain_without(trial, order < work.n_images // 10, f"eval {k}")
 
     row: dict[str, float] = {"steps": len(trial.steps), "parameters": trial.network.n_parameters}
     row |= timed("train", partial(train, trial))
