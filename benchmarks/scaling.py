@@ -3,10 +3,10 @@
     python benchmarks/scaling.py --data PATH [--axes NAME ...] [--out DIR]
 
 Axes: images, steps (more epochs, all of them covered), parameters (wider nets) and removals (how
-many removals of a tenth are retrained). Each measurement runs the product's own stages, train, infl (Hara, with
-the cache that replays) and eval, on MNIST of 8 px in a process of its own, and counts the stage's
-CPU seconds and the process's peak memory. PATH holds the MNIST test images; without it the official
-archives are taken.
+many removals of a tenth are retrained). Each measurement runs the product's own stages, train, infl
+(Hara, with the cache that replays) and eval, on MNIST of 8 px in a process of its own, and counts
+the stage's CPU seconds and the process's peak memory. PATH holds the MNIST test images; without it
+the official archives are taken.
 
 Written into --out: scaling.csv, after each measurement (rows of other axes there are kept), and
 scaling.png. The last line is JSON: per axis the exponents b of time ~ x^b (CPU seconds of all
@@ -80,11 +80,16 @@ def measure(work: Work, data: Path | None, folder: Path) -> dict[str, float]:
     from threadpoolctl import threadpool_limits
 
     from sgd_influence.eval import retrain_without
-    from sgd_influence.train import train
+    from sgd_influence.train import record_steps, train_epoch
     from utils.methods import METHODS
 
     threadpool_limits(1, "blas")
     trial = trial_of(work, data, folder)
+
+    def train() -> None:
+        record_steps(trial)
+        for epoch in range(work.n_epochs):
+            train_epoch(trial, epoch)
 
     def evaluate() -> None:
         for k in range(work.n_removals):
@@ -92,7 +97,7 @@ def measure(work: Work, data: Path | None, folder: Path) -> dict[str, float]:
             retrain_without(trial, order < work.n_images // 10, f"eval {k}")
 
     row: dict[str, float] = {"steps": len(trial.steps), "parameters": trial.network.n_parameters}
-    row |= timed("train", partial(train, trial))
+    row |= timed("train", train)
     row |= timed("infl", partial(METHODS["Hara"].score, trial))
     row |= timed("eval", evaluate)
     return row | {"peak_bytes": peak_memory()}
