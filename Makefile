@@ -1,4 +1,5 @@
-# Every target runs in .venv, which .ci/setup_venv.sh makes from a Python 3.10 found on this machine.
+# Every target runs in .venv, which .ci/setup_venv.sh makes from a Python 3.10 found on this machine;
+# peers also in .venv-peers, from a Python 3.11.
 
 PYTHON := .venv/bin/python
 DEMO_OUTPUT := output_demo
@@ -12,13 +13,15 @@ unexport PYTHONDONTWRITEBYTECODE
 # The folder of the MNIST and CIFAR-10 test images, for benchmarks; the official archives without it.
 DATA :=
 
-.PHONY: help venv venv-dev demo test lint fidelity
+.PHONY: help venv venv-dev demo test lint fidelity scaling peers
 
 help:
 	@echo "make demo   train, score, cleanse and retrain on digits, into $(DEMO_OUTPUT)/ (3 minutes)"
 	@echo "make test   run all tests"
 	@echo "make lint   run ruff and mypy"
 	@echo "make fidelity DATA=PATH   hold the scores against true retraining (an hour and a half)"
+	@echo "make scaling DATA=PATH    time and memory against images, steps, parameters, removals (5 minutes)"
+	@echo "make peers DATA=PATH      the scores beside other libraries', in an environment of their own (2 hours)"
 	@echo "make venv   only make .venv with what the commands need"
 
 venv:
@@ -42,3 +45,13 @@ lint: venv-dev
 
 fidelity: venv
 	$(PYTHON) benchmarks/fidelity.py $(if $(DATA),--data $(DATA))
+
+scaling: venv
+	$(PYTHON) benchmarks/scaling.py $(if $(DATA),--data $(DATA))
+
+# Keeps problems and truths in output_peers/. PEERS_ARGS="--seeds 0 --groups_whole 20" for less.
+PEERS_ARGS :=
+peers: venv
+	@VENV=.venv-peers PYTHON_VERSION=3.11 MODULES="torch, captum, kronfluence" \
+	    bash .ci/setup_venv.sh benchmarks/peers/requirements.txt
+	$(PYTHON) benchmarks/peers/compare.py $(if $(DATA),--data $(DATA)) $(PEERS_ARGS)
