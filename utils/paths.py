@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TRAININGS, FINAL_MODEL = "infl_results_sgd", "final_model.h5"
-RESULT_FOLDERS = ("influence", "score", "summary", "fig", "verification", TRAININGS)
+RESULT_FOLDERS = ("influence", "score", "summary", "fig", "verification", "cleansed", TRAININGS)
 _TAKEN_UP = (
     "influence/*/influence_*.csv",
     "score/*/score_delete_worst_*_seed_*.csv",
+    "score/*/outcomes_delete_worst_*_seed_*.npz",
     "verification/*_seed_*.csv",
     f"{TRAININGS}/seed_*/*.csv",
 )
@@ -44,6 +45,23 @@ class OutputPaths:
         return self.root / "summary" / "summary.csv"
 
     @property
+    def recommendation(self) -> Path:
+        """How many images to remove, per method and overall, and why."""
+        return self.root / "summary" / "recommendation.json"
+
+    def cleansed(self, method: str) -> Path:
+        """The training images without the removed, as an NNC CSV file."""
+        return self.root / "cleansed" / f"{method}_train_cleansed.csv"
+
+    def removed(self, method: str) -> Path:
+        """The removed images, the most harmful first."""
+        return self.root / "cleansed" / f"{method}_removed.csv"
+
+    def relabel(self, method: str) -> Path:
+        """The removed images that seem to have another label."""
+        return self.root / "cleansed" / f"{method}_relabel.csv"
+
+    @property
     def figure(self) -> Path:
         """Test accuracy against n removed."""
         return self.root / "fig" / "result.png"
@@ -74,6 +92,15 @@ class OutputPaths:
         """Losses and accuracies after removing the n worst, a row per retrained epoch."""
         return self.root / "score" / method / f"score_delete_worst_{n}_seed_{seed}.csv"
 
+    def outcomes(self, method: str, n: int, seed: int) -> Path:
+        """What the network retrained after removing the n worst makes of each image."""
+        return self.root / "score" / method / f"outcomes_delete_worst_{n}_seed_{seed}.npz"
+
+    def evaluated(self, method: str, n: int, seed: int) -> bool:
+        """Whether all is there that removing the n worst came to."""
+        both = self.outcomes(method, n, seed), self.score(method, n, seed)
+        return all(path.exists() for path in both)
+
     def training(self, seed: int) -> Path:
         """The folder of what a trial's training recorded."""
         return self.root / TRAININGS / f"seed_{seed:02d}"
@@ -95,7 +122,7 @@ class OutputPaths:
         return self.training(seed) / FINAL_MODEL
 
     def taken_up(self) -> Iterator[Path]:
-        """The CSV files that are there and that a run takes up instead of computing them."""
+        """The files that are there and that a run takes up instead of computing them."""
         for pattern in _TAKEN_UP:
             yield from sorted(self.root.glob(pattern))
 
