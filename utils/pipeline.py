@@ -26,15 +26,12 @@ from utils.model_check import checked_model
 from utils.network import Network
 from utils.nnc_csv import IMAGE, LABEL
 from utils.options import Options
+from utils.page import write_page
 from utils.paths import OutputPaths
+from utils.predictions import record_for_page
 from utils.preflight import Estimate, check_space, estimate
-from utils.report import (
-    closing_line,
-    counted,
-    duration,
-    opening_block,
-    sizes_of,
-)
+from utils.report import closing_line, counted, opening_block, sizes_of
+from utils.runs import add_run, run_of
 from utils.settings import check_output_folder, claimed, settings_of
 from utils.sgd import Optimiser
 from utils.source import Source
@@ -42,6 +39,7 @@ from utils.splits import TrialData, described, draw_split, load_trial
 from utils.steps import load_steps, plan_steps
 from utils.storage import read_csv, save_csv, unreadable
 from utils.trial import Trial
+from utils.units import duration
 from utils.usage import free_space, peak_memory, written_bytes
 
 log = logging.getLogger("data_cleansing")
@@ -102,8 +100,13 @@ def run(options: Options) -> None:
                 before, ready = written_bytes(paths.root), time.monotonic()
             run_trial(trial, [METHODS[name] for name in options.methods], counts, options.verify)
         _analyze(options, trial)
+        record_for_page(options, source, model, paths)
         size = max(0, written_bytes(paths.root) - before)
         log.info(closing_line(expected, size, peak_memory(), time.monotonic() - ready))
+        seconds = time.monotonic() - started
+        add_run(run_of(options.command_line, seconds, size), paths.runs)
+        if not options.no_report:
+            log.info("Page to look at: %s", write_page(paths).resolve())
     log.info("Finished in %s: %s", duration(time.monotonic() - started), paths.root.resolve())
 
 
