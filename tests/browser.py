@@ -1,4 +1,4 @@
-"""Headless Chromium over its debugging pipe: what a page logs, what its scripts do, how it looks."""
+"""Headless Chromium over its debugging pipe: what a page logs, does and looks like."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ class Facts:
         """The true label of each image that bears a flipped one."""
         if self.flipped is None:
             return {}
-        columns = self.flipped[[IMAGE, LABEL, "flipped_to"]].itertuples(index=False)
+        columns = self.flipped[[IMAGE, "label", "flipped_to"]].itertuples(index=False)
         return {(image, int(flipped)): int(true) for image, true, flipped in columns}
 
     @property

@@ -105,8 +105,8 @@ def run(options: Options) -> None:
         log.info(closing_line(expected, size, peak_memory(), time.monotonic() - ready))
         seconds = time.monotonic() - started
         add_run(run_of(options.command_line, seconds, size), paths.runs)
-        if not options.no_report:
-            log.info("Page to look at: %s", write_page(paths).resolve())
+    if not options.no_report:  # the account of the folder is whole now
+        log.info("Page to look at: %s", write_page(paths).resolve())
     log.info("Finished in %s: %s", duration(time.monotonic() - started), paths.root.resolve())
 
 
