@@ -99,15 +99,13 @@ class Chart:
 
 def x_axis(values: Sequence[float], label: str) -> Axis:
     """An even axis below the frame that holds all values."""
-    ticks, decimals = _nice_ticks(values)
-    low, high = min(ticks[0], *values), max(ticks[-1], *values)
+    low, high, ticks, decimals = _around(values)
     return Axis(low, high, LEFT, RIGHT, ticks, label, decimals=decimals)
 
 
 def y_axis(values: Sequence[float], label: str) -> Axis:
     """An even axis left of the frame that holds all values."""
-    ticks, decimals = _nice_ticks(values)
-    low, high = min(ticks[0], *values), max(ticks[-1], *values)
+    low, high, ticks, decimals = _around(values)
     return Axis(low, high, BOTTOM, TOP, ticks, label, decimals=decimals)
 
 
@@ -130,18 +128,19 @@ def log_y_axis(highest: int, label: str) -> Axis:
     return Axis(0.7, end, BOTTOM, TOP, ticks, label, log=True)
 
 
-def _nice_ticks(values: Sequence[float]) -> tuple[tuple[float, ...], int]:
-    """Round numbers around the values, and the decimals that tell them apart."""
+def _around(values: Sequence[float]) -> tuple[float, float, tuple[float, ...], int]:
+    """Ends a little beyond the values, round numbers between, the decimals that tell them apart."""
     from matplotlib.ticker import MaxNLocator
 
+    whole = all(float(value).is_integer() for value in values)
     low, high = float(np.min(values)), float(np.max(values))
-    if low == high:
-        room = abs(low) / 10 or 1.0
-        low, high = low - room, high + room
-    ticks = MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+    room = 0.04 * (high - low) or abs(low) / 10 or 1.0
+    low, high = low - room, high + room
+    locator = MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10], integer=whole)
+    ticks = [float(tick) for tick in locator.tick_values(low, high)]
     step = float(f"{ticks[1] - ticks[0]:.2g}")
     decimals = next(d for d in range(13) if d == 12 or math.isclose(step, round(step, d)))
-    return tuple(float(tick) for tick in ticks), decimals
+    return low, high, tuple(tick for tick in ticks if low <= tick <= high), decimals
 
 
 # ---------------------------------------------------------------- marks

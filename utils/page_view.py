@@ -147,7 +147,8 @@ class Verdict:
         method: as people read it; empty for none.
         n: images to remove.
         headline: the recommendation in a sentence.
-        gain, test_gain: points of accuracy with their interval, on validation and on test.
+        gain, test_gain: points of accuracy gained on validation and on test.
+        interval, test_interval: the 95 % intervals of these.
         accuracy, no_removal: test accuracy with and without removal.
         reason, disagreement: sentences.
         closest: the candidate that came closest, in a sentence, where none is to be removed.
@@ -157,7 +158,9 @@ class Verdict:
     n: int
     headline: str
     gain: str
+    interval: str
     test_gain: str
+    test_interval: str
     accuracy: str
     no_removal: str
     reason: str
@@ -174,8 +177,10 @@ def verdict_of(value: Mapping[str, Any]) -> Verdict:
         method=method,
         n=n,
         headline=f"Remove {images} that {method} ranks most harmful." if n else "Remove none.",
-        gain=_gain(value["expected_gain_points"], value["interval_points"]) if n else "0",
-        test_gain=_gain(value["test_gain_points"], value["test_interval_points"]) if n else "0",
+        gain=_points(value["expected_gain_points"]),
+        interval=_interval(value["interval_points"]),
+        test_gain=_points(value["test_gain_points"]),
+        test_interval=_interval(value["test_interval_points"]),
         accuracy=f"{value['test_accuracy']:.2%}",
         no_removal=f"{value['test_accuracy_no_removal']:.2%}",
         reason=value.get("reason", ""),
@@ -185,17 +190,21 @@ def verdict_of(value: Mapping[str, Any]) -> Verdict:
 
 
 def _closest(best: Mapping[str, Any]) -> str:
-    test = _gain(best["test_gain_points"], best["test_interval_points"])
-    gain = _gain(best["expected_gain_points"], best["interval_points"])
+    gain, test = _points(best["expected_gain_points"]), _points(best["test_gain_points"])
+    intervals = _interval(best["interval_points"]), _interval(best["test_interval_points"])
     return (
         f"What came closest: {shown(best['method'])}, n = {best['n']:,}, with {gain} points of "
-        f"accuracy on validation and {test} on test."
+        f"accuracy on validation ({intervals[0]}) and {test} on test ({intervals[1]})."
     )
 
 
-def _gain(points: float, interval: Sequence[float]) -> str:
-    low, high = interval
-    return f"{points:+.2f} ({low:+.2f} to {high:+.2f})".replace("-", "−")
+def _points(points: float) -> str:
+    return f"{points:+.2f}".replace("-", "−") if points else "0"
+
+
+def _interval(ends: Sequence[float]) -> str:
+    low, high = ends
+    return f"{low:+.2f} to {high:+.2f}".replace("-", "−") if low or high else ""
 
 
 # ---------------------------------------------------------------- tiles

@@ -19,18 +19,19 @@ COLUMNS = (IMAGE, LABEL, "influence", "datasource_index")
 def ranked(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Join the influence tables of a method's trials, the most harmful image first.
 
-    An image's place is the mean of its rank fraction, (row + 1/2) / rows, over the trials that
-    trained on it. An image that bears several labels (as with flipped ones) counts as several.
+    An image's place is the mean of its rank fraction, its rank from 0 over the number of rows, in
+    the trials that trained on it; equal ones go by name. An image that bears several labels (as
+    with flipped ones) counts as several.
 
     Returns:
         A row per image and label with the columns x:image, y:label, influence (nats, mean over its
         trials), place (0 to 1) and rank (from 1).
     """
     placed = [
-        table[[IMAGE, LABEL, "influence"]].assign(place=(np.arange(len(table)) + 0.5) / len(table))
+        table[[IMAGE, LABEL, "influence"]].assign(place=np.arange(len(table)) / len(table))
         for table in tables
     ]
-    means = pd.concat(placed).groupby([IMAGE, LABEL], sort=False).mean()
+    means = pd.concat(placed).groupby([IMAGE, LABEL]).mean()
     joined = means.sort_values("place", kind="stable").reset_index()
     return joined.assign(rank=np.arange(1, len(joined) + 1))
 
