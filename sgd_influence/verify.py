@@ -13,7 +13,7 @@ from scipy.stats import spearmanr
 
 from sgd_influence.eval import retrain_without
 from utils.console import progress
-from utils.methods import Method
+from utils.methods import METHODS, Method
 from utils.paths import OutputPaths
 from utils.storage import read_csv, save_csv, written_beside
 from utils.trial import Trial
@@ -25,6 +25,8 @@ RANDOM, RANKING = "random", "ranking"
 TRUSTED = 0.3
 """Below this agreement a method's ranking should not be trusted."""
 N_RESAMPLES = 1000
+PANELS = 3
+"""At most as many panels beside one another in the picture."""
 TRUE_COLUMNS = ["group", "kind", "size", "true"]
 
 Rankings = Mapping[str, np.ndarray]
@@ -191,17 +193,23 @@ def _mean_spearman(rows: pd.DataFrame) -> float:
 def draw_verification(
     table: pd.DataFrame, agreements: Mapping[str, Agreement], title: str, path: Path
 ) -> None:
-    """Draw predicted against true changes, a panel per method."""
+    """Draw predicted against true changes, a panel per method, at most `PANELS` beside another."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.2 * len(agreements), 4.6), layout="constrained")
+    n_rows = -(-len(agreements) // PANELS)
+    n_columns = -(-len(agreements) // n_rows)
+    figure = Figure(figsize=(4.2 * n_columns, 4.4 * n_rows + 0.4), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(1, len(agreements), squeeze=False)[0]
-    for axes, (method, agreement) in zip(panels, agreements.items(), strict=True):
+    panels = figure.subplots(n_rows, n_columns, squeeze=False, sharey=True)
+    for axes, (method, agreement) in zip(panels.flat, agreements.items(), strict=False):
         _draw_panel(axes, table[table["method"] == method], method, agreement)
-    panels[0].set_ylabel("true change of validation loss (nats)")
+    for axes in panels.flat[len(agreements) :]:
+        axes.set_axis_off()
+    figure.supylabel("true change of validation loss (nats)", fontsize=10)
     figure.suptitle(title, fontsize=11)
+    handles, labels = panels.flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=9)
     with written_beside(path) as temporary:
         figure.savefig(temporary, dpi=150, metadata={"Software": None})
 
@@ -221,6 +229,10 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, method: str, agreement: Agreemen
         f"\nparts of rankings: {agreement.ranking:.2f}",
         fontsize=10,
     )
-    unit = "sum of places" if method == "Random" else "predicted change (nats)"
-    axes.set_xlabel(unit)
-    axes.legend(fontsize=8)
+    if not METHODS[method].predicts:
+        axes.set_xlabel("sum of the scores")
+        return
+    axes.set_xlabel("predicted change (nats)")
+    ends = rows["predicted"].min(), rows["predicted"].max()
+    clipped = np.clip(ends, rows["true"].min(), rows["true"].max())
+    axes.plot(clipped, clipped, color="0.5", linestyle=":", label="predicted = true")
