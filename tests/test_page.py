@@ -246,7 +246,8 @@ def test_the_verdict_to_remove(folder: Path) -> None:
     text = recommend(folder, VERDICT).text
     for words in (
         "Remove the 3 images that Hara ranks most harmful.", "87.50%", "86.12%",
-        "+1.38", "95 % interval −0.10 to +2.50", "+1.25", "95 % interval +0.50 to +2.00", "1 of 2 trials loses", "The rule.",
+        "+1.38", "95 % interval −0.10 to +2.50", "+1.25", "95 % interval +0.50 to +2.00",
+        "1 of 2 trials loses", "The rule.", "Validation loss (decides)",
         "It gains <b>more</b> than noise.",
     ):  # fmt: skip
         assert words in text

@@ -23,12 +23,12 @@ from utils.page_view import (
     Comparison,
     MethodView,
     Tile,
-    accuracy_charts,
     class_names_of,
     comparison,
     flip_table,
     learning_charts,
     method_views,
+    removal_charts,
     score_charts,
     verdict_of,
     verification_charts,
@@ -57,7 +57,7 @@ def write_page(paths: OutputPaths) -> Path:
 def page_of(facts: Facts, largest: int = LARGEST) -> bytes:
     """The page as UTF-8, with as many images as fit into `largest` bytes."""
     charts = {
-        "accuracy": accuracy_charts(facts),
+        "accuracy": removal_charts(facts),
         "verification": verification_charts(facts),
         "learning": learning_charts(facts),
         "scores": score_charts(facts),

@@ -15,9 +15,9 @@ from utils.page_charts import Chart
 from utils.page_facts import CONTROL, Facts, Key
 from utils.ranking import shown_of
 from utils.run_charts import (
-    accuracy_chart,
     css_of,
     learning_chart,
+    removal_chart,
     score_chart,
     shown,
     verification_chart,
@@ -400,10 +400,16 @@ def _flips_among(facts: Facts, ranking: pd.DataFrame, n: int) -> int:
 # ---------------------------------------------------------------- charts
 
 
-def accuracy_charts(facts: Facts) -> list[Chart]:
-    """Validation and test accuracy against n removed."""
-    titles = {"val_accuracy": "Validation (decides)", "test_accuracy": "Test (only reported)"}
-    charts = [accuracy_chart(facts.summary, column, title) for column, title in titles.items()]
+def removal_charts(facts: Facts) -> list[Chart]:
+    """Scores against n removed: what decides on validation, and the test accuracy."""
+    decides = facts.recommendation.get("measure", "")
+    titles = {"val_accuracy": "Validation accuracy", "test_accuracy": "Test accuracy (reported)"}
+    if decides == "val_loss":
+        titles = {"val_loss": "Validation loss"} | titles
+    charts = [
+        removal_chart(facts.summary, column, title + (" (decides)" if column == decides else ""))
+        for column, title in titles.items()
+    ]
     return [chart for chart in charts if chart]
 
 

@@ -25,7 +25,7 @@ from utils.page_charts import (
 NO_REMOVAL = "No Removal"
 N_BINS = 48
 Row = tuple[float, float, float, float]
-"""n removed; in per cent the mean, and one standard deviation below and above it."""
+"""n removed; the mean, and one standard deviation below and above it."""
 
 
 def css_of(method: str) -> str:
@@ -38,34 +38,35 @@ def shown(method: str) -> str:
     return method.replace("_", " ")
 
 
-def accuracy_chart(summary: pd.DataFrame, column: str, title: str) -> Chart | None:
-    """Accuracy in per cent against n removed, with bands of one standard deviation.
+def removal_chart(summary: pd.DataFrame, column: str, title: str) -> Chart | None:
+    """A score against n removed, with bands of one standard deviation.
 
     Args:
         summary: the table of scores.
-        column: val_accuracy or test_accuracy.
+        column: which score; accuracies are shown in per cent, losses in nats.
         title: of the chart.
 
     Returns:
         None where nothing was removed.
     """
     counts = sorted(int(n) for n in summary["n_drops"].unique() if n > 0)
-    curves = _curves(summary, column)
+    factor, unit = (100, "%") if column.endswith("accuracy") else (1, "nats")
+    curves = _curves(summary, column, factor)
     if not counts or len(curves) < 2:
         return None
     x = count_axis(counts, "images removed, the most harmful first (log scale)")
-    y = y_axis([v for rows in curves.values() for row in rows for v in row[1:]], "accuracy (%)")
+    y = y_axis([v for rows in curves.values() for row in rows for v in row[1:]], unit)
     paths: list[Path] = []
     points: tuple[Dot, ...] = ()
     for method, rows in curves.items():
         paths += _line_and_band(method, rows, x, y)
         if method != NO_REMOVAL:
-            titles = [f"{shown(method)}, n = {n}: {mean:.2f} %" for n, mean, *_ in rows]
+            titles = [f"{shown(method)}, n = {n}: {mean:.4g} {unit}" for n, mean, *_ in rows]
             points += dots([row[:2] for row in rows], x, y, css_of(method), titles)
     legend = tuple((css_of(method), shown(method)) for method in curves)
     n_trials = summary["seed"].nunique()
     note = f"Mean of {n_trials} trials; band: one standard deviation." if n_trials > 1 else ""
-    return Chart(title, _described(curves), x, y, tuple(paths), points, legend, note)
+    return Chart(title, _described(curves, unit), x, y, tuple(paths), points, legend, note)
 
 
 def _line_and_band(method: str, rows: list[Row], x: Axis, y: Axis) -> list[Path]:
@@ -77,26 +78,25 @@ def _line_and_band(method: str, rows: list[Row], x: Axis, y: Axis) -> list[Path]
     return [band(lower, upper, x, y, css_of(method)), mean]
 
 
-def _curves(summary: pd.DataFrame, column: str) -> dict[str, list[Row]]:
-    """Per method rows of n, mean, mean - std and mean + std in per cent."""
+def _curves(summary: pd.DataFrame, column: str, factor: float) -> dict[str, list[Row]]:
+    """Per method rows of n, mean, mean - std and mean + std, times a factor."""
     means, deviations = (
-        summary[summary[kind] == kind].set_index(["method", "n_drops"])[column]
+        summary[summary[kind] == kind].set_index(["method", "n_drops"])[column] * factor
         for kind in ("mean", "std")
     )
     around = deviations.reindex(means.index).fillna(0)
     curves: dict[str, list[Row]] = {}
     for (method, n), mean in means.sort_index(level="n_drops", kind="stable").items():
         spread = around[method, n]
-        row = (int(n), 100 * mean, 100 * (mean - spread), 100 * (mean + spread))
-        curves.setdefault(method, []).append(row)
+        curves.setdefault(method, []).append((int(n), mean, mean - spread, mean + spread))
     return {m: curves[m] for m in [NO_REMOVAL, *METHODS] if m in curves}
 
 
-def _described(curves: dict[str, list[Row]]) -> str:
+def _described(curves: dict[str, list[Row]], unit: str) -> str:
     texts = []
     for method, rows in curves.items():
         flat = method == NO_REMOVAL
-        several = [f"{mean:.1f} %" + ("" if flat else f" at {n:.0f}") for n, mean, *_ in rows]
+        several = [f"{mean:.4g} {unit}" + ("" if flat else f" at {n:.0f}") for n, mean, *_ in rows]
         texts.append(f"{shown(method)}: {', '.join(several[:1] if flat else several)}")
     return "; ".join(texts)
 
