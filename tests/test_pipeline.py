@@ -145,7 +145,7 @@ def test_finished_stages_are_taken_up(
 
     before = contents(finished)
     monkeypatch.setattr(utils.pipeline, "train", forbidden)
-    monkeypatch.setattr(utils.pipeline, "retrain_without", forbidden)
+    monkeypatch.setattr(utils.pipeline, "evaluate_without", forbidden)
     assert sgd_influence(finished) == 0
     assert contents(finished) == before
     assert "training taken up" in capsys.readouterr().out

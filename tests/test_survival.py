@@ -170,7 +170,7 @@ def test_undamaged_files_are_not_computed_again(
     """Only the sweep of the damaged influence is run."""
     change(finished / "influence/Hara/influence_hara_0.csv")
     monkeypatch.setattr(utils.pipeline, "train", None)
-    monkeypatch.setattr(utils.pipeline, "retrain_without", None)
+    monkeypatch.setattr(utils.pipeline, "evaluate_without", None)
     assert sgd_influence(finished, QUICK) == 0
 
 

@@ -43,6 +43,9 @@ class Options:
     cover_epochs: int | None = 1
     damping: float | None = None
     verify: int = 0
+    cleanse_n: int | None = None
+    relabel_candidates: bool = False
+    relabel_confidence: float = 0.9
     dry_run: bool = False
     seed: int = 0
     batch_size: int = 64
@@ -86,6 +89,10 @@ class Options:
         _check(
             self.verify == 0 or self.verify >= 6, f"--verify {self.verify}: needs 6 groups or more"
         )
+        _check(
+            0 < self.relabel_confidence <= 1,
+            f"--relabel_confidence {self.relabel_confidence}: must be above 0 and at most 1",
+        )
         _check(0 <= self.momentum < 1, f"--momentum {self.momentum}: must be from 0 to below 1")
         _check(
             math.isfinite(self.weight_decay) and self.weight_decay >= 0,
@@ -127,6 +134,10 @@ class Options:
         """The seed of each trial."""
         return tuple(range(self.seed, self.seed + self.n_trials))
 
+    def split_seed_of(self, seed: int) -> int:
+        """The seed of the split of the trial with this seed."""
+        return seed if self.split_seed is None else self.split_seed
+
 
 def needing_states(methods: Sequence[str]) -> tuple[str, ...]:
     """Those of the methods that `--cache final` keeps too little for."""
@@ -149,6 +160,7 @@ _LEAST = {
     "n_epochs": 1, "n_trials": 1, "batch_size": 1, "n_train": 1, "n_val": 1, "n_test": 1,
     "image_size": 1,
     "cover_epochs": 1, "seed": 0, "split_seed": 0, "remove_n_list": 0,
+    "cleanse_n": 0,
 }  # fmt: skip
 
 
@@ -254,6 +266,13 @@ def _add_run(parser: argparse.ArgumentParser, default: dict[str, Any]) -> None:
          default_text="off; 40 without a number",
          text="remove K groups of a tenth of the images for real, retrain, and compare with the "
          "scores: half random groups, half parts of the rankings")  # fmt: skip
+    _add(group, default, "--cleanse_n", type=int, metavar="N", default_text="what is recommended",
+         text="how many images the cleansed data set leaves out, recommended or not")  # fmt: skip
+    _add(group, default, "--relabel_candidates", action="store_true",
+         text="list those of the removed images that a net trained without them is confident to "
+         "be of another class, for a person to confirm; nothing is relabelled")  # fmt: skip
+    _add(group, default, "--relabel_confidence", type=float, metavar="P",
+         text="probability of the other class from which on an image is listed so")  # fmt: skip
     _add(group, default, "--dry_run", action="store_true",
          text="say what the run would write, the memory and the time that it takes, and end; "
          "writes no results, only the images and CSV files of the data set where they are "

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TRAININGS, FINAL_MODEL = "infl_results_sgd", "final_model.h5"
-RESULT_FOLDERS = ("influence", "score", "summary", "fig", "verification", TRAININGS)
+RESULT_FOLDERS = ("influence", "score", "summary", "fig", "verification", "cleansed", TRAININGS)
 UNREPEATABLE = ("run.log", "runs.json", "report")
 """What tells of times, and so differs between runs whose results are the same, byte for byte."""
 _TAKEN_UP = (
     "influence/*/influence_*.csv",
     "score/*/score_delete_worst_*_seed_*.csv",
+    "score/*/outcomes_delete_worst_*_seed_*.npz",
     "verification/*_seed_*.csv",
     f"{TRAININGS}/seed_*/*.csv",
 )
@@ -61,11 +62,6 @@ class OutputPaths:
         return self.root / "summary" / "predictions.csv"
 
     @property
-    def recommendation(self) -> Path:
-        """How many images to remove."""
-        return self.root / "summary" / "recommendation.json"
-
-    @property
     def flipped(self) -> Path:
         """The labels that `--flip_labels` flipped."""
         return self.root / "summary" / "flipped_labels.csv"
@@ -74,6 +70,23 @@ class OutputPaths:
     def summary(self) -> Path:
         """Scores of all trials, their means and standard deviations."""
         return self.root / "summary" / "summary.csv"
+
+    @property
+    def recommendation(self) -> Path:
+        """How many images to remove, per method and overall, and why."""
+        return self.root / "summary" / "recommendation.json"
+
+    def cleansed(self, method: str) -> Path:
+        """The training images without the removed, as an NNC CSV file."""
+        return self.root / "cleansed" / f"{method}_train_cleansed.csv"
+
+    def removed(self, method: str) -> Path:
+        """The removed images, the most harmful first."""
+        return self.root / "cleansed" / f"{method}_removed.csv"
+
+    def relabel(self, method: str) -> Path:
+        """The removed images that seem to have another label."""
+        return self.root / "cleansed" / f"{method}_relabel.csv"
 
     @property
     def figure(self) -> Path:
@@ -107,17 +120,13 @@ class OutputPaths:
         """The influence of each training image, the most harmful first."""
         return self.root / "influence" / method / f"influence_{method.lower()}_{seed}.csv"
 
-    def removed(self, method: str) -> Path:
-        """The images that a method would remove."""
-        return self.root / "cleansed" / f"{method}_removed.csv"
-
-    def relabel(self, method: str) -> Path:
-        """Those of them that may belong to another class."""
-        return self.root / "cleansed" / f"{method}_relabel.csv"
-
     def score(self, method: str, n: int, seed: int) -> Path:
         """Losses and accuracies after removing the n worst, a row per retrained epoch."""
         return self.root / "score" / method / f"score_delete_worst_{n}_seed_{seed}.csv"
+
+    def outcomes(self, method: str, n: int, seed: int) -> Path:
+        """What the network retrained after removing the n worst makes of each image."""
+        return self.root / "score" / method / f"outcomes_delete_worst_{n}_seed_{seed}.npz"
 
     def training(self, seed: int) -> Path:
         """The folder of what a trial's training recorded."""
@@ -145,7 +154,7 @@ class OutputPaths:
         return sorted(int(path.parent.name.removeprefix("seed_")) for path in marks)
 
     def taken_up(self) -> Iterator[Path]:
-        """The CSV files that are there and that a run takes up instead of computing them."""
+        """The files that are there and that a run takes up instead of computing them."""
         for pattern in _TAKEN_UP:
             yield from sorted(self.root.glob(pattern))
 

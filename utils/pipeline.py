@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from sgd_influence.analyze import Scores, choose, closing_table, draw, summarise
-from sgd_influence.eval import SCORE_COLUMNS, retrain_without, worst
+from sgd_influence.analyze import analyze
+from sgd_influence.eval import evaluate_without, worst
+from sgd_influence.outcomes import Outcomes, load_outcomes, save_outcomes
 from sgd_influence.train import train
-from sgd_influence.verify import TRUSTED, compare, verify
+from sgd_influence.verify import verify
 from utils.console import RESULT, open_log_file
 from utils.context import choose_backend, set_context
 from utils.datasets import prepare
@@ -30,7 +31,7 @@ from utils.page import write_page
 from utils.paths import OutputPaths
 from utils.predictions import record_for_page
 from utils.preflight import Estimate, check_space, estimate
-from utils.report import closing_line, counted, opening_block, sizes_of
+from utils.report import closing_line, opening_block
 from utils.runs import add_run, run_of
 from utils.settings import check_output_folder, claimed, settings_of
 from utils.sgd import Optimiser
@@ -43,12 +44,6 @@ from utils.units import duration
 from utils.usage import free_space, peak_memory, written_bytes
 
 log = logging.getLogger("data_cleansing")
-
-DISTRUST = (
-    "The ranking by %s should not be trusted on this data: its agreement with true retraining is "
-    "%.2f, its 95 %% interval %.2f to %.2f with --verify %d. Try more groups, more validation "
-    "images, more epochs, a lower learning rate, or another method."
-)
 
 
 def run(options: Options) -> None:
@@ -99,7 +94,7 @@ def run(options: Options) -> None:
                 expected = _preflight(options, trial, backend, counts)
                 before, ready = written_bytes(paths.root), time.monotonic()
             run_trial(trial, [METHODS[name] for name in options.methods], counts, options.verify)
-        _analyze(options, trial)
+        analyze(options, source, trial)
         record_for_page(options, source, model, paths)
         size = max(0, written_bytes(paths.root) - before)
         log.info(closing_line(expected, size, peak_memory(), time.monotonic() - ready))
@@ -121,12 +116,17 @@ def counts_below(n_train: int, options: Options) -> list[int]:
         raise UserError(
             f"--remove_n_list {given}: there are only {n_train} training images; give an n below"
         )
+    if options.cleanse_n is not None and options.cleanse_n >= n_train:
+        raise UserError(
+            f"--cleanse_n {options.cleanse_n}: there are only {n_train} training images in a "
+            "trial; give a number below"
+        )
     return [n for n in options.removal_counts if n < n_train]
 
 
 def load_data(options: Options, source: Source, seed: int) -> TrialData:
     """Draw the split of a trial, write its CSV files and decode its images."""
-    split_seed = seed if options.split_seed is None else options.split_seed
+    split_seed = options.split_seed_of(seed)
     files = draw_split(source, split_seed, options.n_train, options.n_val, options.n_test)
     return load_trial(source, files)
 
@@ -252,46 +252,26 @@ def read_influence(path: Path, n_train: int) -> pd.DataFrame:
 
 def _evaluate_removal(trial: Trial, methods: Sequence[Method], method: Method, n: int) -> None:
     path = trial.paths.score(method.name, n, trial.seed)
-    if path.exists():
+    outcomes = trial.paths.outcomes(method.name, n, trial.seed)
+    if path.exists() and outcomes.exists():
         log.debug("Trial %d: %s, n = %d taken up", trial.seed, method.name, n)
         return
-    save_csv(_removal_scores(trial, methods, method, n), path)
+    scores, of_images = _removal_scores(trial, methods, method, n)
+    save_outcomes(of_images, outcomes)
+    save_csv(scores, path)
     log.debug("Trial %d: %s, n = %d evaluated", trial.seed, method.name, n)
 
 
 def _removal_scores(
     trial: Trial, methods: Sequence[Method], method: Method, n: int
-) -> pd.DataFrame:
+) -> tuple[pd.DataFrame, Outcomes]:
     """The scores after removing the n worst; n = 0 is one run that all methods share."""
     if n == 0:
-        shared = [trial.paths.score(other.name, 0, trial.seed) for other in methods]
-        done = next((path for path in shared if path.exists()), None)
-        if done:
-            return read_csv(done)
+        paths, seed = trial.paths, trial.seed
+        for other in methods:
+            scores, outcomes = (f(other.name, 0, seed) for f in (paths.score, paths.outcomes))
+            if scores.exists() and outcomes.exists():
+                return read_csv(scores), load_outcomes(outcomes)
     influence = read_influence(trial.paths.influence(method.name, trial.seed), trial.n_train)
     description = f"trial {trial.seed}: eval, {method.name}, n = {n}"
-    return retrain_without(trial, worst(influence, n), description)
-
-
-def _analyze(options: Options, trial: Trial) -> None:
-    summary = summarise(_load_scores(trial.paths))
-    save_csv(summary, trial.paths.summary, index=True)
-    title = f"{options.dataset}: {sizes_of(trial)}, {counted(trial.n_epochs, 'epoch')}"
-    draw(summary, title, trial.paths.figure)
-    agreements = (
-        compare(trial.paths, options.methods, options.seeds, title) if options.verify else {}
-    )
-    log.log(RESULT, "\n%s", closing_table(choose(summary, options.methods), agreements))
-    for method, agreement in agreements.items():
-        if METHODS[method].predicts and not agreement.random >= TRUSTED:
-            bounds = agreement.random, agreement.low, agreement.high
-            log.log(RESULT, DISTRUST, method, *bounds, options.verify)
-
-
-def _load_scores(paths: OutputPaths) -> Scores:
-    """All score files of the folder: earlier commands with other n or methods count too."""
-    return {
-        (method, seed, n): read_csv(path, columns=SCORE_COLUMNS)
-        for method in METHODS
-        for seed, n, path in sorted(paths.scores(method))
-    }
+    return evaluate_without(trial, worst(influence, n), description)

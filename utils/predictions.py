@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import nnabla as nn
-import nnabla.functions as F
 import numpy as np
 import pandas as pd
 
-from utils.evaluation import EVALUATION_BATCH, batches_of
-from utils.images import decode_images, normalise
+from utils.evaluation import Evaluator
+from utils.images import decode_images
 from utils.methods import METHODS
 from utils.model import Model
 from utils.network import Network, load_state
@@ -38,7 +36,9 @@ def record_for_page(options: Options, source: Source, model: Model, paths: Outpu
     shown = shown_images(paths)
     images = _pixels(source, list(shown[IMAGE]))
     probabilities = np.mean(
-        [predict(net, images) for net in _final_nets(options, source, model, images, paths)], axis=0
+        [net.probabilities(images) for net in _final_nets(options, source, model, images, paths)],
+        axis=0,
+        dtype=np.float64,
     )
     said = {"predicted": probabilities.argmax(axis=1), "confidence": probabilities.max(axis=1)}
     save_csv(shown.assign(**said), paths.predictions)
@@ -54,23 +54,6 @@ def shown_images(paths: OutputPaths) -> pd.DataFrame:
     return pd.concat(parts).drop_duplicates(ignore_index=True)
 
 
-def predict(network: Network, images: np.ndarray) -> np.ndarray:
-    """The probability of each class, (N, K) float64, with running statistics.
-
-    Args:
-        network: as it is now.
-        images: uint8 (N, H, W, C).
-    """
-    x = nn.Variable((EVALUATION_BATCH, *network.image_shape))
-    probabilities = F.softmax(network.logits(x, test=True))
-    rows = []
-    for part in batches_of(len(images), EVALUATION_BATCH):
-        x.d[: part.stop - part.start] = normalise(images[part])
-        probabilities.forward(clear_no_need_grad=True)
-        rows.append(probabilities.d[: part.stop - part.start].astype(np.float64))
-    return np.concatenate(rows)
-
-
 def _pixels(source: Source, files: list[str]) -> np.ndarray:
     if source.pool is not None:
         return np.asarray(source.pool.pick(files))
@@ -79,7 +62,7 @@ def _pixels(source: Source, files: list[str]) -> np.ndarray:
 
 def _final_nets(
     options: Options, source: Source, model: Model, images: np.ndarray, paths: OutputPaths
-) -> Iterable[Network]:
+) -> Iterable[Evaluator]:
     """The net of each trial as its training ended."""
     _, height, width, channels = images.shape
     for seed in paths.trained():
@@ -87,4 +70,4 @@ def _final_nets(
         state = SGD(network, Optimiser(options.momentum, options.weight_decay)).state()
         shapes = {name: array.shape for name, array in state.items()}
         network.load(load_state(paths.final_model(seed), shapes))
-        yield network
+        yield Evaluator(network)
