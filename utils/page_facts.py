@@ -23,6 +23,8 @@ from utils.storage import read_csv, unreadable
 
 CONTROL = "Random"
 """The method whose ranking means nothing; what the others are held against."""
+READ_VERSION = 1
+"""Of summary/recommendation.json."""
 Key = tuple[str, int]
 """Path and label of an image."""
 
@@ -54,7 +56,7 @@ class Facts:
         curves: the learning curve of each trial by its seed.
         verification, agreement: predicted beside true changes, and how far they agree; None
             without `--verify`.
-        recommendation: as the run wrote it; empty where it did not.
+        recommendation: as the run wrote it; empty where none is there that can be read.
         removed, relabel: per method the tables of the cleansed data that are there.
         flipped: the labels that were flipped; None where none were.
         class_names: by label; empty where the run wrote none.
@@ -94,7 +96,7 @@ class Facts:
             curves={seed: read_csv(paths.learning_curve(seed)) for seed in paths.trained()},
             verification=_table(paths.verification),
             agreement=_table(paths.agreement),
-            recommendation=_json(paths.recommendation),
+            recommendation=_recommendation(paths.recommendation),
             removed=_tables({method: paths.removed(method) for method in methods}),
             relabel=_tables({method: paths.relabel(method) for method in methods}),
             flipped=_table(paths.flipped),
@@ -175,13 +177,15 @@ def _tables(files: Mapping[str, Path]) -> dict[str, pd.DataFrame]:
     return {method: table for method, table in tables.items() if table is not None}
 
 
-def _json(path: Path) -> Mapping[str, Any]:
+def _recommendation(path: Path) -> Mapping[str, Any]:
+    """What the file holds; nothing where it is not there or of another version."""
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        value = dict(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError) as error:
         raise unreadable(path, "cannot be read", error) from error
+    return value if value.get("version") == READ_VERSION else {}
 
 
 def _class_names(path: Path) -> dict[int, str]:

@@ -89,7 +89,8 @@ class MethodView:
         matrix: of confusions; None where there are too many classes or nothing is known.
         pairs: (given, said, count), the most frequent first.
         n_judged: images of which it is known what models say.
-        relabel: candidates for another label.
+        n_removed: images that the cleansed data leave out.
+        relabel: candidates for another label; n_relabel: how many there are.
     """
 
     name: str
@@ -104,7 +105,9 @@ class MethodView:
     matrix: Matrix | None
     pairs: tuple[tuple[str, str, int], ...]
     n_judged: int
+    n_removed: int
     relabel: tuple[Tile, ...]
+    n_relabel: int
 
 
 def method_views(facts: Facts, worst: int, best: int) -> list[MethodView]:
@@ -118,7 +121,8 @@ def _method_view(facts: Facts, method: str, worst: int, best: int) -> MethodView
     first = ranking.head(facts.n_worst(method))
     bars, more = class_bars(facts, first, ranking)
     judged = _judged(facts, first)
-    candidates = _candidates(facts, method, worst)
+    none = ranking.head(0)
+    candidates = facts.relabel.get(method, none)
     return MethodView(
         name=method,
         shown=shown(method),
@@ -132,7 +136,9 @@ def _method_view(facts: Facts, method: str, worst: int, best: int) -> MethodView
         matrix=confusion_matrix(facts, judged),
         pairs=_confused_pairs(facts, judged),
         n_judged=len(judged),
-        relabel=_tiles(facts, candidates),
+        n_removed=len(facts.removed.get(method, none)),
+        relabel=_tiles(facts, candidates.head(worst)),
+        n_relabel=len(candidates),
     )
 
 
@@ -242,11 +248,6 @@ def percent(fraction: float) -> str:
 def score(value: float) -> str:
     """An influence with its sign, three figures."""
     return f"{value:+.3g}".replace("-", "−")
-
-
-def _candidates(facts: Facts, method: str, most: int) -> pd.DataFrame:
-    table = facts.relabel.get(method)
-    return facts.rankings[method].head(0) if table is None else table.head(most)
 
 
 # ---------------------------------------------------------------- classes and confusions

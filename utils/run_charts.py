@@ -24,6 +24,8 @@ from utils.page_charts import (
 
 NO_REMOVAL = "No Removal"
 N_BINS = 48
+MOST_DOTS = 500
+"""Points of learning curves that can be pointed at; more are a line only."""
 Row = tuple[float, float, float, float]
 """n removed; the mean, and one standard deviation below and above it."""
 
@@ -123,8 +125,9 @@ def learning_chart(
             rows = [(e + 1, factor * v) for e, v in zip(table["epoch"], table[column], strict=True)]
             name = f"{_words(column)}, seed {seed}"
             paths.append(line(rows, x, y, css, name))
-            titles = [f"{name}, epoch {e}: {v:.4g}" for e, v in rows]
-            points += dots(rows, x, y, f"{css} small", titles)
+            if len(values) <= MOST_DOTS:
+                titles = [f"{name}, epoch {e}: {v:.4g}" for e, v in rows]
+                points += dots(rows, x, y, f"{css} small", titles)
     legend = tuple((css, _words(column)) for column, css in columns.items())
     last = [f"{_words(c)} {factor * t[c].iloc[-1]:.4g}" for t in curves.values() for c in columns]
     described = f"After the last epoch: {', '.join(last)}"
