@@ -66,6 +66,9 @@ class Parsed(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, dict(attrs)))
 
+    def handle_endtag(self, tag: str) -> None:
+        self.text += " " if tag in ("td", "th") else ""
+
     def handle_data(self, data: str) -> None:
         if self.elements and self.elements[-1][0] not in ("script", "style"):
             self.text += data
@@ -269,7 +272,7 @@ def test_labels_by_models_trained_without_the_image_go_first(folder: Path) -> No
     removed.to_csv(folder / "cleansed/Hara_removed.csv", index=False)
     removed.head(1).to_csv(folder / "cleansed/Hara_relabel.csv", index=False)
     text = recommend(folder, VERDICT).text
-    assert "98.8 % *" in text and "51 % *" in text
+    assert "98.8\xa0%\xa0*" in text and "51\xa0%\xa0*" in text
     assert "classes of the 3 worst" in text
     assert "candidates for another label" in text
 
@@ -373,6 +376,18 @@ def test_the_filters_work(finished: Path) -> None:
         page.evaluate(choose("given", ""))
         assert page.evaluate(visible("Random")) == everything
         assert page.logged == []
+
+
+@needs_browser
+def test_paths_are_copied(finished: Path) -> None:
+    with browser.opened(finished / "report" / "index.html") as page:
+        page.evaluate("navigator.clipboard.writeText = async (text) => { window.text = text }")
+        page.evaluate(choose("given", f"={SCRIPT}"))
+        page.evaluate("document.getElementById('all').click()")
+        table = read_csv(finished / "influence/Hara/influence_hara_0.csv")
+        assert set(page.evaluate("window.text").split("\n")) == set(table[table[LABEL] == 1][IMAGE])
+        page.evaluate("document.querySelector('[data-method=Hara] [data-copy]').click()")
+        assert page.evaluate("window.text") == table[IMAGE][0]
 
 
 @needs_browser

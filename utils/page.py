@@ -86,7 +86,7 @@ def _rendered(facts: Facts, charts: dict[str, Any], worst: int, best: int) -> by
         charts=charts,
         views=views,
         first=_first_shown(facts),
-        class_names=class_names_of(views),
+        class_names=class_names_of(facts, views),
         compared=compared,
         flips=flip_table(facts) if facts.flipped is not None else None,
         pictures={file: f"p{number}" for number, file in enumerate(uris)},

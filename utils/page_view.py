@@ -241,8 +241,9 @@ def tile(facts: Facts, key: Key, influence: str, rank: str, note: str = "") -> T
 
 
 def percent(fraction: float) -> str:
-    """A probability in words that never round up to certainty."""
-    return "> 99.9 %" if fraction > 0.999 else f"{100 * fraction:.3g} %"
+    """A probability in per cent, never rounded up to certainty; spaces do not break."""
+    text = "> 99.9 %" if fraction > 0.999 else f"{100 * fraction:.3g} %"
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def score(value: float) -> str:
@@ -456,6 +457,8 @@ def score_charts(facts: Facts) -> list[Chart]:
     return charts
 
 
-def class_names_of(views: Sequence[MethodView]) -> list[str]:
-    """The given classes of all images in the galleries."""
-    return sorted({t.label for view in views for t in (*view.harmful, *view.helpful)})
+def class_names_of(facts: Facts, views: Sequence[MethodView]) -> list[str]:
+    """The given classes of all images in the galleries, in the order of their labels."""
+    shown_ones = {tile.label for view in views for tile in (*view.harmful, *view.helpful)}
+    labels = {int(label) for table in facts.rankings.values() for label in table[LABEL].unique()}
+    return [name for label in sorted(labels) if (name := facts.name_of(label)) in shown_ones]

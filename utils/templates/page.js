@@ -3,9 +3,9 @@
   const find = (id) => document.getElementById(id);
   const method = find("method"), given = find("given"), copied = find("copied");
 
-  function shownTiles() {
-    const view = [...document.querySelectorAll("[data-method]")].find((v) => !v.hidden);
-    return view ? [...view.querySelectorAll("[data-given]")].filter((tile) => !tile.hidden) : [];
+  function shownFiles() {
+    const buttons = document.querySelectorAll("[data-method]:not([hidden]) [data-given]:not([hidden]) [data-copy]");
+    return [...new Set([...buttons].map((button) => button.dataset.copy))];
   }
 
   function update() {
@@ -16,7 +16,8 @@
       for (const gallery of view.querySelectorAll(".gallery"))
         gallery.nextElementSibling.hidden = gallery.querySelector("[data-given]:not([hidden])") !== null;
     }
-    copied.textContent = `${shownTiles().length} images shown`;
+    const n = shownFiles().length;
+    copied.textContent = n === 1 ? "1 image shown" : `${n} images shown`;
   }
 
   async function copy(text, button) {
@@ -32,8 +33,7 @@
   document.addEventListener("click", (event) => {
     const button = event.target.closest("button");
     if (!button) return;
-    const files = shownTiles().map((tile) => tile.querySelector("[data-copy]").dataset.copy);
-    copy(button.id === "all" ? files.join("\n") : button.dataset.copy, button);
+    copy(button.id === "all" ? shownFiles().join("\n") : button.dataset.copy, button);
   });
   method.addEventListener("change", update);
   given.addEventListener("change", update);
