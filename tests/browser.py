@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,8 @@ OPTIONS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
     "--disable-background-networking", "--remote-debugging-pipe",
 )  # fmt: skip
+LONGEST = 120
+"""Seconds that loading a page may take, on a busy machine."""
 LOGGED = ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded")
 
 
@@ -60,9 +63,12 @@ class Page:
                   deviceScaleFactor=1, mobile=width < 600)  # fmt: skip
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
-        self.call("Page.navigate", url=file.as_uri())
+        navigated = self.call("Page.navigate", url=file.as_uri())
+        assert "errorText" not in navigated, navigated
+        ends = time.monotonic() + LONGEST
         while self.evaluate("document.readyState + location.protocol") != "completefile:":
-            pass
+            assert time.monotonic() < ends, f"{file} does not load"
+            time.sleep(0.05)
 
     def evaluate(self, expression: str) -> Any:
         """The value of an expression in the page."""

@@ -189,8 +189,8 @@ def verdict_of(value: Mapping[str, Any]) -> Verdict:
         test_interval=_interval(value["test_interval_points"]),
         accuracy=f"{value['test_accuracy']:.2%}",
         no_removal=f"{value['test_accuracy_no_removal']:.2%}",
-        reason=value.get("reason", ""),
-        disagreement=value.get("trials_disagree", ""),
+        reason=_sentence(value.get("reason", "")),
+        disagreement=_sentence(value.get("trials_disagree", "")),
         closest=_closest(best) if best else "",
     )
 
@@ -202,6 +202,10 @@ def _closest(best: Mapping[str, Any]) -> str:
         f"What came closest: {shown(best['method'])}, n = {best['n']:,}, with {gain} points of "
         f"accuracy on validation ({intervals[0]}) and {test} on test ({intervals[1]})."
     )
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:].rstrip('.')}." if text else ""
 
 
 def _points(points: float) -> str:
