@@ -34,7 +34,7 @@ COMMAND = (
     "eval_sgd_influence.py -ds digits -e 3 -nt 2 -r 0 5 20 --n_train 88 --n_val 40 --n_test 40 "
     "--batch_size 16 --cover_epochs 2 --momentum 0.5 --verify 6 --context cpu -v"
 )
-LAST = "fig/verification.png"
+LAST = "report/index.html"
 MOST = 6
 """Kills of one run, so that all stages are hit and not the last one most."""
 

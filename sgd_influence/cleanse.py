@@ -1,4 +1,8 @@
-"""The cleansed data set: the training images without the worst n, and what was removed."""
+"""The cleansed data set: the images for training without the worst n, and what was removed.
+
+Images for training are those that some trial trained on, or held back from training for validation.
+What no trial trained on is kept. Test images are not among them.
+"""
 
 from __future__ import annotations
 
@@ -43,6 +47,7 @@ def cleanse(
         counts: by method, how many images are recommended to be removed.
     """
     rows = {seed: _rows_of_split(options, source, seed) for seed in options.seeds}
+    used = source.training.iloc[np.unique(np.concatenate(list(rows.values())))]
     for method, recommended in counts.items():
         n = recommended if options.cleanse_n is None else options.cleanse_n
         places, heard = [], []
@@ -52,18 +57,24 @@ def cleanse(
             heard.append((row, outcomes))
         images = merged(places)
         removed = removed_table(images, opinions(heard, n), n)
-        kept = cleansed_table(source.training, removed, source.class_names)
+        kept = cleansed_table(used, removed, source.class_names)
         save_csv(removed, paths.removed(method))
         save_csv(kept, paths.cleansed(method))
-        _say(paths.cleansed(method), source, len(images), removed, kept)
+        _say(paths.cleansed(method), source, len(used) - len(images), removed, kept)
         _relabel(options, paths.relabel(method), removed)
 
 
 def _rows_of_split(options: Options, source: Source, seed: int) -> np.ndarray:
-    """The row in the data set of each training image of a trial (n_train,)."""
+    """The row in the data set of each training image of a trial, then of its validation images.
+
+    Validation images that do not come from the training images of the data set are left out.
+    """
     sizes = options.n_train, options.n_val, options.n_test
     files = draw_split(source, options.split_seed_of(seed), *sizes)
-    return rows_of(read_nnc_csv(files.training)[IMAGE], source.training[IMAGE])
+    paths = list(read_nnc_csv(files.training)[IMAGE])
+    if source.validation is None:
+        paths += list(read_nnc_csv(files.validation)[IMAGE])
+    return rows_of(paths, source.training[IMAGE])
 
 
 def _relabel(options: Options, path: Path, removed: pd.DataFrame) -> None:
@@ -78,11 +89,10 @@ def _relabel(options: Options, path: Path, removed: pd.DataFrame) -> None:
 
 
 def _say(
-    path: Path, source: Source, n_scored: int, removed: pd.DataFrame, kept: pd.DataFrame
+    path: Path, source: Source, unscored: int, removed: pd.DataFrame, kept: pd.DataFrame
 ) -> None:
     """What the cleansed list holds; a warning if a class lost its last image."""
-    unscored = len(source.training) - n_scored
-    more = f", with {unscored:,} that no trial trained on" if unscored else ""
+    more = f", {unscored:,} of them in no trial's training" if unscored else ""
     log.info("%s: %s images%s; %d removed", path, f"{len(kept):,}", more, len(removed))
     lost = sorted(set(removed[LABEL]) - set(kept[LABEL]))
     if lost:
@@ -112,7 +122,7 @@ def placed(table: pd.DataFrame, rows: np.ndarray) -> pd.DataFrame:
 
     Args:
         table: as in the influence CSV, the most harmful first.
-        rows: (n_train,), the row in the data set of each row of the trial's training CSV.
+        rows: (n_train or more,), the row in the data set of each row of the training CSV.
 
     Returns:
         It with the columns `row`, and `place`: the rank from 0 as a fraction of n_train.
@@ -195,10 +205,10 @@ def relabel_table(removed: pd.DataFrame, least: float) -> pd.DataFrame:
 def cleansed_table(
     training: pd.DataFrame, removed: pd.DataFrame, class_names: Sequence[str]
 ) -> pd.DataFrame:
-    """The training images of the data set without the removed, with the user's further columns.
+    """The images without the removed, with the user's further columns.
 
     Args:
-        training: the data set's, with `x:image` absolute and `y:label` a whole number.
+        training: images for training, with `x:image` absolute and `y:label` a whole number.
         removed: of `removed_table`.
         class_names: K names; if they are not 0 to K - 1 they come along as the column `CLASS`.
     """

@@ -24,9 +24,10 @@ import numpy as np
 import numpy.typing as npt
 
 from sgd_influence.outcomes import Outcomes
-from utils.methods import METHODS
 
 VERSION = 1
+CONTROL = "Random"
+"""The method that ranks nothing."""
 RULE = (
     "The smallest n whose mean validation loss is within one standard error of the best, if the "
     "gain over removing none is more standard errors than the best of as many removals reaches by "
@@ -58,6 +59,11 @@ class Gains:
 
     mean: Floats
     error: Floats
+
+    @property
+    def ratio(self) -> Floats:
+        """(C,), how many standard errors the means are."""
+        return self.mean / np.maximum(self.error, np.finfo(float).tiny)
 
     def interval(self, number: int) -> list[float]:
         """The 95 % interval of a removal's gain."""
@@ -270,7 +276,7 @@ def noise_limit(n_trials: int, previous: tuple[int, ...]) -> float:
 def choose(removals: Removals, limit: float, among: npt.NDArray[np.bool_]) -> int | None:
     """The removal to recommend among those of the mask (C,); None: remove none."""
     loss = removals.loss
-    counts = among & (loss.mean > limit * loss.error) & (removals.validation.mean >= 0)
+    counts = among & (loss.ratio > limit) & (removals.validation.mean >= 0)
     if not counts.any():
         return None
     best = int(np.where(counts, loss.mean, -np.inf).argmax())
@@ -290,7 +296,7 @@ def _overall(
     if not counting:
         return _none(removals, limit, None, np.ones(len(removals.n), bool))
     best = max(counting, key=lambda m: float(removals.loss.mean[counting[m]]))
-    if METHODS[best].predicts:
+    if best != CONTROL:
         return verdicts[best]
     what = f"removing {verdicts[best].n} images by {best}, which is a control, gains most"
     reason = f"{what}: it is not the ranking that helps"
@@ -306,7 +312,7 @@ def _verdict(removals: Removals, limit: float, method: str, number: int | None) 
     loss = removals.loss
     reason = (
         f"the validation loss falls by {loss.mean[number]:.3g} nats, "
-        f"{loss.mean[number] / loss.error[number]:.1f} standard errors; noise alone reaches "
+        f"{loss.ratio[number]:.1f} standard errors; noise alone reaches "
         f"{limit:.1f} in 1 of 40 runs"
     )
     figures = _figures(removals, number)
@@ -341,8 +347,7 @@ def _closest(loss: Gains, among: npt.NDArray[np.bool_]) -> int | None:
     """The removal of the mask (C,) whose gain is the most standard errors."""
     if not among.any():
         return None
-    ratios = loss.mean / np.maximum(loss.error, np.finfo(float).tiny)
-    return int(np.where(among, ratios, -np.inf).argmax())
+    return int(np.where(among, loss.ratio, -np.inf).argmax())
 
 
 def _why_none(removals: Removals, limit: float, closest: int | None) -> str:
@@ -351,11 +356,12 @@ def _why_none(removals: Removals, limit: float, closest: int | None) -> str:
     loss, name = removals.loss, f"{removals.methods[closest]} n = {removals.n[closest]}"
     if loss.mean[closest] <= 0:
         return "no n that was tried lowers the validation loss"
-    ratio = loss.mean[closest] / loss.error[closest]
-    if ratio > limit:
+    if loss.ratio[closest] > limit:
         return f"{name} lowers the validation loss, but validation accuracy falls"
-    gain = f"{name} came closest: its gain in validation loss is {ratio:.1f} standard errors"
-    return f"{gain}; noise alone reaches {limit:.1f} in 1 of 40 runs; more trials (-nt) tell more"
+    errors = f"{loss.ratio[closest]:.1f} standard errors"
+    gain = f"{name} came closest: its gain in validation loss is {errors}"
+    noise = f"noise alone reaches {limit:.1f} in 1 of 40 runs"
+    return f"{gain}; {noise}; more trials (-nt) or n (-r) tell more"
 
 
 def _figures(removals: Removals, number: int) -> dict[str, Any]:

@@ -176,8 +176,8 @@ def test_closing_lines() -> None:
 
 def test_sampling_error_is_that_of_a_bootstrap() -> None:
     rng = np.random.default_rng(0)
-    hits = [rng.random((2, 500)) < 0.8 for _ in range(3)]
-    hits = [np.stack([h[0], h[0] ^ (rng.random(500) < 0.1)]).astype(float) for h in hits]
+    before = [rng.random(500) < 0.8 for _ in range(3)]
+    hits = [np.stack([h, h ^ (rng.random(500) < 0.1)]).astype(float) for h in before]
     gains = [h[1] - h[0] for h in hits]
     means = [np.mean([g[rng.integers(0, 500, 500)].mean() for g in gains]) for _ in range(3000)]
     table_error = errors_of(np.stack([h.mean(axis=1) for h in hits]), np.array([0]))

@@ -133,7 +133,10 @@ DAMAGES = {cut: "cut short", change: "changed", lengthen: "changed", Path.unlink
     [
         "influence/Hara/influence_hara_0.csv",
         "score/Ours/score_delete_worst_5_seed_0.csv",
+        "score/Ours/outcomes_delete_worst_5_seed_0.npz",
         "summary/summary.csv",
+        "summary/recommendation.json",
+        "cleansed/Hara_train_cleansed.csv",
         "fig/result.png",
         f"{TRAINING}/steps.npz",
         f"{TRAINING}/learning_curve.csv",

@@ -122,7 +122,7 @@ class Manifest:
         self.coming = {}
 
     def foreign(self) -> list[str]:
-        """CSV files that would be taken up although no run of this folder wrote them."""
+        """Files that would be taken up although no run of this folder wrote them."""
         return [name for name in map(self._name, self.paths.taken_up()) if name not in self.outputs]
 
     def check_outputs(self) -> None:

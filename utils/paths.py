@@ -128,6 +128,11 @@ class OutputPaths:
         """What the network retrained after removing the n worst makes of each image."""
         return self.root / "score" / method / f"outcomes_delete_worst_{n}_seed_{seed}.npz"
 
+    def evaluated(self, method: str, n: int, seed: int) -> bool:
+        """Whether all is there that removing the n worst came to."""
+        both = self.outcomes(method, n, seed), self.score(method, n, seed)
+        return all(path.exists() for path in both)
+
     def training(self, seed: int) -> Path:
         """The folder of what a trial's training recorded."""
         return self.root / TRAININGS / f"seed_{seed:02d}"

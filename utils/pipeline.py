@@ -251,14 +251,12 @@ def read_influence(path: Path, n_train: int) -> pd.DataFrame:
 
 
 def _evaluate_removal(trial: Trial, methods: Sequence[Method], method: Method, n: int) -> None:
-    path = trial.paths.score(method.name, n, trial.seed)
-    outcomes = trial.paths.outcomes(method.name, n, trial.seed)
-    if path.exists() and outcomes.exists():
+    if trial.paths.evaluated(method.name, n, trial.seed):
         log.debug("Trial %d: %s, n = %d taken up", trial.seed, method.name, n)
         return
-    scores, of_images = _removal_scores(trial, methods, method, n)
-    save_outcomes(of_images, outcomes)
-    save_csv(scores, path)
+    scores, outcomes = _removal_scores(trial, methods, method, n)
+    save_outcomes(outcomes, trial.paths.outcomes(method.name, n, trial.seed))
+    save_csv(scores, trial.paths.score(method.name, n, trial.seed))
     log.debug("Trial %d: %s, n = %d evaluated", trial.seed, method.name, n)
 
 
@@ -268,10 +266,10 @@ def _removal_scores(
     """The scores after removing the n worst; n = 0 is one run that all methods share."""
     if n == 0:
         paths, seed = trial.paths, trial.seed
-        for other in methods:
-            scores, outcomes = (f(other.name, 0, seed) for f in (paths.score, paths.outcomes))
-            if scores.exists() and outcomes.exists():
-                return read_csv(scores), load_outcomes(outcomes)
+        done = [other.name for other in methods if paths.evaluated(other.name, 0, seed)]
+        if done:
+            scores = read_csv(paths.score(done[0], 0, seed))
+            return scores, load_outcomes(paths.outcomes(done[0], 0, seed))
     influence = read_influence(trial.paths.influence(method.name, trial.seed), trial.n_train)
     description = f"trial {trial.seed}: eval, {method.name}, n = {n}"
     return evaluate_without(trial, worst(influence, n), description)
