@@ -86,6 +86,7 @@ def _rendered(facts: Facts, charts: dict[str, Any], worst: int, best: int) -> by
         charts=charts,
         views=views,
         first=_first_shown(facts),
+        control=CONTROL,
         class_names=class_names_of(facts, views),
         compared=compared,
         flips=flip_table(facts) if facts.flipped is not None else None,

@@ -128,8 +128,8 @@ def _method_view(facts: Facts, method: str, worst: int, best: int) -> MethodView
         shown=shown(method),
         css=css_of(method),
         n_images=len(ranking),
-        harmful=_tiles(facts, harmful),
-        helpful=_tiles(facts, helpful),
+        harmful=_tiles(facts, harmful, method),
+        helpful=_tiles(facts, helpful, method),
         n_worst=len(first),
         bars=bars,
         more_classes=more,
@@ -137,7 +137,7 @@ def _method_view(facts: Facts, method: str, worst: int, best: int) -> MethodView
         pairs=_confused_pairs(facts, judged),
         n_judged=len(judged),
         n_removed=len(facts.removed.get(method, none)),
-        relabel=_tiles(facts, candidates.head(worst)),
+        relabel=_tiles(facts, candidates.head(worst), method),
         n_relabel=len(candidates),
     )
 
@@ -220,9 +220,12 @@ def _interval(ends: Sequence[float]) -> str:
 # ---------------------------------------------------------------- tiles
 
 
-def _tiles(facts: Facts, rows: pd.DataFrame) -> tuple[Tile, ...]:
+def _tiles(facts: Facts, rows: pd.DataFrame, method: str) -> tuple[Tile, ...]:
     columns = rows[[IMAGE, LABEL, "influence", "rank"]].itertuples(index=False)
-    return tuple(tile(facts, (f, int(y)), score(i), f"{int(r):,}") for f, y, i, r in columns)
+    return tuple(
+        tile(facts, (f, int(y)), "" if method == CONTROL else score(i), f"{int(r):,}")
+        for f, y, i, r in columns
+    )
 
 
 def tile(facts: Facts, key: Key, influence: str, rank: str, note: str = "") -> Tile:
