@@ -4,8 +4,8 @@ Retraining is noisy: nets trained without a few images chosen at random differ b
 errors of a bootstrap over the validation images, so that one trial mostly shows luck. The rule is:
 
 1. The gain of a removal is the fall of the mean validation loss against removing none, the mean
-   over the trials. (Accuracy instead recommends more often where nothing is wrong, and less often
-   where labels are: `benchmarks/null_test.py`.)
+   over the trials. (Accuracy in its place finds a gain less often where labels are wrong, and no
+   less often where nothing is: `benchmarks/null_test.py`.)
 2. Its standard error is the largest of three: that of the bootstrap over the validation images,
    that over the trials, and the scatter between neighbouring n, which one trial shows too.
 3. A gain counts if it is more standard errors than the best of as many removals reaches by noise
