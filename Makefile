@@ -32,6 +32,7 @@ venv-dev:
 
 demo: venv
 	$(PYTHON) eval_sgd_influence.py -ds digits -o $(DEMO_OUTPUT) -e 8 -nt 1 -r 0 10 40 100 $(DEMO_ARGS)
+	@echo "The page to look at is $(CURDIR)/$(DEMO_OUTPUT)/report/index.html"
 	@echo "The picture is $(CURDIR)/$(DEMO_OUTPUT)/fig/result.png"
 	@echo "The table is $(CURDIR)/$(DEMO_OUTPUT)/summary/summary.csv"
 

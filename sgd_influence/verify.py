@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -136,6 +136,8 @@ def compare(
     table = pd.concat(read_csv(paths.verified(seed)) for seed in seeds)
     save_csv(table, paths.verification)
     agreements = {m: agreement_of(table[table["method"] == m]) for m in methods}
+    rows = [{"method": method} | asdict(agreement) for method, agreement in agreements.items()]
+    save_csv(pd.DataFrame(rows), paths.agreement)
     draw_verification(table, agreements, title, paths.verification_figure)
     return agreements
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import math
+import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -67,6 +69,8 @@ class Options:
     cache: str = RECOMPUTE
     cache_memory: int = 1000**3
     overwrite: bool = False
+    no_report: bool = False
+    command_line: str = ""
     quiet: bool = False
     verbose: bool = False
 
@@ -214,6 +218,8 @@ def parse_options(command: Command, arguments: Sequence[str] | None = None) -> O
         chosen["methods"] = [m for m in command.methods if m not in chosen["left_out"]]
     chosen["remove_n_list"] = tuple(chosen["remove_n_list"])
     chosen["methods"] = tuple(dict.fromkeys(chosen["methods"]))
+    given = sys.argv[1:] if arguments is None else arguments
+    chosen["command_line"] = shlex.join(["python", command.program, *given])
     return Options(program=command.program, **chosen)
 
 
@@ -357,6 +363,9 @@ def _add_output(parser: argparse.ArgumentParser, default: dict[str, Any]) -> Non
     _add(group, default, "--overwrite", action="store_true",
          text="delete the results in the output folder that other options made, instead of "
          "refusing to run")  # fmt: skip
+    _add(group, default, "--no_report", action="store_true",
+         text="do not write report/index.html, the page to look at; python -m utils.page DIR "
+         "writes it afterwards")  # fmt: skip
     _add(group, default, "-q", "--quiet", action="store_true",
          text="show warnings, errors and the closing table only")  # fmt: skip
     _add(group, default, "-v", "--verbose", action="store_true",

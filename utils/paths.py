@@ -9,6 +9,8 @@ from pathlib import Path
 
 TRAININGS, FINAL_MODEL = "infl_results_sgd", "final_model.h5"
 RESULT_FOLDERS = ("influence", "score", "summary", "fig", "verification", "cleansed", TRAININGS)
+UNREPEATABLE = ("run.log", "runs.json", "report")
+"""What tells of times, and so differs between runs whose results are the same, byte for byte."""
 _TAKEN_UP = (
     "influence/*/influence_*.csv",
     "score/*/score_delete_worst_*_seed_*.csv",
@@ -38,6 +40,31 @@ class OutputPaths:
     def log(self) -> Path:
         """Everything that was said."""
         return self.root / "run.log"
+
+    @property
+    def runs(self) -> Path:
+        """The commands that were run into the folder, with their times."""
+        return self.root / "runs.json"
+
+    @property
+    def page(self) -> Path:
+        """The page to look at."""
+        return self.root / "report" / "index.html"
+
+    @property
+    def classes(self) -> Path:
+        """The name of each label."""
+        return self.root / "summary" / "classes.csv"
+
+    @property
+    def predictions(self) -> Path:
+        """What the final models say of the images that the page shows."""
+        return self.root / "summary" / "predictions.csv"
+
+    @property
+    def flipped(self) -> Path:
+        """The labels that `--flip_labels` flipped."""
+        return self.root / "summary" / "flipped_labels.csv"
 
     @property
     def summary(self) -> Path:
@@ -70,6 +97,11 @@ class OutputPaths:
     def verification(self) -> Path:
         """Predicted beside true changes of the validation loss, a row per group and method."""
         return self.root / "summary" / "verification.csv"
+
+    @property
+    def agreement(self) -> Path:
+        """How far each verified method agrees with true retraining."""
+        return self.root / "summary" / "agreement.csv"
 
     @property
     def verification_figure(self) -> Path:
@@ -121,6 +153,11 @@ class OutputPaths:
         """The state after the last step; written last, so it marks a finished training."""
         return self.training(seed) / FINAL_MODEL
 
+    def trained(self) -> list[int]:
+        """The seeds of the trials whose training is finished."""
+        marks = (self.root / TRAININGS).glob(f"seed_*/{FINAL_MODEL}")
+        return sorted(int(path.parent.name.removeprefix("seed_")) for path in marks)
+
     def taken_up(self) -> Iterator[Path]:
         """The files that are there and that a run takes up instead of computing them."""
         for pattern in _TAKEN_UP:
@@ -134,6 +171,11 @@ class OutputPaths:
         """The file that marks the training finished to which `path` belongs; None for others."""
         folder, *inside = path.relative_to(self.root).parts
         return self.root / folder / inside[0] / FINAL_MODEL if folder == TRAININGS else None
+
+    def influences(self, method: str) -> list[tuple[int, Path]]:
+        """(seed, path) of the influence files of a method that are there, by seed."""
+        found = (self.root / "influence" / method).glob(f"influence_{method.lower()}_*.csv")
+        return sorted((int(seed), p) for p in found if (seed := p.stem.split("_")[-1]).isdecimal())
 
     def scores(self, method: str) -> Iterator[tuple[int, int, Path]]:
         """(seed, n, path) of the score files of a method that are there."""

@@ -24,19 +24,19 @@ from utils.model import Model
 from utils.model_check import checked_model
 from utils.network import Network
 from utils.options import Options
+from utils.page import write_page
 from utils.paths import OutputPaths
+from utils.predictions import record_for_page
 from utils.preflight import Estimate, check_space, estimate
-from utils.report import (
-    closing_line,
-    duration,
-    opening_block,
-)
+from utils.report import closing_line, opening_block
+from utils.runs import add_run, run_of
 from utils.settings import check_output_folder, claimed, settings_of
 from utils.source import Source
 from utils.splits import TrialData, described, draw_split, load_trial
 from utils.steps import Step, load_steps, plan_steps
 from utils.tasks import tasks_of
 from utils.trial import Trial, make_trial
+from utils.units import duration
 from utils.usage import free_space, peak_memory, physical_cores, written_bytes
 from utils.worker import Setup
 from utils.workers import Here, Processes, Workers, run_tasks
@@ -77,9 +77,13 @@ def run(options: Options) -> None:
             with _workers(work, expected.workers, client) as workers:
                 trial, memory = run_tasks(tasks, open_trial, workers)
             analyze(options, work.source, trial)
+            record_for_page(options, work.source, work.model, paths)
             size = max(0, written_bytes(paths.root) - before)
             memory += peak_memory()
             log.info(closing_line(expected, size, memory, time.monotonic() - ready))
+            add_run(run_of(options.command_line, time.monotonic() - started, size), paths.runs)
+    if not options.no_report:  # the account of the folder is whole now
+        log.info("Page to look at: %s", write_page(paths).resolve())
     log.info("Finished in %s: %s", duration(time.monotonic() - started), paths.root.resolve())
 
 

@@ -8,7 +8,7 @@ from utils.cache import FINAL, RECOMPUTE, STEPS
 from utils.options import Options
 from utils.preflight import Estimate
 from utils.trial import Trial
-from utils.units import shown_bytes
+from utils.units import duration, shown_bytes
 from utils.usage import machine_memory
 
 
@@ -120,11 +120,3 @@ def _skipped(options: Options, counts: Sequence[int]) -> str:
     given = options.remove_n_list
     repeated = [str(n) for n in options.removal_counts if given.count(n) > 1]
     return said + (f" (given more than once: {' '.join(repeated)})" if repeated else "")
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words: 42 s, 3 min, 2 h 05 min."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -104,6 +104,8 @@ def _account(paths: OutputPaths, settings: Settings, overwrite: bool) -> Manifes
             raise UserError(problem)
     for folder in there:
         shutil.rmtree(folder)
+    shutil.rmtree(paths.page.parent, ignore_errors=True)
+    paths.runs.unlink(missing_ok=True)
     manifest = Manifest(paths, settings)
     manifest.save()
     return manifest
