@@ -14,7 +14,7 @@ import pandas as pd
 from utils.console import progress
 from utils.network import save_state
 from utils.steps import by_epoch, save_steps
-from utils.storage import read_csv, remove, save_csv
+from utils.storage import read_csv, remove, save_array, save_csv
 from utils.trial import Trial
 
 log = logging.getLogger("data_cleansing")
@@ -28,16 +28,19 @@ def train(trial: Trial) -> None:
     """Train from the trial's initial parameters, or from the last epoch that began.
 
     Written: the steps (indices, augmentation seeds, learning rate), the states that `--cache`
-    keeps, after every epoch the learning curve and the state that the next one begins with, which
-    goes when it is passed unless it is kept, and, last, the final state.
+    keeps, after every epoch the margins, the learning curve and the state that the next one begins
+    with, which goes when it is passed unless it is kept, and, last, the final state.
     """
     save_steps(trial.steps, trial.paths.steps(trial.seed))
     start, curve = _finished_epochs(trial)
+    margins = np.zeros((trial.n_epochs, trial.n_train), np.float32)
     if start > 0:
+        margins[: len(curve)] = trial.margins()[: len(curve)]
         trial.sgd.load(trial.state_before(start))
         log.info("Trial %d: training goes on with epoch %d", trial.seed, len(curve) + 1)
     for epoch, numbers in by_epoch(trial.steps, start):
-        loss = _train_epoch(trial, epoch, numbers)
+        loss = _train_epoch(trial, epoch, numbers, margins[epoch])
+        save_array(margins, trial.paths.margins(trial.seed))
         validation = trial.evaluator(trial.data.validation)
         curve.append((epoch, loss, validation.loss, validation.accuracy))
         log.debug(
@@ -61,7 +64,8 @@ def _finished_epochs(trial: Trial) -> tuple[int, list[tuple[int, float, float, f
     for epoch in range(min(len(rows), trial.n_epochs - 1), 0, -1):
         start = trial.epoch_starts[epoch]
         kept = [t for t in trial.kept_steps if t < start]
-        if all(trial.state_path(t).exists() for t in (start, *kept)):
+        files = [trial.state_path(t) for t in (start, *kept)]
+        if all(path.exists() for path in (*files, trial.paths.margins(trial.seed))):
             return start, rows[:epoch]
     return 0, []
 
@@ -93,12 +97,13 @@ def guessing_loss(labels: np.ndarray) -> float:
     return float(-(shares * np.log(shares)).sum())
 
 
-def _train_epoch(trial: Trial, epoch: int, numbers: list[int]) -> float:
-    """One epoch; returns the mean loss of the training batches."""
+def _train_epoch(trial: Trial, epoch: int, numbers: list[int], margins: np.ndarray) -> float:
+    """One epoch; returns the mean loss of the training batches and fills `margins` (n_train,)."""
     description = f"trial {trial.seed}: train, epoch {epoch + 1}/{trial.n_epochs}"
     loss = 0.0
     for t in progress(numbers, description):
         if t in trial.kept_steps:
             save_state(trial.sgd.state(), trial.state_path(t))
         loss += trial.take_step(t)
+        margins[trial.steps[t].indices] = trial.sgd.margins
     return loss / trial.n_train

@@ -20,6 +20,7 @@ from utils.console import RESULT, open_log_file
 from utils.context import choose_backend, set_context
 from utils.datasets import prepare
 from utils.errors import UserError
+from utils.flips import record_flips, say_what_was_found, with_flips
 from utils.manifest import Manifest
 from utils.methods import METHODS, Method
 from utils.model_check import checked_model
@@ -96,12 +97,14 @@ def run(options: Options) -> None:
         manifest.check_outputs()
         for number, seed in enumerate(options.seeds):
             check_inputs(manifest, load(seed))
+            record_flips(load(seed), seed, paths)
             trial = trial_of(number)
             if number == 0:
                 expected = _preflight(options, trial, backend, counts)
                 before, ready = written_bytes(paths.root), time.monotonic()
             run_trial(trial, [METHODS[name] for name in options.methods], counts, options.verify)
         _analyze(options, trial)
+        say_what_was_found(paths, options.methods, options.seeds)
         size = max(0, written_bytes(paths.root) - before)
         log.info(closing_line(expected, size, peak_memory(), time.monotonic() - ready))
     log.info("Finished in %s: %s", duration(time.monotonic() - started), paths.root.resolve())
@@ -125,7 +128,10 @@ def load_data(options: Options, source: Source, seed: int) -> TrialData:
     """Draw the split of a trial, write its CSV files and decode its images."""
     split_seed = seed if options.split_seed is None else options.split_seed
     files = draw_split(source, split_seed, options.n_train, options.n_val, options.n_test)
-    return load_trial(source, files)
+    data = load_trial(source, files)
+    if options.flip_labels is None:
+        return data
+    return with_flips(data, source.n_classes, options.flip_labels, split_seed)
 
 
 def check_inputs(manifest: Manifest, data: TrialData) -> None:
