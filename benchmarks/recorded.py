@@ -27,6 +27,7 @@ class Recorded:
     Attributes:
         sgd: the trainer; its network is at whatever state was used last.
         states: the state before each step.
+        margins: of each image in each epoch (n_epochs, n_train).
         final: the state after the last one.
     """
 
@@ -37,9 +38,11 @@ class Recorded:
         self.sgd = SGD(network, optimiser)
         self.evaluator = Evaluator(network)
         self.states: list[State] = []
+        self.margins = np.zeros((steps[-1].epoch + 1, len(data)), np.float32)
         for step in steps:
             self.states.append(self.sgd.state())
             self.sgd.step(data, step)
+            self.margins[step.epoch, step.indices] = self.sgd.margins
         self.final = self.sgd.state()
 
     def validation_gradient(self, validation: ImageSet) -> Adjoint:
@@ -97,6 +100,10 @@ class RecordedTrial(Trial):
     def state_before(self, t: int) -> State:
         """The recorded state s_t; s_T for t = T."""
         return self.recorded.final if t == len(self.steps) else self.recorded.states[t]
+
+    def margins(self) -> np.ndarray:
+        """The recorded margins (n_epochs, n_train)."""
+        return self.recorded.margins
 
 
 def recorded_trial(

@@ -13,7 +13,7 @@ from scipy.stats import spearmanr
 
 from sgd_influence.eval import retrain_without
 from utils.console import progress
-from utils.methods import Method
+from utils.methods import METHODS, Method
 from utils.paths import OutputPaths
 from utils.storage import read_csv, save_csv, written_beside
 from utils.trial import Trial
@@ -219,6 +219,6 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, method: str, agreement: Agreemen
         f"\nparts of rankings: {agreement.ranking:.2f}",
         fontsize=10,
     )
-    unit = "sum of places" if method == "Random" else "predicted change (nats)"
+    unit = "predicted change (nats)" if METHODS[method].predicts else "sum of scores"
     axes.set_xlabel(unit)
     axes.legend(fontsize=8)

@@ -48,6 +48,7 @@ METHODS: dict[str, Method] = {
         Method(
             "Influence_functions", "influence_functions.infl:influence_functions", scored_epochs=3
         ),
+        Method("AUM", "sgd_influence.margins:aum", scored_epochs=0, predicts=False),
         Method("Random", "sgd_influence.infl:random", scored_epochs=0, predicts=False),
     )
 }
