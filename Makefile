@@ -12,13 +12,14 @@ unexport PYTHONDONTWRITEBYTECODE
 # The folder of the MNIST and CIFAR-10 test images, for benchmarks; the official archives without it.
 DATA :=
 
-.PHONY: help venv venv-dev demo test lint fidelity
+.PHONY: help venv venv-dev demo test lint fidelity label_noise
 
 help:
-	@echo "make demo   train, score, cleanse and retrain on digits, into $(DEMO_OUTPUT)/ (3 minutes)"
+	@echo "make demo   find wrong labels in digits, remove them and retrain, into $(DEMO_OUTPUT)/ (3 minutes)"
 	@echo "make test   run all tests"
 	@echo "make lint   run ruff and mypy"
 	@echo "make fidelity DATA=PATH   hold the scores against true retraining (an hour and a half)"
+	@echo "make label_noise DATA=PATH   how many wrong labels each method finds, beside cleanlab (hours)"
 	@echo "make venv   only make .venv with what the commands need"
 
 venv:
@@ -28,7 +29,8 @@ venv-dev:
 	@bash .ci/setup_venv.sh requirements.txt requirements-dev.txt
 
 demo: venv
-	$(PYTHON) eval_sgd_influence.py -ds digits -o $(DEMO_OUTPUT) -e 8 -nt 1 -r 0 10 40 100 $(DEMO_ARGS)
+	$(PYTHON) eval_sgd_influence.py -ds digits -o $(DEMO_OUTPUT) -e 8 -nt 1 -r 0 10 40 100 \
+		--flip_labels 0.1 --methods Hara Ours AUM Random $(DEMO_ARGS)
 	@echo "The picture is $(CURDIR)/$(DEMO_OUTPUT)/fig/result.png"
 	@echo "The table is $(CURDIR)/$(DEMO_OUTPUT)/summary/summary.csv"
 
@@ -42,3 +44,7 @@ lint: venv-dev
 
 fidelity: venv
 	$(PYTHON) benchmarks/fidelity.py $(if $(DATA),--data $(DATA))
+
+label_noise:
+	@bash .ci/setup_venv.sh requirements.txt requirements-benchmarks.txt
+	$(PYTHON) benchmarks/label_noise.py $(if $(DATA),--data $(DATA))
