@@ -45,12 +45,12 @@ from utils.evaluation import EVALUATION_BATCH, batches_of
 from utils.flips import flipped
 from utils.images import ImageSet, normalise
 from utils.methods import METHODS
-from utils.model import MODELS
+from utils.model import six_convolutions
 from utils.network import Network
 from utils.paths import OutputPaths
 from utils.sgd import SGD, Optimiser
 from utils.splits import SplitFiles, TrialData
-from utils.steps import plan_steps
+from utils.steps import Step, plan_steps
 from utils.storage import read_csv, save_csv
 from utils.trial import Trial
 
@@ -74,8 +74,7 @@ class Setting:
         side: pixels that they are brought to.
         sizes: training and validation images.
         n_epochs: of the training and of each fold's.
-        lr: learning rate, constant.
-        model: the product's.
+        lr: learning rate of the first step, 0 in the end along a cosine.
         damping: alpha of the influence functions.
         similar: pairs of classes that are taken for each other.
     """
@@ -85,18 +84,17 @@ class Setting:
     sizes: tuple[int, int]
     n_epochs: int
     lr: float
-    model: str
     damping: float
     similar: tuple[tuple[int, int], ...]
 
 
 SETTINGS = {
     "mnist": Setting(
-        mnist_images, 16, (7000, 1000), 5, 0.05, "six_convolutions", 0.1,
+        mnist_images, 16, (7000, 1000), 5, 0.05, 0.1,
         similar=((4, 9), (3, 5), (1, 7), (2, 8), (0, 6)),
     ),
     "cifar10": Setting(
-        cifar10_images, 32, (5000, 1000), 15, 0.05, "six_convolutions", 10.0,
+        cifar10_images, 32, (5000, 1000), 15, 0.05, 10.0,
         # airplane and ship, automobile and truck, bird and frog, cat and dog, deer and horse
         similar=((0, 8), (1, 9), (2, 6), (3, 5), (4, 7)),
     ),
@@ -171,13 +169,12 @@ def noisy_trial(work: Work, folder: Path) -> tuple[Trial, np.ndarray]:
     labels = flipped_labels(clean.labels, work.kind, setting.similar, work.fraction, work.seed)
     training = replace(clean, labels=labels)
     nowhere = SplitFiles(folder, folder, folder)
-    n = len(labels)
     trial = Trial(
         seed=work.seed,
         data=TrialData(training, validation, validation, nowhere),
-        network=Network(MODELS[setting.model], training.shape, N_CLASSES, work.seed),
+        network=Network(six_convolutions, training.shape, N_CLASSES, work.seed),
         optimiser=Optimiser(),
-        steps=plan_steps(work.seed, n, setting.n_epochs, BATCH, setting.lr),
+        steps=steps_of(setting, work.seed, len(labels)),
         retrain_all=False,
         cover_epochs=1,
         damping=setting.damping,
@@ -186,6 +183,11 @@ def noisy_trial(work: Work, folder: Path) -> tuple[Trial, np.ndarray]:
         paths=OutputPaths(folder),
     )
     return trial, labels != clean.labels
+
+
+def steps_of(setting: Setting, seed: int, n: int) -> list[Step]:
+    """The steps of a training on n images."""
+    return plan_steps(seed, n, setting.n_epochs, BATCH, setting.lr, "cosine")
 
 
 def image_sets(setting: Setting, seed: int, data: Path | None) -> tuple[ImageSet, ImageSet]:
@@ -274,9 +276,9 @@ def out_of_fold(trial: Trial, setting: Setting) -> np.ndarray:
     result = np.empty((len(training), N_CLASSES))
     folds = StratifiedKFold(N_FOLDS, shuffle=True, random_state=trial.seed)
     for others, held in folds.split(training.labels, training.labels):
-        network = Network(MODELS[setting.model], training.shape, N_CLASSES, trial.seed)
+        network = Network(six_convolutions, training.shape, N_CLASSES, trial.seed)
         sgd, data = SGD(network, trial.optimiser), _part(training, others)
-        for step in plan_steps(trial.seed, len(others), setting.n_epochs, BATCH, setting.lr):
+        for step in steps_of(setting, trial.seed, len(others)):
             sgd.step(data, step)
         result[held] = probabilities(network, _part(training, held))
     return result
