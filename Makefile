@@ -26,7 +26,7 @@ venv:
 	@bash .ci/setup_venv.sh requirements.txt
 
 venv-dev:
-	@bash .ci/setup_venv.sh requirements.txt requirements-dev.txt
+	@bash .ci/setup_venv.sh requirements.txt requirements-dask.txt requirements-dev.txt
 
 demo: venv
 	$(PYTHON) eval_sgd_influence.py -ds digits -o $(DEMO_OUTPUT) -e 8 -nt 1 -r 0 10 40 100 \

@@ -38,7 +38,7 @@ from threadpoolctl import threadpool_limits
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the repository, when run as a script
 
 from benchmarks.real_images import Labelled, cifar10_images, mnist_images
-from sgd_influence.train import train
+from sgd_influence.train import record_steps, train_epoch
 from utils.cache import RECOMPUTE
 from utils.errors import UserError
 from utils.evaluation import EVALUATION_BATCH, batches_of
@@ -152,7 +152,9 @@ def judge(work: Work) -> pd.DataFrame:
     rows = []
     with TemporaryDirectory() as folder:
         trial, wrong = noisy_trial(work, Path(folder))
-        train(trial)
+        record_steps(trial)
+        for epoch in range(trial.n_epochs):
+            train_epoch(trial, epoch)
         for method in work.methods:
             started = time.process_time()
             scores = scores_of(method, trial, work.setting)

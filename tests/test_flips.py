@@ -207,8 +207,8 @@ def test_a_training_that_goes_on_has_the_same_margins(
         return step(trial, t, removed)
 
     monkeypatch.setattr(Trial, "take_step", fails_in_the_last_epoch)
-    assert sgd_influence(tmp_path, FLIPS) == 130
-    assert sgd_influence(tmp_path, FLIPS) == 0
+    assert sgd_influence(tmp_path, f"{FLIPS} -j 1") == 130
+    assert sgd_influence(tmp_path, f"{FLIPS} -j 1") == 0
     assert taken[9:13] == [9, 8, 9, 10]  # the last epoch of four steps anew, no other
     name = "infl_results_sgd/seed_00/margins.npy"
     assert (tmp_path / name).read_bytes() == (run / name).read_bytes()

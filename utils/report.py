@@ -41,6 +41,7 @@ def opening_block(
         "Removing n": " ".join(map(str, counts)) + _skipped(options, counts),
         "Output": trial.paths.root.resolve(),
         "Cache": _cache(trial),
+        "Workers": _workers(options, estimate),
     }
     return [f"{name:<15}{text}" for name, text in (rows | _needs(estimate, free)).items()]
 
@@ -86,6 +87,14 @@ def _flips(trial: Trial) -> dict[str, str]:
     count = f"{(labels != given).sum()} of {trial.n_train} training images"
     where = trial.paths.flipped_labels.relative_to(trial.paths.root)
     return {"Flipped labels": f"what if: {count} have the label of another class, see {where}"}
+
+
+def _workers(options: Options, estimate: Estimate) -> str:
+    """Who computes."""
+    if options.dask_scheduler:
+        return f"{estimate.workers} of the Dask cluster at {options.dask_scheduler}"
+    several = f"{estimate.workers} processes side by side"
+    return several if estimate.workers > 1 else "this process"
 
 
 def _left_out(options: Options) -> str:
