@@ -1,4 +1,5 @@
-# Every target runs in .venv, which .ci/setup_venv.sh makes from a Python 3.10 found on this machine.
+# Every target runs in .venv, which .ci/setup_venv.sh makes from a Python 3.10 found on this machine;
+# peers also in .venv-peers, from a Python 3.11.
 
 PYTHON := .venv/bin/python
 DEMO_OUTPUT := output_demo
@@ -12,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # The folder of the MNIST and CIFAR-10 test images, for benchmarks; the official archives without it.
 DATA :=
 
-.PHONY: help venv venv-dev demo test lint fidelity label_noise
+.PHONY: help venv venv-dev demo test lint fidelity label_noise scaling peers
 
 help:
 	@echo "make demo   find wrong labels in digits, remove them and retrain, into $(DEMO_OUTPUT)/ (3 minutes)"
@@ -20,6 +21,8 @@ help:
 	@echo "make lint   run ruff and mypy"
 	@echo "make fidelity DATA=PATH   hold the scores against true retraining (an hour and a half)"
 	@echo "make label_noise DATA=PATH   how many wrong labels each method finds, beside cleanlab (hours)"
+	@echo "make scaling DATA=PATH    time and memory against images, steps, parameters, removals (5 minutes)"
+	@echo "make peers DATA=PATH      the scores beside other libraries', in an environment of their own (2 hours)"
 	@echo "make venv   only make .venv with what the commands need"
 
 venv:
@@ -46,5 +49,15 @@ fidelity: venv
 	$(PYTHON) benchmarks/fidelity.py $(if $(DATA),--data $(DATA))
 
 label_noise:
-	@bash .ci/setup_venv.sh requirements.txt requirements-benchmarks.txt
-	$(PYTHON) benchmarks/label_noise.py $(if $(DATA),--data $(DATA))
+	@VENV=.venv-label-noise MODULES="nnabla.parametric_functions, cleanlab.rank" bash .ci/setup_venv.sh requirements.txt requirements-benchmarks.txt
+	.venv-label-noise/bin/python benchmarks/label_noise.py $(if $(DATA),--data $(DATA))
+
+scaling: venv
+	$(PYTHON) benchmarks/scaling.py $(if $(DATA),--data $(DATA))
+
+# Keeps problems and truths in output_peers/. PEERS_ARGS="--seeds 0 --groups_whole 20" for less.
+PEERS_ARGS :=
+peers: venv
+	@VENV=.venv-peers PYTHON_VERSION=3.11 MODULES="torch, captum, kronfluence" \
+	    bash .ci/setup_venv.sh benchmarks/peers/requirements.txt
+	$(PYTHON) benchmarks/peers/compare.py $(if $(DATA),--data $(DATA)) $(PEERS_ARGS)

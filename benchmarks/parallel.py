@@ -38,7 +38,7 @@ from utils.options import Options, parse_options
 from utils.pipeline import Prepared, prepared
 from utils.settings import claimed
 from utils.sgd import step_batch
-from utils.tasks import Task
+from utils.tasks import Job
 from utils.trial import Trial
 from utils.workers import Processes
 
@@ -61,9 +61,8 @@ def jobs_of(trial: Trial, n_jobs: int) -> list[Callable[[Trial], Any]]:
 
 def seconds_of(workers: Processes, trial: Trial, jobs: list[Callable[[Trial], Any]]) -> float:
     """Wall time of the jobs."""
-    nothing = Task("", trial.seed, (), lambda trial: None, lambda trial, result: None)
     started = time.perf_counter()
-    wait([workers.submit(trial, nothing, job) for job in jobs])
+    wait([workers.submit(trial, Job(job, ())) for job in jobs])
     return time.perf_counter() - started
 
 

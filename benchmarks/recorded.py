@@ -28,6 +28,7 @@ class Recorded:
         sgd: the trainer; its network is at whatever state was used last.
         states: the state before each step.
         margins: of each image in each epoch (n_epochs, n_train).
+        losses: the mean loss of each batch before its step.
         final: the state after the last one.
     """
 
@@ -38,10 +39,11 @@ class Recorded:
         self.sgd = SGD(network, optimiser)
         self.evaluator = Evaluator(network)
         self.states: list[State] = []
+        self.losses: list[float] = []
         self.margins = np.zeros((steps[-1].epoch + 1, len(data)), np.float32)
         for step in steps:
             self.states.append(self.sgd.state())
-            self.sgd.step(data, step)
+            self.losses.append(self.sgd.step(data, step) / len(step.indices))
             self.margins[step.epoch, step.indices] = self.sgd.margins
         self.final = self.sgd.state()
 

@@ -190,18 +190,20 @@ def mnist_cnn(
     momentum: float = 0.0,
     augmented: bool = False,
     retrain_all: bool = False,
+    n_train: int = 256,
 ) -> RecordedTrial:
-    """256 MNIST images of `side` px, a tenth of their labels wrong, 600 for validation."""
-    images, labels = _small_mnist(data, side)
+    """`n_train` MNIST images of `side` px, a tenth of their labels wrong, 600 for validation."""
+    images, labels = small_mnist(data, side)
     rows = np.random.default_rng([seed, 3]).permutation(len(labels))
-    training = ImageSet(images[rows[:256]], flipped(labels[rows[:256]], seed), ())
-    validation = ImageSet(images[rows[256:856]], labels[rows[256:856]], ())
+    first, second = rows[:n_train], rows[n_train : n_train + 600]
+    training = ImageSet(images[first], flipped(labels[first], seed), ())
+    validation = ImageSet(images[second], labels[second], ())
     return recorded_trial(
         seed,
         Network(six_convolutions, training.shape, 10, seed),
         training,
         validation,
-        plan_steps(seed, 256, n_epochs, batch_size, lr),
+        plan_steps(seed, n_train, n_epochs, batch_size, lr),
         Optimiser(momentum=momentum, augmented=augmented),
         n_epochs if retrain_all else 1,
         retrain_all,
@@ -209,7 +211,8 @@ def mnist_cnn(
 
 
 @lru_cache(maxsize=1)
-def _small_mnist(data: Path | None, side: int) -> tuple[UInt8, np.ndarray]:
+def small_mnist(data: Path | None, side: int) -> tuple[UInt8, np.ndarray]:
+    """The 10,000 MNIST test images at `side` px, (N, side, side, 1), and labels (N,) int32."""
     images, labels = _mnist(data)
     small = [Image.fromarray(i).resize((side, side), Image.Resampling.BILINEAR) for i in images]
     return np.stack([np.asarray(i) for i in small])[..., None], labels.astype(np.int32)

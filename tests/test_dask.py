@@ -21,7 +21,7 @@ from tests.runs import last_line, sgd_influence
 from utils.errors import UserError
 
 ROOT = Path(__file__).parents[1]
-RUN = "--model mlp --context cpu -r 0 5 7 9 --methods Hara Random --verify 6"
+RUN = "--model mlp --context cpu -r 0 5 7 9 --methods Hara Random"
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from typing import Any
 from utils.errors import UserError
 from utils.handover import sent
 from utils.manifest import versions_here
-from utils.tasks import Job, Task
+from utils.tasks import Job
 from utils.trial import Trial
 from utils.worker import Outcome, Setup, sees, work_apart, work_beside
 from utils.workers import HandingOver
@@ -75,14 +75,16 @@ class Cluster(HandingOver):
         self._images.pop(seed, None)
         super().closed(seed)
 
-    def submit(self, trial: Trial, task: Task, job: Job) -> Future[Outcome]:
+    def submit(self, trial: Trial, job: Job) -> Future[Outcome]:
         """Give the job to the scheduler."""
         setup = self.setups[trial.seed]
         if self.shared:
-            return self._executor.submit(work_beside, setup, job)
+            return self._executor.submit(work_beside, setup, job.compute)
         root = trial.paths.root
-        reads = {p.relative_to(root).as_posix(): p.read_bytes() for p in task.reads(trial)}
-        return self._executor.submit(work_apart, setup, job, reads, self._images[trial.seed])
+        reads = {p.relative_to(root).as_posix(): p.read_bytes() for p in job.reads}
+        return self._executor.submit(
+            work_apart, setup, job.compute, reads, self._images[trial.seed]
+        )
 
     @contextmanager
     def running(self) -> Iterator[Cluster]:

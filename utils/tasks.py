@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sgd_influence.eval import retrain_without, worst
+from sgd_influence.eval import read_by_retraining, retrain_without, worst
 from sgd_influence.train import (
     epochs_done,
     read_by_epoch,
@@ -39,16 +39,25 @@ from utils.trial import Trial
 
 log = logging.getLogger("data_cleansing")
 
-Job = Callable[[Trial], Any]
-"""What a worker computes; it writes nothing but through `utils.storage`, and can be pickled."""
+Computation = Callable[[Trial], Any]
+"""Writes nothing but through `utils.storage`, and can be pickled."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker does.
+
+    Attributes:
+        compute: what it computes.
+        reads: the files under the output folder that it reads meanwhile.
+    """
+
+    compute: Computation
+    reads: Sequence[Path]
 
 
 def _nothing(trial: Trial) -> None:
     """No job: what the task is for is there already."""
-
-
-def _no_files(trial: Trial) -> list[Path]:
-    return []
 
 
 @dataclass(frozen=True)
@@ -62,7 +71,6 @@ class Task:
         job: gives what a worker computes; None if there is nothing to be computed (any more).
         finish: writes and says what the job gave, None if there was no job; runs where the
             output folder is, one task after the other.
-        reads: the files under the output folder that the job reads.
     """
 
     name: str
@@ -70,7 +78,6 @@ class Task:
     needs: tuple[str, ...]
     job: Callable[[Trial], Job | None]
     finish: Callable[[Trial, Any], None]
-    reads: Callable[[Trial], list[Path]] = _no_files
 
 
 def tasks_of(
@@ -146,7 +153,6 @@ def _training(seed: int, n_epochs: int) -> list[Task]:
             needs=tuple(names[epoch - 1 : epoch]),
             job=partial(_epoch_job, epoch=epoch),
             finish=partial(_epoch_finished, epoch=epoch),
-            reads=partial(read_by_epoch, epoch=epoch),
         )
         for epoch, name in enumerate(names)
     ]
@@ -159,7 +165,7 @@ def _epoch_job(trial: Trial, epoch: int) -> Job | None:
             log.info("Trial %d: training goes on with epoch %d", trial.seed, done + 1)
         return None
     record_steps(trial)
-    return partial(train_epoch, epoch=epoch)
+    return Job(partial(train_epoch, epoch=epoch), read_by_epoch(trial, epoch))
 
 
 def _epoch_finished(trial: Trial, _: None, epoch: int) -> None:
@@ -177,15 +183,15 @@ def _score_name(seed: int, method: str) -> str:
 
 def _scoring(seed: int, method: Method, trained: str) -> Task:
     def job(trial: Trial) -> Job | None:
-        return None if trial.paths.influence(method.name, seed).exists() else method.score
-
-    def reads(trial: Trial) -> list[Path]:
-        times = [*trial.states_there(), len(trial.steps)] if method.needs_states else []
+        if trial.paths.influence(method.name, seed).exists():
+            return None
+        states = trial.states_there() if method.needs_states else []
         margins = [trial.paths.margins(seed)] if method.needs_margins else []
-        return [*margins, *(trial.state_path(t) for t in times or [len(trial.steps)])]
+        files = [trial.state_path(t) for t in (*states, len(trial.steps))]
+        return Job(method.score, [*margins, *files])
 
     finish = partial(_save_influence, method=method)
-    return Task(_score_name(seed, method.name), seed, (trained,), job, finish, reads)
+    return Task(_score_name(seed, method.name), seed, (trained,), job, finish)
 
 
 def _save_influence(trial: Trial, influence: np.ndarray | None, method: Method) -> None:
@@ -232,10 +238,6 @@ def read_influence(path: Path, n_train: int) -> pd.DataFrame:
 # ---------------------------------------------------------------- eval
 
 
-def _read_by_retraining(trial: Trial) -> list[Path]:
-    return [trial.state_path(trial.retrain_start)]
-
-
 def _unchanged_name(seed: int) -> str:
     return f"{_trial(seed)}eval, n = 0"
 
@@ -248,9 +250,9 @@ def _unchanged(seed: int, methods: Sequence[Method], trained: str) -> Task:
         return [path for path in all_paths if path.exists() == there]
 
     def job(trial: Trial) -> Job | None:
-        removed = np.zeros(trial.n_train, bool)
-        name = _unchanged_name(seed)
-        return None if paths(trial, there=True) else _retraining(removed, name)
+        if paths(trial, there=True):
+            return None
+        return _retraining(trial, np.zeros(trial.n_train, bool), _unchanged_name(seed))
 
     def finish(trial: Trial, scores: pd.DataFrame | None) -> None:
         if scores is None:
@@ -258,7 +260,7 @@ def _unchanged(seed: int, methods: Sequence[Method], trained: str) -> Task:
         for path in paths(trial, there=False):
             save_csv(scores, path)
 
-    return Task(_unchanged_name(seed), seed, (trained,), job, finish, _read_by_retraining)
+    return Task(_unchanged_name(seed), seed, (trained,), job, finish)
 
 
 def _removal(seed: int, method: Method, n: int) -> Task:
@@ -268,7 +270,7 @@ def _removal(seed: int, method: Method, n: int) -> Task:
         if trial.paths.score(method.name, n, seed).exists():
             return None
         influence = read_influence(trial.paths.influence(method.name, seed), trial.n_train)
-        return _retraining(worst(influence, n), name)
+        return _retraining(trial, worst(influence, n), name)
 
     def finish(trial: Trial, scores: pd.DataFrame | None) -> None:
         if scores is not None:
@@ -277,11 +279,12 @@ def _removal(seed: int, method: Method, n: int) -> Task:
         log.debug("Trial %d: %s, n = %d %s", seed, method.name, n, what)
 
     needs = (_score_name(seed, method.name),)
-    return Task(name, seed, needs, job, finish, _read_by_retraining)
+    return Task(name, seed, needs, job, finish)
 
 
-def _retraining(removed: np.ndarray, description: str) -> Job:
-    return partial(retrain_without, removed=removed, description=description)
+def _retraining(trial: Trial, removed: np.ndarray, description: str) -> Job:
+    compute = partial(retrain_without, removed=removed, description=description)
+    return Job(compute, read_by_retraining(trial, removed))
 
 
 # ---------------------------------------------------------------- verify
@@ -308,10 +311,10 @@ def _group(seed: int, verification: Verification, number: int, needs: tuple[str,
         group = verification.groups(trial)[number]
         if verification.known(trial, number):
             return None
-        return _retraining(group.members, f"trial {seed}: {group.name}")
+        return _retraining(trial, group.members, f"trial {seed}: {group.name}")
 
     def finish(trial: Trial, scores: pd.DataFrame | None) -> None:
         if scores is not None:
             verification.save_true_change(trial, number, scores)
 
-    return Task(name, seed, needs, job, finish, _read_by_retraining)
+    return Task(name, seed, needs, job, finish)

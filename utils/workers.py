@@ -41,7 +41,7 @@ class Workers(Protocol):
     def closed(self, seed: int) -> None:
         """The last task of a trial is finished."""
 
-    def submit(self, trial: Trial, task: Task, job: Job) -> Future[Outcome]:
+    def submit(self, trial: Trial, job: Job) -> Future[Outcome]:
         """Have a job computed."""
 
 
@@ -59,10 +59,10 @@ class Here:
     def closed(self, seed: int) -> None:
         """Nothing is kept of a trial."""
 
-    def submit(self, trial: Trial, task: Task, job: Job) -> Future[Outcome]:
+    def submit(self, trial: Trial, job: Job) -> Future[Outcome]:
         """Compute the job; whatever it raises is raised here."""
         future: Future[Outcome] = Future()
-        future.set_result(Outcome(job(trial)))
+        future.set_result(Outcome(job.compute(trial)))
         return future
 
 
@@ -117,9 +117,9 @@ class Processes(HandingOver):
         """A job for each worker."""
         return self._n_workers
 
-    def submit(self, trial: Trial, task: Task, job: Job) -> Future[Outcome]:
+    def submit(self, trial: Trial, job: Job) -> Future[Outcome]:
         """Give the job to a worker that is free."""
-        return self._executor.submit(work, self.setups[trial.seed], job)
+        return self._executor.submit(work, self.setups[trial.seed], job.compute)
 
     @contextmanager
     def running(self) -> Iterator[Processes]:
@@ -192,7 +192,7 @@ class _Run:
                     self._finish(task, Outcome())
                     yield task
                 else:
-                    self._running[self._workers.submit(trial, task, job)] = task
+                    self._running[self._workers.submit(trial, job)] = task
             for future in self._computed():
                 task = self._running.pop(future)
                 self._finish(task, future.result())
