@@ -87,6 +87,7 @@ def test_files_of_the_training(finished: Path) -> None:
         f"{folder}/final_model.h5",
         f"{folder}/steps.npz",
         f"{folder}/learning_curve.csv",
+        f"{folder}/margins.npy",
     }
     assert (finished / "fig/result.png").read_bytes().startswith(b"\x89PNG")
 

@@ -121,6 +121,7 @@ DAMAGES = {cut: "cut short", change: "changed", lengthen: "changed", Path.unlink
         "fig/result.png",
         f"{TRAINING}/steps.npz",
         f"{TRAINING}/learning_curve.csv",
+        f"{TRAINING}/margins.npy",
         f"{TRAINING}/final_model.h5",
         f"{TRAINING}/epoch01/weights/model_step0000.h5",
         f"{TRAINING}/epoch01/weights/model_step0002.h5",
@@ -145,7 +146,7 @@ def test_many_missing_files_are_one_line(
     shutil.rmtree(finished / TRAINING)
     shutil.rmtree(finished / "influence")
     complete(finished, unbroken)
-    assert capsys.readouterr().err.endswith("and 3 more: missing; made anew\n")
+    assert capsys.readouterr().err.endswith("and 4 more: missing; made anew\n")
 
 
 def test_undamaged_files_are_not_computed_again(

@@ -61,6 +61,7 @@ class Options:
     n_val: int | None = None
     n_test: int | None = None
     split_seed: int | None = None
+    flip_labels: float | None = None
     allow_unverified_data: bool = False
     jobs: int | None = None
     dask_scheduler: str | None = None
@@ -87,6 +88,10 @@ class Options:
         _check(
             self.damping is None or (math.isfinite(self.damping) and self.damping > 0),
             f"--damping {self.damping}: must be a number above 0",
+        )
+        _check(
+            self.flip_labels is None or 0 < self.flip_labels < 1,
+            f"--flip_labels {self.flip_labels}: must be a share above 0 and below 1",
         )
         _check(
             self.verify == 0 or self.verify >= 6, f"--verify {self.verify}: needs 6 groups or more"
@@ -322,6 +327,10 @@ def _add_data(parser: argparse.ArgumentParser, default: dict[str, Any]) -> None:
     _add(group, default, "--split_seed", type=int, metavar="SEED",
          default_text="the trial's seed",
          text="seed that draws the validation images, the same for all trials")  # fmt: skip
+    _add(group, default, "--flip_labels", type=float, metavar="SHARE", default_text="off",
+         text="what if: give this share of the training images, above 0 and below 1, the label of "
+         "another class, drawn by the split's seed, to see which methods find them; the data "
+         "set's own files stay as they are")  # fmt: skip
     _add(group, default, "--allow_unverified_data", action="store_true",
          text="accept archives whose MD5 is not the published one, with a warning")  # fmt: skip
 

@@ -108,6 +108,11 @@ class OutputPaths:
         """Predicted against true changes."""
         return self.root / "fig" / "verification.png"
 
+    @property
+    def flipped_labels(self) -> Path:
+        """The labels that `--flip_labels` made wrong, a row per image and trial."""
+        return self.root / "summary" / "flipped_labels.csv"
+
     def true_changes(self, seed: int) -> Path:
         """What removing the groups of a trial really changed."""
         return self.root / "verification" / f"true_changes_seed_{seed}.csv"
@@ -144,6 +149,10 @@ class OutputPaths:
     def learning_curve(self, seed: int) -> Path:
         """Losses and accuracy per epoch of a trial."""
         return self.training(seed) / "learning_curve.csv"
+
+    def margins(self, seed: int) -> Path:
+        """The margin of each training image in each epoch of a trial."""
+        return self.training(seed) / "margins.npy"
 
     def model_step(self, seed: int, epoch: int, step: int) -> Path:
         """The state before a step, counted within its epoch."""

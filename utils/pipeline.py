@@ -18,6 +18,7 @@ from utils.console import RESULT, open_log_file
 from utils.context import choose_backend, set_context
 from utils.datasets import prepare
 from utils.errors import UserError
+from utils.flips import record_flips, say_what_was_found, with_flips
 from utils.manifest import Manifest, Settings, remove_temporaries
 from utils.methods import METHODS
 from utils.model import Model
@@ -68,6 +69,7 @@ def run(options: Options) -> None:
 
             def open_trial(seed: int) -> Trial:
                 check_inputs(manifest, work.load(seed))
+                record_flips(work.load(seed), seed, paths)
                 return work.trial(seed)
 
             expected = _preflight(work, open_trial(options.seed), client)
@@ -77,6 +79,7 @@ def run(options: Options) -> None:
             with _workers(work, expected.workers, client) as workers:
                 trial, memory = run_tasks(tasks, open_trial, workers)
             analyze(options, work.source, trial)
+            say_what_was_found(paths, options.methods, options.seeds)
             record_for_page(options, work.source, work.model, paths)
             size = max(0, written_bytes(paths.root) - before)
             memory += peak_memory()
@@ -223,7 +226,10 @@ def load_data(options: Options, source: Source, seed: int) -> TrialData:
     """Draw the split of a trial, write its CSV files and decode its images."""
     split_seed = options.split_seed_of(seed)
     files = draw_split(source, split_seed, options.n_train, options.n_val, options.n_test)
-    return load_trial(source, files)
+    data = load_trial(source, files)
+    if options.flip_labels is None:
+        return data
+    return with_flips(data, source.n_classes, options.flip_labels, split_seed)
 
 
 def check_inputs(manifest: Manifest, data: TrialData) -> None:

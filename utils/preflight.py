@@ -28,8 +28,8 @@ START_SECONDS = 5.0
 FIGURE, VERIFICATION_PANEL = 60_000, 45_000
 """Bytes of the figure, and of a method's panel in that of `--verify`."""
 
-STEP, EXAMPLE = 24, 16
-"""Bytes in the step record of a step and of each of its examples."""
+STEP, EXAMPLE = 24, 20
+"""Bytes in the records of a step and of each of its examples, with its margin."""
 
 INFLUENCE_ROW, SCORE_ROW, SUMMARY_ROW, GROUP_ROW = 30, 80, 110, 90
 """Bytes of a row of the CSV files; a row of influences holds the image's path besides."""

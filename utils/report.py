@@ -33,6 +33,7 @@ def opening_block(
     rows = {
         "Data set": f"{options.dataset}: {sizes_of(trial)}",
         "Training CSV": trial.data.files.training,
+        **_flips(trial),
         "Model": f"{options.model}, {trial.network.n_parameters:,} parameters, on {backend}",
         "Training": _training(options, trial),
         "Trials": f"{options.n_trials} (seed {', '.join(map(str, options.seeds))})",
@@ -76,6 +77,16 @@ def _cache(trial: Trial) -> str:
         FINAL: "the final state and the one that removals retrain from",
     }
     return f"{trial.cache}: {states[trial.cache]}"
+
+
+def _flips(trial: Trial) -> dict[str, str]:
+    """The row of a what-if with wrong labels; none without it."""
+    given, labels = trial.data.given_labels, trial.data.training.labels
+    if given is None:
+        return {}
+    count = f"{(labels != given).sum()} of {trial.n_train} training images"
+    where = trial.paths.flipped_labels.relative_to(trial.paths.root)
+    return {"Flipped labels": f"what if: {count} have the label of another class, see {where}"}
 
 
 def _workers(options: Options, estimate: Estimate) -> str:

@@ -20,7 +20,7 @@ from utils.paths import RESULT_FOLDERS, OutputPaths
 RESULT_OPTIONS = (
     "dataset", "n_epochs", "batch_size", "lr", "lr_schedule", "momentum",
     "weight_decay", "model", "conv", "retrain_all", "n_train", "n_val", "n_test", "split_seed",
-    "image_size", "color",
+    "image_size", "color", "flip_labels",
 )  # fmt: skip
 
 DAMPED = "Influence_functions"

@@ -190,7 +190,9 @@ def _scoring(seed: int, method: Method, trained: str) -> Task:
         if trial.paths.influence(method.name, seed).exists():
             return None
         states = trial.states_there() if method.needs_states else []
-        return Job(method.score, [trial.state_path(t) for t in (*states, len(trial.steps))])
+        margins = [trial.paths.margins(seed)] if method.needs_margins else []
+        files = [trial.state_path(t) for t in (*states, len(trial.steps))]
+        return Job(method.score, [*margins, *files])
 
     finish = partial(_save_influence, method=method)
     return Task(_score_name(seed, method.name), seed, (trained,), job, finish)
