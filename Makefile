@@ -5,6 +5,8 @@ DEMO_OUTPUT := output_demo
 # More options for the demo's command or for pytest: make demo DEMO_ARGS="-nt 3"
 DEMO_ARGS :=
 TEST_ARGS := -n 2 --dist loadfile
+# --subset: minutes instead of hours.
+REPRODUCTION_ARGS :=
 
 # Packages are installed uncompiled: a process that may not keep what it compiles takes seconds longer.
 unexport PYTHONDONTWRITEBYTECODE
@@ -12,13 +14,14 @@ unexport PYTHONDONTWRITEBYTECODE
 # The folder of the MNIST and CIFAR-10 test images, for benchmarks; the official archives without it.
 DATA :=
 
-.PHONY: help venv venv-dev demo test lint fidelity
+.PHONY: help venv venv-dev demo test lint fidelity reproduction
 
 help:
 	@echo "make demo   train, score, cleanse and retrain on digits, into $(DEMO_OUTPUT)/ (3 minutes)"
 	@echo "make test   run all tests"
 	@echo "make lint   run ruff and mypy"
 	@echo "make fidelity DATA=PATH   hold the scores against true retraining (an hour and a half)"
+	@echo "make reproduction DATA=PATH   repeat the papers' experiments (hours)"
 	@echo "make venv   only make .venv with what the commands need"
 
 venv:
@@ -42,3 +45,7 @@ lint: venv-dev
 
 fidelity: venv
 	$(PYTHON) benchmarks/fidelity.py $(if $(DATA),--data $(DATA))
+
+reproduction: venv
+	@test -n "$(DATA)" || { echo "give the folder of the images: make reproduction DATA=PATH"; exit 2; }
+	$(PYTHON) benchmarks/reproduction.py --data $(DATA) $(REPRODUCTION_ARGS)
