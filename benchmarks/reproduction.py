@@ -1,27 +1,30 @@
 """The experiments of [H] section 7.2 and of [S]: accuracy against the number of images removed.
 
-    python benchmarks/reproduction.py --data PATH [--subset] [--trials 5]
+    python benchmarks/reproduction.py --data PATH [--subset] [--jobs 2]
 
 PATH holds the archives of MNIST or CIFAR-10, or only their test images (t10k-images-idx3-ubyte.gz,
 t10k-labels-idx1-ubyte.gz, cifar10-test-jpg.zip), which are then parted by seed into archives of the
 same format. Each trial is a run of eval_sgd_influence.py; a run that was cut off goes on. --subset
-takes few and small images: minutes instead of hours. After each trial the results, the pictures
-and the tables of docs/reproduction.md are written anew; rows of other runs are kept.
+takes few and small images: minutes instead of hours. After each trial the results and
+pictures are written anew, at the end the tables of docs/reproduction.md; rows of other runs are
+kept.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import platform
-import resource
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import nnabla as nn
 import pandas as pd
+from joblib import Parallel, delayed
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the repository, when run as a script
@@ -35,7 +38,7 @@ from utils.datasets import DATASETS
 from utils.options import Options
 from utils.storage import read_csv, save_csv
 
-METHODS = "Hara Ours Influence_functions Random"
+METHODS, LAST_METHOD = ("Hara", "Ours", "Random"), "Influence_functions"
 N_TRAIN, N_TEST, PARTING_SEED = 7000, 3000, 0
 """How the 10,000 test images of a data set are parted."""
 
@@ -92,26 +95,41 @@ def archives_of(dataset: str, data: Path, work: Path) -> list[str]:
 
 
 def run_trial(experiment: Experiment, seed: int, where: Sequence[str], work: Path) -> pd.DataFrame:
-    """Run the trials up to `seed`, those before it being finished, and read its scores.
+    """Run a trial and read its scores.
+
+    Influence functions run last, in a command of their own: where they diverge their rows are
+    missing.
 
     Returns:
-        A row per method and n of the trial, with the columns run, dataset, seed, method, n_drops,
-        the four scores, and cpu_seconds of the command.
+        A row per method and n, with the columns run, dataset, seed, method, n_drops, the four
+        scores, and cpu_seconds of the commands.
     """
-    output = work / f"{experiment.run}_{experiment.dataset}"
-    command = f"eval_sgd_influence.py -ds {experiment.dataset} {experiment.options}"
-    arguments = [*command.split(), "--methods", *METHODS.split(), "-nt", str(seed + 1)]
-    before = children_seconds()
-    status = subprocess.run(
-        [sys.executable, *arguments, *where, "-o", str(output)], cwd=ROOT, check=False
-    ).returncode
+    output = work / f"{experiment.run}_{experiment.dataset}_{seed}"
+    command = f"eval_sgd_influence.py -ds {experiment.dataset} --seed {seed} -nt 1 "
+    arguments = [*(command + experiment.options).split(), *where, "-o", str(output), "--methods"]
+    status, seconds = run_command([*arguments, *METHODS])
     if status:
         sys.exit(status)
-    scores = scores_of(read_csv(output / "summary" / "summary.csv"))
-    kept = scores[scores["seed"] == seed]
-    return kept.assign(
-        run=experiment.run, dataset=experiment.dataset, cpu_seconds=children_seconds() - before
+    status, more_seconds = run_command([*arguments, *METHODS, LAST_METHOD])
+    if status and not diverged(output):
+        sys.exit(status)
+    return scores_of(read_csv(output / "summary" / "summary.csv")).assign(
+        run=experiment.run, dataset=experiment.dataset, cpu_seconds=seconds + more_seconds
     )
+
+
+def diverged(output: Path) -> bool:
+    """Whether a run ended with the word that influence functions diverge."""
+    last = (output / "run.log").read_text(encoding="utf-8").splitlines()[-1]
+    return "influence functions diverge" in last
+
+
+def run_command(arguments: Sequence[str]) -> tuple[int, float]:
+    """Run a script of the repository; returns its exit status and its CPU seconds."""
+    process = subprocess.Popen([sys.executable, *arguments], cwd=ROOT)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return process.returncode, used.ru_utime + used.ru_stime
 
 
 def scores_of(summary: pd.DataFrame) -> pd.DataFrame:
@@ -122,12 +140,6 @@ def scores_of(summary: pd.DataFrame) -> pd.DataFrame:
     return rows.drop_duplicates(["method", "seed", "n_drops"])[
         ["seed", "method", "n_drops", *SCORE_COLUMNS]
     ]
-
-
-def children_seconds() -> float:
-    """CPU seconds of all child processes that have ended."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 def machine() -> str:
@@ -168,12 +180,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the trials and write what came out."""
     options = _parse(arguments)
     experiments = [experiment_of(name, options.data, options.subset) for name in options.datasets]
-    for seed in range(options.trials):
-        for experiment in experiments:
-            where = archives_of(experiment.dataset, options.data, options.work)
-            rows = run_trial(experiment, seed, where, options.work)
-            store(rows, experiment, options.out)
-            draw_runs(read_csv(options.out / RESULTS), options.out)
+    where = {e: archives_of(e.dataset, options.data, options.work) for e in experiments}
+    trials = product(options.seeds, experiments)
+    tasks = (delayed(run_trial)(e, seed, where[e], options.work) for seed, e in trials)
+    parallel = Parallel(options.jobs, backend="threading", return_as="generator_unordered")
+    for rows in parallel(tasks):
+        dataset = rows["dataset"].iloc[0]
+        store(rows, next(e for e in experiments if e.dataset == dataset), options.out)
+        draw_runs(read_csv(options.out / RESULTS), options.out)
     if options.page.exists():
         write_page(read_csv(options.out / RESULTS), read_csv(options.out / RUNS), options.page)
 
@@ -184,7 +198,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--data", type=Path, required=True, help="folder with the images")
     parser.add_argument("--subset", action="store_true", help="few, small images: minutes")
-    parser.add_argument("--trials", type=int, default=5, help="seeds 0, 1, ...; default: 5")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=list(range(5)), help="of the trials; default: 0..4"
+    )
+    parser.add_argument("--jobs", type=int, default=1, help="trials at a time; default: 1")
     parser.add_argument(
         "--datasets", nargs="+", choices=("mnist", "cifar10"), default=["mnist", "cifar10"],
         metavar="NAME", help="default: mnist cifar10",

@@ -133,9 +133,14 @@ def _error_rows(rows: pd.DataFrame, paper: str) -> list[tuple[str, ...]]:
         by_count = dict(iter(of_method.groupby("n_drops")))
         errors = (_mean_and_deviation(by_count[n]["error"]) for n in counts)
         changes = (_mean_and_deviation(by_count[n]["change"], "+") for n in counts)
-        table.append((str(method), *errors))
+        table.append((f"{method}{_missing(of_method, len(unchanged))}", *errors))
         table.append((f"{method}, change in points", *changes))
     return [*table, ("[H], full sets: its figure's axis", *([paper] * len(counts)))]
+
+
+def _missing(of_method: pd.DataFrame, n_trials: int) -> str:
+    there = of_method["seed"].nunique()
+    return "" if there == n_trials else f" (diverged in {n_trials - there} of {n_trials} trials)"
 
 
 def verdict(rows: pd.DataFrame) -> str:

@@ -17,6 +17,7 @@ from utils.storage import read_csv
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+SCORES = ["val_loss", "test_loss", "val_accuracy", "test_accuracy"]
 PAGE = "".join(f"<!-- {name} -->\n<!-- /{name} -->\n" for name in ("runs", "errors", "storage"))
 
 
@@ -49,7 +50,7 @@ def test_trials_are_run_and_stored_one_by_one(
     page.write_text(PAGE)
     where = ["--work", str(tmp_path / "work"), "--out", str(out), "--page", str(page)]
     reproduction.main(
-        ["--data", str(images), "--subset", "--trials", "2", "--datasets", "mnist", *where]
+        ["--data", str(images), "--subset", "--seeds", "0", "1", "--datasets", "mnist", *where]
     )
     scores = read_csv(out / "reproduction.csv")
     assert scores.groupby(["seed", "method", "n_drops"]).size().to_dict() == {
@@ -62,6 +63,33 @@ def test_trials_are_run_and_stored_one_by_one(
     assert (out / "reproduction_subset.png").exists()
     assert "| No Removal |" in page.read_text()
     assert "| subset | mnist | 0, 1 |" in page.read_text()
+
+
+def test_a_trial_without_influence_functions_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_command(arguments: list[str]) -> tuple[int, float]:
+        output = Path(arguments[arguments.index("-o") + 1])
+        (output / "summary").mkdir(parents=True, exist_ok=True)
+        scores = [row("No Removal", 3, 2, 0.5), row("Hara", 3, 2, 0.6)]
+        summary = pd.DataFrame(scores).reindex(columns=["seed", "method", "n_drops", *SCORES])
+        summary.to_csv(output / "summary" / "summary.csv")
+        word = "influence functions diverge in trial 3" if diverging else "the disk is full"
+        (output / "run.log").write_text(f"...\nERROR error: {word}: ...\n")
+        return (2 if "Influence_functions" in arguments else 0), 1.5
+
+    monkeypatch.setattr(reproduction, "run_command", run_command)
+    experiment = reproduction.Experiment("subset", "mnist", "-r 2")
+    diverging = True
+    rows = reproduction.run_trial(experiment, 3, [], tmp_path)
+    assert list(zip(rows["method"], rows["n_drops"], strict=True)) == [
+        ("No Removal", 0),
+        ("Hara", 2),
+    ]
+    assert rows["cpu_seconds"].tolist() == [3.0, 3.0]
+    diverging = False
+    with pytest.raises(SystemExit):
+        reproduction.run_trial(experiment, 3, [], tmp_path)
 
 
 def test_full_sets_are_taken_where_they_are(images: Path) -> None:
