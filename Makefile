@@ -6,6 +6,8 @@ DEMO_OUTPUT := output_demo
 # More options for the demo's command or for pytest: make demo DEMO_ARGS="-nt 3"
 DEMO_ARGS :=
 TEST_ARGS := -n 2 --dist loadfile
+# --subset: minutes instead of hours.
+REPRODUCTION_ARGS :=
 
 # Packages are installed uncompiled: a process that may not keep what it compiles takes seconds longer.
 unexport PYTHONDONTWRITEBYTECODE
@@ -13,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # The folder of the MNIST and CIFAR-10 test images, for benchmarks; the official archives without it.
 DATA :=
 
-.PHONY: help venv venv-dev demo test lint fidelity label_noise scaling peers
+.PHONY: help venv venv-dev demo test lint fidelity label_noise scaling peers reproduction
 
 help:
 	@echo "make demo   find wrong labels in digits, remove them and retrain, into $(DEMO_OUTPUT)/ (3 minutes)"
@@ -23,6 +25,7 @@ help:
 	@echo "make label_noise DATA=PATH   how many wrong labels each method finds, beside cleanlab (hours)"
 	@echo "make scaling DATA=PATH    time and memory against images, steps, parameters, removals (5 minutes)"
 	@echo "make peers DATA=PATH      the scores beside other libraries', in an environment of their own (2 hours)"
+	@echo "make reproduction DATA=PATH   repeat the papers' experiments (hours)"
 	@echo "make venv   only make .venv with what the commands need"
 
 venv:
@@ -62,3 +65,7 @@ peers: venv
 	@VENV=.venv-peers PYTHON_VERSION=3.11 MODULES="torch, captum, kronfluence" \
 	    bash .ci/setup_venv.sh benchmarks/peers/requirements.txt
 	$(PYTHON) benchmarks/peers/compare.py $(if $(DATA),--data $(DATA)) $(PEERS_ARGS)
+
+reproduction: venv
+	@test -n "$(DATA)" || { echo "give the folder of the images: make reproduction DATA=PATH"; exit 2; }
+	$(PYTHON) benchmarks/reproduction.py --data $(DATA) $(REPRODUCTION_ARGS)
