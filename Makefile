@@ -1,4 +1,5 @@
-# Every target runs in .venv, which .ci/setup_venv.sh makes from a Python 3.10 found on this machine.
+# Every target runs in .venv, which .ci/setup_venv.sh makes from a Python 3.10 found on this machine;
+# peers also in .venv-peers, from a Python 3.11.
 
 PYTHON := .venv/bin/python
 DEMO_OUTPUT := output_demo
@@ -14,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # The folder of the MNIST and CIFAR-10 test images, for benchmarks; the official archives without it.
 DATA :=
 
-.PHONY: help venv venv-dev demo test lint fidelity reproduction
+.PHONY: help venv venv-dev demo test lint fidelity reproduction scaling peers
 
 help:
 	@echo "make demo   train, score, cleanse and retrain on digits, into $(DEMO_OUTPUT)/ (3 minutes)"
@@ -22,13 +23,15 @@ help:
 	@echo "make lint   run ruff and mypy"
 	@echo "make fidelity DATA=PATH   hold the scores against true retraining (an hour and a half)"
 	@echo "make reproduction DATA=PATH   repeat the papers' experiments (hours)"
+	@echo "make scaling DATA=PATH    time and memory against images, steps, parameters, removals (5 minutes)"
+	@echo "make peers DATA=PATH      the scores beside other libraries', in an environment of their own (2 hours)"
 	@echo "make venv   only make .venv with what the commands need"
 
 venv:
 	@bash .ci/setup_venv.sh requirements.txt
 
 venv-dev:
-	@bash .ci/setup_venv.sh requirements.txt requirements-dev.txt
+	@bash .ci/setup_venv.sh requirements.txt requirements-dask.txt requirements-dev.txt
 
 demo: venv
 	$(PYTHON) eval_sgd_influence.py -ds digits -o $(DEMO_OUTPUT) -e 8 -nt 1 -r 0 10 40 100 $(DEMO_ARGS)
@@ -49,3 +52,13 @@ fidelity: venv
 reproduction: venv
 	@test -n "$(DATA)" || { echo "give the folder of the images: make reproduction DATA=PATH"; exit 2; }
 	$(PYTHON) benchmarks/reproduction.py --data $(DATA) $(REPRODUCTION_ARGS)
+
+scaling: venv
+	$(PYTHON) benchmarks/scaling.py $(if $(DATA),--data $(DATA))
+
+# Keeps problems and truths in output_peers/. PEERS_ARGS="--seeds 0 --groups_whole 20" for less.
+PEERS_ARGS :=
+peers: venv
+	@VENV=.venv-peers PYTHON_VERSION=3.11 MODULES="torch, captum, kronfluence" \
+	    bash .ci/setup_venv.sh benchmarks/peers/requirements.txt
+	$(PYTHON) benchmarks/peers/compare.py $(if $(DATA),--data $(DATA)) $(PEERS_ARGS)

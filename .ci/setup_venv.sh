@@ -4,6 +4,8 @@
 #   .ci/setup_venv.sh FILE...   make .venv hold these requirement files; no work when it does already
 #   .ci/setup_venv.sh --find    print the interpreter that .venv would be made from, and stop
 #
+# VENV, PYTHON_VERSION and MODULES, if set, name another environment, its Python and what it must load.
+#
 # An interpreter counts only if it runs: pyenv may put a `python3.10` on PATH that ends with "command
 # not found". Where there is none, uv or conda is asked to fetch one. No failure hangs: each program
 # that is tried has a time limit (where the machine has `timeout`).
@@ -11,13 +13,15 @@ set -eu
 shopt -s nullglob
 cd "${BASH_SOURCE[0]%/*}/.."
 
-readonly venv=.venv
+readonly venv=${VENV:-.venv}
+readonly version=${PYTHON_VERSION:-3.10}
+readonly modules=${MODULES:-matplotlib.pyplot, nnabla.parametric_functions, pandas, scipy.stats, sklearn.datasets}
 readonly installed=$venv/.installed # copies of the requirement files that .venv holds, written last
 readonly pip_release=26.3           # resolves and unpacks in half the time that Python 3.10's own pip takes
-readonly conda_env=python3.10
-readonly fitting='
+readonly conda_env=python$version
+readonly fitting="
 import sys, venv, ensurepip
-sys.exit(sys.implementation.name != "cpython" or sys.version_info[:2] != (3, 10))'
+sys.exit(sys.implementation.name != 'cpython' or '%d.%d' % sys.version_info[:2] != '$version')"
 
 say() { printf 'setup: %s\n' "$1"; }
 
@@ -30,7 +34,7 @@ within() { # within SECONDS COMMAND...
     if command -v timeout >/dev/null; then timeout --foreground "$@"; else "${@:2}"; fi
 }
 
-fits() { # fits PYTHON: it runs, is CPython 3.10 and can make a virtual environment
+fits() { # fits PYTHON: it runs, is CPython of that version and can make a virtual environment
     within 20 "$1" -I -c "$fitting" </dev/null >/dev/null 2>&1
 }
 
@@ -45,14 +49,14 @@ first_fitting() { # print the first fitting one of the paths on standard input
     return 1
 }
 
-on_path() { type -aP python3.10 python3 python; }
+on_path() { type -aP "python$version" python3 python; }
 
 of_pyenv_and_uv() {
     local data=${XDG_DATA_HOME:-$HOME/.local/share}
-    printf '%s\n' {"${PYENV_ROOT:-}","$HOME/.pyenv"}/versions/*/bin/python3.10 \
-        "${UV_PYTHON_INSTALL_DIR:-$data/uv/python}"/*/bin/python3.10
+    printf '%s\n' {"${PYENV_ROOT:-}","$HOME/.pyenv"}/versions/*/bin/python"$version" \
+        "${UV_PYTHON_INSTALL_DIR:-$data/uv/python}"/*/bin/python"$version"
     if command -v uv >/dev/null; then # only its own: `uv python find` gives up at a broken shim
-        UV_PYTHON_PREFERENCE=only-managed UV_PYTHON_DOWNLOADS=never within 20 uv python find 3.10 2>/dev/null
+        UV_PYTHON_PREFERENCE=only-managed UV_PYTHON_DOWNLOADS=never within 20 uv python find "$version" 2>/dev/null
     fi
 }
 
@@ -61,36 +65,36 @@ conda_program() { type -P "${CONDA_EXE:-conda}"; }
 of_conda() { # the base environment and its named ones, then every one that conda keeps a record of
     local conda prefix record=$HOME/.conda/environments.txt
     if conda=$(conda_program); then
-        printf '%s\n' "${conda%/*/*}"/{,envs/*/}bin/python3.10
+        printf '%s\n' "${conda%/*/*}"/{,envs/*/}bin/python"$version"
     fi
     [ -f "$record" ] || return 0
     while IFS= read -r prefix; do
-        printf '%s\n' "$prefix/bin/python3.10"
+        printf '%s\n' "$prefix/bin/python$version"
     done <"$record"
 }
 
 fetched_by_uv() {
-    command -v uv >/dev/null && within 180 uv python install 3.10 >/dev/null 2>&1 && of_pyenv_and_uv
+    command -v uv >/dev/null && within 180 uv python install "$version" >/dev/null 2>&1 && of_pyenv_and_uv
 }
 
 fetched_by_conda() {
     local conda
     conda=$(conda_program) &&
-        within 600 "$conda" create -y -q -n "$conda_env" python=3.10 </dev/null >/dev/null 2>&1 && of_conda
+        within 600 "$conda" create -y -q -n "$conda_env" python="$version" </dev/null >/dev/null 2>&1 && of_conda
 }
 
 find_python() {
     on_path | first_fitting || of_pyenv_and_uv | first_fitting || of_conda | first_fitting ||
         fetched_by_uv | first_fitting || fetched_by_conda | first_fitting ||
-        fail "no Python 3.10 that runs and has venv, neither on PATH nor from pyenv, uv or conda; get one with \
-'pip install uv && uv python install 3.10', 'pyenv install 3.10' or 'conda create -n $conda_env python=3.10' \
+        fail "no Python $version that runs and has venv, neither on PATH nor from pyenv, uv or conda; get one with \
+'pip install uv && uv python install $version', 'pyenv install $version' or 'conda create -n $conda_env python=$version' \
 and run make again"
 }
 
 up_to_date() { # up_to_date FILE...
     local file
     for file in "$@"; do
-        cmp -s "$file" "$installed/$file" || return 1
+        cmp -s "$file" "$installed/${file##*/}" || return 1
     done
     fits "$venv/bin/python"
 }
@@ -109,7 +113,7 @@ pip_install() { "$venv/bin/python" -m pip install -qq --no-compile --disable-pip
 
 check_imports() { # ... which also compiles them and lets matplotlib list the fonts, once
     local output
-    output=$("$venv/bin/python" -c 'import matplotlib.pyplot, nnabla.parametric_functions, pandas, scipy.stats, sklearn.datasets' 2>&1) ||
+    output=$("$venv/bin/python" -c "import $modules" 2>&1) ||
         fail "the packages are installed but do not load: $output"
 }
 

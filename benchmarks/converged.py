@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from benchmarks.against_oracle import inputs_of
 from benchmarks.oracle import Examples
 from benchmarks.recorded import RecordedTrial
-from influence_functions.infl import Solver, predict_influence, relative_residual, solve
+from influence_functions.infl import predict_influence, relative_residual, score
 from utils.adjoint import Arrays, StepAdjoint, loss_gradient
 
 TOLERANCE, MOST_PRODUCTS = 1e-4, 2000
@@ -43,18 +43,10 @@ def converged_columns(trial: RecordedTrial) -> dict[str, np.ndarray]:
     weight.d, bias.d = theta[:-1, None], theta[-1:]
     return {
         "true": np.array(losses) - logistic_loss(theta, validation),
-        TWO_PASSES: two_passes(trial),
+        TWO_PASSES: score(trial).influence,  # whatever their residual
         SOLVED: solved_influence(trial),
         EXACT: exact_influence(theta, training, decay, validation),
     }
-
-
-def two_passes(trial: RecordedTrial) -> np.ndarray:
-    """The product's influence functions (n,) at the network's state, whatever their residual."""
-    adjoint_of, data = _adjoint_of(trial), trial.data.training
-    target = loss_gradient(trial.network, trial.data.validation).u
-    v = solve(adjoint_of, data, target, Solver(trial.damping), trial.seed)
-    return predict_influence(adjoint_of, data, v)[0]
 
 
 def solved_influence(trial: RecordedTrial) -> np.ndarray:
@@ -62,7 +54,8 @@ def solved_influence(trial: RecordedTrial) -> np.ndarray:
 
     SciPy's conjugate gradients on the product's Hessian-vector products; their residual is printed.
     """
-    adjoint_of, data = _adjoint_of(trial), trial.data.training
+    adjoint_of = StepAdjoint(trial.network, trial.optimiser, test=True)
+    data = trial.data.training
     target = loss_gradient(trial.network, trial.data.validation).u
     shapes = {name: array.shape for name, array in target.items()}
 
@@ -77,10 +70,6 @@ def solved_influence(trial: RecordedTrial) -> np.ndarray:
     residual = relative_residual(image, v, target, 0.0)
     print(f"seed {trial.seed}: conjugate gradients end at a relative residual of {residual:.1e}")
     return influence
-
-
-def _adjoint_of(trial: RecordedTrial) -> StepAdjoint:
-    return StepAdjoint(trial.network, trial.optimiser, test=True)
 
 
 def _flat(arrays: Arrays) -> np.ndarray:

@@ -20,7 +20,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,11 +33,7 @@ from threadpoolctl import threadpool_limits
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the repository, when run as a script
 
 from benchmarks.against_oracle import oracle_columns
-from benchmarks.converged import (
-    SOLVED,
-    converged_columns,
-    solved_influence,
-)
+from benchmarks.converged import SOLVED, converged_columns, solved_influence
 from benchmarks.fidelity_pictures import SHOWN_TASK, draw_figures, draw_scatter
 from benchmarks.recorded import RecordedTrial
 from benchmarks.tasks import QUICK, TASKS, Task
@@ -188,10 +184,11 @@ def jaccard(a: np.ndarray, b: np.ndarray) -> float:
 
 def table_of(figures: pd.DataFrame) -> str:
     """Mean and standard deviation over the seeds, as lines."""
-    lines = [f"{'task':<22} {'method':<22} {'seeds':>5} {'figure':>13} {'Jaccard':>13}"]
+    head = f"{'task':<24} {'method':<28} {'seeds':>5} {'tau or Spearman':>16} {'Jaccard':>16}"
+    lines = [head]
     for (task, method), rows in figures.groupby(["task", "method"], sort=False):
         cells = [_mean_and_deviation(rows[column]) for column in ("figure", "jaccard")]
-        lines.append(f"{task:<22} {method:<22} {len(rows):>5} {cells[0]:>13} {cells[1]:>13}")
+        lines.append(f"{task:<24} {method:<28} {len(rows):>5} {cells[0]:>16} {cells[1]:>16}")
     return "\n".join(lines)
 
 
@@ -216,24 +213,35 @@ def summary_of(figures: pd.DataFrame) -> dict[str, dict[str, float]]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark and print its table and, last, its JSON line."""
     started, options = time.monotonic(), _parse(arguments)
-    names = QUICK if options.quick else options.tasks
-    work = [
-        Work(_sized(TASKS[name], options.quick), seed, options.data, options.quick)
-        for name in names
-        for seed in options.seeds[: QUICK_SEEDS.get(name) if options.quick else None]
-    ]
     parts = []
-    for part in Parallel(n_jobs=options.jobs, return_as="generator_unordered")(
-        delayed(judge)(one) for one in work[::-1]
-    ):
+    for part in _judged_in_parallel(_work_of(options), options.jobs):
         parts.append(part)
-        print(f"{len(parts)} of {len(work)} trainings judged", file=sys.stderr)
         if not options.quick:
             store(part, options.out)
     figures = figures_of(in_order(pd.concat(parts)))
     print(table_of(figures))
     print(f"{time.monotonic() - started:.0f} s")
     print(json.dumps(summary_of(figures)))
+
+
+def _work_of(options: argparse.Namespace) -> list[Work]:
+    """The trainings that the command line asks for."""
+    quick, data = options.quick, options.data
+    return [
+        Work(_sized(TASKS[name], quick), seed, data, quick)
+        for name in (QUICK if quick else options.tasks)
+        for seed in options.seeds[: QUICK_SEEDS.get(name) if quick else None]
+    ]
+
+
+def _judged_in_parallel(work: Sequence[Work], jobs: int) -> Iterator[pd.DataFrame]:
+    """The rows of each training as it is judged; the last in the table, the longest, begin."""
+    judged_parts = Parallel(n_jobs=jobs, return_as="generator_unordered")(
+        delayed(judge)(one) for one in work[::-1]
+    )
+    for number, part in enumerate(judged_parts, start=1):
+        print(f"{number} of {len(work)} trainings judged", file=sys.stderr)
+        yield part
 
 
 def store(raw: pd.DataFrame, folder: Path) -> None:
@@ -252,7 +260,8 @@ def store(raw: pd.DataFrame, folder: Path) -> None:
     figures = figures_of(raw)
     save_csv(raw, path)
     save_csv(figures, folder / "fidelity.csv")
-    draw_figures(figures, AGAIN, folder / "fidelity.png")
+    shown = figures[figures["method"] != PRECISION]
+    draw_figures(shown, AGAIN, folder / "fidelity.png")
     if SHOWN_TASK in set(raw["task"]):
         draw_scatter(raw, folder / "fidelity_scatter.png")
 

@@ -1,12 +1,13 @@
 """Kills a run at random moments, resumes it, and compares its files with those of an unbroken run.
 
-    python benchmarks/kill_test.py [N] [--seed SEED]
+    python benchmarks/kill_test.py [N] [--seed SEED] [--jobs J] [--model MODEL]
 
-A small run on digits is killed (SIGKILL, the whole process group) at N seeded random moments, each
-time resumed by the same command until it is finished; then every file but the log must equal that
-of the unbroken run, byte for byte, and none may be missing or left over. A run that was killed a
-few times, or has got to its end, is finished and compared, and the next begins in a new folder. The
-last line is `N kills, M differing files`; the exit status is 1 if M > 0.
+A small run on digits, by J worker processes, is killed (SIGKILL, the whole process group) at N
+seeded random moments, each time resumed by the same command until it is finished; then every file
+but the log must equal that of the unbroken run by one process, byte for byte, and none may be
+missing or left over. A run that was killed a few times, or has got to its end, is finished and
+compared, and the next begins in a new folder. The last line is `N kills, M differing files`; the
+exit status is 1 if M > 0.
 """
 
 from __future__ import annotations
@@ -47,9 +48,9 @@ class Life:
     status: int
 
 
-def live(output: Path, longest: float | None = None) -> Life:
+def live(output: Path, more: str, longest: float | None = None) -> Life:
     """Run the command into `output`; kill its process group after `longest` seconds."""
-    command = [sys.executable, *COMMAND.split(), "-o", str(output)]
+    command = [sys.executable, *COMMAND.split(), *more.split(), "-o", str(output)]
     started = time.monotonic()
     with output.with_suffix(".txt").open("a", encoding="utf-8") as said:
         process = subprocess.Popen(
@@ -84,16 +85,16 @@ def last_line(output: Path) -> str:
     return lines[-1].replace(f"{output}", "...")[:90] if lines else "nothing said yet"
 
 
-def finish(output: Path) -> None:
+def finish(output: Path, more: str) -> None:
     """Run to the end; a run that cannot ends the test."""
-    if live(output).status:
+    if live(output, more).status:
         sys.exit(f"the run ended with an error: {last_line(output)}; see {output}.txt")
 
 
-def kill_test(folder: Path, n_kills: int, seed: int) -> tuple[int, int]:
+def kill_test(folder: Path, n_kills: int, seed: int, jobs: int, model: str) -> tuple[int, int]:
     """Kill `n_kills` times; returns the numbers of kills and of differing files."""
-    unbroken_folder = folder / "unbroken"
-    whole = live(unbroken_folder)
+    unbroken_folder, more = folder / "unbroken", f"--model {model} -j {jobs}"
+    whole = live(unbroken_folder, f"--model {model} -j 1")
     if whole.status:
         sys.exit(f"the unbroken run failed: {last_line(unbroken_folder)}")
     unbroken = files_of(unbroken_folder)
@@ -104,7 +105,7 @@ def kill_test(folder: Path, n_kills: int, seed: int) -> tuple[int, int]:
         runs += 1
         output = folder / f"killed{runs}"
         for _ in range(min(n_kills - kills, MOST)):
-            life = live(output, rng.uniform(0, 0.5 * whole.seconds))
+            life = live(output, more, rng.uniform(0, 0.5 * whole.seconds))
             if life.status >= 0:
                 break
             kills += 1
@@ -112,7 +113,7 @@ def kill_test(folder: Path, n_kills: int, seed: int) -> tuple[int, int]:
             print(f"{what}: {last_line(output)}", flush=True)
             if (output / LAST).exists():
                 break
-        finish(output)
+        finish(output, more)
         names = differing(output, unbroken)
         print(f"run {runs} finished: {len(names)} differing files {' '.join(names)}", flush=True)
         differ += len(names)
@@ -124,9 +125,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("n_kills", type=int, nargs="?", default=25, help="(default: 25)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the moments (default: 0)")
+    parser.add_argument("--jobs", type=int, default=2, help="worker processes (default: 2)")
+    parser.add_argument("--model", default="six_convolutions", help="(default: six_convolutions)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="kill_test_") as folder:
-        kills, differ = kill_test(Path(folder), options.n_kills, options.seed)
+        kills, differ = kill_test(
+            Path(folder), options.n_kills, options.seed, options.jobs, options.model
+        )
     print(f"{kills} kills, {differ} differing files")
     return 1 if differ else 0
 

@@ -27,6 +27,7 @@ class Recorded:
     Attributes:
         sgd: the trainer; its network is at whatever state was used last.
         states: the state before each step.
+        losses: the mean loss of each batch before its step.
         final: the state after the last one.
     """
 
@@ -37,9 +38,10 @@ class Recorded:
         self.sgd = SGD(network, optimiser)
         self.evaluator = Evaluator(network)
         self.states: list[State] = []
+        self.losses: list[float] = []
         for step in steps:
             self.states.append(self.sgd.state())
-            self.sgd.step(data, step)
+            self.losses.append(self.sgd.step(data, step) / len(step.indices))
         self.final = self.sgd.state()
 
     def validation_gradient(self, validation: ImageSet) -> Adjoint:

@@ -190,18 +190,20 @@ def mnist_cnn(
     momentum: float = 0.0,
     augmented: bool = False,
     retrain_all: bool = False,
+    n_train: int = 256,
 ) -> RecordedTrial:
-    """256 MNIST images of `side` px, a tenth of their labels wrong, 600 for validation."""
-    images, labels = _small_mnist(data, side)
+    """`n_train` MNIST images of `side` px, a tenth of their labels wrong, 600 for validation."""
+    images, labels = small_mnist(data, side)
     rows = np.random.default_rng([seed, 3]).permutation(len(labels))
-    training = ImageSet(images[rows[:256]], flipped(labels[rows[:256]], seed), ())
-    validation = ImageSet(images[rows[256:856]], labels[rows[256:856]], ())
+    first, second = rows[:n_train], rows[n_train : n_train + 600]
+    training = ImageSet(images[first], flipped(labels[first], seed), ())
+    validation = ImageSet(images[second], labels[second], ())
     return recorded_trial(
         seed,
         Network(six_convolutions, training.shape, 10, seed),
         training,
         validation,
-        plan_steps(seed, 256, n_epochs, batch_size, lr),
+        plan_steps(seed, n_train, n_epochs, batch_size, lr),
         Optimiser(momentum=momentum, augmented=augmented),
         n_epochs if retrain_all else 1,
         retrain_all,
@@ -209,7 +211,8 @@ def mnist_cnn(
 
 
 @lru_cache(maxsize=1)
-def _small_mnist(data: Path | None, side: int) -> tuple[UInt8, np.ndarray]:
+def small_mnist(data: Path | None, side: int) -> tuple[UInt8, np.ndarray]:
+    """The 10,000 MNIST test images at `side` px, (N, side, side, 1), and labels (N,) int32."""
     images, labels = _mnist(data)
     small = [Image.fromarray(i).resize((side, side), Image.Resampling.BILINEAR) for i in images]
     return np.stack([np.asarray(i) for i in small])[..., None], labels.astype(np.int32)
@@ -259,16 +262,16 @@ TASKS: dict[str, Task] = {
         Task("dnn", DNN, group=0.0, n_again=N_BINARY, covered_too=True),
         Task("mnist_cnn", mnist_cnn),
         Task("cifar_cnn", cifar_cnn),
+        Task("mnist_cnn_momentum", partial(mnist_cnn, lr=0.005, momentum=0.9)),
+        Task("mnist_cnn_all_epochs", partial(mnist_cnn, retrain_all=True), covered_too=True),
         Task("mnist_cnn_8px", MNIST_8PX),
         Task("mnist_cnn_8px_momentum", partial(MNIST_8PX, lr=0.005, momentum=0.9)),
-        Task("mnist_cnn_8px_all_epochs", partial(MNIST_8PX, retrain_all=True), covered_too=True),
         Task("logreg_converged", LOGREG, group=0.0, converged=True),
         Task("logreg_unit", partial(logistic_regression, kind="unit"), group=0.0),
         Task("dnn_unit", partial(dnn, kind="unit"), group=0.0),
         Task("logreg_pixelwise", partial(logistic_regression, kind="pixelwise"), group=0.0),
         Task("dnn_pixelwise", partial(dnn, kind="pixelwise"), group=0.0),
-        Task("mnist_cnn_8px_batch_32", partial(MNIST_8PX, n_epochs=10, batch_size=32)),
         Task("mnist_cnn_8px_augmented", partial(MNIST_8PX, augmented=True)),
-        Task("cifar_cnn_lr_0.05", partial(cifar_cnn, lr=0.05), n_groups=25, n_again=0),
+        Task("cifar_cnn_lr_0.002", partial(cifar_cnn, lr=0.002), n_groups=40, n_again=20),
     )
 }

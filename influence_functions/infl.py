@@ -41,6 +41,8 @@ NO_SOLUTION, DIVERGENCE = 1.0, 10.0
 """Relative residuals: that of v = 0, and from which on a solve is one that diverges."""
 DIVERGED = 1e4
 """Passes end where |v| exceeds |g| / alpha, the most in a convex problem, by this factor."""
+TINY = 1e-300
+"""Keeps |v|^2 of a gradient of zeros above 0."""
 
 
 def solve(
@@ -103,22 +105,43 @@ def predict_influence(
     return influence, product
 
 
-def influence_functions(trial: Trial) -> np.ndarray:
-    """Influence functions of [K] with [H]'s solver: 2 passes, images not augmented.
+@dataclass(frozen=True)
+class Scored:
+    """What influence functions say, and how far their solver came.
 
-    Raises:
-        UserError: the solve diverges.
+    Attributes:
+        influence: (n,).
+        residual: |(H + alpha I) v - g| / |g|.
+        curvature: <v, H v> / <v, v>.
     """
-    trial.network.load(trial.final_state())
+
+    influence: np.ndarray
+    residual: float
+    curvature: float
+
+
+def score(trial: Trial) -> Scored:
+    """Influence functions at the network's present state, by [H]'s solver: 2 passes."""
     adjoint_of = StepAdjoint(trial.network, trial.optimiser, test=True)
     target = loss_gradient(trial.network, trial.data.validation).u
     v = solve(adjoint_of, trial.data.training, target, Solver(trial.damping), trial.seed)
     influence, product = predict_influence(adjoint_of, trial.data.training, v)
     residual = relative_residual(product, v, target, trial.damping)
-    if not residual <= DIVERGENCE:
-        raise _divergence(trial, residual, _dot(v, product) / _dot(v, v))
-    _say_residual(trial.seed, residual)
-    return influence
+    return Scored(influence, residual, _dot(v, product) / max(_dot(v, v), TINY))
+
+
+def influence_functions(trial: Trial) -> np.ndarray:
+    """Influence functions of [K] at the final parameters, images not augmented.
+
+    Raises:
+        UserError: the solve diverges.
+    """
+    trial.network.load(trial.final_state())
+    scored = score(trial)
+    if not scored.residual <= DIVERGENCE:
+        raise _divergence(trial, scored.residual, scored.curvature)
+    _say_residual(trial.seed, scored.residual)
+    return scored.influence
 
 
 def _say_residual(seed: int, residual: float) -> None:

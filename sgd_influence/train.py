@@ -6,13 +6,13 @@ A training that was cut off goes on from the start of the epoch it was in.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from utils.console import progress
-from utils.network import save_state
+from utils.network import Network, State, save_state
 from utils.steps import by_epoch, save_steps
 from utils.storage import read_csv, remove, save_csv
 from utils.trial import Trial
@@ -24,60 +24,84 @@ MIN_STEPS = 20
 """Before as many steps a loss that has not fallen says nothing."""
 
 
-def train(trial: Trial) -> None:
-    """Train from the trial's initial parameters, or from the last epoch that began.
+def train_epoch(trial: Trial, epoch: int) -> None:
+    """One epoch, from the state that the one before it left.
 
-    Written: the steps (indices, augmentation seeds, learning rate), the states that `--cache`
-    keeps, after every epoch the learning curve and the state that the next one begins with, which
-    goes when it is passed unless it is kept, and, last, the final state.
+    Written: the states that `--cache` keeps, the row of the learning curve, and the state that the
+    next epoch begins with, which goes when it is passed unless it is kept; after the last epoch
+    the final state, which marks the training as finished.
     """
-    save_steps(trial.steps, trial.paths.steps(trial.seed))
-    start, curve = _finished_epochs(trial)
-    if start > 0:
-        trial.sgd.load(trial.state_before(start))
-        log.info("Trial %d: training goes on with epoch %d", trial.seed, len(curve) + 1)
-    for epoch, numbers in by_epoch(trial.steps, start):
-        loss = _train_epoch(trial, epoch, numbers)
-        validation = trial.evaluator(trial.data.validation)
-        curve.append((epoch, loss, validation.loss, validation.accuracy))
-        log.debug(
-            "Trial %d, epoch %d: training loss %.4f, validation loss %.4f, accuracy %.4f",
-            trial.seed, epoch, *curve[-1][1:],
-        )  # fmt: skip
-        save_csv(pd.DataFrame(curve, columns=COLUMNS), trial.paths.learning_curve(trial.seed))
-        _mark_epoch(trial, numbers[-1] + 1)
-    save_state(trial.sgd.state(), trial.paths.final_model(trial.seed), durable=True)
-    _warn_if_nothing_is_learnt(trial, [loss for _, loss, *_ in curve])
+    numbers = dict(by_epoch(trial.steps))[epoch]
+    curve = _curve(trial)[:epoch]
+    trial.sgd.load(trial.state_before(numbers[0]) if epoch else _initial_state(trial))
+    loss = _train_steps(trial, epoch, numbers)
+    validation = trial.evaluator(trial.data.validation)
+    curve.append((epoch, loss, validation.loss, validation.accuracy))
+    log.debug(
+        "Trial %d, epoch %d: training loss %.4f, validation loss %.4f, accuracy %.4f",
+        trial.seed, epoch, *curve[-1][1:],
+    )  # fmt: skip
+    save_csv(pd.DataFrame(curve, columns=COLUMNS), trial.paths.learning_curve(trial.seed))
+    _mark_epoch(trial, numbers[-1] + 1)
 
 
-def _finished_epochs(trial: Trial) -> tuple[int, list[tuple[int, float, float, float]]]:
-    """The step to go on from, and the rows of the learning curve before it."""
+def record_steps(trial: Trial) -> None:
+    """Write the steps (indices, augmentation seeds, learning rates), unless they are there."""
+    path = trial.paths.steps(trial.seed)
+    if not path.exists():
+        save_steps(trial.steps, path)
+
+
+def read_by_epoch(trial: Trial, epoch: int) -> list[Path]:
+    """The files that `train_epoch` reads."""
+    files = [trial.paths.learning_curve(trial.seed), trial.state_path(trial.epoch_starts[epoch])]
+    return files if epoch else []
+
+
+def _initial_state(trial: Trial) -> State:
+    """The parameters that the trial's seed gives, whatever its network has been used for since."""
+    net = trial.network
+    return Network(net.model, net.image_shape, net.n_classes, trial.seed, net.conv).state()
+
+
+def _curve(trial: Trial) -> list[tuple[int, float, float, float]]:
+    """The rows of the learning curve that is there."""
     path = trial.paths.learning_curve(trial.seed)
-    rows = (
-        list(read_csv(path, COLUMNS)[COLUMNS].itertuples(index=False, name=None))
-        if path.exists()
-        else []
-    )
-    for epoch in range(min(len(rows), trial.n_epochs - 1), 0, -1):
+    if not path.exists():
+        return []
+    return list(read_csv(path, COLUMNS)[COLUMNS].itertuples(index=False, name=None))
+
+
+def epochs_done(trial: Trial) -> int:
+    """How many epochs are finished and need not be trained again."""
+    for epoch in range(min(len(_curve(trial)), trial.n_epochs - 1), 0, -1):
         start = trial.epoch_starts[epoch]
         kept = [t for t in trial.kept_steps if t < start]
         if all(trial.state_path(t).exists() for t in (start, *kept)):
-            return start, rows[:epoch]
-    return 0, []
+            return epoch
+    return 0
 
 
 def _mark_epoch(trial: Trial, t: int) -> None:
-    """Write the state before step t, with which an epoch begins, and remove those passed."""
+    """Write the state after an epoch, before step t; the final one last, as it marks the end."""
     if t < len(trial.steps):
         save_state(trial.sgd.state(), trial.state_path(t), durable=True)
+    _remove_passed(trial, t)
+    if t == len(trial.steps):
+        save_state(trial.sgd.state(), trial.state_path(t), durable=True)
+
+
+def _remove_passed(trial: Trial, t: int) -> None:
+    """Remove the states before step t with which an epoch began, but for those kept."""
     for start in trial.epoch_starts:
         passed = trial.state_path(start)
         if start < t and start not in trial.kept_steps and passed.exists():
             remove(passed)
 
 
-def _warn_if_nothing_is_learnt(trial: Trial, losses: Sequence[float]) -> None:
-    """Warn if the mean training loss of no epoch in `losses` is below what guessing gives."""
+def warn_if_nothing_is_learnt(trial: Trial) -> None:
+    """Warn if the mean training loss of no epoch is below what guessing gives."""
+    losses = [loss for _, loss, *_ in _curve(trial)]
     guessing = guessing_loss(trial.data.training.labels)
     if len(trial.steps) >= MIN_STEPS and min(losses) >= 0.99 * guessing:
         log.warning(
@@ -93,8 +117,8 @@ def guessing_loss(labels: np.ndarray) -> float:
     return float(-(shares * np.log(shares)).sum())
 
 
-def _train_epoch(trial: Trial, epoch: int, numbers: list[int]) -> float:
-    """One epoch; returns the mean loss of the training batches."""
+def _train_steps(trial: Trial, epoch: int, numbers: list[int]) -> float:
+    """Take the steps of an epoch; returns the mean loss of the training batches."""
     description = f"trial {trial.seed}: train, epoch {epoch + 1}/{trial.n_epochs}"
     loss = 0.0
     for t in progress(numbers, description):

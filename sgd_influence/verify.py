@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,9 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from sgd_influence.eval import retrain_without
-from utils.console import progress
-from utils.methods import Method
+from utils.methods import METHODS, Method
 from utils.paths import OutputPaths
 from utils.storage import read_csv, save_csv, written_beside
 from utils.trial import Trial
@@ -25,6 +23,8 @@ RANDOM, RANKING = "random", "ranking"
 TRUSTED = 0.3
 """Below this agreement a method's ranking should not be trusted."""
 N_RESAMPLES = 1000
+PANELS = 3
+"""At most as many panels beside one another in the picture."""
 TRUE_COLUMNS = ["group", "kind", "size", "true"]
 
 Rankings = Mapping[str, np.ndarray]
@@ -63,26 +63,70 @@ class Agreement:
     ranking: float
 
 
-def verify(trial: Trial, methods: Sequence[Method], n_groups: int) -> None:
-    """Write the verification table of a trial: a row per method and group.
+@dataclass
+class Verification:
+    """The verification of one trial: which groups are removed, and the tables of what came of it.
 
-    Args:
-        trial: scored by the methods, and retrained with nothing removed.
+    Attributes:
         methods: whose influences are compared; parts of the predicting ones' rankings are groups.
         n_groups: K.
     """
-    tables = {m.name: read_csv(trial.paths.influence(m.name, trial.seed)) for m in methods}
-    rankings = {
-        m.name: tables[m.name]["datasource_index"].to_numpy() for m in methods if m.predicts
-    }
-    groups = make_groups(trial.seed, trial.n_train, n_groups, rankings)
-    unchanged = read_csv(trial.paths.score(methods[0].name, 0, trial.seed))
-    true = true_changes(trial, groups, float(unchanged["val_loss"].iloc[-1]))
-    rows = []
-    for name, table in tables.items():
-        influence = table.sort_values("datasource_index")["influence"].to_numpy()
-        rows.append(verification_rows(trial.seed, name, influence, groups, true))
-    save_csv(pd.concat(rows), trial.paths.verified(trial.seed))
+
+    methods: Sequence[Method]
+    n_groups: int
+    _groups: list[Group] = field(default_factory=list)
+
+    def groups(self, trial: Trial) -> list[Group]:
+        """The K groups of a trial that the methods have scored."""
+        if not self._groups:
+            tables = self._influences(trial)
+            predicting = [m.name for m in self.methods if m.predicts]
+            rankings = {name: tables[name]["datasource_index"].to_numpy() for name in predicting}
+            self._groups = make_groups(trial.seed, trial.n_train, self.n_groups, rankings)
+        return self._groups
+
+    def known(self, trial: Trial, number: int) -> bool:
+        """Whether group `number` has been removed already."""
+        return self.groups(trial)[number].name in set(_true_changes(trial)["group"])
+
+    def save_true_change(self, trial: Trial, number: int, scores: pd.DataFrame) -> None:
+        """Add to the file what removing group `number` changed.
+
+        Rows are in the order of the groups, whatever order they come in; those of groups that
+        this run does not have come first.
+        """
+        group, known = self.groups(trial)[number], _true_changes(trial)
+        true = float(scores["val_loss"].iloc[-1]) - self._base_loss(trial)
+        row = (group.name, group.kind, int(group.members.sum()), true)
+        places = {group.name: place for place, group in enumerate(self._groups)}
+        rows = [*known.itertuples(index=False, name=None), row]
+        rows.sort(key=lambda row: places.get(row[0], -1))
+        save_csv(pd.DataFrame(rows, columns=TRUE_COLUMNS), trial.paths.true_changes(trial.seed))
+
+    def save_table(self, trial: Trial) -> None:
+        """Write the verification table of a trial: a row per method and group."""
+        groups = self.groups(trial)
+        known = _true_changes(trial).set_index("group")
+        true = known.loc[[group.name for group in groups]].reset_index()
+        rows = []
+        for name, table in self._influences(trial).items():
+            influence = table.sort_values("datasource_index")["influence"].to_numpy()
+            rows.append(verification_rows(trial.seed, name, influence, groups, true))
+        save_csv(pd.concat(rows), trial.paths.verified(trial.seed))
+
+    def _influences(self, trial: Trial) -> dict[str, pd.DataFrame]:
+        return {m.name: read_csv(trial.paths.influence(m.name, trial.seed)) for m in self.methods}
+
+    def _base_loss(self, trial: Trial) -> float:
+        """Mean validation loss with nothing removed."""
+        path = trial.paths.score(self.methods[0].name, 0, trial.seed)
+        return float(read_csv(path)["val_loss"].iloc[-1])
+
+
+def _true_changes(trial: Trial) -> pd.DataFrame:
+    """What the file knows of any group: group, kind, size and true (change of loss, nats)."""
+    path = trial.paths.true_changes(trial.seed)
+    return read_csv(path) if path.exists() else pd.DataFrame(columns=TRUE_COLUMNS)
 
 
 def compare(
@@ -124,29 +168,6 @@ def _mask(n_train: int, members: np.ndarray) -> np.ndarray:
     return np.isin(np.arange(n_train), members)
 
 
-def true_changes(trial: Trial, groups: list[Group], base_loss: float) -> pd.DataFrame:
-    """Remove each group for real and retrain; what the file knows of any group is kept.
-
-    Args:
-        trial: retrains from its `retrain_start`.
-        groups: what is removed.
-        base_loss: mean validation loss with nothing removed.
-
-    Returns:
-        The columns group, kind, size and true (change of the mean validation loss, nats).
-    """
-    path = trial.paths.true_changes(trial.seed)
-    known = read_csv(path) if path.exists() else pd.DataFrame(columns=TRUE_COLUMNS)
-    for group in progress(groups, f"trial {trial.seed}: verify"):
-        if group.name not in set(known["group"]):
-            scores = retrain_without(trial, group.members, f"trial {trial.seed}: {group.name}")
-            true = float(scores["val_loss"].iloc[-1]) - base_loss
-            row = (group.name, group.kind, int(group.members.sum()), true)
-            known = pd.DataFrame([*known.itertuples(index=False), row], columns=TRUE_COLUMNS)
-            save_csv(known, path)
-    return known.set_index("group").loc[[group.name for group in groups]].reset_index()
-
-
 def verification_rows(
     seed: int, method: str, influence: np.ndarray, groups: list[Group], true: pd.DataFrame
 ) -> pd.DataFrame:
@@ -157,7 +178,8 @@ def verification_rows(
         method: whose influence it is.
         influence: (n_train,).
         groups: the groups of the trial.
-        true: as `true_changes` returned it, in the order of `groups`.
+        true: the columns group, kind, size and true (change of the mean validation loss, nats),
+            in the order of `groups`.
     """
     predicted = [float(influence[group.members].sum()) for group in groups]
     table = true.assign(method=method, seed=seed, predicted=predicted)
@@ -189,17 +211,23 @@ def _mean_spearman(rows: pd.DataFrame) -> float:
 def draw_verification(
     table: pd.DataFrame, agreements: Mapping[str, Agreement], title: str, path: Path
 ) -> None:
-    """Draw predicted against true changes, a panel per method."""
+    """Draw predicted against true changes, a panel per method, at most `PANELS` beside another."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.2 * len(agreements), 4.6), layout="constrained")
+    n_rows = -(-len(agreements) // PANELS)
+    n_columns = -(-len(agreements) // n_rows)
+    figure = Figure(figsize=(4.2 * n_columns, 4.4 * n_rows + 0.4), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(1, len(agreements), squeeze=False)[0]
-    for axes, (method, agreement) in zip(panels, agreements.items(), strict=True):
+    panels = figure.subplots(n_rows, n_columns, squeeze=False, sharey=True)
+    for axes, (method, agreement) in zip(panels.flat, agreements.items(), strict=False):
         _draw_panel(axes, table[table["method"] == method], method, agreement)
-    panels[0].set_ylabel("true change of validation loss (nats)")
+    for axes in panels.flat[len(agreements) :]:
+        axes.set_axis_off()
+    figure.supylabel("true change of validation loss (nats)", fontsize=10)
     figure.suptitle(title, fontsize=11)
+    handles, labels = panels.flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=9)
     with written_beside(path) as temporary:
         figure.savefig(temporary, dpi=150, metadata={"Software": None})
 
@@ -219,6 +247,10 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, method: str, agreement: Agreemen
         f"\nparts of rankings: {agreement.ranking:.2f}",
         fontsize=10,
     )
-    unit = "sum of places" if method == "Random" else "predicted change (nats)"
-    axes.set_xlabel(unit)
-    axes.legend(fontsize=8)
+    if not METHODS[method].predicts:
+        axes.set_xlabel("sum of the scores")
+        return
+    axes.set_xlabel("predicted change (nats)")
+    ends = rows["predicted"].min(), rows["predicted"].max()
+    clipped = np.clip(ends, rows["true"].min(), rows["true"].max())
+    axes.plot(clipped, clipped, color="0.5", linestyle=":", label="predicted = true")

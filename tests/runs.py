@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import eval_influence_functions
@@ -12,7 +18,9 @@ from utils.manifest import Manifest, Print
 from utils.model import find_model
 from utils.network import Network, State, load_state
 from utils.paths import OutputPaths
+from utils.source import CACHE_VARIABLE
 
+ROOT = Path(__file__).parents[1]
 SMALL = "-ds digits -e 2 -nt 1 -r 0 5 --n_train 60 --n_val 30 --n_test 30 --batch_size 16"
 """Four steps an epoch, the last one short."""
 
@@ -28,7 +36,9 @@ def influence_functions(output: Path, more: str = "", small: str = SMALL) -> int
 
 
 def _arguments(output: Path, small: str, more: str) -> list[str]:
-    return ["-o", str(output), *small.split(), *more.split()]
+    given = more.split()
+    jobs = [] if {"-j", "--jobs", "--dask_scheduler"} & set(given) else ["-j", "1"]
+    return ["-o", str(output), *jobs, *small.split(), *given]
 
 
 def contents(output: Path, pattern: str = "**/*.csv") -> dict[str, bytes]:
@@ -53,3 +63,48 @@ def read_state(path: Path) -> State:
     """A state of the model mlp on digits."""
     network = Network(find_model("mlp"), (1, 8, 8), 10)
     return load_state(path, {name: array.shape for name, array in network.state().items()})
+
+
+def command(output: Path, *more: str) -> list[str]:
+    """The command line of a run of the model mlp."""
+    quick = "--model mlp --context cpu -j 1"
+    arguments = [*SMALL.split(), *quick.split(), "-o", str(output), *more]
+    return [sys.executable, str(ROOT / "eval_sgd_influence.py"), *arguments]
+
+
+def start(output: Path, data_cache: Path, *more: str, **options) -> subprocess.Popen[str]:
+    """Start a run in a process of its own."""
+    environment = os.environ | {CACHE_VARIABLE: str(data_cache)}
+    options.setdefault("preexec_fn", heed_signals)
+    return subprocess.Popen(
+        command(output, *more), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, cwd=ROOT, **options,
+    )  # fmt: skip
+
+
+def wait_for(process: subprocess.Popen[str], there: Callable[[], object]) -> None:
+    """Wait until something is there, as long as the process lives."""
+    while process.poll() is None and not there():
+        time.sleep(0.02)
+    assert process.poll() is None, process.communicate()
+
+
+def last_line(said: str) -> str:
+    """What was said last, without a traceback before it."""
+    assert "Traceback" not in said
+    assert "Exception ignored" not in said
+    line = said.strip().splitlines()[-1]
+    print(line)
+    return line
+
+
+def children(parent: int) -> list[int]:
+    """Process ids of the workers of a process."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/status"):
+        with suppress(OSError):
+            fields = dict(line.split(":\t", 1) for line in status.read_text().splitlines())
+            names = (status.parent / "cmdline").read_text()
+            if int(fields["PPid"]) == parent and "LokyProcess" in names:
+                found.append(int(status.parent.name))
+    return found

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import nnabla as nn
 import pytest
 
+from utils import worker
 from utils.context import choose_backend, set_context
 from utils.errors import UserError
 
@@ -43,6 +44,20 @@ def test_gpu_is_used_with_the_device_given(cudnn: ModuleType, requested: str) ->
     assert context.backend[0].startswith("cudnn")
     assert context.device_id == "1"
     assert os.environ["NNABLA_CUDNN_DETERMINISTIC"] == "1"
+
+
+def test_workers_compute_on_the_devices_in_turn(
+    cudnn: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("signal.signal", lambda number, handler: None)
+    monkeypatch.setattr("threading.Thread.start", lambda thread: None)
+    used = []
+    for number in (3, 4, 5):
+        process = SimpleNamespace(name=f"LokyProcess-{number}")
+        monkeypatch.setattr("multiprocessing.current_process", lambda p=process: p)
+        worker.begin("cudnn", ("0", "1"), parent=0)
+        used.append(nn.get_current_context().device_id)
+    assert used == ["1", "0", "1"]
 
 
 def test_cpu_is_used_when_asked_for(cudnn: ModuleType) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import utils.pipeline
+import utils.tasks
 from tests.runs import contents, influence_functions, sgd_influence
 from utils.nnc_csv import IMAGE
 from utils.storage import read_csv
@@ -144,8 +144,8 @@ def test_finished_stages_are_taken_up(
         raise AssertionError("a finished stage was run again")
 
     before = contents(finished)
-    monkeypatch.setattr(utils.pipeline, "train", forbidden)
-    monkeypatch.setattr(utils.pipeline, "retrain_without", forbidden)
+    monkeypatch.setattr(utils.tasks, "train_epoch", forbidden)
+    monkeypatch.setattr(utils.tasks, "retrain_without", forbidden)
     assert sgd_influence(finished) == 0
     assert contents(finished) == before
     assert "training taken up" in capsys.readouterr().out

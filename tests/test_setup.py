@@ -69,6 +69,13 @@ def test_takes_a_later_interpreter_on_path(machine: Machine, name: str) -> None:
     assert machine.found() == str(good)
 
 
+def test_finds_another_version_when_asked(machine: Machine) -> None:
+    """The other libraries of benchmarks/peers/ live in a Python 3.11."""
+    program(machine.second / "python", GOOD)
+    machine.env["PYTHON_VERSION"] = "3.11"
+    assert machine.found() == str(machine.first / "python3")
+
+
 @pytest.mark.parametrize(
     "place",
     [

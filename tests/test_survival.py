@@ -13,7 +13,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -21,11 +20,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import utils.pipeline
+import utils.tasks
 from benchmarks.kill_test import differing, files_of
 from tests import users_models
 from tests.own_images import picture
-from tests.runs import SMALL, contents, heed_signals, read_state, record, sgd_influence
+from tests.runs import (
+    ROOT,
+    children,
+    command,
+    contents,
+    heed_signals,
+    last_line,
+    read_state,
+    record,
+    sgd_influence,
+    start,
+    wait_for,
+)
 from utils import decode
 from utils.errors import UserError
 from utils.lock import FolderLock
@@ -36,9 +47,9 @@ from utils.network import save_state
 from utils.paths import OutputPaths
 from utils.source import CACHE_VARIABLE
 
-ROOT = Path(__file__).parents[1]
 QUICK = "--model mlp --context cpu"
 TRAINING = "infl_results_sgd/seed_00"
+JOBS = pytest.mark.parametrize("jobs", ["1", "2"])
 LONG = ["-r", *map(str, range(1, 50))]
 
 
@@ -54,36 +65,6 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(unbroken: Path, tmp_path: Path) -> Path:
     """A copy of it to be damaged."""
     return shutil.copytree(unbroken, tmp_path / "out")
-
-
-def command(output: Path, *more: str) -> list[str]:
-    arguments = [*SMALL.split(), *QUICK.split(), "-o", str(output), *more]
-    return [sys.executable, str(ROOT / "eval_sgd_influence.py"), *arguments]
-
-
-def start(output: Path, data_cache: Path, *more: str, **options) -> subprocess.Popen[str]:
-    """Start a run in a process of its own."""
-    environment = os.environ | {CACHE_VARIABLE: str(data_cache)}
-    options.setdefault("preexec_fn", heed_signals)
-    return subprocess.Popen(
-        command(output, *more), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, cwd=ROOT, **options,
-    )  # fmt: skip
-
-
-def wait_for(process: subprocess.Popen[str], there: Callable[[], object]) -> None:
-    """Wait until something is there, as long as the process lives."""
-    while process.poll() is None and not there():
-        time.sleep(0.02)
-    assert process.poll() is None, process.communicate()
-
-
-def last_line(said: str) -> str:
-    assert "Traceback" not in said
-    assert "Exception ignored" not in said
-    line = said.strip().splitlines()[-1]
-    print(line)
-    return line
 
 
 def complete(output: Path, unbroken: Path) -> None:
@@ -169,8 +150,8 @@ def test_undamaged_files_are_not_computed_again(
 ) -> None:
     """Only the sweep of the damaged influence is run."""
     change(finished / "influence/Hara/influence_hara_0.csv")
-    monkeypatch.setattr(utils.pipeline, "train", None)
-    monkeypatch.setattr(utils.pipeline, "retrain_without", None)
+    monkeypatch.setattr(utils.tasks, "train_epoch", None)
+    monkeypatch.setattr(utils.tasks, "retrain_without", None)
     assert sgd_influence(finished, QUICK) == 0
 
 
@@ -416,10 +397,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_full_disk(small_disk: Path, data_cache: Path, unbroken: Path) -> None:
+@JOBS
+def test_full_disk(jobs: str, small_disk: Path, data_cache: Path, unbroken: Path) -> None:
     privileged("mount", "-o", "remount,size=30m", str(small_disk))
     output = small_disk / "out"
-    process = start(output, data_cache, *LONG)
+    process = start(output, data_cache, *LONG, "-j", jobs)
     wait_for(process, lambda: list(output.glob("score/**/*.csv")))
     with suppress(OSError):
         (small_disk / "of others").write_bytes(bytes(30 << 20))
@@ -518,11 +500,12 @@ def test_results_that_become_unwritable_while_the_run_goes_on(
     assert contents(unbroken, "**/*.h5") == contents(output, "**/*.h5")
 
 
+@JOBS
 def test_folder_removed_while_the_run_goes_on(
-    tmp_path: Path, data_cache: Path, unbroken: Path
+    jobs: str, tmp_path: Path, data_cache: Path, unbroken: Path
 ) -> None:
     output = tmp_path / "out"
-    process = start(output, data_cache, *LONG)
+    process = start(output, data_cache, *LONG, "-j", jobs)
     wait_for(process, lambda: list(output.glob("score/**/*.csv")))
     output.rename(tmp_path / "gone")
     shutil.rmtree(tmp_path / "gone", ignore_errors=True)
@@ -550,13 +533,16 @@ def test_full_disk_of_the_data_folder(
 # ---------------------------------------------------------------- signals
 
 
+@JOBS
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_signal_ends_in_one_line(
-    name: str, tmp_path: Path, data_cache: Path, capsys: pytest.CaptureFixture[str]
+    name: str, jobs: str, tmp_path: Path, data_cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output, number = tmp_path / "out", signal.Signals[name]
-    process = start(output, data_cache, *LONG)
+    process = start(output, data_cache, *LONG, "-j", jobs)
     wait_for(process, lambda: list(output.glob("score/**/*.csv")))
+    workers = children(process.pid)
+    assert len(workers) == (int(jobs) if jobs != "1" else 0)
     process.send_signal(number)
     _, said = process.communicate()
     assert process.returncode == 128 + number
@@ -564,6 +550,8 @@ def test_signal_ends_in_one_line(
     line = f"eval_sgd_influence.py: {how}; what is finished is kept in {output}, "
     assert last_line(said).startswith(line)
     assert line in (output / "run.log").read_text().splitlines()[-1]
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+    assert not list(output.rglob(".*"))
     kept = contents(output)
     assert sgd_influence(output, QUICK) == 0
     assert kept.items() <= contents(output).items()
@@ -622,18 +610,6 @@ def test_ignored_hangup_stays_ignored(tmp_path: Path, data_cache: Path) -> None:
 
 
 # ---------------------------------------------------------------- worker processes
-
-
-def children(parent: int) -> list[int]:
-    """Process ids of the workers of a process."""
-    found = []
-    for status in Path("/proc").glob("[0-9]*/status"):
-        with suppress(OSError):
-            fields = dict(line.split(":\t", 1) for line in status.read_text().splitlines())
-            names = (status.parent / "cmdline").read_text()
-            if int(fields["PPid"]) == parent and "LokyProcess" in names:
-                found.append(int(status.parent.name))
-    return found
 
 
 def test_worker_that_is_killed(tmp_path: Path, data_cache: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import sgd_influence.verify as verify_stage
+import utils.tasks
 from sgd_influence.eval import retrain_without
 from sgd_influence.verify import agreement_of, make_groups
 from tests.runs import contents, sgd_influence
@@ -74,7 +74,7 @@ def test_verify_joins_a_finished_run_and_resumes(
     def forbidden(*_: object) -> None:
         raise AssertionError("a verified group was removed again")
 
-    monkeypatch.setattr(verify_stage, "retrain_without", forbidden)
+    monkeypatch.setattr(utils.tasks, "retrain_without", forbidden)
     assert sgd_influence(tmp_path, "-r 0 --verify 6") == 0
 
 
@@ -95,14 +95,14 @@ def test_other_groups_of_an_earlier_run_do_not_keep_new_ones_from_being_saved(
     assert sgd_influence(tmp_path, "-r 0 --verify 12") == 0
     n_calls = 0
 
-    def interrupted(*arguments):
+    def interrupted(*arguments, **named):
         nonlocal n_calls
         n_calls += 1
         if n_calls == 2:
             raise KeyboardInterrupt
-        return retrain_without(*arguments)
+        return retrain_without(*arguments, **named)
 
-    monkeypatch.setattr(verify_stage, "retrain_without", interrupted)
+    monkeypatch.setattr(utils.tasks, "retrain_without", interrupted)
     assert sgd_influence(tmp_path, "-r 0 --verify 6") == 130
     known = read_csv(tmp_path / "verification/true_changes_seed_0.csv")
     assert len(known) == 13

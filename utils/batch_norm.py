@@ -15,6 +15,9 @@ import nnabla as nn
 import nnabla.functions as F
 import numpy as np
 
+from utils.layout import channels_first, channels_last, lies_channels_last
+from utils.maps import MapAffine, MapFollow, MapMoments
+
 
 @dataclass
 class RunningStatistics:
@@ -67,12 +70,12 @@ def weighted_batch_normalization(weights: nn.Variable) -> Iterator[RunningStatis
         if output_stat:
             raise NotImplementedError("batch_normalization with output_stat=True has no weights")
         if not batch_stat:
-            centred = x - running.current(mean)
-            return _affine(centred, running.current(variance), gamma, beta, eps)
-        moments = _weighted_moments(x, weights, axes)
+            moments = Moments(running.current(mean), running.current(variance))
+            return _normalised(x, moments, gamma, beta, eps)
+        moments, total = _weighted_moments(x, weights, axes)
         running.update(mean, moments.mean, decay_rate)
-        running.update(variance, moments.unbiased_variance, decay_rate)
-        return _affine(moments.centred, moments.variance, gamma, beta, eps)
+        running.update(variance, unbiased(moments.variance, total), decay_rate)
+        return _normalised(x, moments, gamma, beta, eps)
 
     def fused_batch_normalization(
         x: nn.Variable,
@@ -104,14 +107,21 @@ def weighted_batch_normalization(weights: nn.Variable) -> Iterator[RunningStatis
 
 
 @dataclass(frozen=True)
-class _Moments:
+class Moments:
+    """Mean and variance by map, of the shape of the running statistics."""
+
     mean: nn.Variable
     variance: nn.Variable
-    unbiased_variance: nn.Variable
-    centred: nn.Variable
 
 
-def _weighted_moments(x: nn.Variable, weights: nn.Variable, axes: Sequence[int]) -> _Moments:
+def unbiased(variance: nn.Variable, total: nn.Variable) -> nn.Variable:
+    """The unbiased variance, from that of `total` values."""
+    return variance * total / (total - 1)
+
+
+def _weighted_moments(
+    x: nn.Variable, weights: nn.Variable, axes: Sequence[int]
+) -> tuple[Moments, nn.Variable]:
     """Weighted moments over all axes but `axes`: weights sum to m = (sum w) * (size of the map).
 
     Each example is summed over its map first, so that only small arrays are weighted.
@@ -122,17 +132,61 @@ def _weighted_moments(x: nn.Variable, weights: nn.Variable, axes: Sequence[int])
     w = F.reshape(weights, (x.shape[0], *ones), inplace=False)
     total = F.reshape(F.sum(weights) * map_size, (1, *ones), inplace=False)
 
-    def weighted_mean(h: nn.Variable) -> nn.Variable:
-        by_example = F.sum(h, maps, keepdims=True) if maps else h
+    def weighted_mean(by_example: nn.Variable) -> nn.Variable:
         return F.sum(w * by_example, 0, keepdims=True) / total
 
-    mean = weighted_mean(x)
-    centred = x - mean
-    variance = weighted_mean(centred * centred)
-    return _Moments(mean, variance, variance * total / (total - 1), centred)
+    if lies_channels_last(x) and tuple(axes) == (1,):
+        means, squares = map(channels_first, MapMoments()(channels_last(x)))
+        mean = weighted_mean(map_size * means)
+        return Moments(mean, weighted_mean(squares + map_size * (means - mean) ** 2)), total
+    mean = weighted_mean(_sum(x, maps))
+    return Moments(mean, weighted_mean(_sum((x - mean) ** 2, maps))), total
 
 
-def _affine(
-    centred: nn.Variable, variance: nn.Variable, gamma: nn.Variable, beta: nn.Variable, eps: float
+def _sum(x: nn.Variable, axes: Sequence[int]) -> nn.Variable:
+    return F.sum(x, axes, keepdims=True) if axes else x
+
+
+def _normalised(
+    x: nn.Variable, moments: Moments, gamma: nn.Variable, beta: nn.Variable, eps: float
 ) -> nn.Variable:
-    return centred * (gamma * (variance + eps) ** -0.5) + beta
+    scale = gamma * (moments.variance + eps) ** -0.5
+    if lies_channels_last(x) and scale.shape == (1, x.shape[1], 1, 1):
+        shift = beta - moments.mean * scale
+        return channels_first(
+            MapAffine()(channels_last(x), channels_last(scale), channels_last(shift))
+        )
+    return (x - moments.mean) * scale + beta
+
+
+def fast_batch_normalization(
+    x: nn.Variable,
+    beta: nn.Variable,
+    gamma: nn.Variable,
+    mean: nn.Variable,
+    variance: nn.Variable,
+    axes: Sequence[int] = (1,),
+    decay_rate: float = 0.9,
+    eps: float = 1e-05,
+    batch_stat: bool = True,
+    output_stat: bool = False,
+) -> nn.Variable | None:
+    """`F.batch_normalization` of what lies channels last, else None.
+
+    As with nnabla's, the running statistics follow the batch's whenever the output is computed.
+    """
+    shape = (1, x.shape[1], *[1] * (x.ndim - 2))
+    parameters = (beta, gamma, mean, variance)
+    if output_stat or not lies_channels_last(x) or any(p.shape != shape for p in parameters):
+        return None
+    if not batch_stat:
+        return _normalised(x, Moments(mean, variance), gamma, beta, eps)
+    moments, _ = _weighted_moments(x, F.constant(1.0, (x.shape[0], 1)), axes)
+    total = x.size / x.shape[1]
+    followed = Moments(
+        MapFollow(follower=mean, decay=decay_rate, factor=1.0)(moments.mean),
+        MapFollow(follower=variance, decay=decay_rate, factor=total / (total - 1))(
+            moments.variance
+        ),
+    )
+    return _normalised(x, followed, gamma, beta, eps)

@@ -6,6 +6,7 @@ import errno
 import logging
 import signal
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from logging.handlers import MemoryHandler
@@ -21,6 +22,8 @@ RESULT = logging.INFO + 5
 logging.addLevelName(RESULT, "RESULT")
 
 log = logging.getLogger("data_cleansing")
+
+tqdm.set_lock(threading.RLock())  # its own is a semaphore of the system, lost in a killed worker
 
 
 class _TerminalHandler(logging.Handler):
@@ -115,8 +118,13 @@ def stop_if_asked() -> None:
         raise KeyboardInterrupt
 
 
-def progress(items: Iterable[T], description: str) -> Iterator[T]:
+def progress(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
     """A bar over `items`; none where the output is no terminal or `--quiet` was given.
+
+    Args:
+        items: what is gone through.
+        description: what the bar says.
+        total: how many there are, where `items` has no length.
 
     Raises:
         KeyboardInterrupt: a signal asked the run to end since the last item.
@@ -125,6 +133,7 @@ def progress(items: Iterable[T], description: str) -> Iterator[T]:
         isinstance(handler, _TerminalHandler) and handler.level <= logging.INFO
         for handler in log.handlers
     )
-    for item in tqdm(items, desc=description, leave=False, disable=True if quiet else None):
+    disable = True if quiet else None
+    for item in tqdm(items, desc=description, total=total, leave=False, disable=disable):
         stop_if_asked()
         yield item

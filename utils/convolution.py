@@ -1,8 +1,9 @@
 """Two-dimensional convolution through NumPy's BLAS, to put in the place of nnabla's on a CPU.
 
-nnabla 1.39 convolves on the CPU with one core and without AVX. Here the patches of a few images
-at a time become the rows of a matrix (channels last, so that each is a few long runs of memory)
-and BLAS multiplies it by the kernels. All is float32, and repeated calls give the same bytes.
+nnabla 1.39 convolves on the CPU with one core and without AVX. Here kernels of 3x3 go by Winograd's
+tiles (`utils.winograd`); for others the patches of a few images at a time become the rows of a
+matrix that BLAS multiplies by the kernels. Images lie channels last, so that tiles and patches are
+long runs of memory. All is float32, and repeated calls give the same bytes.
 
 With y = convolve(x, w), dx = input_gradient(dy, w) and dw = weight_gradient(dy, x), each of the
 three is linear in both of its arguments, and its derivatives are the other two:
@@ -18,20 +19,32 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import nnabla as nn
-import nnabla.functions as F
 import numpy as np
-from nnabla.backward_functions import register
-from nnabla.function import PythonFunction
 from numpy.lib.stride_tricks import as_strided
+
+from utils.array_functions import ArrayFunction, Arrays, Shape
+from utils.layout import channels_first, channels_last
+from utils.maps import MapTotal, total_of
+from utils.winograd import (
+    A_TRANSPOSED,
+    B_TRANSPOSED,
+    TILE,
+    A,
+    kernel_gradient,
+    maps_of,
+    tiles_of,
+    transformed_kernels,
+)
 
 ROWS = 1024
 """About how many patches are multiplied at once: their matrix stays in the CPU's cache."""
-
-Shape = tuple[int, ...]
+TILED_FLOATS = 8192
+"""About how many values of inputs and maps there are at each place of the tiles at once."""
+LEAST_CHANNELS = 8
+"""With fewer, tiles would take longer than patches."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +52,7 @@ class Geometry:
     """The shapes of one convolution y of x with w.
 
     Attributes:
-        x_shape: (|B|, C, H, W).
+        x_shape: (|B|, H, W, C).
         w_shape: (C', C, kernel height, kernel width).
         pad: rows and columns of zeros on each side.
         stride: rows and columns from patch to patch.
@@ -53,7 +66,7 @@ class Geometry:
     @property
     def padded(self) -> Shape:
         """Height and width of a padded image."""
-        return tuple(n + 2 * p for n, p in zip(self.x_shape[2:], self.pad, strict=True))
+        return tuple(n + 2 * p for n, p in zip(self.x_shape[1:3], self.pad, strict=True))
 
     @property
     def map_shape(self) -> Shape:
@@ -63,8 +76,8 @@ class Geometry:
 
     @property
     def y_shape(self) -> Shape:
-        """(|B|, C', height, width) of y."""
-        return (self.x_shape[0], self.w_shape[0], *self.map_shape)
+        """(|B|, height, width, C') of y."""
+        return (self.x_shape[0], *self.map_shape, self.w_shape[0])
 
     def flipped(self) -> Geometry:
         """The convolution of dy with the turned kernels that gives dx; for stride 1."""
@@ -73,9 +86,24 @@ class Geometry:
         return Geometry(self.y_shape, (channels, maps, *kernel), pad, (1, 1))
 
     @property
+    def tiled(self) -> bool:
+        """Whether the convolution goes by Winograd's tiles."""
+        fits = self.w_shape[2:] == (3, 3) and self.stride == (1, 1) and max(self.pad) <= 2
+        return fits and min(self.map_shape) >= TILE and min(self.w_shape[:2]) >= LEAST_CHANNELS
+
+    @property
+    def tiles(self) -> Shape:
+        """Rows and columns of tiles of an image."""
+        return tuple(-(-n // TILE) for n in self.map_shape)
+
+    @property
     def chunk_size(self) -> int:
         """How many images are worked on at once."""
-        return min(self.x_shape[0], max(1, ROWS // int(np.prod(self.map_shape))))
+        if self.tiled:
+            n = TILED_FLOATS // (sum(self.w_shape[:2]) * int(np.prod(self.tiles)))
+        else:
+            n = ROWS // int(np.prod(self.map_shape))
+        return min(self.x_shape[0], max(1, n))
 
     def chunks(self) -> Iterator[slice]:
         """The batch in slices of at most `chunk_size` images."""
@@ -105,18 +133,17 @@ class _Patches:
 
     Attributes:
         padded: (n, H + 2 pad, W + 2 pad, C), 0 at first.
-        images: (n, C, H, W), the inside of `padded`.
+        images: (n, H, W, C), the inside of `padded`.
         values: (n, height, width, kernel height, kernel width * C).
     """
 
     def __init__(self, geometry: Geometry) -> None:
-        n, (_, channels, height, width) = geometry.chunk_size, geometry.x_shape
+        n, (_, height, width, channels) = geometry.chunk_size, geometry.x_shape
         self.geometry = geometry
         self.padded = _buffers.take("padded", (n, *geometry.padded, channels))
         self.padded.fill(0.0)
         top, left = geometry.pad
-        inside = self.padded[:, top : top + height, left : left + width]
-        self.images = inside.transpose(0, 3, 1, 2)
+        self.images = self.padded[:, top : top + height, left : left + width]
         rows, columns = geometry.w_shape[2:]
         shape = (n, *geometry.map_shape, rows, columns * channels)
         self.values = _buffers.take("patches", shape)
@@ -126,9 +153,9 @@ class _Patches:
         return self.values[:n].reshape(-1, int(np.prod(self.values.shape[3:])))
 
     def of(self, x: np.ndarray) -> np.ndarray:
-        """Fill the patches of images x (n, C, H, W); returns `rows` (n * height * width, K)."""
+        """Fill the patches of images x (n, H, W, C); returns `rows` (n * height * width, K)."""
         n = len(x)
-        self.images[:n] = _apart(x)
+        self.images[:n] = x
         image, row, column, value = self.padded.strides
         down, right = self.geometry.stride
         strides = (image, down * row, right * column, row, value)
@@ -136,7 +163,7 @@ class _Patches:
         return self.rows(n)
 
     def added(self, n: int) -> np.ndarray:
-        """Images (n, C, H, W) to which each patch adds its values where it would be taken."""
+        """Images (n, H, W, C) to which each patch adds its values where it would be taken."""
         self.padded.fill(0.0)
         (rows, columns), (height, width) = self.geometry.w_shape[2:], self.geometry.map_shape
         down, right = self.geometry.stride
@@ -147,54 +174,101 @@ class _Patches:
         return self.images[:n]
 
 
-def _apart(x: np.ndarray) -> np.ndarray:
-    """A copy of x (n, C, H, W) with some memory between its channels.
+class _Tiles:
+    """The tiles of a chunk's inputs and those of its maps, place by place.
 
-    A channel of 4096 bytes, or a multiple, would map every channel's values at one place to the
-    same few lines of the CPU's cache, and reading across channels would take twice as long.
+    Attributes:
+        inputs: (6, 6, n, rows, columns * C).
+        maps: (6, 6, n, rows, columns * C').
     """
-    n, channels, height, width = x.shape
-    copy = _buffers.take("apart", (n, channels, height * width + 16))[:, :, : height * width]
-    copy[...] = x.reshape(n, channels, -1)
-    return as_strided(copy, x.shape, (*copy.strides[:2], 4 * width, 4))
+
+    def __init__(self, geometry: Geometry, n: int) -> None:
+        maps, channels = geometry.w_shape[:2]
+        self.pad = geometry.pad
+        self.channels = channels, maps
+        rows, columns = geometry.tiles
+        self.inputs = _buffers.take("inputs", (6, 6, n, rows, columns * channels))
+        self.maps = _buffers.take("maps", (6, 6, n, rows, columns * maps))
+
+    def matrices(self) -> tuple[np.ndarray, np.ndarray]:
+        """Inputs (6, 6, tiles, C) and maps (6, 6, tiles, C')."""
+        channels, maps = self.channels
+        return self.inputs.reshape(6, 6, -1, channels), self.maps.reshape(6, 6, -1, maps)
+
+    def of(self, x: np.ndarray) -> None:
+        """Fill the inputs from images x (n, H, W, C)."""
+        tiles_of(B_TRANSPOSED, x, self.pad[0], self.pad[1], self.inputs)
+
+    def of_maps(self, dy: np.ndarray) -> None:
+        """Fill the maps, as the adjoint of giving y does, from dy (n, height, width, C')."""
+        tiles_of(A, dy, 0, 0, self.maps)
 
 
 def convolve(
     geometry: Geometry, x: np.ndarray, w: np.ndarray, y: np.ndarray, bias: np.ndarray | None = None
 ) -> None:
-    """Write the convolution of x (|B|, C, H, W) with w (C', C, kh, kw), plus bias (C',), into y."""
+    """Write the convolution of x (|B|, H, W, C) with w (C', C, kh, kw), plus bias (C',), into y."""
+    bias = np.zeros(len(w), np.float32) if bias is None else bias
+    if geometry.tiled:
+        _convolve_tiles(geometry, x, w, y, bias)
+        return
     patches, kernels = _Patches(geometry), _kernel_columns(w)
-    shape = (geometry.chunk_size, *geometry.map_shape, geometry.w_shape[0])
-    maps = _buffers.take("maps", shape)
     for images in geometry.chunks():
-        rows = patches.of(x[images])
-        np.matmul(rows, kernels, out=maps.reshape(-1, shape[3])[: len(rows)])
-        if bias is not None:
-            maps += bias
-        y[images] = maps[: len(x[images])].transpose(0, 3, 1, 2)
+        maps = y[images].reshape(-1, len(w))
+        np.matmul(patches.of(x[images]), kernels, out=maps)
+        maps += bias
+
+
+def _convolve_tiles(
+    geometry: Geometry, x: np.ndarray, w: np.ndarray, y: np.ndarray, bias: np.ndarray
+) -> None:
+    kernels = transformed_kernels(w)
+    for images in geometry.chunks():
+        tiles = _Tiles(geometry, len(x[images]))
+        tiles.of(x[images])
+        inputs, maps = tiles.matrices()
+        np.matmul(inputs, kernels, out=maps)
+        maps_of(A_TRANSPOSED, tiles.maps, bias, y[images])
 
 
 def input_gradient(geometry: Geometry, dy: np.ndarray, w: np.ndarray, dx: np.ndarray) -> None:
-    """Write the derivative of <dy, convolve(x, w)> by x into dx (|B|, C, H, W)."""
+    """Write the derivative of <dy, convolve(x, w)> by x into dx (|B|, H, W, C)."""
     if geometry.stride == (1, 1) and np.less(geometry.pad, geometry.w_shape[2:]).all():
-        flipped = w[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
+        flipped = np.ascontiguousarray(w[:, :, ::-1, ::-1].transpose(1, 0, 2, 3))
         convolve(geometry.flipped(), dy, flipped, dx)
         return
     patches, kernels = _Patches(geometry), _kernel_columns(w).T
     for images in geometry.chunks():
-        maps = dy[images].transpose(0, 2, 3, 1).reshape(-1, len(w))
+        maps = dy[images].reshape(-1, len(w))
         np.matmul(maps, kernels, out=patches.rows(len(dy[images])))
         dx[images] = patches.added(len(dy[images]))
 
 
 def weight_gradient(geometry: Geometry, dy: np.ndarray, x: np.ndarray, dw: np.ndarray) -> None:
     """Write the derivative of <dy, convolve(x, w)> by w into dw (C', C, kh, kw)."""
+    if geometry.tiled:
+        _weight_gradient_tiles(geometry, dy, x, dw)
+        return
     maps, channels, height, width = geometry.w_shape
     patches = _Patches(geometry)
     total = np.zeros((maps, height * width * channels), np.float32)
     for images in geometry.chunks():
-        total += dy[images].transpose(1, 0, 2, 3).reshape(maps, -1) @ patches.of(x[images])
+        total += dy[images].reshape(-1, maps).T @ patches.of(x[images])
     dw[...] = total.reshape(maps, height, width, channels).transpose(0, 3, 1, 2)
+
+
+def _weight_gradient_tiles(
+    geometry: Geometry, dy: np.ndarray, x: np.ndarray, dw: np.ndarray
+) -> None:
+    shape = (6, 6, *geometry.w_shape[1::-1])
+    total, part = np.zeros(shape, np.float32), _buffers.take("part", shape)
+    for images in geometry.chunks():
+        tiles = _Tiles(geometry, len(x[images]))
+        tiles.of(x[images])
+        tiles.of_maps(dy[images])
+        inputs, maps = tiles.matrices()
+        total += np.matmul(inputs.swapaxes(2, 3), maps, out=part)
+    dw[...] = kernel_gradient(total)
 
 
 def _kernel_columns(w: np.ndarray) -> np.ndarray:
@@ -202,167 +276,101 @@ def _kernel_columns(w: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(w.transpose(2, 3, 1, 0)).reshape(-1, len(w))
 
 
-@dataclass(frozen=True)
-class _Operation:
-    """One of the three bilinear operations.
+class _Bilinear(ArrayFunction):
+    """One of the three operations; a convolution may have a bias too.
 
     Attributes:
-        compute: (geometry, first, second, out), on arrays.
-        out_shape: of its result.
-        derivatives: for each argument the operation that gives the derivative of <g, result> by
-            it, and which of (g, first, second) that operation takes.
+        operation: (geometry, first, second, out), on arrays.
+        by: for each argument the operation that gives the derivative of <g, result> by it, and
+            which of (g, first, second) that operation takes.
     """
 
-    compute: Callable[..., None]
-    out_shape: Callable[[Geometry], Shape]
-    derivatives: tuple[tuple[str, int, int], tuple[str, int, int]]
+    operation: Callable[..., None]
+    by: tuple[tuple[str, int, int], tuple[str, int, int]]
+    needed = frozenset({(0, 1), (1, 0)})
 
+    def compute(self, xs: Arrays, ys: Arrays) -> None:
+        first, second, *bias = xs
+        type(self).operation(self.options["geometry"], first, second, ys[0], *bias)
 
-G, FIRST, SECOND = range(3)
-OPERATIONS = {
-    "FastConvolution": _Operation(
-        convolve,
-        lambda geometry: geometry.y_shape,
-        (("FastConvolutionInputGradient", G, SECOND), ("FastConvolutionWeightGradient", G, FIRST)),
-    ),
-    "FastConvolutionInputGradient": _Operation(
-        input_gradient,
-        lambda geometry: geometry.x_shape,
-        (("FastConvolution", G, SECOND), ("FastConvolutionWeightGradient", FIRST, G)),
-    ),
-    "FastConvolutionWeightGradient": _Operation(
-        weight_gradient,
-        lambda geometry: geometry.w_shape,
-        (("FastConvolution", SECOND, G), ("FastConvolutionInputGradient", FIRST, G)),
-    ),
-}
-
-
-class _BilinearFunction(PythonFunction):
-    """An operation of `OPERATIONS` as a function of nnabla; a convolution may have a bias too."""
-
-    def __init__(self, operation: str, geometry: Geometry) -> None:
-        super().__init__(nn.get_current_context())
-        self._operation = operation
-        self._geometry = geometry
-
-    @property
-    def name(self) -> str:
-        """By which nnabla finds the function's derivative."""
-        return self._operation
-
-    @property
-    def args(self) -> dict[str, object]:
-        """What nnabla hands to the function's derivative."""
-        return {"operation": self._operation, "geometry": self._geometry}
-
-    def min_outputs(self) -> int:
-        return 1
-
-    def grad_depends_output_data(self, i: int, o: int) -> bool:
-        return False
-
-    def grad_depends_input_data(self, i: int, j: int) -> bool:
-        """The derivative by one argument takes the other; a bias and it take nothing."""
-        return (i, j) in ((0, 1), (1, 0))
-
-    def setup_impl(self, inputs: Sequence[nn.Variable], outputs: Sequence[nn.Variable]) -> None:
-        outputs[0].reset_shape(OPERATIONS[self._operation].out_shape(self._geometry), True)
-
-    def forward_impl(self, inputs: Sequence[nn.Variable], outputs: Sequence[nn.Variable]) -> None:
-        first, second, *bias = (_array(variable.data) for variable in inputs)
-        y = outputs[0].data.data
-        OPERATIONS[self._operation].compute(self._geometry, first, second, y, *bias)
-
-    def backward_impl(
-        self,
-        inputs: Sequence[nn.Variable],
-        outputs: Sequence[nn.Variable],
-        propagate_down: Sequence[bool],
-        accum: Sequence[bool],
-    ) -> None:
-        g = _array(outputs[0].grad)
-        for i, variable in enumerate(inputs):
-            if propagate_down[i]:
-                self._write_derivative(i, g, inputs, variable.grad.data, accum[i])
-
-    def _write_derivative(
-        self, i: int, g: np.ndarray, inputs: Sequence[nn.Variable], out: np.ndarray, add: bool
-    ) -> None:
-        """Write the derivative by input i into `out`, or add it."""
+    def write_derivative(self, i: int, gs: Arrays, xs: Arrays, out: np.ndarray, add: bool) -> None:
         target = np.empty_like(out) if add else out
         if i == 2:
-            np.sum(g, axis=(0, 2, 3), out=target)
+            target[...] = total_of(gs[0])
         else:
-            operation, *arguments = OPERATIONS[self._operation].derivatives[i]
-            first, second = (g if a == G else _array(inputs[a - 1].data) for a in arguments)
-            OPERATIONS[operation].compute(self._geometry, first, second, target)
+            name, *arguments = self.by[i]
+            first, second = ((gs[0], *xs)[a] for a in arguments)
+            OPERATIONS[name].operation(self.options["geometry"], first, second, target)
         if add:
             out += target
 
-
-def _array(array: nn.NdArray) -> np.ndarray:
-    return np.asarray(array.data, np.float32)
-
-
-def _derivative_graph(
-    grad_inputs: Sequence[nn.Variable],
-    inputs: Sequence[nn.Variable],
-    input_shapes: Sequence[Shape],
-    outputs: Sequence[nn.Variable],
-    output_shapes: Sequence[Shape],
-    operation: str,
-    geometry: Geometry,
-) -> list[nn.Variable]:
-    """Build the derivatives by all inputs for `nn.grad`."""
-    terms = (grad_inputs[0], *inputs)
-    derivatives = [
-        _BilinearFunction(name, geometry)(terms[a], terms[b])
-        for name, a, b in OPERATIONS[operation].derivatives
-    ]
-    bias = [F.sum(grad_inputs[0], (0, 2, 3))] if len(inputs) == 3 else []
-    return derivatives + bias
+    def derivatives(
+        self, gs: Sequence[nn.Variable], xs: Sequence[nn.Variable]
+    ) -> list[nn.Variable | None]:
+        terms = (gs[0], *xs)
+        graphs = [OPERATIONS[name](**self.options)(terms[a], terms[b]) for name, a, b in self.by]
+        return graphs + ([MapTotal(shape=gs[0].shape)(gs[0])] if len(xs) == 3 else [])
 
 
-for _name in OPERATIONS:
-    register(_name, _derivative_graph)
+class FastConvolution(_Bilinear):
+    """y of x and w, and of a bias (C',)."""
+
+    operation = convolve
+    by = (("FastConvolutionInputGradient", 0, 2), ("FastConvolutionWeightGradient", 0, 1))
+
+    def shapes(self, *inputs: Shape) -> list[Shape]:
+        return [self.options["geometry"].y_shape]
 
 
-@contextmanager
-def fast_convolution() -> Iterator[None]:
-    """Build graphs whose two-dimensional convolutions on a CPU are those of this module.
+class FastConvolutionInputGradient(_Bilinear):
+    """dx of dy and w."""
 
-    A net written with `PF.convolution` needs no change. Anything else (another context, other
-    dimensions or base axis; dilation, groups, channels last; shapes that do not fit, of which
-    nnabla tells the user) stays nnabla's.
+    operation = input_gradient
+    by = (("FastConvolution", 0, 2), ("FastConvolutionWeightGradient", 1, 0))
+
+    def shapes(self, *inputs: Shape) -> list[Shape]:
+        return [self.options["geometry"].x_shape]
+
+
+class FastConvolutionWeightGradient(_Bilinear):
+    """dw of dy and x."""
+
+    operation = weight_gradient
+    by = (("FastConvolution", 2, 0), ("FastConvolutionInputGradient", 1, 0))
+
+    def shapes(self, *inputs: Shape) -> list[Shape]:
+        return [self.options["geometry"].w_shape]
+
+
+OPERATIONS: dict[str, type[_Bilinear]] = {
+    cls.__name__: cls
+    for cls in (FastConvolution, FastConvolutionInputGradient, FastConvolutionWeightGradient)
+}
+
+
+def fast_convolution(
+    x: nn.Variable,
+    weight: nn.Variable,
+    bias: nn.Variable | None = None,
+    base_axis: int = 1,
+    pad: Sequence[int] | None = None,
+    stride: Sequence[int] | None = None,
+    dilation: Sequence[int] | None = None,
+    group: int = 1,
+    channel_last: bool = False,
+    **others: object,
+) -> nn.Variable | None:
+    """What `F.convolution` of the same arguments gives, or None for what this module cannot do.
+
+    That is: other dimensions or base axis; dilation, groups, channels last; shapes that do not
+    fit, of which nnabla tells the user.
     """
-    stock = F.convolution
-
-    def convolution(
-        x: nn.Variable,
-        weight: nn.Variable,
-        bias: nn.Variable | None = None,
-        base_axis: int = 1,
-        pad: Sequence[int] | None = None,
-        stride: Sequence[int] | None = None,
-        dilation: Sequence[int] | None = None,
-        group: int = 1,
-        channel_last: bool = False,
-        **others: object,
-    ) -> nn.Variable:
-        plain = group == 1 and not channel_last and not others and set(dilation or (1,)) == {1}
-        geometry = _geometry(x, weight, bias, pad, stride) if plain and base_axis == 1 else None
-        if geometry is None:
-            options = (base_axis, pad, stride, dilation, group, channel_last)
-            return stock(x, weight, bias, *options, **others)
-        arguments = (x, weight) if bias is None else (x, weight, bias)
-        return _BilinearFunction("FastConvolution", geometry)(*arguments)
-
-    F.convolution = convolution
-    try:
-        yield
-    finally:
-        F.convolution = stock
+    plain = group == 1 and not channel_last and not others and set(dilation or (1,)) == {1}
+    geometry = _geometry(x, weight, bias, pad, stride) if plain and base_axis == 1 else None
+    if geometry is None:
+        return None
+    arguments = (weight,) if bias is None else (weight, bias)
+    return channels_first(FastConvolution(geometry=geometry)(channels_last(x), *arguments))
 
 
 def _geometry(
@@ -374,10 +382,9 @@ def _geometry(
 ) -> Geometry | None:
     """The geometry of a convolution that this module can do, else None."""
     pad, stride = tuple(pad or (0, 0)), tuple(stride or (1, 1))
-    if nn.get_current_context().backend != ["cpu:float"] or not isinstance(x, nn.Variable):
-        return None
     if [x.ndim, w.ndim, len(pad), len(stride)] != [4, 4, 2, 2] or x.shape[1] != w.shape[1]:
         return None
-    geometry = Geometry(x.shape, w.shape, pad, stride)
+    batch, channels, height, width = x.shape
+    geometry = Geometry((batch, height, width, channels), w.shape, pad, stride)
     fits = min(geometry.map_shape) > 0 and (bias is None or bias.shape == w.shape[:1])
     return geometry if fits else None

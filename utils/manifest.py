@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import platform
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -249,10 +250,13 @@ def versions_here() -> dict[str, str]:
 
 
 def remove_temporaries(paths: OutputPaths) -> None:
-    """Remove the files that a killed run was writing."""
+    """Remove the files that a killed run was writing, and what it had laid out for its workers."""
     listed = [paths.root.glob(".*"), *((paths.root / name).rglob(".*") for name in RESULT_FOLDERS)]
     for path in [path for found in listed for path in found if TEMPORARY.fullmatch(path.name)]:
-        path.unlink(missing_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _prints(value: Mapping[str, Any]) -> dict[str, Print]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import nnabla as nn
 import numpy as np
 
-from utils.convolution import fast_convolution
+from utils.fast import fast_functions
 from utils.model import Model
 from utils.storage import save_bytes, unreadable
 
@@ -29,7 +29,8 @@ class Network:
         image_shape: (C, H, W).
         n_classes: number of classes K.
         seed: seed of the initial parameters, which depend on nothing else.
-        conv: "fast", convolutions on a CPU by BLAS; or "nnabla", its own.
+        conv: "fast", what `utils.fast` has in the place of nnabla's functions on a CPU; or
+            "nnabla", its own.
     """
 
     def __init__(
@@ -53,8 +54,8 @@ class Network:
 
     def logits(self, x: nn.Variable, test: bool) -> nn.Variable:
         """Build the graph for `x` (|B|, C, H, W); returns (|B|, K) logits."""
-        convolution = fast_convolution if self.conv == "fast" else nullcontext
-        with nn.parameter_scope("", scope=self._scope), convolution():
+        functions = fast_functions if self.conv == "fast" else nullcontext
+        with nn.parameter_scope("", scope=self._scope), functions():
             return self.model(x, self.n_classes, test)
 
     def parameters(self) -> OrderedDict[str, nn.Variable]:

@@ -57,6 +57,8 @@ class Options:
     n_test: int | None = None
     split_seed: int | None = None
     allow_unverified_data: bool = False
+    jobs: int | None = None
+    dask_scheduler: str | None = None
     context: str = "auto"
     conv: str = "fast"
     cache: str = RECOMPUTE
@@ -91,6 +93,10 @@ class Options:
             all(device.isdecimal() for device in self.device_ids),
             f"--device-id {self.device_id}: expected a GPU number, or several separated by "
             "commas, such as 0 or 0,1",
+        )
+        _check(
+            self.jobs is None or self.dask_scheduler is None,
+            "--jobs and --dask_scheduler: give one of the two; a cluster has its own workers",
         )
         _check(not (self.quiet and self.verbose), "--quiet and --verbose: give one of the two")
         _check(
@@ -143,7 +149,7 @@ def number_or_all(text: str) -> int | None:
 
 _LEAST = {
     "n_epochs": 1, "n_trials": 1, "batch_size": 1, "n_train": 1, "n_val": 1, "n_test": 1,
-    "image_size": 1,
+    "image_size": 1, "jobs": 1,
     "cover_epochs": 1, "seed": 0, "split_seed": 0, "remove_n_list": 0,
 }  # fmt: skip
 
@@ -297,12 +303,21 @@ def _add_data(parser: argparse.ArgumentParser, default: dict[str, Any]) -> None:
 
 def _add_machine(parser: argparse.ArgumentParser, default: dict[str, Any]) -> None:
     group = parser.add_argument_group("machine")
+    _add(group, default, "-j", "--jobs", type=int, metavar="N",
+         default_text="as many as pay: the cores or, with cudnn, the GPUs of --device-id, if there "
+         "is work and memory for them",
+         text="number of worker processes that trials, methods, removals and groups of --verify "
+         "are spread over, each on one core or GPU; the results are the same with any number; "
+         "1: no process but this one")  # fmt: skip
+    _add(group, default, "--dask_scheduler", metavar="ADDRESS", default_text="none",
+         text="spread them over the workers of a Dask cluster instead, whose scheduler has this "
+         "address, such as tcp://host:8786; needs requirements-dask.txt")  # fmt: skip
     _add(group, default, "--context", choices=("auto", "cpu", "cudnn"),
          text="where nnabla computes: cpu, cudnn (a GPU, by nnabla-ext-cuda), or auto: cudnn "
          "where it works, else cpu")  # fmt: skip
     _add(group, default, "--conv", choices=("fast", "nnabla"),
-         text="convolutions on a CPU: fast, by NumPy's BLAS, about twice as fast as nnabla's; or "
-         "nnabla; they differ in the last bits")  # fmt: skip
+         text="a net's functions on a CPU: fast, by NumPy's BLAS and compiled loops, four to five "
+         "times as fast as nnabla's; or nnabla; they differ in the last bits")  # fmt: skip
     _add(group, default, "--cache", choices=CACHES,
          text="states of the training kept on disk, beside the final one: steps, before every "
          "covered step; recompute, before every sqrt(T)-th of T covered steps, the others are "
@@ -312,7 +327,8 @@ def _add_machine(parser: argparse.ArgumentParser, default: dict[str, Any]) -> No
          text="memory for states that --cache recompute trains once more, such as 500MB or "
          "2GiB; with less it trains them several times")  # fmt: skip
     _add(group, default, "-di", "--device-id", metavar="ID",
-         text="GPU number, or several separated by commas that trials take in turn")  # fmt: skip
+         text="GPU number, or several separated by commas that workers take in turn (with "
+         "--jobs 1 the trials)")  # fmt: skip
 
 
 def _add_output(parser: argparse.ArgumentParser, default: dict[str, Any]) -> None:

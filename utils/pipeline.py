@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from sgd_influence.analyze import Scores, choose, closing_table, draw, summarise
-from sgd_influence.eval import SCORE_COLUMNS, retrain_without, worst
-from sgd_influence.train import train
-from sgd_influence.verify import TRUSTED, compare, verify
+from sgd_influence.eval import SCORE_COLUMNS
+from sgd_influence.verify import TRUSTED, compare
 from utils.console import RESULT, open_log_file
 from utils.context import choose_backend, set_context
 from utils.datasets import prepare
 from utils.errors import UserError
-from utils.manifest import Manifest
-from utils.methods import METHODS, Method
+from utils.manifest import Manifest, Settings, remove_temporaries
+from utils.methods import METHODS
+from utils.model import Model
 from utils.model_check import checked_model
 from utils.network import Network
-from utils.nnc_csv import IMAGE, LABEL
 from utils.options import Options
 from utils.paths import OutputPaths
 from utils.preflight import Estimate, check_space, estimate
@@ -36,13 +36,18 @@ from utils.report import (
     sizes_of,
 )
 from utils.settings import check_output_folder, claimed, settings_of
-from utils.sgd import Optimiser
 from utils.source import Source
 from utils.splits import TrialData, described, draw_split, load_trial
-from utils.steps import load_steps, plan_steps
-from utils.storage import read_csv, save_csv, unreadable
-from utils.trial import Trial
-from utils.usage import free_space, peak_memory, written_bytes
+from utils.steps import Step, load_steps, plan_steps
+from utils.storage import read_csv, save_csv
+from utils.tasks import tasks_of
+from utils.trial import Trial, make_trial
+from utils.usage import free_space, peak_memory, physical_cores, written_bytes
+from utils.worker import Setup
+from utils.workers import Here, Processes, Workers, run_tasks
+
+if TYPE_CHECKING:
+    from utils.cluster import Cluster
 
 log = logging.getLogger("data_cleansing")
 
@@ -60,6 +65,87 @@ def run(options: Options) -> None:
         UserError: the data, the output folder or the machine does not allow it.
     """
     started = time.monotonic()
+    work = prepared(options)
+    paths = work.paths
+    with _cluster_of(options) as client:
+        if options.dry_run:
+            check_output_folder(paths, work.settings)
+            _preflight(work, work.trial(options.seed), client)
+            return
+        with claimed(paths, work.settings, options.overwrite) as manifest:
+            open_log_file(paths.log)
+            manifest.check_versions()
+            manifest.check_outputs()
+
+            def open_trial(seed: int) -> Trial:
+                check_inputs(manifest, work.load(seed))
+                return work.trial(seed)
+
+            expected = _preflight(work, open_trial(options.seed), client)
+            before, ready = written_bytes(paths.root), time.monotonic()
+            methods = [METHODS[name] for name in options.methods]
+            tasks = tasks_of(options, paths, methods, work.counts)
+            with _workers(work, expected.workers, client) as workers:
+                trial, memory = run_tasks(tasks, open_trial, workers)
+            _analyze(options, trial)
+            size = max(0, written_bytes(paths.root) - before)
+            memory += peak_memory()
+            log.info(closing_line(expected, size, memory, time.monotonic() - ready))
+    log.info("Finished in %s: %s", duration(time.monotonic() - started), paths.root.resolve())
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run works on.
+
+    Attributes:
+        options: as parsed.
+        backend: where nnabla computes.
+        source: the images.
+        load: gives the split of a trial by its seed; the latest is kept.
+        model: builds the graph.
+        damping: alpha of the influence functions.
+        settings: what the results depend on.
+        counts: the n to remove.
+        paths: the files of the run.
+    """
+
+    options: Options
+    backend: str
+    source: Source
+    load: Callable[[int], TrialData]
+    model: Model
+    damping: float
+    settings: Settings
+    counts: list[int]
+    paths: OutputPaths
+
+    def trial(self, seed: int) -> Trial:
+        """Open a trial, on the GPU whose turn it is."""
+        options, data = self.options, self.load(seed)
+        devices = options.device_ids
+        set_context(self.backend, devices[(seed - options.seed) % len(devices)])
+        classes, shape = self.source.n_classes, data.training.shape
+        network = Network(self.model, shape, classes, seed, options.conv)
+        steps = steps_of(options, seed, len(data.training), self.paths)
+        return make_trial(options, seed, data, steps, network, self.damping, self.paths)
+
+    def setup(self, trial: Trial, folder: Path) -> Setup:
+        """What workers need of a trial that was handed over in `folder`."""
+        return Setup(
+            options=self.options,
+            seed=trial.seed,
+            backend=self.backend,
+            n_classes=self.source.n_classes,
+            damping=self.damping,
+            root=self.paths.root.absolute(),
+            folder=folder,
+            claim=self.paths.lock.read_bytes(),
+        )
+
+
+def prepared(options: Options) -> Prepared:
+    """Choose where to compute, make the images ready, and check the model on them."""
     backend = choose_backend(options.context, options.device_ids)
     set_context(backend, options.device_ids[0])
     threadpool_limits(1, "blas")  # nnabla computes on one core; more would change the last bits
@@ -71,40 +157,54 @@ def run(options: Options) -> None:
         options.color,
     )
     load = lru_cache(maxsize=1)(partial(load_data, options, source))
-    n_train, shape = len(load(options.seed).training), load(options.seed).training.shape
-    model = checked_model(options.model, shape, source.n_classes)
+    training = load(options.seed).training
+    model = checked_model(options.model, training.shape, source.n_classes)
     damping = source.damping if options.damping is None else options.damping
+    graph = Network(model, training.shape, source.n_classes).graph
+    return Prepared(
+        options=options,
+        backend=backend,
+        source=source,
+        load=load,
+        model=model,
+        damping=damping,
+        settings=settings_of(options, source.fingerprint, graph, damping),
+        counts=counts_below(len(training), options),
+        paths=OutputPaths(options.output_dir),
+    )
 
-    paths = OutputPaths(options.output_dir)
-    graph = Network(model, shape, source.n_classes).graph
-    settings = settings_of(options, source.fingerprint, graph, damping)
-    counts = counts_below(n_train, options)
 
-    def trial_of(number: int) -> Trial:
-        set_context(backend, options.device_ids[number % len(options.device_ids)])
-        seed = options.seeds[number]
-        network = Network(model, shape, source.n_classes, seed, options.conv)
-        return open_trial(options, seed, load(seed), network, damping, paths)
-
-    if options.dry_run:
-        check_output_folder(paths, settings)
-        _preflight(options, trial_of(0), backend, counts)
+@contextmanager
+def _cluster_of(options: Options) -> Iterator[Any]:
+    """A client of the Dask cluster that computes; None without one."""
+    if options.dask_scheduler is None:
+        yield None
         return
-    with claimed(paths, settings, options.overwrite) as manifest:
-        open_log_file(paths.log)
-        manifest.check_versions()
-        manifest.check_outputs()
-        for number, seed in enumerate(options.seeds):
-            check_inputs(manifest, load(seed))
-            trial = trial_of(number)
-            if number == 0:
-                expected = _preflight(options, trial, backend, counts)
-                before, ready = written_bytes(paths.root), time.monotonic()
-            run_trial(trial, [METHODS[name] for name in options.methods], counts, options.verify)
-        _analyze(options, trial)
-        size = max(0, written_bytes(paths.root) - before)
-        log.info(closing_line(expected, size, peak_memory(), time.monotonic() - ready))
-    log.info("Finished in %s: %s", duration(time.monotonic() - started), paths.root.resolve())
+    from utils.cluster import connected
+
+    with connected(options.dask_scheduler) as client:
+        yield client
+
+
+@contextmanager
+def _workers(work: Prepared, n_workers: int, client: Any) -> Iterator[Workers]:
+    """Who computes the tasks; nothing of them is left in the output folder."""
+    if client is None and n_workers == 1:
+        yield Here()
+        return
+    try:
+        with _started(work, n_workers, client).running() as workers:
+            yield workers
+    finally:
+        remove_temporaries(work.paths)
+
+
+def _started(work: Prepared, n_workers: int, client: Any) -> Processes | Cluster:
+    if client is None:
+        return Processes(n_workers, work.backend, work.options.device_ids, work.setup)
+    from utils.cluster import Cluster
+
+    return Cluster(client, work.setup, work.paths.root, work.paths.lock.read_bytes())
 
 
 def counts_below(n_train: int, options: Options) -> list[int]:
@@ -139,42 +239,23 @@ def check_inputs(manifest: Manifest, data: TrialData) -> None:
     manifest.check_input(data.files.test, described(data.test))
 
 
-def open_trial(
-    options: Options,
-    seed: int,
-    data: TrialData,
-    network: Network,
-    damping: float,
-    paths: OutputPaths,
-) -> Trial:
-    """What the stages of a trial share; recorded steps are read, others planned."""
+def steps_of(options: Options, seed: int, n_train: int, paths: OutputPaths) -> list[Step]:
+    """The steps of a trial: those recorded, before its training those planned."""
     if paths.steps(seed).exists():
-        steps = load_steps(paths.steps(seed))
-    else:
-        n, batch = len(data.training), options.batch_size
-        steps = plan_steps(seed, n, options.n_epochs, batch, options.lr, options.lr_schedule)
-    optimiser = Optimiser(options.momentum, options.weight_decay)
-    return Trial(
-        seed=seed,
-        data=data,
-        network=network,
-        optimiser=optimiser,
-        steps=steps,
-        retrain_all=options.retrain_all,
-        cover_epochs=options.n_covered_epochs,
-        damping=damping,
-        cache=options.cache,
-        cache_memory=options.cache_memory,
-        paths=paths,
+        return load_steps(paths.steps(seed))
+    return plan_steps(
+        seed, n_train, options.n_epochs, options.batch_size, options.lr, options.lr_schedule
     )
 
 
-def _preflight(options: Options, trial: Trial, backend: str, counts: Sequence[int]) -> Estimate:
+def _preflight(work: Prepared, trial: Trial, client: Any) -> Estimate:
     """Say what will be done and what it takes; refuse it where the disk has no room for it."""
-    expected, free = estimate(options, trial, counts), free_space(trial.paths.root)
-    for line in opening_block(options, trial, backend, counts, expected, free):
+    options = work.options
+    alone = estimate(options, trial, work.counts)
+    expected, free = alone.by(_n_workers(work, alone, client)), free_space(trial.paths.root)
+    for line in opening_block(options, trial, work.backend, work.counts, expected, free):
         log.log(RESULT if options.dry_run else logging.INFO, line)
-    check_space(expected.total.size, free, trial.paths.root)
+    check_space(expected.space, free, trial.paths.root)
     if options.retrain_all and trial.covered_start > 0:
         log.info(
             "The scores cover the last %d of %d retrained epochs; --cover_epochs all covers all.",
@@ -183,91 +264,14 @@ def _preflight(options: Options, trial: Trial, backend: str, counts: Sequence[in
     return expected
 
 
-def run_trial(
-    trial: Trial, methods: Sequence[Method], counts: Sequence[int], n_groups: int
-) -> None:
-    """Train, score by each method, retrain after each removal, and verify if asked for.
-
-    Finished parts are kept.
-    """
-    if trial.paths.final_model(trial.seed).exists():
-        log.info("Trial %d: training taken up from the output folder", trial.seed)
-    else:
-        train(trial)
-        log.info("Trial %d: trained", trial.seed)
-    for method in methods:
-        _score(trial, method)
-    for method in methods:
-        for n in counts:
-            _evaluate_removal(trial, methods, method, n)
-    if n_groups:
-        verify(trial, methods, n_groups)
-
-
-def _score(trial: Trial, method: Method) -> None:
-    path = trial.paths.influence(method.name, trial.seed)
-    if path.exists():
-        log.info("Trial %d: influence by %s taken up", trial.seed, method.name)
-        return
-    influence = method.score(trial)
-    if not np.isfinite(influence).all():
-        raise UserError(
-            f"the influences by {method.name} are not finite in trial {trial.seed}: the sweep "
-            "diverges; choose a lower --lr and another --output_dir"
-        )
-    save_csv(influence_table(trial, influence), path)
-    log.info("Trial %d: influence by %s written", trial.seed, method.name)
-
-
-def influence_table(trial: Trial, influence: np.ndarray) -> pd.DataFrame:
-    """The influence CSV: ascending, the most harmful image first; ties in the training order."""
-    training = trial.data.training
-    table = pd.DataFrame(
-        {
-            IMAGE: training.paths,
-            LABEL: training.labels,
-            "influence": influence,
-            "datasource_index": np.arange(trial.n_train),
-        }
-    )
-    return table.sort_values("influence", kind="stable")
-
-
-def read_influence(path: Path, n_train: int) -> pd.DataFrame:
-    """Read an influence CSV.
-
-    Raises:
-        UserError: it cannot be read, or does not hold each training image once.
-    """
-    table = read_csv(path, columns=(IMAGE, LABEL, "influence", "datasource_index"))
-    images, counts = np.unique(table["datasource_index"], return_counts=True)
-    if not np.array_equal(images, np.arange(n_train)) or (counts > 1).any():
-        what = f"does not hold each of the {n_train} training images once"
-        raise unreadable(path, what, f"{len(table)} rows, {len(images)} images")
-    return table
-
-
-def _evaluate_removal(trial: Trial, methods: Sequence[Method], method: Method, n: int) -> None:
-    path = trial.paths.score(method.name, n, trial.seed)
-    if path.exists():
-        log.debug("Trial %d: %s, n = %d taken up", trial.seed, method.name, n)
-        return
-    save_csv(_removal_scores(trial, methods, method, n), path)
-    log.debug("Trial %d: %s, n = %d evaluated", trial.seed, method.name, n)
-
-
-def _removal_scores(
-    trial: Trial, methods: Sequence[Method], method: Method, n: int
-) -> pd.DataFrame:
-    """The scores after removing the n worst; n = 0 is one run that all methods share."""
-    if n == 0:
-        shared = [trial.paths.score(other.name, 0, trial.seed) for other in methods]
-        done = next((path for path in shared if path.exists()), None)
-        if done:
-            return read_csv(done)
-    influence = read_influence(trial.paths.influence(method.name, trial.seed), trial.n_train)
-    description = f"trial {trial.seed}: eval, {method.name}, n = {n}"
-    return retrain_without(trial, worst(influence, n), description)
+def _n_workers(work: Prepared, alone: Estimate, client: Any) -> int:
+    """How many workers compute."""
+    if client is not None:
+        return len(client.ncores())
+    if work.options.jobs is not None:
+        return min(work.options.jobs, max(1, alone.parts))
+    places = len(work.options.device_ids) if work.backend == "cudnn" else physical_cores()
+    return alone.workers_that_pay(places)
 
 
 def _analyze(options: Options, trial: Trial) -> None:

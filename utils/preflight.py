@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sgd_influence.replay import COMPARED, replayed_steps, room_for, states_there
@@ -16,10 +17,13 @@ from utils.options import Options
 from utils.storage import read_csv
 from utils.trial import Trial
 from utils.units import shown_bytes
-from utils.usage import memory_now, peak_memory
+from utils.usage import machine_memory, memory_now, peak_memory
 
 ANALYSIS_SECONDS = 1.0
 """Summarising and drawing, with the import of what draws."""
+
+START_SECONDS = 5.0
+"""Starting worker processes, which import nnabla and build their graphs anew."""
 
 FIGURE, VERIFICATION_PANEL = 60_000, 45_000
 """Bytes of the figure, and of a method's panel in that of `--verify`."""
@@ -37,14 +41,28 @@ class Work:
 
     Attributes:
         size: bytes that are written.
-        seconds: on this machine.
+        seconds: on this machine, by one process.
+        longest: seconds of its longest part that one process has to do alone.
+        parts: of how many such parts it is.
     """
 
     size: float = 0.0
     seconds: float = 0.0
+    longest: float = 0.0
+    parts: int = 0
+
+    @classmethod
+    def of(cls, size: float, seconds: Sequence[float]) -> Work:
+        """Of parts that take `seconds` each."""
+        return cls(size, sum(seconds), max(seconds, default=0.0), len(seconds))
 
     def __add__(self, other: Work) -> Work:
-        return Work(self.size + other.size, self.seconds + other.seconds)
+        longest, parts = max(self.longest, other.longest), self.parts + other.parts
+        return Work(self.size + other.size, self.seconds + other.seconds, longest, parts)
+
+    def by(self, n_workers: int) -> Work:
+        """The same with the seconds that several processes take, side by side."""
+        return replace(self, seconds=max(self.seconds / n_workers, self.longest))
 
 
 @dataclass(frozen=True)
@@ -53,16 +71,49 @@ class Estimate:
 
     Attributes:
         stages: by name, those in which something is to be done.
-        memory: bytes that the process takes at most.
+        memory: bytes that the processes take at most, together.
+        images: bytes of the images of all trials, which are written out for worker processes.
+        workers: how many processes compute; with 1 it is this one.
     """
 
     stages: dict[str, Work]
     memory: float
+    images: float = 0.0
+    workers: int = 1
 
     @property
     def total(self) -> Work:
         """All stages together."""
         return together(self.stages.values())
+
+    @property
+    def space(self) -> float:
+        """Bytes that are needed while the run goes on."""
+        return self.total.size + (self.images if self.workers > 1 else 0.0)
+
+    @property
+    def parts(self) -> int:
+        """How many parts there are at most that can be done side by side."""
+        return max((work.parts for work in self.stages.values()), default=0)
+
+    def by(self, n_workers: int) -> Estimate:
+        """The same for so many workers; this process holds the images and waits for them."""
+        if n_workers == 1:
+            return self
+        stages = {name: work.by(n_workers) for name, work in self.stages.items()}
+        memory = (n_workers + 1) * self.memory
+        return replace(self, stages=stages, memory=memory, workers=n_workers)
+
+    def workers_that_pay(self, places: int) -> int:
+        """How many workers compute if it is left to the program: 1 where starting takes longer.
+
+        Args:
+            places: cores or GPUs that there are for them.
+        """
+        room = int(machine_memory() // self.memory) - 1
+        n_workers = max(1, min(places, self.parts, room))
+        saved = self.total.seconds - self.by(n_workers).total.seconds
+        return n_workers if saved > START_SECONDS else 1
 
 
 def together(work: Iterable[Work]) -> Work:
@@ -91,10 +142,10 @@ def estimate(options: Options, trial: Trial, counts: Sequence[int]) -> Estimate:
     room = _room(trial, missing)
     rest = _Rest(options, trial, methods, counts, measure(trial, missing), room)
     held = min(room, _longest_segment(trial)) + COMPARED if room else 0
-    next_data = _data_bytes(trial) if options.n_trials > 1 else 0
+    next_data = _held_bytes(trial) if options.n_trials > 1 else 0
     memory = max(peak_memory(), memory_now() + held * trial.state_bytes + next_data)
     release_memory()
-    return Estimate(rest.stages(), memory)
+    return Estimate(rest.stages(), memory, options.n_trials * _image_bytes(trial))
 
 
 def check_space(needed: float, free: int, root: Path) -> None:
@@ -125,8 +176,14 @@ def _room(trial: Trial, missing: Sequence[Method]) -> int:
     return room_for(trial.cache_memory, trial.state_bytes)
 
 
-def _data_bytes(trial: Trial) -> int:
-    """Bytes of the images of a trial that do not lie in a pool that all trials share."""
+def _image_bytes(trial: Trial) -> int:
+    """Bytes of the images of a trial."""
+    parts = (trial.data.training, trial.data.validation, trial.data.test)
+    return sum(math.prod(part.images.shape) for part in parts)
+
+
+def _held_bytes(trial: Trial) -> int:
+    """Bytes of those that do not lie in a pool that all trials share."""
     parts = (trial.data.training, trial.data.validation, trial.data.test)
     return sum(getattr(part.images, "nbytes", 0) for part in parts)
 
@@ -171,14 +228,14 @@ class _Rest:
         records = EXAMPLE * trial.n_epochs * trial.n_train + STEP * len(trial.steps)
         seconds = len(trial.steps) * costs.step + states * costs.save
         seconds += trial.n_epochs * len(trial.data.validation) * costs.evaluation
-        return Work(states * costs.state_file + records, seconds)
+        return Work.of(states * costs.state_file + records, [seconds])
 
     def _scoring(self, seed: int) -> Work:
         trial = self.trial
         paths = {method: trial.paths.influence(method.name, seed) for method in self.methods}
         size = sum(map(len, trial.data.training.paths)) + INFLUENCE_ROW * trial.n_train
         seconds = [self._score_seconds(m) for m, path in paths.items() if not path.exists()]
-        return Work(len(seconds) * size, sum(seconds))
+        return Work.of(len(seconds) * size, seconds)
 
     def _score_seconds(self, method: Method) -> float:
         trial, costs = self.trial, self.costs
@@ -209,12 +266,13 @@ class _Rest:
         runs = [n for _, n in missing if n > 0]
         runs += [0] if len([n for _, n in missing if n == 0]) == len(self.methods) else []
         size = len(missing) * SCORE_ROW * (epochs + 1)
-        return Work(size, sum(self._retraining_seconds(n) for n in runs))
+        return Work.of(size, [self._retraining_seconds(n) for n in runs])
 
     def _retraining_seconds(self, n_removed: int) -> float:
         trial, costs = self.trial, self.costs
         epochs = trial.n_epochs if self.options.retrain_all else 1
-        n_steps = (len(trial.steps) - trial.retrain_start) * (1 - n_removed / trial.n_train)
+        last = len(trial.steps) if n_removed else trial.epoch_starts[-1]  # the final state is there
+        n_steps = (last - trial.retrain_start) * (1 - n_removed / trial.n_train)
         evaluated = epochs * (len(trial.data.validation) + len(trial.data.test))
         return n_steps * costs.step + evaluated * costs.evaluation
 
@@ -223,9 +281,10 @@ class _Rest:
         there = read_csv(path)["group"].nunique() if path.exists() else 0
         n_groups = max(0, self.options.verify - there)
         size = GROUP_ROW * n_groups * (2 * len(self.methods) + 1)
-        return Work(size, n_groups * self._retraining_seconds(round(self.trial.n_train / 10)))
+        each = self._retraining_seconds(round(self.trial.n_train / 10))
+        return Work.of(size, [each] * n_groups)
 
     def _analysis(self) -> Work:
         n_rows = (len(self.methods) + 1) * len(self.counts) * (self.options.n_trials + 2)
         panels = len(self.methods) * VERIFICATION_PANEL if self.options.verify else 0
-        return Work(n_rows * SUMMARY_ROW + FIGURE + panels, ANALYSIS_SECONDS)
+        return Work.of(n_rows * SUMMARY_ROW + FIGURE + panels, [ANALYSIS_SECONDS])

@@ -40,6 +40,7 @@ def opening_block(
         "Removing n": " ".join(map(str, counts)) + _skipped(options, counts),
         "Output": trial.paths.root.resolve(),
         "Cache": _cache(trial),
+        "Workers": _workers(options, estimate),
     }
     return [f"{name:<15}{text}" for name, text in (rows | _needs(estimate, free)).items()]
 
@@ -75,6 +76,14 @@ def _cache(trial: Trial) -> str:
         FINAL: "the final state and the one that removals retrain from",
     }
     return f"{trial.cache}: {states[trial.cache]}"
+
+
+def _workers(options: Options, estimate: Estimate) -> str:
+    """Who computes."""
+    if options.dask_scheduler:
+        return f"{estimate.workers} of the Dask cluster at {options.dask_scheduler}"
+    several = f"{estimate.workers} processes side by side"
+    return several if estimate.workers > 1 else "this process"
 
 
 def _left_out(options: Options) -> str:

@@ -85,7 +85,12 @@ def by_epoch(steps: Sequence[Step], start: int = 0) -> Iterator[tuple[int, list[
 
 def save_steps(steps: Sequence[Step], path: Path) -> None:
     """Write the steps as one uncompressed NumPy archive without pickles."""
-    archive = io.BytesIO()  # NumPy leaves a zip file open that it cannot write to the disk
+    save_bytes(archive_of(steps), path)
+
+
+def archive_of(steps: Sequence[Step]) -> bytes:
+    """What `save_steps` writes, made in memory: NumPy leaves a file open on a full disk."""
+    archive = io.BytesIO()
     np.savez(
         archive,
         epoch=np.array([step.epoch for step in steps], np.int64),
@@ -94,7 +99,7 @@ def save_steps(steps: Sequence[Step], path: Path) -> None:
         indices=np.concatenate([step.indices for step in steps]),
         seeds=np.concatenate([step.seeds for step in steps]),
     )
-    save_bytes(archive.getvalue(), path)
+    return archive.getvalue()
 
 
 def load_steps(path: Path) -> list[Step]:
@@ -104,11 +109,16 @@ def load_steps(path: Path) -> list[Step]:
         UserError: the file is not there, cut short or not a step record.
     """
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as record:
-            ends = np.cumsum(record["size"])[:-1]
-            indices = np.split(record["indices"], ends)
-            seeds = np.split(record["seeds"], ends)
-            epochs, rates = record["epoch"].tolist(), record["learning_rate"].tolist()
+        return steps_in(path.read_bytes())
     except Exception as error:
         raise unreadable(path, "is not a readable step record", error) from error
+
+
+def steps_in(archive: bytes) -> list[Step]:
+    """The steps of which `archive_of` made the archive."""
+    with np.load(io.BytesIO(archive), allow_pickle=False) as record:
+        ends = np.cumsum(record["size"])[:-1]
+        indices = np.split(record["indices"], ends)
+        seeds = np.split(record["seeds"], ends)
+        epochs, rates = record["epoch"].tolist(), record["learning_rate"].tolist()
     return [Step(*fields) for fields in zip(epochs, indices, seeds, rates, strict=True)]

@@ -8,6 +8,7 @@ import re
 import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -51,6 +52,48 @@ def kept_by(keeper: Keeper) -> Iterator[None]:
         _keepers.remove(keeper)
 
 
+@dataclass(frozen=True)
+class Pending:
+    """A file that was written under a temporary name and has not got its own yet.
+
+    Attributes:
+        path: its own name.
+        temporary: where it is; None: the file `path` is to be removed.
+        durable: as in `written_beside`.
+    """
+
+    path: Path
+    temporary: Path | None
+    durable: bool = False
+
+
+_deferrals: list[tuple[Path, list[Pending]]] = []
+
+
+@contextmanager
+def deferred(folder: Path) -> Iterator[list[Pending]]:
+    """Leave what the block writes under temporary names in `folder`, and remove nothing.
+
+    The list that is given holds, in their order, what `carry_out` has to do with them.
+    """
+    pending: list[Pending] = []
+    _deferrals.append((folder, pending))
+    try:
+        yield pending
+    finally:
+        _deferrals.pop()
+
+
+def carry_out(pending: Pending) -> None:
+    """Rename or remove what `deferred` left."""
+    if pending.temporary is None:
+        remove(pending.path)
+        return
+    with _errors_about(pending.path):
+        pending.path.parent.mkdir(parents=True, exist_ok=True)
+        _put_in_place(pending.path, pending.temporary, pending.durable)
+
+
 @contextmanager
 def written_beside(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """Give a temporary path beside `path`, renamed to `path` when the block ends well.
@@ -67,29 +110,59 @@ def written_beside(path: Path, *, durable: bool = False) -> Iterator[Path]:
         OSError: with `path` as its file name, for a full disk, a folder that cannot be written ...
         UserError: the folder that `path` lies in was removed while the run went on.
     """
-    keepers = [keeper for keeper in _keepers if keeper.keeps(path)]
-    for keeper in keepers:
-        keeper.check_folder()
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.tmp{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    folder, pending = _deferrals[-1] if _deferrals else (path.parent, None)
+    temporary = folder / f".{path.stem}.{secrets.token_hex(4)}.tmp{path.suffix}"
+    with _errors_about(path), _removed_on_error(temporary):
+        if pending is None:
+            folder.mkdir(parents=True, exist_ok=True)
         yield temporary
         if durable:
             _to_disk(temporary)
-        for keeper in keepers:
-            keeper.expect(path, temporary, durable)
-        os.replace(temporary, path)
-        if durable:
-            _to_disk(path.parent)
-        for keeper in keepers:
-            keeper.settle(path)
+        if pending is None:
+            _put_in_place(path, temporary, durable)
+        else:
+            pending.append(Pending(path, temporary, durable))
+
+
+def _put_in_place(path: Path, temporary: Path, durable: bool) -> None:
+    keepers = _keepers_of(path)
+    for keeper in keepers:
+        keeper.expect(path, temporary, durable)
+    os.replace(temporary, path)
+    if durable:
+        _to_disk(path.parent)
+    for keeper in keepers:
+        keeper.settle(path)
+
+
+def _keepers_of(path: Path) -> list[Keeper]:
+    return [keeper for keeper in _keepers if keeper.keeps(path)]
+
+
+def check_folder_of(path: Path) -> None:
+    """Raise a UserError if `path` lies in a folder that was removed while the run went on."""
+    for keeper in _keepers_of(path):
+        keeper.check_folder()
+
+
+@contextmanager
+def _errors_about(path: Path) -> Iterator[None]:
+    check_folder_of(path)
+    try:
+        yield
     except OSError as error:
-        for keeper in keepers:
-            keeper.check_folder()
+        check_folder_of(path)
         raise _about(path, error) from error
-    finally:
+
+
+@contextmanager
+def _removed_on_error(temporary: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+        raise
 
 
 def _to_disk(path: Path) -> None:
@@ -109,9 +182,11 @@ def _about(path: Path, error: OSError) -> OSError:
 
 def remove(path: Path) -> None:
     """Remove a file of which account may be kept, and folders that are empty then."""
-    for keeper in _keepers:
-        if keeper.keeps(path):
-            keeper.forget(path)
+    if _deferrals:
+        _deferrals[-1][1].append(Pending(path, None))
+        return
+    for keeper in _keepers_of(path):
+        keeper.forget(path)
     path.unlink(missing_ok=True)
     with suppress(OSError):
         os.removedirs(path.parent)

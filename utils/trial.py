@@ -12,6 +12,7 @@ import numpy as np
 from utils.cache import kept_steps
 from utils.evaluation import Evaluator, check_finite
 from utils.network import Network, State, load_state
+from utils.options import Options
 from utils.paths import OutputPaths
 from utils.sgd import SGD, Optimiser
 from utils.splits import TrialData
@@ -147,3 +148,28 @@ class Trial:
     def state_bytes(self) -> int:
         """What a state takes in memory: single precision."""
         return 4 * sum(math.prod(shape) for shape in self.state_shapes.values())
+
+
+def make_trial(
+    options: Options,
+    seed: int,
+    data: TrialData,
+    steps: list[Step],
+    network: Network,
+    damping: float,
+    paths: OutputPaths,
+) -> Trial:
+    """The trial of a seed, as the options want it."""
+    return Trial(
+        seed=seed,
+        data=data,
+        network=network,
+        optimiser=Optimiser(options.momentum, options.weight_decay),
+        steps=steps,
+        retrain_all=options.retrain_all,
+        cover_epochs=options.n_covered_epochs,
+        damping=damping,
+        cache=options.cache,
+        cache_memory=options.cache_memory,
+        paths=paths,
+    )

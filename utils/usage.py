@@ -29,6 +29,13 @@ def machine_memory() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
+def physical_cores() -> int:
+    """Cores that this process may use, those counted once that have two threads."""
+    from joblib import cpu_count
+
+    return cpu_count(only_physical_cores=True)
+
+
 def free_space(folder: Path) -> int:
     """Bytes free in the file system in which `folder` lies or would be made."""
     there = next(f for f in (folder.absolute(), *folder.absolute().parents) if f.exists())

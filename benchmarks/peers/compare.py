@@ -1,0 +1,246 @@
+"""The product beside other libraries: time, memory, disk and quality on the same trainings.
+
+    make peers DATA=PATH
+    python benchmarks/peers/compare.py --data PATH --python .venv-peers/bin/python
+
+The product trains on MNIST with a tenth of the labels wrong; every method scores all training
+images of that training in a process of its own, on one core. Two truths: the change of the
+validation loss when a group of 10 % is left out of the last epoch, and of the whole training.
+PATH holds the MNIST test images; without it the official archives are taken.
+
+--work keeps problems and truths (of the same training; they take most of the time), so that a rerun
+only scores again. Written into --out: peers.csv, a row per problem, seed and method; rows there of
+other problems and seeds are kept. The last line is JSON: {method: mean AUC over the seeds}.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.stats import spearmanr
+from sklearn.metrics import roc_auc_score
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the repository, when run as a script
+
+from benchmarks.peers.problem import (
+    Problem,
+    Result,
+    load_result,
+    parity_path,
+    problem_path,
+    result_path,
+    scores_path,
+    truth_path,
+)
+from utils.storage import read_csv, save_csv
+
+HERE = Path(__file__).parent
+OURS = ("Hara", "Hara_smoothed", "Ours", "Influence_functions", "Random", "Hara, all epochs")
+PEERS = (
+    *("captum TracInCP", "captum TracInCP self", "kronfluence EKFAC"),
+    *("pyDVL CG", "pyDVL Arnoldi", "pyDVL EKFAC"),
+    *("dattri CG", "dattri TracIn", "dattri TRAK", "TRAK", "cleanlab"),
+)
+SEEDS = {"mnist_cnn": (0, 1, 2), "mnist_2000": (0,)}
+"""The seeds of each problem."""
+TRUTHS = ("last", "whole")
+WITHOUT_TRUTH = ("mnist_2000",)
+"""Problems too large to retrain for each group: AUC alone."""
+ONE_CORE = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+
+def run(options: argparse.Namespace, problem: str, seed: int) -> pd.DataFrame:
+    """Build a problem, score it by all methods, retrain for the truth: a row per method."""
+    folder = options.work / f"{problem}_{seed}"
+    (folder / "results").mkdir(parents=True, exist_ok=True)
+    data = ["--data", str(options.data)] if options.data else []
+    _ours("build", folder, problem, str(seed), *data)
+    _peers(options, "parity", folder)
+    for name in options.methods:
+        result_path(folder, name).unlink(missing_ok=True)
+        if name in OURS:
+            _ours("score", folder, name)
+        else:
+            _peers(options, "score", folder, name)
+    if problem not in WITHOUT_TRUTH:
+        for which in TRUTHS:
+            _ours("truth", folder, which, "--groups", str(options.groups[which]))
+    return table_of(folder, options.methods).assign(problem=problem, seed=seed)
+
+
+def _ours(command: str, folder: Path, *arguments: str) -> None:
+    _child(sys.executable, "ours.py", command, str(folder), *arguments)
+
+
+def _peers(options: argparse.Namespace, command: str, folder: Path, *arguments: str) -> None:
+    _child(str(options.python), "peers.py", command, str(folder), *arguments)
+
+
+def _child(python: str, script: str, *arguments: str) -> None:
+    print(f"{script} {' '.join(arguments)}", file=sys.stderr, flush=True)
+    command = [python, str(HERE / script), *arguments]
+    log = subprocess.run(
+        command, env=os.environ | ONE_CORE, capture_output=True, text=True, check=False
+    )
+    if log.returncode:
+        sys.exit(
+            f"compare.py: error: {' '.join(command)} ended with {log.returncode}:\n{log.stderr}"
+        )
+
+
+# ---------------------------------------------------------------- figures
+
+
+def table_of(folder: Path, methods: Sequence[str]) -> pd.DataFrame:
+    """The results of a problem with their figures, a row per method that was run."""
+    problem = Problem.load(problem_path(folder))
+    parity = json.loads(parity_path(folder).read_text(encoding="utf-8"))
+    apart = {f"parity: {name}": value for name, value in parity.items()}
+    rows = [
+        asdict(result) | figures_of(folder, problem, result) | apart
+        for result in (load_result(folder, name) for name in methods)
+    ]
+    return pd.DataFrame(rows)
+
+
+def figures_of(folder: Path, problem: Problem, result: Result) -> dict[str, float]:
+    """AUC of the flipped labels, and Spearman's correlation with each truth that is there."""
+    if result.error:
+        return {}
+    scores = np.load(scores_path(folder, result.method))
+    figures = {"auc": auc(scores, problem.wrong)}
+    for which in TRUTHS:
+        path = truth_path(folder, which)
+        if path.exists() and result.predicts:
+            losses = read_csv(path)["loss"].to_numpy()
+            removals = problem.removals[: len(losses) - 1]
+            figures[f"spearman_{which}"] = agreement(removals @ scores, losses[1:] - losses[0])
+            figures[f"groups_{which}"] = len(removals)
+    return figures
+
+
+def auc(scores: np.ndarray, wrong: np.ndarray) -> float:
+    """Probability that a wrong label scores lower than a right one, ties halved."""
+    if not np.isfinite(scores).all():
+        return float("nan")
+    return float(roc_auc_score(wrong, -scores))
+
+
+def agreement(predicted: np.ndarray, true: np.ndarray) -> float:
+    """Spearman's correlation (R,), (R,)."""
+    return float(spearmanr(predicted, true).statistic)
+
+
+HEADINGS = (
+    *("method", "package", "CPU s", "MB at most (before)", "MB on disk"),
+    *("Spearman, last epoch", "Spearman, whole training", "AUC"),
+)
+
+
+def shown(table: pd.DataFrame) -> Iterator[str]:
+    """Means over the seeds as the rows of a Markdown table."""
+    for problem, rows in table.groupby("problem", sort=False):
+        yield f"\n{problem}, seeds: {', '.join(map(str, rows['seed'].unique()))}\n"
+        yield f"| {' | '.join(HEADINGS)} |\n|{'---|' * len(HEADINGS)}"
+        for method, own in rows.groupby("method", sort=False):
+            yield _shown_row(str(method), own)
+
+
+def _shown_row(method: str, rows: pd.DataFrame) -> str:
+    scored = rows[rows["error"].fillna("") == ""]
+    if scored.empty:
+        return f"| {method} | {rows['package'].iloc[0]} | {rows['error'].iloc[0]} |"
+    mean = scored.mean(numeric_only=True)
+    figures = [
+        _mean_and_deviation(scored.get(c)) for c in ("spearman_last", "spearman_whole", "auc")
+    ]
+    memory = f"{mean['peak_bytes'] / 1e6:.0f} ({mean['idle_bytes'] / 1e6:.0f})"
+    cells = [
+        method, rows["package"].iloc[0], f"{mean['cpu_s']:.1f}", memory,
+        f"{mean['disk_bytes'] / 1e6:.1f}", *figures,
+    ]  # fmt: skip
+    return f"| {' | '.join(cells)} |"
+
+
+def _mean_and_deviation(values: pd.Series | None) -> str:
+    if values is None or values.isna().all():
+        return ""
+    return f"{values.mean():.2f}" + (f" ± {values.std():.2f}" if len(values) > 1 else "")
+
+
+# ---------------------------------------------------------------- the command
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run every problem and seed; the table is written after each."""
+    options = _parse(arguments)
+    path = options.out / "peers.csv"
+    for problem in options.problems:
+        for seed in SEEDS[problem] if options.seeds is None else options.seeds:
+            new = run(options, problem, seed).assign(machine=machine())
+            save_csv(merged(path, new), path)
+    table = read_csv(path)
+    print("\n".join(shown(table)))
+    print(json.dumps(table.groupby("method", sort=False)["auc"].mean().round(3).to_dict()))
+
+
+def merged(path: Path, new: pd.DataFrame) -> pd.DataFrame:
+    """The new rows in the place of those of the same problems, seeds and methods."""
+    if not path.exists():
+        return new
+    keys = ["problem", "seed", "method"]
+    there = read_csv(path)
+    replaced = pd.MultiIndex.from_frame(there[keys]).isin(pd.MultiIndex.from_frame(new[keys]))
+    return pd.concat([there[~replaced], new], ignore_index=True)
+
+
+def machine() -> str:
+    """The CPU, how many cores of it there are, and Python's platform."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    model = models[0] if models else platform.machine()
+    return f"{model}, {os.cpu_count()} cores, {platform.system()}"
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, help="folder with the MNIST test images")
+    parser.add_argument(
+        "--python", type=Path, default=Path(".venv-peers/bin/python"),
+        help="Python with the other libraries; default: .venv-peers/bin/python",
+    )  # fmt: skip
+    parser.add_argument(
+        "--work", type=Path, default=Path("output_peers"),
+        help="folder of problems and truths; default: output_peers",
+    )  # fmt: skip
+    parser.add_argument("--problems", nargs="+", choices=SEEDS, default=list(SEEDS), metavar="NAME")
+    parser.add_argument("--seeds", type=int, nargs="+", help="default: 0 1 2, and 0 of mnist_2000")
+    parser.add_argument(
+        "--methods", nargs="+", choices=(*OURS, *PEERS), default=[*OURS, *PEERS], metavar="NAME"
+    )
+    for which in TRUTHS:
+        parser.add_argument(
+            f"--groups_{which}", type=int, default=100, metavar="N",
+            help=f"groups of the truth of {which}; default: 100",
+        )  # fmt: skip
+    parser.add_argument("--out", type=Path, default=HERE.parent / "results")
+    options = parser.parse_args(arguments)
+    options.groups = {which: getattr(options, f"groups_{which}") for which in TRUTHS}
+    return options
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,218 @@
+"""The product's side, in a process per call: build a problem, score it, or retrain for the truth.
+
+python benchmarks/peers/ours.py build  FOLDER PROBLEM SEED [--data PATH]
+python benchmarks/peers/ours.py score  FOLDER METHOD
+python benchmarks/peers/ours.py truth  FOLDER last|whole --groups N
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import nnabla as nn
+import numpy as np
+import pandas as pd
+from threadpoolctl import threadpool_limits
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the repository, when run as a script
+
+from benchmarks.peers.problem import (
+    Problem,
+    Result,
+    bytes_of,
+    problem_path,
+    record,
+    truth_path,
+)
+from benchmarks.recorded import Recorded, RecordedTrial
+from benchmarks.tasks import TASKS, mnist_cnn, small_mnist
+from utils.cache import RECOMPUTE
+from utils.images import ImageSet, normalise
+from utils.methods import METHODS, Method
+from utils.model import six_convolutions
+from utils.network import Network, State, save_state
+from utils.paths import OutputPaths
+from utils.sgd import Optimiser
+from utils.splits import SplitFiles, TrialData
+from utils.steps import Step, save_steps
+from utils.storage import read_csv, save_csv
+from utils.trial import Trial
+
+PROBLEMS: dict[str, Callable[[int, Path | None], RecordedTrial]] = {
+    "mnist_cnn": mnist_cnn,
+    "mnist_2000": partial(mnist_cnn, n_train=2000, n_epochs=5),
+}
+"""What is trained, by name: (seed, data folder) to a recorded training."""
+
+WHOLE = ", all epochs"
+"""Ends the name of a method that covers the whole training, not the last epoch."""
+METHOD_NAMES = ("Hara", "Hara_smoothed", "Ours", "Influence_functions", "Random", f"Hara{WHOLE}")
+
+OPTIMISER = Optimiser(augmented=False)
+
+TRUTHS = ("last", "whole")
+"""What is repeated without a group: the last epoch, or the whole training."""
+TRUTH_COLUMNS = ["training", "group", "loss"]
+
+
+def build(folder: Path, name: str, seed: int, data: Path | None) -> None:
+    """Train a problem, and write it for the others and as a run of the product keeps it."""
+    recorded = PROBLEMS[name](seed, data)
+    problem_of(recorded, clean_labels(seed, data, recorded.n_train)).save(problem_path(folder))
+    for cover_epochs in (1, recorded.n_epochs):
+        keep_states(recorded, open_trial(folder, cover_epochs))
+
+
+def keep_states(recorded: RecordedTrial, trial: Trial) -> None:
+    """Write the files that a run of the product keeps of its training."""
+    save_steps(trial.steps, trial.paths.steps(trial.seed))
+    for t in (*trial.kept_steps, len(trial.steps)):
+        save_state(recorded.state_before(t), trial.state_path(t))
+
+
+def clean_labels(seed: int, data: Path | None, n: int) -> np.ndarray:
+    """The labels (n,) of the training images of `mnist_cnn` before some were flipped."""
+    labels = small_mnist(data, 16)[1]
+    return labels[np.random.default_rng([seed, 3]).permutation(len(labels))[:n]]
+
+
+def problem_of(trial: RecordedTrial, clean: np.ndarray) -> Problem:
+    """The arrays of a recorded training; `clean` (n,) are its labels before some were flipped."""
+    training, validation = trial.data.training, trial.data.validation
+    states = [trial.state_before(t) for t in (*trial.epoch_starts, len(trial.steps))]
+    return Problem(
+        seed=trial.seed,
+        images=training.images,
+        labels=training.labels,
+        wrong=training.labels != clean,
+        x=normalise(training.images),
+        images_val=validation.images,
+        labels_val=validation.labels,
+        x_val=normalise(validation.images),
+        batches=np.concatenate([step.indices for step in trial.steps]),
+        sizes=np.array([len(step.indices) for step in trial.steps]),
+        epochs=np.array([step.epoch for step in trial.steps]),
+        rates=np.array([step.learning_rate for step in trial.steps]),
+        losses=np.array(trial.recorded.losses),
+        removals=TASKS["mnist_cnn"].removals(trial),
+        states={name: np.stack([state[name] for state in states]) for name in states[0]},
+    )
+
+
+def open_trial(folder: Path, cover_epochs: int) -> Trial:
+    """The trial of a problem as a run of the product has it: its states are files."""
+    problem = Problem.load(problem_path(folder))
+    training = ImageSet(problem.images, problem.labels, ())
+    validation = ImageSet(problem.images_val, problem.labels_val, ())
+    files = SplitFiles(folder, folder, folder)
+    return Trial(
+        seed=problem.seed,
+        data=TrialData(training, validation, validation, files),
+        network=Network(six_convolutions, training.shape, 10, problem.seed),
+        optimiser=OPTIMISER,
+        steps=steps_of(problem),
+        retrain_all=False,
+        cover_epochs=cover_epochs,
+        damping=0.1,
+        cache=RECOMPUTE,
+        cache_memory=10**9,
+        paths=OutputPaths(folder / f"ours_{cover_epochs}"),
+    )
+
+
+def steps_of(problem: Problem) -> list[Step]:
+    """The recorded steps; nothing is augmented, so that their seeds do not matter."""
+    return [
+        Step(int(epoch), rows, np.zeros(len(rows), np.uint64), float(rate))
+        for epoch, rows, rate in zip(problem.epochs, problem.steps, problem.rates, strict=True)
+    ]
+
+
+def score(folder: Path, name: str) -> None:
+    """Score by a method of the product, from the files that its run keeps."""
+    method = METHODS[name.removesuffix(WHOLE)]
+    n_epochs = int(Problem.load(problem_path(folder)).epochs[-1]) + 1
+    trial = open_trial(folder, n_epochs if name.endswith(WHOLE) else 1)
+    settings = f"{method.scorer}, {trial.cover_epochs} of {n_epochs} epochs covered"
+    result = Result(name, f"nnabla {nn.__version__}", settings, method.predicts)
+    record(folder, result, lambda: method.score(trial), lambda: disk_bytes(trial, method))
+
+
+def disk_bytes(trial: Trial, method: Method) -> int:
+    """Bytes of the files that a method reads of the training."""
+    if not method.predicts:
+        return 0
+    states = (
+        [*trial.states_there(), len(trial.steps)] if method.needs_states else [len(trial.steps)]
+    )
+    steps = trial.paths.steps(trial.seed)
+    return sum(bytes_of(path) for path in (steps, *map(trial.state_path, states)))
+
+
+def truth(folder: Path, which: str, n_groups: int) -> None:
+    """Validation losses after retraining from the last epoch, or wholly, without each group.
+
+    Row -1 has nothing removed. Rows there of the same training are kept.
+    """
+    problem, trial = Problem.load(problem_path(folder)), open_trial(folder, 1)
+    trial.sgd.load(problem.state(0))
+    recorded = Recorded(trial.network, trial.data.training, trial.steps, OPTIMISER)
+    start = trial.retrain_start if which == "last" else 0
+    path, training = truth_path(folder, which), digest(recorded.final)
+    known = known_truth(path, training)
+    for group in range(len(known) - 1, n_groups):
+        removed = problem.removals[group] if group >= 0 else np.zeros(trial.n_train, bool)
+        loss = recorded.loss_without(removed, trial.data.validation, start)
+        known.append((training, group, loss))
+        save_csv(pd.DataFrame(known, columns=TRUTH_COLUMNS), path)
+
+
+def known_truth(path: Path, training: str) -> list[tuple[str, int, float]]:
+    """The rows of an earlier run, if they are of the same training."""
+    rows = read_csv(path) if path.exists() else pd.DataFrame(columns=TRUTH_COLUMNS)
+    if not (rows["training"] == training).all():
+        return []
+    return list(rows.itertuples(index=False, name=None))
+
+
+def digest(state: State) -> str:
+    """By what the training is known that ended in `state`."""
+    arrays = b"".join(state[name].tobytes() for name in sorted(state))
+    return hashlib.sha256(arrays).hexdigest()[:16]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Do the one thing that is asked for."""
+    threadpool_limits(1, "blas")
+    options = _parse(arguments)
+    options.folder.mkdir(parents=True, exist_ok=True)
+    if options.command == "build":
+        build(options.folder, options.problem, options.seed, options.data)
+    elif options.command == "score":
+        score(options.folder, options.method)
+    else:
+        truth(options.folder, options.which, options.groups)
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    building, scoring, retraining = map(commands.add_parser, ("build", "score", "truth"))
+    for command in (building, scoring, retraining):
+        command.add_argument("folder", type=Path)
+    building.add_argument("problem", choices=PROBLEMS)
+    building.add_argument("seed", type=int)
+    building.add_argument("--data", type=Path)
+    scoring.add_argument("method", choices=METHOD_NAMES)
+    retraining.add_argument("which", choices=TRUTHS)
+    retraining.add_argument("--groups", type=int, required=True)
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main()

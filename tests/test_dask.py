@@ -1,0 +1,162 @@
+"""`--dask_scheduler`: a real scheduler and two worker processes on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from distributed import Client
+
+import utils.cluster
+from benchmarks.kill_test import differing, files_of
+from tests.runs import last_line, sgd_influence
+from utils.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+RUN = "--model mlp --context cpu -r 0 5 7 9 --methods Hara Random"
+
+
+@contextmanager
+def dask(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process of Dask, killed when the block ends."""
+    command = [sys.executable, "-m", "dask", *arguments, "--scheduler-file", "scheduler.json"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with (folder / f"{arguments[0]}.txt").open("ab") as said:
+        process = subprocess.Popen(
+            [*command, "--no-dashboard"], cwd=folder, env=environment, stdout=said, stderr=said
+        )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def scheduler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of a scheduler."""
+    folder = tmp_path_factory.mktemp("dask")
+    with scheduling(folder):
+        yield folder
+
+
+@contextmanager
+def scheduling(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A scheduler that answers at `address(folder)`."""
+    with dask(folder, "scheduler", "--host", "127.0.0.1", "--port", "0") as process:
+        while not (folder / "scheduler.json").exists() and process.poll() is None:
+            time.sleep(0.1)
+        yield process
+
+
+def address(folder: Path) -> str:
+    return json.loads((folder / "scheduler.json").read_text())["address"]
+
+
+WORKER = ("worker", "--nworkers", "1", "--nthreads", "1", "--no-nanny")
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The files of a run by one process."""
+    output = tmp_path_factory.mktemp("unbroken")
+    assert sgd_influence(output, RUN) == 0
+    return files_of(output)
+
+
+def killing(process: subprocess.Popen[bytes], output: Path, killed: list[bool]) -> threading.Thread:
+    """Kill a process when a run has its first score; whether the run was in its middle then."""
+
+    def kill() -> None:
+        while not list(output.glob("score/**/*.csv")) and process.poll() is None:
+            time.sleep(0.01)
+        process.kill()
+        killed.append(not (output / "summary").exists())
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    return killer
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["shared", "apart"])
+def test_run_ends_with_the_same_bytes_though_a_worker_is_killed(
+    shared: bool,
+    scheduler: Path,
+    unbroken: dict[str, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if not shared:
+        monkeypatch.setattr(utils.cluster, "sees", lambda root, claim: False)
+    output = tmp_path / "out"
+    killed: list[bool] = []
+    with dask(scheduler, *WORKER) as first, dask(scheduler, *WORKER):
+        with Client(address(scheduler), set_as_default=False) as client:
+            client.wait_for_workers(2, timeout=60)
+        killer = killing(first, output, killed)
+        assert sgd_influence(output, f"{RUN} --dask_scheduler {address(scheduler)}") == 0
+        killer.join()
+    assert killed == [True]
+    assert differing(output, unbroken) == []
+    said = capsys.readouterr()
+    how = "which share the output folder" if shared else "to which images and files are sent"
+    assert f"Dask: 2 workers, {how}" in said.out
+    assert said.out.count("Trial 0: trained") == 1
+    assert said.err == ""
+
+
+def test_scheduler_that_dies_ends_the_run_in_one_line(
+    tmp_path: Path, unbroken: dict[str, bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, killed = tmp_path / "out", list[bool]()
+    with scheduling(tmp_path) as process, dask(tmp_path, *WORKER):
+        killer = killing(process, output, killed)
+        assert sgd_influence(output, f"{RUN} --dask_scheduler {address(tmp_path)}") == 2
+        killer.join()
+    assert killed == [True]
+    line = last_line(capsys.readouterr().err)
+    assert "error: the Dask scheduler is gone; what is finished is kept, the same command" in line
+    assert not list(output.rglob(".*"))
+    assert sgd_influence(output, RUN) == 0
+    assert differing(output, unbroken) == []
+
+
+def test_scheduler_without_workers(
+    scheduler: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(utils.cluster, "SECONDS", 2)
+    where = address(scheduler)
+    assert sgd_influence(tmp_path / "out", f"{RUN} --dask_scheduler {where}") == 2
+    line = last_line(capsys.readouterr().err)
+    remedy = f"has no workers; start some with dask worker {where} --nthreads 1"
+    assert line.endswith(f"--dask_scheduler {where}: {remedy}")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("where", ["tcp://127.0.0.1:1", "127.0.0.1:x", "nothing at all"])
+def test_scheduler_that_does_not_answer(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(utils.cluster, "SECONDS", 1)
+    with pytest.raises(UserError, match="no scheduler answers"), \
+            utils.cluster.connected(where):  # fmt: skip
+        pass
+
+
+def test_dask_that_is_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    assert sgd_influence(tmp_path, f"{RUN} --dask_scheduler tcp://127.0.0.1:1") == 2
+    line = last_line(capsys.readouterr().err)
+    assert line.endswith("Dask is not installed (pip install -r requirements-dask.txt)")
