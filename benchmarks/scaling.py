@@ -242,6 +242,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     path = options.out / "scaling.csv"
     table = read_csv(path) if path.exists() else pd.DataFrame({"axis": []})
     table = table[~table["axis"].isin(options.axes)]
+    measured_apart(AXES[options.axes[0]][0], options.data)  # compiles the modules, once and for all
     for work in (work for axis in options.axes for work in AXES[axis]):
         row = measured_apart(work, options.data)
         table = pd.concat([table, pd.DataFrame([row])], ignore_index=True)

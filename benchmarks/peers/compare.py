@@ -22,7 +22,9 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +47,10 @@ from benchmarks.peers.problem import (
 from utils.storage import read_csv, save_csv
 
 HERE = Path(__file__).parent
-OURS = ("Hara", "Hara_smoothed", "Ours", "Influence_functions", "Random", "Hara, all epochs")
+OURS = (
+    *("Hara", "Hara_smoothed", "Ours", "Influence_functions", "AUM", "Random"),
+    "Hara, all epochs",
+)
 PEERS = (
     *("captum TracInCP", "captum TracInCP self", "kronfluence EKFAC"),
     *("pyDVL CG", "pyDVL Arnoldi", "pyDVL EKFAC"),
@@ -66,16 +71,21 @@ def run(options: argparse.Namespace, problem: str, seed: int) -> pd.DataFrame:
     data = ["--data", str(options.data)] if options.data else []
     _ours("build", folder, problem, str(seed), *data)
     _peers(options, "parity", folder)
-    for name in options.methods:
-        result_path(folder, name).unlink(missing_ok=True)
-        if name in OURS:
-            _ours("score", folder, name)
-        else:
-            _peers(options, "score", folder, name)
+    with ThreadPoolExecutor(options.jobs) as pool:
+        list(pool.map(partial(score, options, folder), options.methods))
     if problem not in WITHOUT_TRUTH:
         for which in TRUTHS:
             _ours("truth", folder, which, "--groups", str(options.groups[which]))
     return table_of(folder, options.methods).assign(problem=problem, seed=seed)
+
+
+def score(options: argparse.Namespace, folder: Path, name: str) -> None:
+    """Score by a method, in a process of its own."""
+    result_path(folder, name).unlink(missing_ok=True)
+    if name in OURS:
+        _ours("score", folder, name)
+    else:
+        _peers(options, "score", folder, name)
 
 
 def _ours(command: str, folder: Path, *arguments: str) -> None:
@@ -230,6 +240,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", help="default: 0 1 2, and 0 of mnist_2000")
     parser.add_argument(
         "--methods", nargs="+", choices=(*OURS, *PEERS), default=[*OURS, *PEERS], metavar="NAME"
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="scorings side by side; default: 1"
     )
     for which in TRUTHS:
         parser.add_argument(

@@ -40,7 +40,7 @@ from utils.paths import OutputPaths
 from utils.sgd import Optimiser
 from utils.splits import SplitFiles, TrialData
 from utils.steps import Step, save_steps
-from utils.storage import read_csv, save_csv
+from utils.storage import read_csv, save_array, save_csv
 from utils.trial import Trial
 
 PROBLEMS: dict[str, Callable[[int, Path | None], RecordedTrial]] = {
@@ -51,7 +51,10 @@ PROBLEMS: dict[str, Callable[[int, Path | None], RecordedTrial]] = {
 
 WHOLE = ", all epochs"
 """Ends the name of a method that covers the whole training, not the last epoch."""
-METHOD_NAMES = ("Hara", "Hara_smoothed", "Ours", "Influence_functions", "Random", f"Hara{WHOLE}")
+METHOD_NAMES = (
+    *("Hara", "Hara_smoothed", "Ours", "Influence_functions", "AUM", "Random"),
+    f"Hara{WHOLE}",
+)
 
 OPTIMISER = Optimiser(augmented=False)
 
@@ -73,6 +76,7 @@ def keep_states(recorded: RecordedTrial, trial: Trial) -> None:
     save_steps(trial.steps, trial.paths.steps(trial.seed))
     for t in (*trial.kept_steps, len(trial.steps)):
         save_state(recorded.state_before(t), trial.state_path(t))
+    save_array(recorded.margins(), trial.paths.margins(trial.seed))
 
 
 def clean_labels(seed: int, data: Path | None, n: int) -> np.ndarray:
@@ -145,13 +149,12 @@ def score(folder: Path, name: str) -> None:
 
 def disk_bytes(trial: Trial, method: Method) -> int:
     """Bytes of the files that a method reads of the training."""
-    if not method.predicts:
-        return 0
-    states = (
-        [*trial.states_there(), len(trial.steps)] if method.needs_states else [len(trial.steps)]
-    )
-    steps = trial.paths.steps(trial.seed)
-    return sum(bytes_of(path) for path in (steps, *map(trial.state_path, states)))
+    files = [trial.paths.margins(trial.seed)] if method.needs_margins else []
+    if method.predicts:
+        states = trial.states_there() if method.needs_states else []
+        files += [trial.paths.steps(trial.seed)]
+        files += [trial.state_path(t) for t in (*states, len(trial.steps))]
+    return sum(map(bytes_of, files))
 
 
 def truth(folder: Path, which: str, n_groups: int) -> None:
