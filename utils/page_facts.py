@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -16,13 +15,12 @@ from utils.errors import UserError
 from utils.manifest import Manifest
 from utils.methods import METHODS
 from utils.nnc_csv import IMAGE, LABEL
+from utils.page_verdict import Recommended, recommended
 from utils.paths import OutputPaths
 from utils.ranking import SHOWN_WORST, rankings
 from utils.runs import Run, load_runs
 from utils.storage import read_csv, unreadable
 
-CONTROL = "Random"
-"""The method whose ranking means nothing; what the others are held against."""
 READ_VERSION = 1
 """Of summary/recommendation.json."""
 Key = tuple[str, int]
@@ -56,7 +54,7 @@ class Facts:
         curves: the learning curve of each trial by its seed.
         verification, agreement: predicted beside true changes, and how far they agree; None
             without `--verify`.
-        recommendation: as the run wrote it; empty where none is there that can be read.
+        recommendation: what the run wrote; None where none is there, or one of another version.
         removed, relabel: per method the tables of the cleansed data that are there.
         flipped: the labels that were flipped; None where none were.
         class_names: by label; empty where the run wrote none.
@@ -71,7 +69,7 @@ class Facts:
     curves: Mapping[int, pd.DataFrame]
     verification: pd.DataFrame | None
     agreement: pd.DataFrame | None
-    recommendation: Mapping[str, Any]
+    recommendation: Recommended | None
     removed: Mapping[str, pd.DataFrame]
     relabel: Mapping[str, pd.DataFrame]
     flipped: pd.DataFrame | None
@@ -99,7 +97,7 @@ class Facts:
             recommendation=_recommendation(paths.recommendation),
             removed=_tables({method: paths.removed(method) for method in methods}),
             relabel=_tables({method: paths.relabel(method) for method in methods}),
-            flipped=_table(paths.flipped),
+            flipped=_table(paths.flipped_labels),
             class_names=_class_names(paths.classes),
             predictions=_predictions(paths.predictions),
             runs=load_runs(paths.runs),
@@ -114,9 +112,10 @@ class Facts:
         """The name of a class."""
         return self.class_names.get(label, str(label))
 
-    def verdict(self, method: str) -> Mapping[str, Any]:
-        """What was recommended for a method; empty where nothing was."""
-        return self.recommendation.get("methods", {}).get(method, {})
+    def n_recommended(self, method: str) -> int:
+        """How many images were recommended to be removed by a method."""
+        verdicts = self.recommendation.methods if self.recommendation else {}
+        return verdicts[method].n if method in verdicts else 0
 
     def n_worst(self, method: str) -> int:
         """Of how many of the worst the page counts classes: those removed, else those shown."""
@@ -177,15 +176,17 @@ def _tables(files: Mapping[str, Path]) -> dict[str, pd.DataFrame]:
     return {method: table for method, table in tables.items() if table is not None}
 
 
-def _recommendation(path: Path) -> Mapping[str, Any]:
-    """What the file holds; nothing where it is not there or of another version."""
+def _recommendation(path: Path) -> Recommended | None:
+    """What the file holds; None where it is not there or of another version."""
     try:
-        value = dict(json.loads(path.read_text(encoding="utf-8")))
+        value = json.loads(path.read_text(encoding="utf-8"))
+        return recommended(value) if value["version"] == READ_VERSION else None
     except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, TypeError) as error:
+        return None
+    except KeyError as error:
+        raise unreadable(path, "is not whole", f"{error.args[0]} is missing") from error
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise unreadable(path, "cannot be read", error) from error
-    return value if value.get("version") == READ_VERSION else {}
 
 
 def _class_names(path: Path) -> dict[int, str]:
