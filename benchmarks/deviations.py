@@ -101,7 +101,7 @@ VARIANTS: dict[str, type[StepAdjoint]] = {
     FULL: StepAdjoint,
     NO_STATISTICS: WithoutStatistics,
     "no Hessian term": WithoutHessian,
-    "no running statistics, Hessian term / |B|": HessianOverBatch,
+    "no running statistics, Hessian term by the batch size": HessianOverBatch,
     "no running statistics, gradients of batches of one": SingleExamples,
     "all three: the reference's arithmetic": ReferenceArithmetic,
 }
@@ -173,16 +173,18 @@ def changes(trial: RecordedTrial, groups: np.ndarray) -> np.ndarray:
 
 def table_of(raw: pd.DataFrame) -> str:
     """Spearman over the random groups and the change when the worst tenth goes, over the seeds."""
-    head = "the sweep with", "Spearman over random groups", "change when its worst tenth goes"
+    head = (
+        "the sweep with",
+        "Spearman over random groups",
+        "change when its worst tenth goes (nats)",
+    )
     rows: list[tuple[str, ...]] = [head]
     for variant, of_variant in raw.groupby("variant", sort=False):
         random = of_variant[of_variant["group"] != "worst"]
         agreement = random.groupby("seed").apply(_spearman, include_groups=False)
         worst = of_variant.loc[of_variant["group"] == "worst", "true"]
-        cells = (
-            f"{v.mean():{f}} ± {v.std():.2f}" for v, f in ((agreement, ".2f"), (worst, "+.2f"))
-        )
-        rows.append((str(variant), *cells))
+        change = f"{worst.mean():+.4f} ± {worst.std():.4f}"
+        rows.append((str(variant), f"{agreement.mean():.2f} ± {agreement.std():.2f}", change))
     return markdown(rows)
 
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy.stats import spearmanr
 
 from utils.methods import METHODS, Method
 from utils.paths import OutputPaths
@@ -202,6 +201,8 @@ def agreement_of(rows: pd.DataFrame) -> Agreement:
 
 def _mean_spearman(rows: pd.DataFrame) -> float:
     """Mean over the trials; nan where a trial's groups do not vary."""
+    from scipy.stats import spearmanr
+
     by_trial = []
     for _, trial in rows.groupby("seed"):
         varies = trial["predicted"].nunique() > 1 and trial["true"].nunique() > 1

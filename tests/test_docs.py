@@ -33,6 +33,8 @@ BY_SCRIPT = {module.COMMAND.program: module.COMMAND
 
 COMMAND_LINE = re.compile(r"python (eval_\w+\.py[^`#\n]*)")
 BENCHMARK_LINE = re.compile(r"python (benchmarks/\w+\.py)([^`#\n]*)")
+CLUSTER = re.compile(r"--dask_scheduler (\$\(.*\)|\S+)")
+"""What needs machines that the reader of a page has; the rest of the command is run without."""
 MAKE_LINE = re.compile(r"^ {4}make ([\w-]+)", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#([^)\s]+))?\)")
 ROW = re.compile(r"^([A-Z][A-Za-z ]{13}) (?=\S)", re.MULTILINE)
@@ -40,7 +42,7 @@ ROW = re.compile(r"^([A-Z][A-Za-z ]{13}) (?=\S)", re.MULTILINE)
 
 SMALLER = (
     "-e 1 -nt 1 -r 0 2 --n_train 20 --n_val 10 --n_test 10 --batch_size 12 --image_size 8 "
-    "--data_dir archives --allow_unverified_data --context cpu"
+    "-o results --data_dir archives --allow_unverified_data --context cpu"
 )
 
 
@@ -50,7 +52,8 @@ def text_of(page: Path) -> str:
 
 def commands() -> list[str]:
     """The commands of all pages, each once, without the folder that some leave to the reader."""
-    found = (line for page in PAGES for line in COMMAND_LINE.findall(text_of(page)))
+    pages = (re.sub(r"\\\n *", "", text_of(page)) for page in PAGES)
+    found = (CLUSTER.sub("", line) for page in pages for line in COMMAND_LINE.findall(page))
     return sorted({" ".join(line.replace("CACHE", "recompute").split()) for line in found})
 
 
@@ -100,9 +103,8 @@ def test_command_runs(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delitem(sys.modules, "nets", raising=False)
     assert main(BY_SCRIPT[command.split()[0]], smaller(command)) == 0
-    results = [path.parent.parent for path in tmp_path.glob("*/summary/summary.csv")]
-    assert len(results) == 1
-    assert (results[0] / "fig" / "result.png").exists()
+    assert (tmp_path / "results" / "summary" / "summary.csv").exists()
+    assert (tmp_path / "results" / "fig" / "result.png").exists()
 
 
 def test_commands_of_both_pages_are_found() -> None:
@@ -121,7 +123,7 @@ def test_sample_output_has_the_rows_of_a_run(
     reader: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    command = f"eval_sgd_influence.py -ds {reader / 'pictures'} -o out"
+    command = f"eval_sgd_influence.py -ds {reader / 'pictures'}"
     assert main(eval_sgd_influence.COMMAND, smaller(command)) == 0
     said, shown = capsys.readouterr().out, code_block(OWN_DATA, "Data set ")
     assert ROW.findall(shown) == ROW.findall(said)
@@ -246,6 +248,15 @@ def examples() -> dict[str, str]:
         r"```python\n# (\w+)\.py\n(.*?)```", text_of(ROOT / "CONTRIBUTING.md"), re.DOTALL
     )
     return dict(blocks)
+
+
+def test_the_map_of_modules_is_whole() -> None:
+    page = text_of(ROOT / "CONTRIBUTING.md")
+    folders = ("utils", "sgd_influence", "influence_functions")
+    modules = [path for folder in folders for path in (ROOT / folder).glob("[a-z]*.py")]
+    assert [m.name for m in modules if not re.search(rf"\b{m.stem}\b", page)] == []
+    named = re.findall(r"\b((?:utils|sgd_influence|influence_functions|tests)/\w+\.py)", page)
+    assert [name for name in named if not (ROOT / name).exists()] == []
 
 
 def test_every_example_is_run() -> None:

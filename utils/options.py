@@ -341,8 +341,8 @@ def _add_machine(parser: argparse.ArgumentParser, default: dict[str, Any]) -> No
          default_text="as many as pay: the cores or, with cudnn, the GPUs of --device-id, if there "
          "is work and memory for them",
          text="number of worker processes that trials, methods, removals and groups of --verify "
-         "are spread over, each on one core or GPU; the results are the same with any number; "
-         "1: no process but this one")  # fmt: skip
+         "are spread over, each on one core or GPU, and on the cores of those with nothing to do; "
+         "the results are the same with any number; 1: this process on one core")  # fmt: skip
     _add(group, default, "--dask_scheduler", metavar="ADDRESS", default_text="none",
          text="spread them over the workers of a Dask cluster instead, whose scheduler has this "
          "address, such as tcp://host:8786; needs requirements-dask.txt")  # fmt: skip

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from threadpoolctl import threadpool_limits
 
 from sgd_influence.analyze import analyze
+from utils import cores
 from utils.console import RESULT, open_log_file
 from utils.context import choose_backend, set_context
 from utils.datasets import prepare
@@ -186,7 +187,11 @@ def _cluster_of(options: Options) -> Iterator[Any]:
 def _workers(work: Prepared, n_workers: int, client: Any) -> Iterator[Workers]:
     """Who computes the tasks; nothing of them is left in the output folder."""
     if client is None and n_workers == 1:
-        yield Here()
+        cores.share(work.options.jobs or physical_cores())
+        try:
+            yield Here()
+        finally:
+            cores.share(1)
         return
     try:
         with _started(work, n_workers, client).running() as workers:

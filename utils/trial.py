@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from utils.adjoint import Adjoint, loss_gradient
 from utils.cache import kept_steps
 from utils.errors import UserError
 from utils.evaluation import Evaluator, check_finite
@@ -111,6 +112,12 @@ class Trial:
                 f"(learning rate {step.learning_rate:g})",
             )
         return loss
+
+    @cached_property
+    def final_gradient(self) -> Adjoint:
+        """(u_T, v_T), the derivatives of the mean validation loss by the final state s_T."""
+        self.network.load(self.final_state())
+        return loss_gradient(self.network, self.data.validation)
 
     @cached_property
     def kept_steps(self) -> list[int]:
