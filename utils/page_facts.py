@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,14 @@ from utils.storage import read_csv, unreadable
 
 READ_VERSION = 1
 """Of summary/recommendation.json."""
+SUMMARY = ("val_loss", "val_accuracy", "test_accuracy", "method", "seed", "n_drops", "mean", "std")
+CURVE = ("epoch", "train_loss", "val_loss", "val_accuracy")
+VERIFICATION = ("method", "kind", "group", "predicted", "true")
+AGREEMENT = ("method", "random", "low", "high", "ranking")
+REMOVED = (IMAGE, LABEL, "influence", "rank", "suggested_label", "confidence")
+FLIPPED = (IMAGE, "label", "flipped_to")
+PREDICTIONS = (IMAGE, LABEL, "predicted", "confidence")
+"""The columns that the page reads of each table."""
 Key = tuple[str, int]
 """Path and label of an image."""
 
@@ -90,14 +98,14 @@ class Facts:
             paths=paths,
             manifest=manifest,
             rankings=rankings(paths, methods),
-            summary=read_csv(paths.summary),
-            curves={seed: read_csv(paths.learning_curve(seed)) for seed in paths.trained()},
-            verification=_table(paths.verification),
-            agreement=_table(paths.agreement),
+            summary=_with_columns(read_csv(paths.summary), SUMMARY, paths.summary),
+            curves={s: read_csv(paths.learning_curve(s), CURVE) for s in paths.trained()},
+            verification=_table(paths.verification, VERIFICATION),
+            agreement=_table(paths.agreement, AGREEMENT),
             recommendation=_recommendation(paths.recommendation),
             removed=_tables({method: paths.removed(method) for method in methods}),
             relabel=_tables({method: paths.relabel(method) for method in methods}),
-            flipped=_table(paths.flipped_labels),
+            flipped=_table(paths.flipped_labels, FLIPPED),
             class_names=_class_names(paths.classes),
             predictions=_predictions(paths.predictions),
             runs=load_runs(paths.runs),
@@ -161,18 +169,26 @@ def _manifest(paths: OutputPaths) -> Manifest:
     return Manifest.read(paths)
 
 
-def _table(path: Path) -> pd.DataFrame | None:
-    """A table that may be there; one of no rows counts too."""
+def _table(path: Path, columns: Sequence[str]) -> pd.DataFrame | None:
+    """A table that may be there, with these columns at least; one of no rows counts too."""
     try:
-        return pd.read_csv(path, float_precision="round_trip")
+        table = pd.read_csv(path, float_precision="round_trip")
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         raise unreadable(path, "cannot be read", error) from error
+    return _with_columns(table, columns, path)
+
+
+def _with_columns(table: pd.DataFrame, columns: Sequence[str], path: Path) -> pd.DataFrame:
+    missing = [name for name in columns if name not in table]
+    if missing:
+        raise unreadable(path, "is not whole", f"no column {missing[0]}")
+    return table
 
 
 def _tables(files: Mapping[str, Path]) -> dict[str, pd.DataFrame]:
-    tables = {method: _table(path) for method, path in files.items()}
+    tables = {method: _table(path, REMOVED) for method, path in files.items()}
     return {method: table for method, table in tables.items() if table is not None}
 
 
@@ -196,12 +212,13 @@ def _class_names(path: Path) -> dict[int, str]:
         return {}
     except (OSError, ValueError) as error:
         raise unreadable(path, "cannot be read", error) from error
+    table = _with_columns(table, ("label", "name"), path)
     return dict(zip(table["label"].astype(int), table["name"], strict=True))
 
 
 def _predictions(path: Path) -> dict[Key, Said]:
-    table = _table(path)
+    table = _table(path, PREDICTIONS)
     if table is None:
         return {}
-    columns = table[[IMAGE, LABEL, "predicted", "confidence"]].itertuples(index=False)
+    columns = table[list(PREDICTIONS)].itertuples(index=False)
     return {(image, int(y)): Said(int(p), float(sure), False) for image, y, p, sure in columns}
