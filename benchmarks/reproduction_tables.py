@@ -78,7 +78,7 @@ def _label(axes: Axes, rows: pd.DataFrame, title: str) -> None:
     axes.set_xlabel("training images removed (log scale)")
     axes.set_ylabel("change of misclassification (points)")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
 
 
 # ---------------------------------------------------------------- the page
