@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import utils.cluster
 from benchmarks.kill_test import differing, files_of
 from tests.runs import last_line, sgd_influence
 from utils.errors import UserError
+from utils.manifest import versions_here
 
 ROOT = Path(__file__).parents[1]
 RUN = "--model mlp --context cpu -r 0 5 7 9 --methods Hara Random"
@@ -151,6 +153,18 @@ def test_scheduler_that_does_not_answer(where: str, monkeypatch: pytest.MonkeyPa
     with pytest.raises(UserError, match="no scheduler answers"), \
             utils.cluster.connected(where):  # fmt: skip
         pass
+
+
+def test_worker_with_other_libraries_is_named(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(utils.cluster.log, "propagate", True)  # a run in this process ends that
+    found = {"same": versions_here(), "older": versions_here() | {"numba": "0.1", "gone": "2"}}
+    with caplog.at_level(logging.WARNING, "data_cleansing"):
+        utils.cluster.warn_of_others(found)
+    assert [record.getMessage() for record in caplog.records] == [
+        "Dask worker older has numba 0.1, gone 2: last bits may differ"
+    ]
 
 
 def test_dask_that_is_not_installed(
