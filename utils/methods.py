@@ -23,6 +23,7 @@ class Method:
             None: the covered ones.
         needs_states: it needs the states before the covered steps; the others do with the final
             one.
+        needs_margins: it needs the margins that the training recorded.
         predicts: its influence predicts a change of the validation loss; a control's does not.
     """
 
@@ -30,6 +31,7 @@ class Method:
     scorer: str
     scored_epochs: int | None = None
     needs_states: bool = False
+    needs_margins: bool = False
     predicts: bool = True
 
     def score(self, trial: Any) -> np.ndarray:
@@ -47,6 +49,13 @@ METHODS: dict[str, Method] = {
         Method("Ours_mean", "sgd_influence.infl:ours_mean", needs_states=True),
         Method(
             "Influence_functions", "influence_functions.infl:influence_functions", scored_epochs=3
+        ),
+        Method(
+            "AUM",
+            "sgd_influence.margins:aum",
+            scored_epochs=0,
+            needs_margins=True,
+            predicts=False,
         ),
         Method("Random", "sgd_influence.infl:random", scored_epochs=0, predicts=False),
     )

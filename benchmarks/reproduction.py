@@ -1,0 +1,225 @@
+"""The experiments of [H] section 7.2 and of [S]: accuracy against the number of images removed.
+
+    python benchmarks/reproduction.py --data PATH [--subset] [--jobs 2]
+
+PATH holds the archives of MNIST or CIFAR-10, or only their test images (t10k-images-idx3-ubyte.gz,
+t10k-labels-idx1-ubyte.gz, cifar10-test-jpg.zip), which are then parted by seed into archives of the
+same format. Each trial is a run of eval_sgd_influence.py; a run that was cut off goes on. --subset
+takes few and small images: minutes instead of hours. After each trial the results and
+pictures are written anew, at the end the tables of docs/reproduction.md; rows of other runs are
+kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import nnabla as nn
+import pandas as pd
+from joblib import Parallel, delayed
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # the repository, when run as a script
+
+from benchmarks.make_archives import shuffled_parts, write_cifar10, write_mnist
+from benchmarks.real_images import cifar10_images, mnist_images
+from benchmarks.reproduction_tables import draw_runs, write_page
+from sgd_influence.analyze import NO_REMOVAL
+from sgd_influence.eval import SCORE_COLUMNS
+from utils.datasets import DATASETS
+from utils.options import Options
+from utils.storage import read_csv, save_csv
+
+METHODS, LAST_METHOD = ("Hara", "Ours", "Random"), "Influence_functions"
+N_TRAIN, N_TEST, PARTING_SEED = 7000, 3000, 0
+"""How the 10,000 test images of a data set are parted."""
+
+RESULTS, RUNS = "reproduction.csv", "reproduction_runs.csv"
+KEYS = ["run", "dataset", "seed"]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """How a data set is run.
+
+    Attributes:
+        run: subset, test images, or full.
+        dataset: a row of `DATASETS`.
+        options: of eval_sgd_influence.py, beside the data, the trials and the folder.
+    """
+
+    run: str
+    dataset: str
+    options: str
+
+
+SUBSET = "--n_train 400 --n_val 300 --n_test 600 --image_size 16 -e 6 -r 8 40"
+PARTED = "--n_val 1000 -e 20 -r 1 10 40 100 200 600 1000 3000"
+FULL = f"-e 20 -r {' '.join(map(str, Options.remove_n_list[1:]))}"
+
+
+def experiment_of(dataset: str, data: Path, subset: bool) -> Experiment:
+    """The run that the files in `data` allow."""
+    if subset:
+        return Experiment("subset", dataset, SUBSET)
+    full = is_full(dataset, data)
+    return Experiment("full", dataset, FULL) if full else Experiment("parted", dataset, PARTED)
+
+
+def is_full(dataset: str, data: Path) -> bool:
+    """Whether all archives of the data set are there."""
+    return all((data / archive.name).exists() for archive in DATASETS[dataset].archives)
+
+
+def archives_of(dataset: str, data: Path, work: Path) -> list[str]:
+    """The options that name the archives; they are made from the test images if need be."""
+    if is_full(dataset, data):
+        return ["--data_dir", str(data)]
+    folder = work / "archives"
+    if not is_full(dataset, folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        read, write = {
+            "mnist": (mnist_images, write_mnist),
+            "cifar10": (cifar10_images, write_cifar10),
+        }[dataset]
+        write(*shuffled_parts(*read(data), N_TRAIN, N_TEST, PARTING_SEED), folder)
+    return ["--data_dir", str(folder), "--allow_unverified_data"]
+
+
+def run_trial(experiment: Experiment, seed: int, where: Sequence[str], work: Path) -> pd.DataFrame:
+    """Run a trial and read its scores.
+
+    Influence functions run last, in a command of their own: where they diverge their rows are
+    missing.
+
+    Returns:
+        A row per method and n, with the columns run, dataset, seed, method, n_drops, the four
+        scores, and cpu_seconds of the commands.
+    """
+    output = work / f"{experiment.run}_{experiment.dataset}_{seed}"
+    command = f"eval_sgd_influence.py -ds {experiment.dataset} --seed {seed} -nt 1 "
+    arguments = [*(command + experiment.options).split(), *where, "-o", str(output), "--methods"]
+    status, seconds = run_command([*arguments, *METHODS])
+    if status:
+        sys.exit(status)
+    status, more_seconds = run_command([*arguments, *METHODS, LAST_METHOD])
+    if status and not diverged(output):
+        sys.exit(status)
+    return scores_of(read_csv(output / "summary" / "summary.csv")).assign(
+        run=experiment.run, dataset=experiment.dataset, cpu_seconds=seconds + more_seconds
+    )
+
+
+def diverged(output: Path) -> bool:
+    """Whether a run ended with the word that influence functions diverge."""
+    last = (output / "run.log").read_text(encoding="utf-8").splitlines()[-1]
+    return "influence functions diverge" in last
+
+
+def run_command(arguments: Sequence[str]) -> tuple[int, float]:
+    """Run a script of the repository; returns its exit status and its CPU seconds."""
+    process = subprocess.Popen([sys.executable, *arguments], cwd=ROOT)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return process.returncode, used.ru_utime + used.ru_stime
+
+
+def scores_of(summary: pd.DataFrame) -> pd.DataFrame:
+    """The rows of single trials; nothing removed is n = 0, once."""
+    rows = summary.dropna(subset="seed").astype({"seed": int})
+    unchanged = rows["method"] == NO_REMOVAL
+    rows.loc[unchanged, "n_drops"] = 0
+    return rows.drop_duplicates(["method", "seed", "n_drops"])[
+        ["seed", "method", "n_drops", *SCORE_COLUMNS]
+    ]
+
+
+def machine() -> str:
+    """The kind of machine, as far as Python knows it."""
+    cpu = next(
+        (line.split(":")[1].strip() for line in _cpu_lines() if line.startswith("model name")),
+        platform.machine(),
+    )
+    return f"{cpu}, nnabla {nn.__version__} on the CPU"
+
+
+def _cpu_lines() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+
+
+def store(rows: pd.DataFrame, experiment: Experiment, folder: Path) -> None:
+    """Write the scores of a trial and how it was run; rows of other trials are kept."""
+    cpu_seconds = round(float(rows["cpu_seconds"].iloc[0]))
+    run = rows[KEYS].head(1).assign(
+        options=experiment.options, cpu_seconds=cpu_seconds, machine=machine()
+    )  # fmt: skip
+    scores = rows[[*KEYS, "method", "n_drops", *SCORE_COLUMNS]]
+    save_csv(merged(scores, folder / RESULTS), folder / RESULTS)
+    save_csv(merged(run, folder / RUNS), folder / RUNS)
+
+
+def merged(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """`rows` and those at `path` of other trials, in order."""
+    if path.exists():
+        there = read_csv(path)
+        new = pd.MultiIndex.from_frame(there[KEYS]).isin(pd.MultiIndex.from_frame(rows[KEYS]))
+        rows = pd.concat([there[~new], rows])
+    return rows.sort_values(KEYS, kind="stable", ignore_index=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the trials and write what came out."""
+    options = _parse(arguments)
+    experiments = [experiment_of(name, options.data, options.subset) for name in options.datasets]
+    where = {e: archives_of(e.dataset, options.data, options.work) for e in experiments}
+    trials = product(options.seeds, experiments)
+    tasks = (delayed(run_trial)(e, seed, where[e], options.work) for seed, e in trials)
+    parallel = Parallel(options.jobs, backend="threading", return_as="generator_unordered")
+    for rows in parallel(tasks):
+        dataset = rows["dataset"].iloc[0]
+        store(rows, next(e for e in experiments if e.dataset == dataset), options.out)
+        draw_runs(read_csv(options.out / RESULTS), options.out)
+    if options.page.exists():
+        write_page(read_csv(options.out / RESULTS), read_csv(options.out / RUNS), options.page)
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder with the images")
+    parser.add_argument("--subset", action="store_true", help="few, small images: minutes")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=list(range(5)), help="of the trials; default: 0..4"
+    )
+    parser.add_argument("--jobs", type=int, default=1, help="trials at a time; default: 1")
+    parser.add_argument(
+        "--datasets", nargs="+", choices=("mnist", "cifar10"), default=["mnist", "cifar10"],
+        metavar="NAME", help="default: mnist cifar10",
+    )  # fmt: skip
+    parser.add_argument(
+        "--work", type=Path, default=ROOT / "output_reproduction",
+        help="folder of the runs; default: output_reproduction",
+    )  # fmt: skip
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "benchmarks" / "results",
+        help="folder of the CSV files and pictures; default: benchmarks/results",
+    )  # fmt: skip
+    parser.add_argument(
+        "--page", type=Path, default=ROOT / "docs" / "reproduction.md",
+        help="whose tables are written anew; default: docs/reproduction.md",
+    )  # fmt: skip
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main()

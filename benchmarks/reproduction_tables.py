@@ -1,0 +1,186 @@
+"""Pictures and tables of docs/reproduction.md, from the rows of `benchmarks/reproduction.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from sgd_influence.analyze import NO_REMOVAL
+from utils.cache import CACHES, kept_steps
+from utils.model import six_convolutions
+from utils.network import Network, hdf5_of
+from utils.storage import save_bytes, written_beside
+from utils.units import shown_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+PAPER_AXES = {"mnist": "0.7 to 1.1", "cifar10": "15.5 to 17.5"}
+"""Misclassification (%) that the axes of [H]'s figure span, by experiment/Sec72/ViewResults.ipynb
+of sato9hara/sgd-influence. The curves themselves are in a figure only."""
+
+SCHEDULES = ((50_000, 32), (50_000, 64), (7_000, 64))
+"""(training images, batch) whose storage is compared."""
+
+
+def errors_of(scores: pd.DataFrame) -> pd.DataFrame:
+    """The scores with the misclassification of the test images in per cent, and its change.
+
+    Returns:
+        The rows with two more columns: error, and change, in points against n = 0 of the trial.
+    """
+    rows = scores.assign(error=100 * (1 - scores["test_accuracy"]))
+    trial = ["run", "dataset", "seed"]
+    unchanged = rows[rows["method"] == NO_REMOVAL].set_index(trial)["error"]
+    return rows.assign(change=rows["error"] - rows.set_index(trial).index.map(unchanged))
+
+
+def draw_runs(scores: pd.DataFrame, folder: Path) -> None:
+    """Draw a picture per run, reproduction_<run>.png: paired changes against n removed."""
+    for run, rows in errors_of(scores).groupby("run"):
+        datasets = list(rows["dataset"].unique())
+        figure = Figure(figsize=(5.5 * len(datasets), 4), layout="constrained")
+        FigureCanvasAgg(figure)
+        for axes, dataset in zip(figure.subplots(1, len(datasets), squeeze=False)[0], datasets,
+                                 strict=True):  # fmt: skip
+            _draw(axes, rows[rows["dataset"] == dataset], f"{dataset}, run '{run}'")
+        with written_beside(folder / f"reproduction_{run}.png") as temporary:
+            figure.savefig(temporary, dpi=110, metadata={"Software": None})
+
+
+def _draw(axes: Axes, rows: pd.DataFrame, title: str) -> None:
+    """The mean paired changes; bars are standard errors, moved apart so that they can be seen."""
+    removed = rows[rows["n_drops"] > 0]
+    for number, (method, of_method) in enumerate(removed.groupby("method", sort=False)):
+        change = of_method.groupby("n_drops")["change"].agg(["mean", "sem"]).fillna(0.0)
+        axes.errorbar(
+            change.index * 1.04 ** (number - 1.5), change["mean"], change["sem"], capsize=3,
+            marker="os^Dv"[number % 5], label=f"{method}{_missing(of_method, rows)}",
+        )  # fmt: skip
+    axes.axhline(0, color="black", linestyle="--", linewidth=0.8)
+    _label(axes, rows, title)
+
+
+def _label(axes: Axes, rows: pd.DataFrame, title: str) -> None:
+    counts = sorted(rows.loc[rows["n_drops"] > 0, "n_drops"].unique())
+    unchanged = rows.loc[rows["method"] == NO_REMOVAL, "error"]
+    axes.set_xscale("log")
+    axes.set_xlim(counts[0] / 1.5, counts[-1] * 1.5)
+    axes.set_xticks(counts, [f"{n:,}" for n in counts])
+    axes.minorticks_off()
+    said = f"{len(unchanged)} trials, {NO_REMOVAL} {_mean_and_deviation(unchanged)} %"
+    axes.set_title(f"{title}\n{said}", fontsize=10)
+    axes.set_xlabel("training images removed (log scale)")
+    axes.set_ylabel("change of misclassification (points)")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+
+
+# ---------------------------------------------------------------- the page
+
+
+def write_page(scores: pd.DataFrame, runs: pd.DataFrame, page: Path) -> None:
+    """Put the tables into the page, between the comments that name them."""
+    text = page.read_text(encoding="utf-8")
+    save_bytes(filled(text, blocks_of(scores, runs)).encode("utf-8"), page)
+
+
+def filled(text: str, blocks: Mapping[str, str]) -> str:
+    """`text` with each block between its comments `<!-- name -->` and `<!-- /name -->`."""
+    for name, block in blocks.items():
+        begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+        if text.count(begin) != 1 or text.count(end) != 1:
+            raise ValueError(f"one place named {name} is needed")
+        before, rest = text.split(begin)
+        text = f"{before}{begin}{block}\n{end}{rest.split(end)[1]}"
+    return text
+
+
+def blocks_of(scores: pd.DataFrame, runs: pd.DataFrame) -> dict[str, str]:
+    """The tables by name: runs, errors, storage."""
+    return {"runs": runs_table(runs), "errors": errors_tables(scores), "storage": storage_table()}
+
+
+def runs_table(runs: pd.DataFrame) -> str:
+    """How each run was made: a row per run and data set."""
+    rows = [("run", "data set", "seeds", "options", "CPU minutes a trial, at most", "machine")]
+    for (run, dataset), trials in runs.groupby(["run", "dataset"], sort=False):
+        seeds = ", ".join(map(str, trials["seed"]))
+        minutes = f"{trials['cpu_seconds'].max() / 60:.1f}"
+        machines = "; ".join(trials["machine"].unique())
+        options = f"`{trials['options'].iloc[0]}`"
+        rows.append((run, dataset, seeds, options, minutes, machines))
+    return markdown(rows)
+
+
+def errors_tables(scores: pd.DataFrame) -> str:
+    """Misclassification and its paired change of each run and data set, and what they say."""
+    parts = []
+    for (run, dataset), rows in errors_of(scores).groupby(["run", "dataset"], sort=False):
+        n_trials = rows["seed"].nunique()
+        parts.append(f"**{dataset}, run `{run}`, {n_trials} trials**")
+        parts.append(markdown(_error_rows(rows, PAPER_AXES[str(dataset)])))
+        parts.append(verdict(rows))
+    return "\n\n".join(parts)
+
+
+def _error_rows(rows: pd.DataFrame, paper: str) -> list[tuple[str, ...]]:
+    counts = sorted(rows.loc[rows["n_drops"] > 0, "n_drops"].unique())
+    unchanged = rows.loc[rows["method"] == NO_REMOVAL, "error"]
+    table = [("misclassified, %", *(f"n = {n:,}" for n in counts))]
+    table.append((NO_REMOVAL, *([_mean_and_deviation(unchanged)] * len(counts))))
+    for method, of_method in rows[rows["n_drops"] > 0].groupby("method", sort=False):
+        by_count = dict(iter(of_method.groupby("n_drops")))
+        errors = (_mean_and_deviation(by_count[n]["error"]) for n in counts)
+        changes = (_mean_and_deviation(by_count[n]["change"], "+") for n in counts)
+        table.append((f"{method}{_missing(of_method, rows)}", *errors))
+        table.append((f"{method}, change in points", *changes))
+    return [*table, ("[H], full sets: its figure's axis", *([paper] * len(counts)))]
+
+
+def _missing(of_method: pd.DataFrame, rows: pd.DataFrame) -> str:
+    there, n_trials = of_method["seed"].nunique(), rows["seed"].nunique()
+    return "" if there == n_trials else f" (diverged in {n_trials - there} of {n_trials} trials)"
+
+
+def verdict(rows: pd.DataFrame) -> str:
+    """One line: which changes are further from 0 than twice their standard error."""
+    clear = []
+    removed = rows[rows["n_drops"] > 0]
+    for (method, n), group in removed.groupby(["method", "n_drops"], sort=False):
+        change, error = group["change"].mean(), group["change"].sem()
+        if abs(change) > 2 * error:
+            clear.append(f"{method} at n = {n:,} ({change:+.2f})")
+    said = ", ".join(clear) or "none"
+    return f"Changes beyond twice their standard error (negative is better): {said}."
+
+
+def _mean_and_deviation(values: pd.Series, sign: str = "") -> str:
+    deviation = f" ± {values.std():.2f}" if len(values) > 1 else ""
+    return f"{values.mean():{sign}.2f}{deviation}"
+
+
+def storage_table() -> str:
+    """Parameter files of the last epoch by the product's own rule, and bytes of a real file."""
+    network = Network(six_convolutions, (1, 32, 32), 10, 0)
+    size = len(hdf5_of(network.state()))
+    table: list[tuple[str, ...]] = [
+        ("images, batch", "one state of T, as [S] counts", *(f"`{cache}`" for cache in CACHES))
+    ]
+    for n_images, batch in SCHEDULES:
+        covered = range(-(-n_images // batch))
+        files = (1 + len(kept_steps(cache, covered, 0)) for cache in CACHES)
+        cells = (f"{n:,} files, {shown_bytes(n * size)}" for n in files)
+        table.append((f"{n_images:,}, {batch}", f"1/{len(covered):,}", *cells))
+    return markdown(table)
+
+
+def markdown(rows: Sequence[tuple[str, ...]]) -> str:
+    """Rows as a table, the first one its head."""
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
