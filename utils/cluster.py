@@ -104,8 +104,11 @@ class Cluster(HandingOver):
                 f"a job ended {error.allowed_failures + 1} of the cluster's workers, maybe for "
                 f"want of memory; {remedy}"
             ) from error
-        except (CancelledError, CommClosedError) as error:
-            raise UserError(f"the Dask scheduler is gone; {remedy}") from error
+        except (CancelledError, OSError) as error:  # OSError: of the scheduler, or of a file
+            of_dask = isinstance(error, (CancelledError, CommClosedError))
+            if of_dask or self._client.status != "running":
+                raise UserError(f"the Dask scheduler is gone; {remedy}") from error
+            raise
         finally:
             self._executor.shutdown(wait=False)
 
