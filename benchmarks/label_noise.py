@@ -25,8 +25,6 @@ from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import nnabla as nn
-import nnabla.functions as F
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
@@ -41,9 +39,9 @@ from benchmarks.real_images import Labelled, cifar10_images, mnist_images
 from sgd_influence.train import record_steps, train_epoch
 from utils.cache import RECOMPUTE
 from utils.errors import UserError
-from utils.evaluation import EVALUATION_BATCH, batches_of
+from utils.evaluation import Evaluator
 from utils.flips import flipped
-from utils.images import ImageSet, normalise
+from utils.images import ImageSet
 from utils.methods import METHODS
 from utils.model import six_convolutions
 from utils.network import Network
@@ -259,7 +257,8 @@ def scores_of(method: str, trial: Trial, setting: Setting) -> np.ndarray:
     labels = trial.data.training.labels
     if method == LOSS:
         trial.network.load(trial.final_state())
-        of_label = probabilities(trial.network, trial.data.training)[np.arange(len(labels)), labels]
+        of_class = trial.evaluator.probabilities(trial.data.training.images).astype(np.float64)
+        of_label = of_class[np.arange(len(labels)), labels]
         return np.log(np.maximum(of_label, np.finfo(np.float32).tiny))
     if method == CLEANLAB:
         from cleanlab.rank import get_label_quality_scores
@@ -282,19 +281,8 @@ def out_of_fold(trial: Trial, setting: Setting) -> np.ndarray:
         sgd, data = SGD(network, trial.optimiser), _part(training, others)
         for step in steps_of(setting, trial.seed, len(others)):
             sgd.step(data, step)
-        result[held] = probabilities(network, _part(training, held))
+        result[held] = Evaluator(network).probabilities(training.images[held])
     return result
-
-
-def probabilities(network: Network, data: ImageSet) -> np.ndarray:
-    """Class probabilities (n, K) of a network as it is, with running statistics."""
-    parts = []
-    for rows in batches_of(len(data), EVALUATION_BATCH):
-        x = nn.Variable.from_numpy_array(normalise(data.images[rows]))
-        output = F.softmax(network.logits(x, test=True))
-        output.forward(clear_buffer=True)
-        parts.append(output.d.astype(np.float64))
-    return np.concatenate(parts)
 
 
 # ---------------------------------------------------------------- command line

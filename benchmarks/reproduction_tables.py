@@ -10,8 +10,8 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from sgd_influence.analyze import NO_REMOVAL
 from utils.cache import CACHES, kept_steps
+from utils.methods import NO_REMOVAL
 from utils.model import six_convolutions
 from utils.network import Network, hdf5_of
 from utils.storage import save_bytes, written_beside
@@ -78,7 +78,7 @@ def _label(axes: Axes, rows: pd.DataFrame, title: str) -> None:
     axes.set_xlabel("training images removed (log scale)")
     axes.set_ylabel("change of misclassification (points)")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
 
 
 # ---------------------------------------------------------------- the page

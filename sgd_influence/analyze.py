@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,10 +13,11 @@ import pandas as pd
 from sgd_influence.cleanse import cleanse
 from sgd_influence.eval import SCORE_COLUMNS
 from sgd_influence.outcomes import load_outcomes
-from sgd_influence.recommend import Recommendation, Tried, Verdict, recommend
+from sgd_influence.recommend import Recommendation, Tried, recommend
 from sgd_influence.verify import TRUSTED, Agreement, compare
 from utils.console import RESULT
-from utils.methods import METHODS
+from utils.flips import what_if
+from utils.methods import METHODS, NO_REMOVAL
 from utils.options import Options
 from utils.paths import OutputPaths
 from utils.report import counted, sizes_of
@@ -33,7 +35,6 @@ DISTRUST = (
     "%.2f, its 95 %% interval %.2f to %.2f with --verify %d. Try more groups, more validation "
     "images, more epochs, a lower learning rate, or another method."
 )
-NO_REMOVAL = "No Removal"
 SUMMARY_COLUMNS = [*SCORE_COLUMNS, "method", "seed", "n_drops", "mean", "std"]
 
 Scores = Mapping[tuple[str, int, int], pd.DataFrame]
@@ -55,12 +56,13 @@ def analyze(options: Options, source: Source, trial: Trial) -> None:
     draw(summary, title, paths.figure)
     agreements = compare(paths, options.methods, options.seeds, title) if options.verify else {}
     tried = load_tried(paths, options.methods, options.seeds)
-    recommendation = recommend(tried, options.methods, options.seeds)
+    found = recommend(tried, options.methods, options.seeds)
+    recommendation = replace(found, what_if=what_if(options.flip_labels))
     save_json(recommendation.as_json(), paths.recommendation)
     counts = {method: verdict.n for method, verdict in recommendation.methods.items()}
     cleanse(options, source, paths, tried, counts)
     log.log(RESULT, "\n%s", closing_table(recommendation, agreements))
-    for line in closing_words(recommendation.overall):
+    for line in closing_words(recommendation):
         log.log(RESULT, line)
     for method, agreement in agreements.items():
         if METHODS[method].predicts and not agreement.random >= TRUSTED:
@@ -131,8 +133,9 @@ def closing_table(recommendation: Recommendation, agreements: Mapping[str, Agree
     return "\n".join(lines)
 
 
-def closing_words(verdict: Verdict) -> list[str]:
+def closing_words(recommendation: Recommendation) -> list[str]:
     """The recommendation in words, for the terminal."""
+    verdict = recommendation.overall
     lines = [f"Recommended: remove none ({verdict.reason})"]
     if verdict.n:
         gain = _points(verdict.expected_gain_points, verdict.interval_points)
@@ -141,7 +144,8 @@ def closing_words(verdict: Verdict) -> list[str]:
             f"Recommended: remove the {verdict.n} worst by {verdict.method} ({verdict.reason})",
             f"Points gained, validation: {gain}; test, which decided nothing: {test}",
         ]
-    return lines + ([f"But {verdict.trials_disagree}"] if verdict.trials_disagree else [])
+    remarks = [verdict.trials_disagree, recommendation.what_if]
+    return lines + [f"But {remark}" for remark in remarks if remark]
 
 
 def _points(gain: float, interval: Sequence[float]) -> str:

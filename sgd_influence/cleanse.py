@@ -1,7 +1,8 @@
 """The cleansed data set: the images for training without the worst n, and what was removed.
 
 Images for training are those that some trial trained on, or held back from training for validation.
-What no trial trained on is kept. Test images are not among them.
+What no trial trained on is kept. Test images are not among them. The cleansed list has the labels
+of the data set; what was removed has those trained on, some of them wrong with `--flip_labels`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from sgd_influence.recommend import Tried
 from utils.nnc_csv import IMAGE, LABEL, read_nnc_csv
 from utils.options import Options
 from utils.paths import OutputPaths
+from utils.ranking import joined
 from utils.source import Source
 from utils.splits import draw_split
 from utils.storage import read_csv, remove, save_csv
@@ -50,17 +52,17 @@ def cleanse(
     used = source.training.iloc[np.unique(np.concatenate(list(rows.values())))]
     for method, recommended in counts.items():
         n = recommended if options.cleanse_n is None else options.cleanse_n
-        places, heard = [], []
+        scored, heard = [], []
         for seed, row in rows.items():
-            places.append(placed(read_csv(paths.influence(method, seed)), row))
+            scored.append((read_csv(paths.influence(method, seed)), row))
             outcomes = {k: o for (m, k, s), o in tried.items() if (m, s) == (method, seed)}
             heard.append((row, outcomes))
-        images = merged(places)
+        images = merged(scored)
         removed = removed_table(images, opinions(heard, n), n)
         kept = cleansed_table(used, removed, source.class_names)
         save_csv(removed, paths.removed(method))
         save_csv(kept, paths.cleansed(method))
-        _say(paths.cleansed(method), source, len(used) - len(images), removed, kept)
+        _say(paths.cleansed(method), source, len(used) - len(images), used, kept)
         _relabel(options, paths.relabel(method), removed)
 
 
@@ -88,13 +90,11 @@ def _relabel(options: Options, path: Path, removed: pd.DataFrame) -> None:
     log.info(what, path, len(candidates))
 
 
-def _say(
-    path: Path, source: Source, unscored: int, removed: pd.DataFrame, kept: pd.DataFrame
-) -> None:
+def _say(path: Path, source: Source, unscored: int, used: pd.DataFrame, kept: pd.DataFrame) -> None:
     """What the cleansed list holds; a warning if a class lost its last image."""
     more = f", {unscored:,} of them in no trial's training" if unscored else ""
-    log.info("%s: %s images%s; %d removed", path, f"{len(kept):,}", more, len(removed))
-    lost = sorted(set(removed[LABEL]) - set(kept[LABEL]))
+    log.info("%s: %s images%s; %d removed", path, f"{len(kept):,}", more, len(used) - len(kept))
+    lost = sorted(set(used[LABEL]) - set(kept[LABEL]))
     if lost:
         names = ", ".join(source.class_names[label] for label in lost)
         log.warning("%s: no image is left of %s", path, names)
@@ -117,36 +117,23 @@ def _numbered(paths: Sequence[str]) -> pd.MultiIndex:
     return pd.MultiIndex.from_arrays([column, column.groupby(column).cumcount()])
 
 
-def placed(table: pd.DataFrame, rows: np.ndarray) -> pd.DataFrame:
-    """The influence table of a trial, with rows of the data set and places.
-
-    Args:
-        table: as in the influence CSV, the most harmful first.
-        rows: (n_train or more,), the row in the data set of each row of the training CSV.
-
-    Returns:
-        It with the columns `row`, and `place`: the rank from 0 as a fraction of n_train.
-    """
-    row = rows[table["datasource_index"].to_numpy()]
-    return table.assign(row=row, place=np.arange(len(table)) / len(table))
-
-
-def merged(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+def merged(by_trial: Sequence[tuple[pd.DataFrame, np.ndarray]]) -> pd.DataFrame:
     """All images that some trial trained on, the most harmful first.
 
-    An image's place and influence are means over the trials that trained on it; its label is that
-    of the trial where it was worst.
+    An image's place and influence are means over the trials that trained on it; its label is the
+    one trained on (a flipped one with `--flip_labels`), in the trial where it was worst.
 
     Args:
-        tables: of `placed`, one per trial.
+        by_trial: the influence table, and the row in the data set of each row of the training CSV
+            (n_train or more,).
 
     Returns:
-        x:image, y:label, influence and rank (from 1) by `row` of the data set.
+        x:image, y:label, influence, place and rank (from 1) by `row` of the data set.
     """
-    together = pd.concat(tables).sort_values("place", kind="stable").groupby("row")
-    images = together[[IMAGE, LABEL]].first().join(together[["influence", "place"]].mean())
-    images = images.sort_values("place", kind="stable")
-    return images.assign(rank=np.arange(1, len(images) + 1)).drop(columns="place")
+    tables = [
+        table.assign(row=rows[table["datasource_index"].to_numpy()]) for table, rows in by_trial
+    ]
+    return joined(tables, "row")
 
 
 def opinions(by_trial: Sequence[tuple[np.ndarray, Mapping[int, Outcomes]]], n: int) -> pd.DataFrame:
@@ -157,7 +144,7 @@ def opinions(by_trial: Sequence[tuple[np.ndarray, Mapping[int, Outcomes]]], n: i
     as 0 in that mean, so that the confidence is never too high.
 
     Args:
-        by_trial: per trial `rows` as in `placed`, and the outcomes by n removed.
+        by_trial: per trial the rows as in `merged`, and the outcomes by n removed.
         n: how many images are removed.
 
     Returns:

@@ -6,8 +6,9 @@ errors of a bootstrap over the validation images, so that one trial mostly shows
 1. The gain of a removal is the fall of the mean validation loss against removing none, the mean
    over the trials. (Accuracy in its place finds a gain less often where labels are wrong, and no
    less often where nothing is: `benchmarks/null_test.py`.)
-2. Its standard error is the largest of three: that of the bootstrap over the validation images,
-   that over the trials, and the scatter between neighbouring n, which one trial shows too.
+2. Its standard error is the largest of three: that of the bootstrap over the validation images, as
+   if those of the trials were different ones; that over the trials; and the scatter between
+   neighbouring n, which one trial shows too.
 3. A gain counts if it is more standard errors than the best of as many removals reaches by noise
    alone in 39 of 40 runs of this shape, and if validation accuracy does not fall.
 4. Of the n whose gains count, the smallest within one standard error of the best is recommended.
@@ -24,10 +25,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sgd_influence.outcomes import Outcomes
+from utils.methods import CONTROL
 
 VERSION = 1
-CONTROL = "Random"
-"""The method that ranks nothing."""
 RULE = (
     "The smallest n whose mean validation loss is within one standard error of the best, if the "
     "gain over removing none is more standard errors than the best of as many removals reaches by "
@@ -134,10 +134,18 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The verdict of each method, and the one of them to follow."""
+    """The verdict of each method, and the one of them to follow.
+
+    Attributes:
+        overall: to follow.
+        methods: of each.
+        what_if: a sentence where the run is a what-if that nothing should be removed by; else
+            empty.
+    """
 
     overall: Verdict
     methods: dict[str, Verdict]
+    what_if: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """The content of summary/recommendation.json."""
@@ -352,7 +360,7 @@ def _closest(loss: Gains, among: npt.NDArray[np.bool_]) -> int | None:
 
 def _why_none(removals: Removals, limit: float, closest: int | None) -> str:
     if closest is None:
-        return "nothing was removed in every trial (-r)"
+        return "no n above 0 was tried in every trial (-r)"
     loss, name = removals.loss, f"{removals.methods[closest]} n = {removals.n[closest]}"
     if loss.mean[closest] <= 0:
         return "no n that was tried lowers the validation loss"

@@ -14,7 +14,6 @@ from sgd_influence.cleanse import (
     cleansed_table,
     merged,
     opinions,
-    placed,
     relabel_table,
     removed_table,
     rows_of,
@@ -51,8 +50,8 @@ def outcomes(removed: list[int], predicted: list[int], confidence: list[float]) 
 
 def test_place_is_the_mean_rank_fraction_where_it_was_trained_on() -> None:
     """Row 4 of the data set is held back by the first trial, row 0 by the second."""
-    first = placed(influences([2, 0, 1, 3]), np.array([0, 1, 2, 3]))
-    second = placed(influences([3, 1, 0, 2]), np.array([1, 2, 3, 4]))
+    first = influences([2, 0, 1, 3]), np.array([0, 1, 2, 3])
+    second = influences([3, 1, 0, 2]), np.array([1, 2, 3, 4])
     images = merged([first, second])
     assert images.index.tolist() == [4, 2, 0, 1, 3]
     # places: row 4: 0 alone; 2: 0 and 1/4; 0: 1/4 alone; 1: 2/4 and 2/4; 3: 3/4 and 3/4
@@ -60,8 +59,8 @@ def test_place_is_the_mean_rank_fraction_where_it_was_trained_on() -> None:
 
 
 def test_trials_of_other_lengths_count_by_fraction() -> None:
-    first = placed(influences([0, 1]), np.array([0, 1]))
-    second = placed(influences([1, 2, 3, 0]), np.array([2, 0, 1, 3]))
+    first = influences([0, 1]), np.array([0, 1])
+    second = influences([1, 2, 3, 0]), np.array([2, 0, 1, 3])
     # fractions: row 0: 0 and 0; row 1: 1/2 and 1/4
     images = merged([first, second])
     assert images.index.tolist() == [0, 1, 3, 2]
@@ -101,7 +100,7 @@ def test_a_trial_that_disagrees_lowers_the_confidence() -> None:
 
 
 def test_relabelling_needs_another_class_and_confidence() -> None:
-    images = merged([placed(influences([0, 1, 2, 3]), np.arange(4))])
+    images = merged([(influences([0, 1, 2, 3]), np.arange(4))])
     said = opinions([(np.arange(4), {3: outcomes([0, 1, 2], [1, 7, 1], [0.95, 0.95, 0.85])})], 3)
     removed = removed_table(images, said, 4)
     assert removed["suggested_label"].isna().tolist() == [False, False, False, True]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -141,6 +142,27 @@ def test_a_run_says_what_is_flipped_and_what_was_found(
             found += worst.isin(flips.loc[flips["seed"] == seed, "datasource_index"]).sum()
         line = f"Of the 12 worst by {method}, {found / 2:g} were flipped labels (expected by chance"
         assert f"{line}: 2.4)" in said
+
+
+def test_the_lists_of_a_what_if_are_not_for_use(
+    output: Path, data_cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is removed bears the label trained on; what is kept, the data set's own."""
+    assert sgd_influence(output, f"{FLIPS} -nt 1 --cleanse_n 20") == 0
+    what_if = "this is a what-if: 20 % of the training labels were flipped (--flip_labels), so"
+    assert f"But {what_if}" in capsys.readouterr().out
+    recommendation = json.loads((output / "summary/recommendation.json").read_text())
+    assert recommendation["what_if"].startswith(what_if)
+    assert "This is a what-if" in (output / "report/index.html").read_text()
+    flips = read_csv(output / FILE).query("seed == 0").set_index(IMAGE)
+    removed = read_csv(output / "cleansed/AUM_removed.csv").set_index(IMAGE)[LABEL]
+    kept = read_csv(output / "cleansed/AUM_train_cleansed.csv").set_index(IMAGE)[LABEL]
+    found = flips.index.intersection(removed.index)
+    assert len(found) > 0
+    assert removed[found].tolist() == flips["flipped_to"][found].tolist()
+    others = flips.index.intersection(kept.index)
+    assert len(others) > 0
+    assert kept[others].tolist() == flips["label"][others].tolist()
 
 
 def test_a_trial_more_adds_its_flips(run: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import benchmarks.label_noise as label_noise
 from benchmarks.label_noise import FIGURES, KEYS, SETTINGS, flipped_labels, found, main
 from benchmarks.make_archives import write_idx
 from utils.errors import UserError
+from utils.evaluation import Evaluator
 from utils.images import ImageSet
 from utils.network import Network
 from utils.sgd import Optimiser
@@ -87,14 +88,14 @@ def test_probabilities_out_of_fold(data: Path, monkeypatch: pytest.MonkeyPatch) 
         def step(self, images: ImageSet, step: Step) -> None:
             trained.update(image.tobytes() for image in images.images[step.indices])
 
-    def number(network: Network, images: ImageSet) -> np.ndarray:
-        held = [image.tobytes() for image in images.images]
+    def number(evaluator: Evaluator, images: np.ndarray) -> np.ndarray:
+        held = [image.tobytes() for image in images]
         judged.extend(held)
         assert len(trained) == 60 and trained.isdisjoint(held)
         return np.array([[int(image in everything[:20])] * 10 for image in held])
 
     monkeypatch.setattr(label_noise, "SGD", Watched)
-    monkeypatch.setattr(label_noise, "probabilities", number)
+    monkeypatch.setattr(Evaluator, "probabilities", number)
     work = label_noise.Work("mnist", "uniform", 0.1, 0, (), data, (80, 40, 1))
     trial, _ = label_noise.noisy_trial(work, data)
     everything = [image.tobytes() for image in trial.data.training.images]

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -188,9 +189,20 @@ def test_galleries_are_thinned_and_that_is_said(folder: Path) -> None:
     whole = page_of(facts)
     thinned = page_of(facts, len(whole) - 1)
     assert len(thinned) < len(whole)
-    assert "it shows 20 of the most harmful and 10 of the most helpful" in parsed(thinned).text
+    assert "it shows 20 of the worst and 10 of the best images" in parsed(thinned).text
     assert len(tiles_of(parsed(thinned), "Hara")) == 30
     assert "it shows" not in parsed(whole).text
+
+
+def recommends(out: Path, text: str) -> None:
+    """Write a recommendation as a hand would."""
+    (out / "summary" / "recommendation.json").write_text(text)
+
+
+def changed(field: str, value: Any) -> str:
+    """A recommendation with a field of its verdict changed."""
+    whole = {"version": 1, "rule": "", "measure": "", "what_if": "", "methods": {}}
+    return json.dumps(whole | {"overall": VERDICT | {field: value}})
 
 
 @pytest.mark.parametrize(
@@ -200,6 +212,14 @@ def test_galleries_are_thinned_and_that_is_said(folder: Path) -> None:
         (lambda out: (out / "manifest.json").unlink(), "holds no run"),
         (lambda out: (out / "summary/summary.csv").unlink(), "its run is not finished"),
         (lambda out: (out / "summary/summary.csv").write_text(""), "summary.csv: cannot be read"),
+        (lambda out: (out / "summary/summary.csv").write_text("a\n1\n"), "no column val_loss"),
+        (lambda out: (out / "summary/classes.csv").write_text("a\n1\n"), "no column label"),
+        (lambda out: (out / "summary/predictions.csv").write_text("a\n1\n"), "no column x:image"),
+        (lambda out: recommends(out, '{"version": 1}'), "json: is not whole (rule is missing)"),
+        (lambda out: recommends(out, "[]"), "recommendation.json: cannot be read"),
+        (lambda out: recommends(out, changed("n", "some")), "recommendation.json: cannot be read"),
+        (lambda out: recommends(out, changed("reason", 5)), "recommendation.json: cannot be"),
+        (lambda out: recommends(out, changed("test_accuracy", "")), "recommendation.json: cannot"),
     ],
 )
 def test_what_is_no_finished_run_is_said_in_one_line(
@@ -238,18 +258,19 @@ NONE = VERDICT | {
 }  # fmt: skip
 
 
-def recommend(folder: Path, overall: dict) -> Parsed:
+def recommend(folder: Path, overall: dict, what_if: str = "") -> Parsed:
     """The page of the folder with another recommendation."""
     methods = {"Hara": VERDICT, "Random": NONE | {"method": "Random"}}
-    value = {"version": 1, "rule": "The rule.", "measure": "val_loss", "overall": overall}
-    save_json(value | {"methods": methods}, folder / "summary" / "recommendation.json")
+    value = {"version": 1, "rule": "The rule.", "measure": "val_loss", "what_if": what_if}
+    value |= {"overall": overall, "methods": methods}
+    save_json(value, folder / "summary" / "recommendation.json")
     return parsed(write_page(OutputPaths(folder)))
 
 
 def test_the_verdict_to_remove(folder: Path) -> None:
     text = recommend(folder, VERDICT).text
     for words in (
-        "Remove the 3 images that Hara ranks most harmful.", "87.50%", "86.12%",
+        "Remove the 3 images that Hara ranks worst.", "87.50%", "86.12%",
         "+1.38", "95 % interval −0.10 to +2.50", "+1.25", "95 % interval +0.50 to +2.00",
         "1 of 2 trials loses", "The rule.", "Validation loss (decides)",
         "It gains <b>more</b> than noise.",
@@ -262,6 +283,17 @@ def test_the_verdict_to_remove_none(folder: Path) -> None:
     assert "Remove none." in text
     assert "with +0.40 points of accuracy on validation (−0.20 to +0.90)" in text
     assert "test accuracy with them removed" not in text
+
+
+def test_a_what_if_is_said(folder: Path) -> None:
+    assert "Not for use." in recommend(folder, VERDICT, "not for use").text
+    assert "Not for use." not in recommend(folder, VERDICT).text
+
+
+def test_a_recommendation_of_another_version_counts_as_none(folder: Path) -> None:
+    save_json({"version": 99}, folder / "summary" / "recommendation.json")
+    text = parsed(write_page(OutputPaths(folder))).text
+    assert "No recommendation is recorded in this folder." in text
 
 
 def test_labels_by_models_trained_without_the_image_go_first(folder: Path) -> None:
@@ -285,7 +317,7 @@ def test_flipped_labels_are_counted_among_the_worst(folder: Path) -> None:
     )
     flipped.iloc[[0, 4]].to_csv(folder / "summary/flipped_labels.csv", index=False)
     text = parsed(write_page(OutputPaths(folder))).text
-    assert "2 training labels were flipped on purpose" in text
+    assert "2 training labels, in all trials together, were flipped on purpose" in text
     numbers = " ".join(text.split("Flipped labels among the worst")[-1].split())
     assert "3 1 " in numbers and "5 2 " in numbers
     assert text.count("flipped, was ") == 4  # two images, in the galleries of two methods

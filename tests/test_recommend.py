@@ -106,10 +106,10 @@ def test_a_control_that_gains_most_speaks_against_the_ranking() -> None:
 
 
 def test_nothing_tried() -> None:
-    verdict = recommend(by_n({0: 0.5}), ["Hara"], [0]).overall
-    assert (verdict.n, verdict.best_tried) == (0, None)
-    assert closing_words(verdict) == [
-        "Recommended: remove none (nothing was removed in every trial (-r))"
+    found = recommend(by_n({0: 0.5}), ["Hara"], [0])
+    assert (found.overall.n, found.overall.best_tried) == (0, None)
+    assert closing_words(found) == [
+        "Recommended: remove none (no n above 0 was tried in every trial (-r))"
     ]
 
 
@@ -139,16 +139,16 @@ def test_an_n_that_not_all_trials_tried_does_not_count() -> None:
 def test_disagreeing_trials_are_said() -> None:
     assert three_trials().overall.trials_disagree == ""
     tried = by_n({0: 0.5, 5: 0.4, 10: 0.45}) | by_n({0: 0.5, 5: 0.55, 10: 0.6}, seed=1)
-    verdict = recommend(tried, ["Hara"], [0, 1]).overall
-    assert verdict.trials_disagree == (
+    found = recommend(tried, ["Hara"], [0, 1])
+    assert found.overall.trials_disagree == (
         "the trials disagree: Hara n = 5 lowers the validation loss in 1 of 2"
     )
-    assert closing_words(verdict)[-1] == f"But {verdict.trials_disagree}"
+    assert closing_words(found)[-1] == f"But {found.overall.trials_disagree}"
 
 
 def test_json_holds_the_schema_and_only_numbers() -> None:
     value = json.loads(json.dumps(three_trials().as_json(), allow_nan=False))
-    assert value.keys() == {"version", "rule", "measure", "overall", "methods"}
+    assert value.keys() == {"version", "rule", "measure", "what_if", "overall", "methods"}
     assert value["overall"] == value["methods"]["Hara"]
     assert value["overall"].keys() == {
         "method", "n", "reason", "n_trials", "trials_disagree", "expected_gain_points",
@@ -164,11 +164,12 @@ def test_closing_lines() -> None:
     found = three_trials()
     table = closing_table(found, {}).splitlines()
     assert table[1].split() == ["Hara", "20", "80.00%", "80.00%", "+0.00"]
-    words = closing_words(found.overall)
+    words = closing_words(found)
     assert words[0].startswith(
         "Recommended: remove the 20 worst by Hara (the validation loss falls"
     )
     assert "test, which decided nothing" in words[1]
+    assert closing_words(replace(found, what_if="not for use")) == [*words, "But not for use"]
 
 
 # ---------------------------------------------------------------- standard errors

@@ -44,7 +44,7 @@ def with_flips(data: TrialData, n_classes: int, fraction: float, seed: int) -> T
     """The data of a trial with flipped training labels; its CSV files stay as they are.
 
     Raises:
-        UserError: the fraction is less than half an image.
+        UserError: the fraction comes to no image.
     """
     given = data.training.labels
     labels = flipped(given, n_classes, fraction, seed)
@@ -69,6 +69,16 @@ def record_flips(data: TrialData, seed: int, paths: OutputPaths) -> None:
         there = read_csv(paths.flipped_labels, COLUMNS)
         table = pd.concat([there[there[SEED] != seed], table])
     save_csv(table.sort_values([SEED, INDEX], kind="stable"), paths.flipped_labels)
+
+
+def what_if(share: float | None) -> str:
+    """What a recommendation says where labels were flipped; empty where none were (None)."""
+    if share is None:
+        return ""
+    what = (
+        f"this is a what-if: {100 * share:g} % of the training labels were flipped (--flip_labels)"
+    )
+    return f"{what}, so look at the lists under cleansed/, but do not use them"
 
 
 def say_what_was_found(paths: OutputPaths, methods: Sequence[str], seeds: Sequence[int]) -> None:

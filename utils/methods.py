@@ -40,6 +40,11 @@ class Method:
         return function(trial)
 
 
+CONTROL = "Random"
+"""The method that ranks nothing; what the others are held against."""
+NO_REMOVAL = "No Removal"
+"""What the summary calls n = 0, whichever the method."""
+
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
@@ -57,6 +62,6 @@ METHODS: dict[str, Method] = {
             needs_margins=True,
             predicts=False,
         ),
-        Method("Random", "sgd_influence.infl:random", scored_epochs=0, predicts=False),
+        Method(CONTROL, "sgd_influence.infl:random", scored_epochs=0, predicts=False),
     )
 }

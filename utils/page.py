@@ -17,7 +17,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from utils.errors import UserError
-from utils.page_facts import CONTROL, Facts
+from utils.methods import CONTROL
+from utils.page_facts import Facts
 from utils.page_images import data_uris
 from utils.page_view import (
     Comparison,
@@ -30,7 +31,6 @@ from utils.page_view import (
     method_views,
     removal_charts,
     score_charts,
-    verdict_of,
     verification_charts,
 )
 from utils.paths import OutputPaths
@@ -81,12 +81,11 @@ def _rendered(facts: Facts, charts: dict[str, Any], worst: int, best: int) -> by
     script = environment.loader.get_source(environment, "page.js")[0]  # type: ignore[union-attr]
     text = environment.get_template("page.html").render(
         facts=facts,
-        overall=_overall(facts),
-        verdicts=[verdict_of(v) for v in facts.recommendation.get("methods", {}).values()],
+        overall=facts.recommendation.overall if facts.recommendation else None,
+        verdicts=list(facts.recommendation.methods.values()) if facts.recommendation else [],
         charts=charts,
         views=views,
         first=_first_shown(facts),
-        control=CONTROL,
         class_names=class_names_of(facts, views),
         compared=compared,
         flips=flip_table(facts) if facts.flipped is not None else None,
@@ -105,14 +104,9 @@ def _tiles(views: Iterable[MethodView], compared: Comparison | None) -> Iterable
     return chain(*galleries, *((compared.agreed, compared.disputed) if compared else ()))
 
 
-def _overall(facts: Facts) -> Any:
-    overall = facts.recommendation.get("overall")
-    return verdict_of(overall) if overall else None
-
-
 def _first_shown(facts: Facts) -> str:
     """The method whose images are shown first: the recommended one, else no control."""
-    recommended = facts.recommendation.get("overall", {}).get("method")
+    recommended = facts.recommendation.overall.name if facts.recommendation else ""
     in_order = sorted(facts.methods, key=lambda m: (m != recommended, m == CONTROL))
     return in_order[0]
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -16,15 +15,22 @@ from utils.errors import UserError
 from utils.manifest import Manifest
 from utils.methods import METHODS
 from utils.nnc_csv import IMAGE, LABEL
+from utils.page_verdict import Recommended, recommended
 from utils.paths import OutputPaths
 from utils.ranking import SHOWN_WORST, rankings
 from utils.runs import Run, load_runs
 from utils.storage import read_csv, unreadable
 
-CONTROL = "Random"
-"""The method whose ranking means nothing; what the others are held against."""
 READ_VERSION = 1
 """Of summary/recommendation.json."""
+SUMMARY = ("val_loss", "val_accuracy", "test_accuracy", "method", "seed", "n_drops", "mean", "std")
+CURVE = ("epoch", "train_loss", "val_loss", "val_accuracy")
+VERIFICATION = ("method", "kind", "group", "predicted", "true")
+AGREEMENT = ("method", "random", "low", "high", "ranking")
+REMOVED = (IMAGE, LABEL, "influence", "rank", "suggested_label", "confidence")
+FLIPPED = (IMAGE, "label", "flipped_to")
+PREDICTIONS = (IMAGE, LABEL, "predicted", "confidence")
+"""The columns that the page reads of each table."""
 Key = tuple[str, int]
 """Path and label of an image."""
 
@@ -56,7 +62,7 @@ class Facts:
         curves: the learning curve of each trial by its seed.
         verification, agreement: predicted beside true changes, and how far they agree; None
             without `--verify`.
-        recommendation: as the run wrote it; empty where none is there that can be read.
+        recommendation: what the run wrote; None where none is there, or one of another version.
         removed, relabel: per method the tables of the cleansed data that are there.
         flipped: the labels that were flipped; None where none were.
         class_names: by label; empty where the run wrote none.
@@ -71,7 +77,7 @@ class Facts:
     curves: Mapping[int, pd.DataFrame]
     verification: pd.DataFrame | None
     agreement: pd.DataFrame | None
-    recommendation: Mapping[str, Any]
+    recommendation: Recommended | None
     removed: Mapping[str, pd.DataFrame]
     relabel: Mapping[str, pd.DataFrame]
     flipped: pd.DataFrame | None
@@ -92,14 +98,14 @@ class Facts:
             paths=paths,
             manifest=manifest,
             rankings=rankings(paths, methods),
-            summary=read_csv(paths.summary),
-            curves={seed: read_csv(paths.learning_curve(seed)) for seed in paths.trained()},
-            verification=_table(paths.verification),
-            agreement=_table(paths.agreement),
+            summary=_with_columns(read_csv(paths.summary), SUMMARY, paths.summary),
+            curves={s: read_csv(paths.learning_curve(s), CURVE) for s in paths.trained()},
+            verification=_table(paths.verification, VERIFICATION),
+            agreement=_table(paths.agreement, AGREEMENT),
             recommendation=_recommendation(paths.recommendation),
             removed=_tables({method: paths.removed(method) for method in methods}),
             relabel=_tables({method: paths.relabel(method) for method in methods}),
-            flipped=_table(paths.flipped),
+            flipped=_table(paths.flipped_labels, FLIPPED),
             class_names=_class_names(paths.classes),
             predictions=_predictions(paths.predictions),
             runs=load_runs(paths.runs),
@@ -114,9 +120,10 @@ class Facts:
         """The name of a class."""
         return self.class_names.get(label, str(label))
 
-    def verdict(self, method: str) -> Mapping[str, Any]:
-        """What was recommended for a method; empty where nothing was."""
-        return self.recommendation.get("methods", {}).get(method, {})
+    def n_recommended(self, method: str) -> int:
+        """How many images were recommended to be removed by a method."""
+        verdicts = self.recommendation.methods if self.recommendation else {}
+        return verdicts[method].n if method in verdicts else 0
 
     def n_worst(self, method: str) -> int:
         """Of how many of the worst the page counts classes: those removed, else those shown."""
@@ -162,30 +169,40 @@ def _manifest(paths: OutputPaths) -> Manifest:
     return Manifest.read(paths)
 
 
-def _table(path: Path) -> pd.DataFrame | None:
-    """A table that may be there; one of no rows counts too."""
+def _table(path: Path, columns: Sequence[str]) -> pd.DataFrame | None:
+    """A table that may be there, with these columns at least; one of no rows counts too."""
     try:
-        return pd.read_csv(path, float_precision="round_trip")
+        table = pd.read_csv(path, float_precision="round_trip")
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         raise unreadable(path, "cannot be read", error) from error
+    return _with_columns(table, columns, path)
+
+
+def _with_columns(table: pd.DataFrame, columns: Sequence[str], path: Path) -> pd.DataFrame:
+    missing = [name for name in columns if name not in table]
+    if missing:
+        raise unreadable(path, "is not whole", f"no column {missing[0]}")
+    return table
 
 
 def _tables(files: Mapping[str, Path]) -> dict[str, pd.DataFrame]:
-    tables = {method: _table(path) for method, path in files.items()}
+    tables = {method: _table(path, REMOVED) for method, path in files.items()}
     return {method: table for method, table in tables.items() if table is not None}
 
 
-def _recommendation(path: Path) -> Mapping[str, Any]:
-    """What the file holds; nothing where it is not there or of another version."""
+def _recommendation(path: Path) -> Recommended | None:
+    """What the file holds; None where it is not there or of another version."""
     try:
-        value = dict(json.loads(path.read_text(encoding="utf-8")))
+        value = json.loads(path.read_text(encoding="utf-8"))
+        return recommended(value) if value["version"] == READ_VERSION else None
     except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, TypeError) as error:
+        return None
+    except KeyError as error:
+        raise unreadable(path, "is not whole", f"{error.args[0]} is missing") from error
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise unreadable(path, "cannot be read", error) from error
-    return value if value.get("version") == READ_VERSION else {}
 
 
 def _class_names(path: Path) -> dict[int, str]:
@@ -195,12 +212,13 @@ def _class_names(path: Path) -> dict[int, str]:
         return {}
     except (OSError, ValueError) as error:
         raise unreadable(path, "cannot be read", error) from error
+    table = _with_columns(table, ("label", "name"), path)
     return dict(zip(table["label"].astype(int), table["name"], strict=True))
 
 
 def _predictions(path: Path) -> dict[Key, Said]:
-    table = _table(path)
+    table = _table(path, PREDICTIONS)
     if table is None:
         return {}
-    columns = table[[IMAGE, LABEL, "predicted", "confidence"]].itertuples(index=False)
+    columns = table[list(PREDICTIONS)].itertuples(index=False)
     return {(image, int(y)): Said(int(p), float(sure), False) for image, y, p, sure in columns}

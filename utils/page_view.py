@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from utils.methods import CONTROL, METHODS
 from utils.nnc_csv import IMAGE, LABEL
 from utils.page_charts import Chart
-from utils.page_facts import CONTROL, Facts, Key
+from utils.page_facts import Facts, Key
 from utils.ranking import shown_of
 from utils.run_charts import (
     css_of,
@@ -83,7 +84,8 @@ class MethodView:
 
     Attributes:
         name: as in the paths of its files; shown: as people read it; css: its colour.
-        harmful, helpful: the galleries.
+        n_images: that it ranks, whatever their labels.
+        harmful, helpful: the galleries; harmful_title, helpful_title: what they are.
         n_worst: of how many of the worst classes and confusions are counted.
         bars, more_classes: images per class, and how many lie in classes not listed.
         matrix: of confusions; None where there are too many classes or nothing is known.
@@ -99,6 +101,8 @@ class MethodView:
     n_images: int
     harmful: tuple[Tile, ...]
     helpful: tuple[Tile, ...]
+    harmful_title: str
+    helpful_title: str
     n_worst: int
     bars: tuple[Bar, ...]
     more_classes: str
@@ -118,6 +122,7 @@ def method_views(facts: Facts, worst: int, best: int) -> list[MethodView]:
 def _method_view(facts: Facts, method: str, worst: int, best: int) -> MethodView:
     ranking = facts.rankings[method]
     harmful, helpful = shown_of(ranking, worst, best)
+    titles = _gallery_titles(method)
     first = ranking.head(facts.n_worst(method))
     bars, more = class_bars(facts, first, ranking)
     judged = _judged(facts, first)
@@ -127,9 +132,11 @@ def _method_view(facts: Facts, method: str, worst: int, best: int) -> MethodView
         name=method,
         shown=shown(method),
         css=css_of(method),
-        n_images=len(ranking),
+        n_images=ranking[IMAGE].nunique(),
         harmful=_tiles(facts, harmful, method),
         helpful=_tiles(facts, helpful, method),
+        harmful_title=titles[0],
+        helpful_title=titles[1],
         n_worst=len(first),
         bars=bars,
         more_classes=more,
@@ -142,79 +149,13 @@ def _method_view(facts: Facts, method: str, worst: int, best: int) -> MethodView
     )
 
 
-# ---------------------------------------------------------------- the verdict
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What was recommended, of one method or overall.
-
-    Attributes:
-        method: as people read it; empty for none.
-        n: images to remove.
-        headline: the recommendation in a sentence.
-        gain, test_gain: points of accuracy gained on validation and on test.
-        interval, test_interval: the 95 % intervals of these.
-        accuracy, no_removal: test accuracy with and without removal.
-        reason, disagreement: sentences.
-        closest: the candidate that came closest, in a sentence, where none is to be removed.
-    """
-
-    method: str
-    n: int
-    headline: str
-    gain: str
-    interval: str
-    test_gain: str
-    test_interval: str
-    accuracy: str
-    no_removal: str
-    reason: str
-    disagreement: str
-    closest: str
-
-
-def verdict_of(value: Mapping[str, Any]) -> Verdict:
-    """The view of a verdict of summary/recommendation.json."""
-    n, method = int(value["n"]), shown(value["method"] or "")
-    images = "the image" if n == 1 else f"the {n:,} images"
-    best = value.get("best_tried")
-    return Verdict(
-        method=method,
-        n=n,
-        headline=f"Remove {images} that {method} ranks most harmful." if n else "Remove none.",
-        gain=_points(value["expected_gain_points"]),
-        interval=_interval(value["interval_points"]),
-        test_gain=_points(value["test_gain_points"]),
-        test_interval=_interval(value["test_interval_points"]),
-        accuracy=f"{value['test_accuracy']:.2%}",
-        no_removal=f"{value['test_accuracy_no_removal']:.2%}",
-        reason=_sentence(value.get("reason", "")),
-        disagreement=_sentence(value.get("trials_disagree", "")),
-        closest=_closest(best) if best else "",
-    )
-
-
-def _closest(best: Mapping[str, Any]) -> str:
-    gain, test = _points(best["expected_gain_points"]), _points(best["test_gain_points"])
-    intervals = _interval(best["interval_points"]), _interval(best["test_interval_points"])
-    return (
-        f"What came closest: {shown(best['method'])}, n = {best['n']:,}, with {gain} points of "
-        f"accuracy on validation ({intervals[0]}) and {test} on test ({intervals[1]})."
-    )
-
-
-def _sentence(text: str) -> str:
-    return f"{text[0].upper()}{text[1:].rstrip('.')}." if text else ""
-
-
-def _points(points: float) -> str:
-    return f"{points:+.2f}".replace("-", "−") if points else "0"
-
-
-def _interval(ends: Sequence[float]) -> str:
-    low, high = ends
-    return f"{low:+.2f} to {high:+.2f}".replace("-", "−") if low or high else ""
+def _gallery_titles(method: str) -> tuple[str, str]:
+    """What the first and the last images of a ranking are."""
+    if method == CONTROL:
+        return "first in a random order", "last in it"
+    if METHODS[method].predicts:
+        return "most harmful", "most helpful"
+    return "most suspicious", "least suspicious"
 
 
 # ---------------------------------------------------------------- tiles
@@ -411,7 +352,7 @@ def _flips_among(facts: Facts, ranking: pd.DataFrame, n: int) -> int:
 
 def removal_charts(facts: Facts) -> list[Chart]:
     """Scores against n removed: what decides on validation, and the test accuracy."""
-    decides = facts.recommendation.get("measure", "")
+    decides = facts.recommendation.measure if facts.recommendation else ""
     titles = {"val_accuracy": "Validation accuracy", "test_accuracy": "Test accuracy (reported)"}
     if decides == "val_loss":
         titles = {"val_loss": "Validation loss"} | titles
@@ -458,14 +399,17 @@ def score_charts(facts: Facts) -> list[Chart]:
     charts = []
     for method, ranking in facts.rankings.items():
         if method != CONTROL:
-            n = int(facts.verdict(method).get("n", 0))
+            n = facts.n_recommended(method)
             scores = ranking["influence"].to_numpy()
-            charts.append(score_chart(scores, float(np.sort(scores)[n - 1]) if n else None, method))
+            cut = float(np.sort(scores)[:n][-1]) if n else None
+            charts.append(score_chart(scores, cut, method))
     return charts
 
 
 def class_names_of(facts: Facts, views: Sequence[MethodView]) -> list[str]:
     """The given classes of all images in the galleries, in the order of their labels."""
-    shown_ones = {tile.label for view in views for tile in (*view.harmful, *view.helpful)}
+    shown_ones = {
+        tile.label for view in views for tile in (*view.relabel, *view.harmful, *view.helpful)
+    }
     labels = {int(label) for table in facts.rankings.values() for label in table[LABEL].unique()}
     return [name for label in sorted(labels) if (name := facts.name_of(label)) in shown_ones]

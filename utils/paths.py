@@ -62,11 +62,6 @@ class OutputPaths:
         return self.root / "summary" / "predictions.csv"
 
     @property
-    def flipped(self) -> Path:
-        """The labels that `--flip_labels` flipped."""
-        return self.root / "summary" / "flipped_labels.csv"
-
-    @property
     def summary(self) -> Path:
         """Scores of all trials, their means and standard deviations."""
         return self.root / "summary" / "summary.csv"

@@ -83,11 +83,11 @@ def run(options: Options) -> None:
             say_what_was_found(paths, options.methods, options.seeds)
             record_for_page(options, work.source, work.model, paths)
             size = max(0, written_bytes(paths.root) - before)
-            memory += peak_memory()
-            log.info(closing_line(expected, size, memory, time.monotonic() - ready))
             add_run(run_of(options.command_line, time.monotonic() - started, size), paths.runs)
     if not options.no_report:  # the account of the folder is whole now
         log.info("Page to look at: %s", write_page(paths).resolve())
+    size, memory = max(0, written_bytes(paths.root) - before), memory + peak_memory()
+    log.info(closing_line(expected, size, memory, time.monotonic() - ready))
     log.info("Finished in %s: %s", duration(time.monotonic() - started), paths.root.resolve())
 
 

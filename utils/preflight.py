@@ -14,6 +14,7 @@ from utils.costs import Costs, measure
 from utils.errors import UserError
 from utils.methods import METHODS, Method
 from utils.options import Options
+from utils.ranking import SHOWN_BEST, SHOWN_WORST
 from utils.storage import read_csv
 from utils.trial import Trial
 from utils.units import shown_bytes
@@ -39,6 +40,10 @@ OUTCOMES, VAL_OUTCOME, TEST_OUTCOME, REMOVED_OUTCOME = 1200, 4, 0.2, 7
 
 CLEANSED_ROW, VERDICT = 4, 1200
 """Bytes of a row of the cleansed list beside the image's path, and of a verdict."""
+
+PAGE, TILE, PREDICTION, LARGEST_PICTURE = 70_000, 600, 30, 6000
+"""Bytes of the page without images, of an image's entry without path and picture, of a row of the
+predictions beside the path, and of a picture at most."""
 
 
 @dataclass(frozen=True)
@@ -299,5 +304,16 @@ class _Rest:
         paths = (*self.trial.data.training.paths, *self.trial.data.validation.paths)
         cleansed = len(self.methods) * (sum(map(len, paths)) + CLEANSED_ROW * len(paths))
         verdicts = VERDICT * (len(self.methods) + 1)
-        size = n_rows * SUMMARY_ROW + FIGURE + panels + cleansed + verdicts
+        size = n_rows * SUMMARY_ROW + FIGURE + panels + cleansed + verdicts + self._page()
         return Work.of(size, [ANALYSIS_SECONDS])
+
+    def _page(self) -> float:
+        """Bytes of the page and of what is recorded for it, each method showing other images."""
+        training = self.trial.data.training
+        shown = len(self.methods) * min(SHOWN_WORST + SHOWN_BEST, len(training))
+        path = max(map(len, training.paths))
+        recorded = PREDICTION + path
+        if self.options.no_report:
+            return shown * recorded
+        picture = min(math.prod(training.shape), LARGEST_PICTURE)
+        return PAGE + shown * (recorded + TILE + 2 * path + picture)

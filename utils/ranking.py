@@ -24,16 +24,28 @@ def ranked(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     with flipped ones) counts as several.
 
     Returns:
-        A row per image and label with the columns x:image, y:label, influence (nats, mean over its
-        trials), place (0 to 1) and rank (from 1).
+        A row per image and label with the columns x:image, y:label, influence (mean over its
+        trials, in nats or what the method scores in), place (0 to 1) and rank (from 1).
     """
-    placed = [
-        table[[IMAGE, LABEL, "influence"]].assign(place=np.arange(len(table)) / len(table))
-        for table in tables
-    ]
-    means = pd.concat(placed).groupby([IMAGE, LABEL]).mean()
-    joined = means.sort_values("place", kind="stable").reset_index()
-    return joined.assign(rank=np.arange(1, len(joined) + 1))
+    return joined(tables, [IMAGE, LABEL]).reset_index(drop=True)
+
+
+def joined(tables: Sequence[pd.DataFrame], by: str | list[str]) -> pd.DataFrame:
+    """Join influence tables, the images with the lowest mean place first; equal ones in order.
+
+    Args:
+        tables: of each trial, the most harmful image first.
+        by: the column or columns that tell images apart.
+
+    Returns:
+        x:image and y:label, those where the image was worst; influence and place, means over the
+        trials that have it; rank from 1. The index is `by`.
+    """
+    placed = [table.assign(place=np.arange(len(table)) / len(table)) for table in tables]
+    images = pd.concat(placed).sort_values("place", kind="stable").groupby(by)
+    means = images[["influence", "place"]].mean()
+    table = images[[IMAGE, LABEL]].first().join(means).sort_values("place", kind="stable")
+    return table.assign(rank=np.arange(1, len(table) + 1))
 
 
 def rankings(paths: OutputPaths, methods: Sequence[str]) -> dict[str, pd.DataFrame]:

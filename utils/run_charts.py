@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from utils.methods import METHODS
+from utils.methods import METHODS, NO_REMOVAL
 from utils.page_charts import (
     Axis,
     Chart,
@@ -22,7 +22,6 @@ from utils.page_charts import (
     y_axis,
 )
 
-NO_REMOVAL = "No Removal"
 N_BINS = 48
 MOST_DOTS = 500
 """Points of learning curves that can be pointed at; more are a line only."""
@@ -56,7 +55,7 @@ def removal_chart(summary: pd.DataFrame, column: str, title: str) -> Chart | Non
     curves = _curves(summary, column, factor)
     if not counts or len(curves) < 2:
         return None
-    x = count_axis(counts, "images removed, the most harmful first (log scale)")
+    x = count_axis(counts, "images removed, the worst first (log scale)")
     y = y_axis([v for rows in curves.values() for row in rows for v in row[1:]], unit)
     paths: list[Path] = []
     points: tuple[Dot, ...] = ()
@@ -142,7 +141,7 @@ def _words(column: str) -> str:
 def verification_chart(table: pd.DataFrame, method: str, note: str) -> Chart:
     """True against predicted changes of the validation loss when groups of images are removed."""
     rows, css = table[table["method"] == method], css_of(method)
-    unit = "sum of places" if method == "Random" else "predicted change (nats)"
+    unit = "predicted change (nats)" if METHODS[method].predicts else "sum of scores"
     x, y = x_axis([0, *rows["predicted"]], unit), y_axis([0, *rows["true"]], "true change (nats)")
     zero: list[Points] = [[(0, y.low), (0, y.high)], [(x.low, 0), (x.high, 0)]]
     points: tuple[Dot, ...] = ()

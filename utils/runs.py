@@ -22,7 +22,7 @@ class Run:
         ended: date and time, ISO 8601 with the zone.
         seconds: from its start.
         memory: bytes that its process took at most.
-        written: bytes by which the output folder grew.
+        written: bytes by which the output folder grew, but for the page.
     """
 
     command: str
