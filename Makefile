@@ -15,16 +15,17 @@ unexport PYTHONDONTWRITEBYTECODE
 # The folder of the MNIST and CIFAR-10 test images, for benchmarks; the official archives without it.
 DATA :=
 
-.PHONY: help venv venv-dev demo test lint fidelity reproduction scaling peers
+.PHONY: help venv venv-dev demo test lint fidelity label_noise scaling peers reproduction
 
 help:
-	@echo "make demo   train, score, cleanse and retrain on digits, into $(DEMO_OUTPUT)/ (3 minutes)"
+	@echo "make demo   find wrong labels in digits, remove them and retrain, into $(DEMO_OUTPUT)/ (3 minutes)"
 	@echo "make test   run all tests"
 	@echo "make lint   run ruff and mypy"
 	@echo "make fidelity DATA=PATH   hold the scores against true retraining (an hour and a half)"
-	@echo "make reproduction DATA=PATH   repeat the papers' experiments (hours)"
+	@echo "make label_noise DATA=PATH   how many wrong labels each method finds, beside cleanlab (hours)"
 	@echo "make scaling DATA=PATH    time and memory against images, steps, parameters, removals (5 minutes)"
 	@echo "make peers DATA=PATH      the scores beside other libraries', in an environment of their own (2 hours)"
+	@echo "make reproduction DATA=PATH   repeat the papers' experiments (hours)"
 	@echo "make venv   only make .venv with what the commands need"
 
 venv:
@@ -34,7 +35,9 @@ venv-dev:
 	@bash .ci/setup_venv.sh requirements.txt requirements-dask.txt requirements-dev.txt
 
 demo: venv
-	$(PYTHON) eval_sgd_influence.py -ds digits -o $(DEMO_OUTPUT) -e 8 -nt 1 -r 0 10 40 100 $(DEMO_ARGS)
+	$(PYTHON) eval_sgd_influence.py -ds digits -o $(DEMO_OUTPUT) -e 8 -nt 3 -r 0 10 40 100 \
+		--flip_labels 0.1 --methods Hara Ours AUM Random $(DEMO_ARGS)
+	@echo "The page to look at is $(CURDIR)/$(DEMO_OUTPUT)/report/index.html"
 	@echo "The picture is $(CURDIR)/$(DEMO_OUTPUT)/fig/result.png"
 	@echo "The table is $(CURDIR)/$(DEMO_OUTPUT)/summary/summary.csv"
 
@@ -49,9 +52,9 @@ lint: venv-dev
 fidelity: venv
 	$(PYTHON) benchmarks/fidelity.py $(if $(DATA),--data $(DATA))
 
-reproduction: venv
-	@test -n "$(DATA)" || { echo "give the folder of the images: make reproduction DATA=PATH"; exit 2; }
-	$(PYTHON) benchmarks/reproduction.py --data $(DATA) $(REPRODUCTION_ARGS)
+label_noise:
+	@VENV=.venv-label-noise MODULES="nnabla.parametric_functions, cleanlab.rank" bash .ci/setup_venv.sh requirements.txt requirements-benchmarks.txt
+	.venv-label-noise/bin/python benchmarks/label_noise.py $(if $(DATA),--data $(DATA))
 
 scaling: venv
 	$(PYTHON) benchmarks/scaling.py $(if $(DATA),--data $(DATA))
@@ -62,3 +65,7 @@ peers: venv
 	@VENV=.venv-peers PYTHON_VERSION=3.11 MODULES="torch, captum, kronfluence" \
 	    bash .ci/setup_venv.sh benchmarks/peers/requirements.txt
 	$(PYTHON) benchmarks/peers/compare.py $(if $(DATA),--data $(DATA)) $(PEERS_ARGS)
+
+reproduction: venv
+	@test -n "$(DATA)" || { echo "give the folder of the images: make reproduction DATA=PATH"; exit 2; }
+	$(PYTHON) benchmarks/reproduction.py --data $(DATA) $(REPRODUCTION_ARGS)

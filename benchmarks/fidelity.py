@@ -38,7 +38,7 @@ from benchmarks.fidelity_pictures import SHOWN_TASK, draw_figures, draw_scatter
 from benchmarks.recorded import RecordedTrial
 from benchmarks.tasks import QUICK, TASKS, Task
 from utils.errors import UserError
-from utils.methods import METHODS
+from utils.methods import CONTROL, METHODS
 from utils.network import State
 from utils.storage import read_csv, save_csv
 
@@ -49,6 +49,8 @@ ORACLE = "oracle: "
 """What the columns of the double-precision oracle begin with."""
 DOUBLE, PRECISION = "Hara, double precision", "Hara, single against double"
 N_EXTREMES = 10
+JUDGED = tuple(name for name, method in METHODS.items() if method.predicts or name == CONTROL)
+"""The methods that predict changes of the validation loss, and the control."""
 QUICK_GROUPS = {"cifar_cnn": 25}
 QUICK_SEEDS = {"mnist_cnn": 3, "cifar_cnn": 1}
 """Seeds of the quick run, where not all."""
@@ -127,7 +129,7 @@ def predicted(
     trial: RecordedTrial, removals: np.ndarray, last_epoch_too: bool
 ) -> dict[str, np.ndarray]:
     """The summed scores (R,) of the removals (R, n_train) by each method of the product."""
-    columns = {name: removals @ _score(name, trial) for name in METHODS}
+    columns = {name: removals @ _score(name, trial) for name in JUDGED}
     if last_epoch_too:
         last = replace(trial, cover_epochs=1)
         for name in ("Hara", "Ours"):

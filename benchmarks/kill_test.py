@@ -4,10 +4,10 @@
 
 A small run on digits, by J worker processes, is killed (SIGKILL, the whole process group) at N
 seeded random moments, each time resumed by the same command until it is finished; then every file
-but the log must equal that of the unbroken run by one process, byte for byte, and none may be
-missing or left over. A run that was killed a few times, or has got to its end, is finished and
-compared, and the next begins in a new folder. The last line is `N kills, M differing files`; the
-exit status is 1 if M > 0.
+but those that tell of times (run.log, runs.json, report/) must equal that of the unbroken run by
+one process, byte for byte, and none may be missing or left over. A run that was killed a few times,
+or has got to its end, is finished and compared, and the next begins in a new folder. The last line
+is `N kills, M differing files`; the exit status is 1 if M > 0.
 """
 
 from __future__ import annotations
@@ -26,11 +26,15 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from utils.paths import UNREPEATABLE
+
 COMMAND = (
     "eval_sgd_influence.py -ds digits -e 3 -nt 2 -r 0 5 20 --n_train 88 --n_val 40 --n_test 40 "
     "--batch_size 16 --cover_epochs 2 --momentum 0.5 --verify 6 --context cpu -v"
 )
-LOG, LAST = "run.log", "fig/verification.png"
+LAST = "report/index.html"
 MOST = 6
 """Kills of one run, so that all stages are hit and not the last one most."""
 
@@ -67,9 +71,13 @@ def live(output: Path, more: str, longest: float | None = None) -> Life:
 
 
 def files_of(output: Path) -> dict[str, bytes]:
-    """All files but the log by their path under the output folder, hidden ones too."""
-    found = (path for path in output.rglob("*") if path.is_file() and path.name != LOG)
-    return {str(path.relative_to(output)): path.read_bytes() for path in sorted(found)}
+    """All files but those that tell of times, by their path in the folder, hidden ones too."""
+    found = {path.relative_to(output): path for path in output.rglob("*") if path.is_file()}
+    return {
+        str(name): found[name].read_bytes()
+        for name in sorted(found)
+        if name.parts[0] not in UNREPEATABLE
+    }
 
 
 def differing(output: Path, unbroken: dict[str, bytes]) -> list[str]:

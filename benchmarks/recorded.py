@@ -27,6 +27,7 @@ class Recorded:
     Attributes:
         sgd: the trainer; its network is at whatever state was used last.
         states: the state before each step.
+        margins: of each image in each epoch (n_epochs, n_train).
         losses: the mean loss of each batch before its step.
         final: the state after the last one.
     """
@@ -39,9 +40,11 @@ class Recorded:
         self.evaluator = Evaluator(network)
         self.states: list[State] = []
         self.losses: list[float] = []
+        self.margins = np.zeros((steps[-1].epoch + 1, len(data)), np.float32)
         for step in steps:
             self.states.append(self.sgd.state())
             self.losses.append(self.sgd.step(data, step) / len(step.indices))
+            self.margins[step.epoch, step.indices] = self.sgd.margins
         self.final = self.sgd.state()
 
     def validation_gradient(self, validation: ImageSet) -> Adjoint:
@@ -99,6 +102,10 @@ class RecordedTrial(Trial):
     def state_before(self, t: int) -> State:
         """The recorded state s_t; s_T for t = T."""
         return self.recorded.final if t == len(self.steps) else self.recorded.states[t]
+
+    def margins(self) -> np.ndarray:
+        """The recorded margins (n_epochs, n_train)."""
+        return self.recorded.margins
 
 
 def recorded_trial(

@@ -32,9 +32,9 @@ sys.path.insert(0, str(ROOT))  # the repository, when run as a script
 from benchmarks.make_archives import shuffled_parts, write_cifar10, write_mnist
 from benchmarks.real_images import cifar10_images, mnist_images
 from benchmarks.reproduction_tables import draw_runs, write_page
-from sgd_influence.analyze import NO_REMOVAL
 from sgd_influence.eval import SCORE_COLUMNS
 from utils.datasets import DATASETS
+from utils.methods import NO_REMOVAL
 from utils.options import Options
 from utils.storage import read_csv, save_csv
 

@@ -10,8 +10,8 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from sgd_influence.analyze import NO_REMOVAL
 from utils.cache import CACHES, kept_steps
+from utils.methods import NO_REMOVAL
 from utils.model import six_convolutions
 from utils.network import Network, hdf5_of
 from utils.storage import save_bytes, written_beside

@@ -1,26 +1,92 @@
-"""Stage 4: the summary table, the picture and the closing table of a run."""
+"""Stage 4: the summary table, the picture, the recommendation and the cleansed data of a run."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from sgd_influence.cleanse import cleanse
 from sgd_influence.eval import SCORE_COLUMNS
-from sgd_influence.verify import Agreement
-from utils.storage import written_beside
+from sgd_influence.outcomes import load_outcomes
+from sgd_influence.recommend import Recommendation, Tried, recommend
+from sgd_influence.verify import TRUSTED, Agreement, compare
+from utils.console import RESULT
+from utils.flips import what_if
+from utils.methods import METHODS, NO_REMOVAL
+from utils.options import Options
+from utils.paths import OutputPaths
+from utils.report import counted, sizes_of
+from utils.source import Source
+from utils.storage import read_csv, save_csv, save_json, written_beside
+from utils.trial import Trial
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-NO_REMOVAL = "No Removal"
+log = logging.getLogger("data_cleansing")
+
+DISTRUST = (
+    "The ranking by %s should not be trusted on this data: its agreement with true retraining is "
+    "%.2f, its 95 %% interval %.2f to %.2f with --verify %d. Try more groups, more validation "
+    "images, more epochs, a lower learning rate, or another method."
+)
 SUMMARY_COLUMNS = [*SCORE_COLUMNS, "method", "seed", "n_drops", "mean", "std"]
 
 Scores = Mapping[tuple[str, int, int], pd.DataFrame]
 """The score file of each (method, seed, n)."""
+
+
+def analyze(options: Options, source: Source, trial: Trial) -> None:
+    """Summarise what all trials left in the output folder, recommend, and cleanse.
+
+    Args:
+        options: as parsed.
+        source: the images of the data set.
+        trial: one of the trials, all being of one size.
+    """
+    paths = trial.paths
+    summary = summarise(load_scores(paths))
+    save_csv(summary, paths.summary, index=True)
+    title = f"{options.dataset}: {sizes_of(trial)}, {counted(trial.n_epochs, 'epoch')}"
+    draw(summary, title, paths.figure)
+    agreements = compare(paths, options.methods, options.seeds, title) if options.verify else {}
+    tried = load_tried(paths, options.methods, options.seeds)
+    found = recommend(tried, options.methods, options.seeds)
+    recommendation = replace(found, what_if=what_if(options.flip_labels))
+    save_json(recommendation.as_json(), paths.recommendation)
+    counts = {method: verdict.n for method, verdict in recommendation.methods.items()}
+    cleanse(options, source, paths, tried, counts)
+    log.log(RESULT, "\n%s", closing_table(recommendation, agreements))
+    for line in closing_words(recommendation):
+        log.log(RESULT, line)
+    for method, agreement in agreements.items():
+        if METHODS[method].predicts and not agreement.random >= TRUSTED:
+            bounds = agreement.random, agreement.low, agreement.high
+            log.log(RESULT, DISTRUST, method, *bounds, options.verify)
+
+
+def load_scores(paths: OutputPaths) -> Scores:
+    """All score files of the folder: earlier commands with other n or methods count too."""
+    return {
+        (method, seed, n): read_csv(path, columns=SCORE_COLUMNS)
+        for method in METHODS
+        for seed, n, path in sorted(paths.scores(method))
+    }
+
+
+def load_tried(paths: OutputPaths, methods: Sequence[str], seeds: Sequence[int]) -> Tried:
+    """What every removal of these methods and trials came to, earlier commands' included."""
+    return {
+        (method, n, seed): load_outcomes(paths.outcomes(method, n, seed))
+        for method in methods
+        for seed, n, _ in sorted(paths.scores(method))
+        if seed in seeds and paths.outcomes(method, n, seed).exists()
+    }
 
 
 def summarise(scores: Scores) -> pd.DataFrame:
@@ -55,49 +121,35 @@ def summarise(scores: Scores) -> pd.DataFrame:
     return summary.reindex(columns=SUMMARY_COLUMNS).astype({"seed": "Int64"})
 
 
-@dataclass(frozen=True)
-class Choice:
-    """The n that a method would remove, chosen on validation accuracy.
-
-    Accuracies are fractions of the test images, means over the trials.
-    """
-
-    method: str
-    n: int
-    test_accuracy: float
-    no_removal: float
-
-    @property
-    def gain(self) -> float:
-        """Test accuracy gained over No Removal."""
-        return self.test_accuracy - self.no_removal
-
-
-def choose(summary: pd.DataFrame, methods: Sequence[str]) -> list[Choice]:
-    """Per method the n best on mean VALIDATION accuracy, ties to the smaller, 0 included."""
-    means = summary[summary["mean"] == "mean"].sort_values("n_drops", kind="stable")
-    baseline = means[means["method"] == NO_REMOVAL].iloc[0]
-    choices = []
-    for method in methods:
-        tried = pd.concat(
-            [baseline.to_frame().T.assign(n_drops=0), means[means["method"] == method]]
-        )
-        best = tried.iloc[tried["val_accuracy"].astype(float).argmax()]
-        accuracy, no_removal = float(best["test_accuracy"]), float(baseline["test_accuracy"])
-        choices.append(Choice(method, int(best["n_drops"]), accuracy, no_removal))
-    return choices
-
-
-def closing_table(choices: list[Choice], agreements: Mapping[str, Agreement]) -> str:
-    """The choices as lines for the terminal, with the agreement where the run was verified."""
+def closing_table(recommendation: Recommendation, agreements: Mapping[str, Agreement]) -> str:
+    """The n of each method as lines for the terminal, with the agreement where it was verified."""
     head = f"{'method':<20} {'n removed':>9} {'test accuracy':>14} {NO_REMOVAL:>11} "
     head += f"{'gain (points)':>14}"
     lines = [head + (f" {'agreement':>10}" if agreements else "")]
-    for c in choices:
-        line = f"{c.method:<20} {c.n:>9} {c.test_accuracy:>13.2%} {c.no_removal:>11.2%} "
-        line += f"{100 * c.gain:>+14.2f}"
-        lines.append(line + (f" {agreements[c.method].random:>10.2f}" if agreements else ""))
+    for name, v in recommendation.methods.items():
+        line = f"{name:<20} {v.n:>9} {v.test_accuracy:>13.2%} {v.test_accuracy_no_removal:>11.2%} "
+        line += f"{v.test_gain_points:>+14.2f}"
+        lines.append(line + (f" {agreements[name].random:>10.2f}" if agreements else ""))
     return "\n".join(lines)
+
+
+def closing_words(recommendation: Recommendation) -> list[str]:
+    """The recommendation in words, for the terminal."""
+    verdict = recommendation.overall
+    lines = [f"Recommended: remove none ({verdict.reason})"]
+    if verdict.n:
+        gain = _points(verdict.expected_gain_points, verdict.interval_points)
+        test = _points(verdict.test_gain_points, verdict.test_interval_points)
+        lines = [
+            f"Recommended: remove the {verdict.n} worst by {verdict.method} ({verdict.reason})",
+            f"Points gained, validation: {gain}; test, which decided nothing: {test}",
+        ]
+    remarks = [verdict.trials_disagree, recommendation.what_if]
+    return lines + [f"But {remark}" for remark in remarks if remark]
+
+
+def _points(gain: float, interval: Sequence[float]) -> str:
+    return f"{gain:+.2f} (95 % interval {interval[0]:+.2f} to {interval[1]:+.2f})"
 
 
 def draw(summary: pd.DataFrame, title: str, path: Path) -> None:

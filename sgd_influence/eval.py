@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from sgd_influence.outcomes import Outcomes
 from utils.console import progress
+from utils.evaluation import Evaluation
 from utils.steps import Step, by_epoch
 from utils.trial import Trial
 
@@ -29,6 +31,13 @@ def retrain_without(trial: Trial, removed: np.ndarray, description: str) -> pd.D
     Returns:
         A row of `SCORE_COLUMNS` per retrained epoch; losses are means, accuracies fractions.
     """
+    return evaluate_without(trial, removed, description)[0]
+
+
+def evaluate_without(
+    trial: Trial, removed: np.ndarray, description: str
+) -> tuple[pd.DataFrame, Outcomes]:
+    """As `retrain_without`, with what the network makes of each image after the last epoch."""
     rows, reached = [], -1
     for epoch, start, end in retrained_parts(trial, removed):
         if start != reached:
@@ -40,7 +49,23 @@ def retrain_without(trial: Trial, removed: np.ndarray, description: str) -> pd.D
         validation = trial.evaluator(trial.data.validation)
         test = trial.evaluator(trial.data.test)
         rows.append((validation.loss, test.loss, validation.accuracy, test.accuracy))
-    return pd.DataFrame(rows, columns=SCORE_COLUMNS)
+    scores = pd.DataFrame(rows, columns=SCORE_COLUMNS)
+    return scores, _outcomes(trial, removed, validation, test)
+
+
+def _outcomes(
+    trial: Trial, removed: np.ndarray, validation: Evaluation, test: Evaluation
+) -> Outcomes:
+    left_out = np.flatnonzero(removed)
+    probabilities = trial.evaluator.probabilities(trial.data.training.images[left_out])
+    return Outcomes(
+        val_losses=validation.losses,
+        val_hits=validation.hits,
+        test_hits=test.hits,
+        removed=left_out,
+        predicted=probabilities.argmax(axis=1).astype(np.int32),
+        confidence=probabilities.max(axis=1),
+    )
 
 
 def retrained_parts(trial: Trial, removed: np.ndarray) -> Iterator[tuple[int, int, int]]:
@@ -58,7 +83,7 @@ def retrained_parts(trial: Trial, removed: np.ndarray) -> Iterator[tuple[int, in
 
 
 def read_by_retraining(trial: Trial, removed: np.ndarray) -> list[Path]:
-    """The files that `retrain_without` reads."""
+    """The files that `evaluate_without` reads."""
     before, read = -1, []
     for _, start, end in retrained_parts(trial, removed):
         if start != before:

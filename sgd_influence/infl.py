@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from sgd_influence.replay import states_of
-from utils.adjoint import Adjoint, StepAdjoint, loss_gradient
+from utils.adjoint import Adjoint, StepAdjoint
 from utils.console import progress
 from utils.images import ImageSet
 from utils.network import State
@@ -97,14 +97,12 @@ def _sweep_trial(
     state_before: Callable[[int], State],
     kink_width: float = 0.0,
 ) -> np.ndarray:
-    trial.network.load(trial.final_state())
-    final = loss_gradient(trial.network, trial.data.validation)
     descending = trial.covered[::-1]
     return sweep(
         StepAdjoint(trial.network, trial.optimiser, kink_width=kink_width),
         trial.data.training,
         trial.steps,
         state_before,
-        final,
+        trial.final_gradient,
         progress(descending, f"trial {trial.seed}: infl, {method}"),
     )

@@ -14,7 +14,7 @@ import pandas as pd
 from utils.console import progress
 from utils.network import Network, State, save_state
 from utils.steps import by_epoch, save_steps
-from utils.storage import read_csv, remove, save_csv
+from utils.storage import read_csv, remove, save_array, save_csv
 from utils.trial import Trial
 
 log = logging.getLogger("data_cleansing")
@@ -27,14 +27,15 @@ MIN_STEPS = 20
 def train_epoch(trial: Trial, epoch: int) -> None:
     """One epoch, from the state that the one before it left.
 
-    Written: the states that `--cache` keeps, the row of the learning curve, and the state that the
-    next epoch begins with, which goes when it is passed unless it is kept; after the last epoch
-    the final state, which marks the training as finished.
+    Written: the states that `--cache` keeps, the margins, the row of the learning curve, and the
+    state that the next epoch begins with, which goes when it is passed unless it is kept; after the
+    last epoch the final state, which marks the training as finished.
     """
     numbers = dict(by_epoch(trial.steps))[epoch]
-    curve = _curve(trial)[:epoch]
+    curve, margins = _curve(trial)[:epoch], _margins(trial, epoch)
     trial.sgd.load(trial.state_before(numbers[0]) if epoch else _initial_state(trial))
-    loss = _train_steps(trial, epoch, numbers)
+    loss = _train_steps(trial, epoch, numbers, margins[epoch])
+    save_array(margins, trial.paths.margins(trial.seed))
     validation = trial.evaluator(trial.data.validation)
     curve.append((epoch, loss, validation.loss, validation.accuracy))
     log.debug(
@@ -54,8 +55,8 @@ def record_steps(trial: Trial) -> None:
 
 def read_by_epoch(trial: Trial, epoch: int) -> list[Path]:
     """The files that `train_epoch` reads."""
-    files = [trial.paths.learning_curve(trial.seed), trial.state_path(trial.epoch_starts[epoch])]
-    return files if epoch else []
+    records = [trial.paths.learning_curve(trial.seed), trial.paths.margins(trial.seed)]
+    return [*records, trial.state_path(trial.epoch_starts[epoch])] if epoch else []
 
 
 def _initial_state(trial: Trial) -> State:
@@ -72,12 +73,21 @@ def _curve(trial: Trial) -> list[tuple[int, float, float, float]]:
     return list(read_csv(path, COLUMNS)[COLUMNS].itertuples(index=False, name=None))
 
 
+def _margins(trial: Trial, epoch: int) -> np.ndarray:
+    """The margins (n_epochs, n_train) of the epochs before `epoch`, with room for the others."""
+    margins = np.zeros((trial.n_epochs, trial.n_train), np.float32)
+    if epoch:
+        margins[:epoch] = trial.margins()[:epoch]
+    return margins
+
+
 def epochs_done(trial: Trial) -> int:
     """How many epochs are finished and need not be trained again."""
     for epoch in range(min(len(_curve(trial)), trial.n_epochs - 1), 0, -1):
         start = trial.epoch_starts[epoch]
         kept = [t for t in trial.kept_steps if t < start]
-        if all(trial.state_path(t).exists() for t in (start, *kept)):
+        files = [trial.state_path(t) for t in (start, *kept)]
+        if all(path.exists() for path in (*files, trial.paths.margins(trial.seed))):
             return epoch
     return 0
 
@@ -117,12 +127,13 @@ def guessing_loss(labels: np.ndarray) -> float:
     return float(-(shares * np.log(shares)).sum())
 
 
-def _train_steps(trial: Trial, epoch: int, numbers: list[int]) -> float:
-    """Take the steps of an epoch; returns the mean loss of the training batches."""
+def _train_steps(trial: Trial, epoch: int, numbers: list[int], margins: np.ndarray) -> float:
+    """Take an epoch's steps, fill `margins` (n_train,); the mean loss of the training batches."""
     description = f"trial {trial.seed}: train, epoch {epoch + 1}/{trial.n_epochs}"
     loss = 0.0
     for t in progress(numbers, description):
         if t in trial.kept_steps:
             save_state(trial.sgd.state(), trial.state_path(t))
         loss += trial.take_step(t)
+        margins[trial.steps[t].indices] = trial.sgd.margins
     return loss / trial.n_train

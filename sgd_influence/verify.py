@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy.stats import spearmanr
 
 from utils.methods import METHODS, Method
 from utils.paths import OutputPaths
@@ -136,6 +135,8 @@ def compare(
     table = pd.concat(read_csv(paths.verified(seed)) for seed in seeds)
     save_csv(table, paths.verification)
     agreements = {m: agreement_of(table[table["method"] == m]) for m in methods}
+    rows = [{"method": method} | asdict(agreement) for method, agreement in agreements.items()]
+    save_csv(pd.DataFrame(rows), paths.agreement)
     draw_verification(table, agreements, title, paths.verification_figure)
     return agreements
 
@@ -200,6 +201,8 @@ def agreement_of(rows: pd.DataFrame) -> Agreement:
 
 def _mean_spearman(rows: pd.DataFrame) -> float:
     """Mean over the trials; nan where a trial's groups do not vary."""
+    from scipy.stats import spearmanr
+
     by_trial = []
     for _, trial in rows.groupby("seed"):
         varies = trial["predicted"].nunique() > 1 and trial["true"].nunique() > 1

@@ -1,4 +1,4 @@
-"""The summary, the choice of n and the picture, from scores made up by hand."""
+"""The summary and the picture, from scores made up by hand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from sgd_influence.analyze import choose, closing_table, draw, summarise
+from sgd_influence.analyze import draw, summarise
 from sgd_influence.eval import SCORE_COLUMNS
 
 
@@ -37,25 +37,6 @@ def test_no_removal_is_flat_over_every_n() -> None:
     flat = table[(table["method"] == "No Removal") & (table["mean"] == "mean")]
     assert flat["n_drops"].tolist() == [1, 10]
     assert flat["test_accuracy"].tolist() == [0.4, 0.4]
-
-
-@pytest.mark.parametrize(
-    ("validation", "expected"),
-    [
-        ({0: 0.5, 1: 0.6, 10: 0.7}, 10),
-        ({0: 0.5, 1: 0.6, 10: 0.6}, 1),
-        ({0: 0.6, 1: 0.6, 10: 0.6}, 0),
-        ({0: 0.7, 1: 0.6, 10: 0.6}, 0),
-    ],
-)
-def test_n_is_chosen_on_validation_and_ties_go_to_the_smaller(validation, expected) -> None:
-    """Test accuracy falls where validation accuracy rises: it must not count."""
-    accuracy = {("Hara", 0, n): (value, 1 - value) for n, value in validation.items()}
-    (choice,) = choose(summarise(scores(accuracy)), ["Hara"])
-    assert choice.n == expected
-    assert choice.test_accuracy == pytest.approx(1 - validation[expected])
-    assert choice.gain == pytest.approx(validation[0] - validation[expected])
-    assert "Hara" in closing_table([choice], {})
 
 
 @pytest.mark.parametrize("counts", [[], [7], list(range(1, 11))])

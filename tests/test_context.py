@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from types import ModuleType, SimpleNamespace
 
 import nnabla as nn
@@ -55,7 +56,7 @@ def test_workers_compute_on_the_devices_in_turn(
     for number in (3, 4, 5):
         process = SimpleNamespace(name=f"LokyProcess-{number}")
         monkeypatch.setattr("multiprocessing.current_process", lambda p=process: p)
-        worker.begin("cudnn", ("0", "1"), parent=0)
+        worker.begin("cudnn", ("0", "1"), 0, 1, threading.Semaphore())
         used.append(nn.get_current_context().device_id)
     assert used == ["1", "0", "1"]
 

@@ -27,6 +27,7 @@ from utils.options import _build_parser
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 README, OWN_DATA = ROOT / "README.md", ROOT / "docs" / "your_own_data.md"
+OPTIONS = ROOT / "docs" / "options.md"
 BY_SCRIPT = {module.COMMAND.program: module.COMMAND
              for module in (eval_sgd_influence, eval_influence_functions)}  # fmt: skip
 
@@ -142,8 +143,9 @@ def option_strings() -> set[str]:
     return names - {"-h", "--help"}
 
 
-def test_options_of_the_readme_are_in_the_help() -> None:
-    rows = re.findall(r"^\| (`-[^|]*)\|", text_of(README), re.MULTILINE)
+def test_options_of_the_tables_are_in_the_help() -> None:
+    tables = text_of(README) + text_of(OPTIONS)
+    rows = re.findall(r"^\| (`-[^|]*)\|", tables, re.MULTILINE)
     named = {name for row in rows for name in re.findall(r"(?<![\w-])--?[a-zA-Z][\w-]*", row)}
     assert len(named) > 30
     assert named <= option_strings()

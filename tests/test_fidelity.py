@@ -113,7 +113,7 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> Non
 
     summary = run("--tasks", "logreg_unit", "dnn_unit", "--seeds", "0", "1")
     assert list(summary) == ["logreg_unit", "dnn_unit"]
-    assert {AGAIN, *METHODS} <= summary["logreg_unit"].keys()
+    assert {AGAIN, *fidelity.JUDGED} <= summary["logreg_unit"].keys()
     assert summary["logreg_unit"]["Hara"] > 0.8
     assert (tmp_path / "fidelity.png").read_bytes().startswith(b"\x89PNG")
     before = read_csv(tmp_path / "fidelity_raw.csv")

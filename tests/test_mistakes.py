@@ -24,6 +24,7 @@ RUN = "--model mlp --context cpu"
 TRAINING = "infl_results_sgd/seed_00"
 HARA = "influence/Hara/influence_hara_0.csv"
 SCORE = "score/Hara/score_delete_worst_5_seed_0.csv"
+OUTCOMES = "score/Hara/outcomes_delete_worst_5_seed_0.npz"
 STATE = f"{TRAINING}/epoch01/weights/model_step0002.h5"
 
 Damage = Callable[[Path], None]
@@ -330,6 +331,10 @@ MEANWHILE: dict[str, tuple[str, Damage, str]] = {
     "score CSV cut short": (
         "summary/summary.csv", cut(SCORE),
         "score_delete_worst_5_seed_0.csv: is not whole (a value is missing)",
+    ),
+    "outcomes cut short": (
+        "summary/recommendation.json", cut(OUTCOMES),
+        "outcomes_delete_worst_5_seed_0.npz: is not a readable archive of outcomes (",
     ),
 }  # fmt: skip
 

@@ -114,10 +114,14 @@ DAMAGES = {cut: "cut short", change: "changed", lengthen: "changed", Path.unlink
     [
         "influence/Hara/influence_hara_0.csv",
         "score/Ours/score_delete_worst_5_seed_0.csv",
+        "score/Ours/outcomes_delete_worst_5_seed_0.npz",
         "summary/summary.csv",
+        "summary/recommendation.json",
+        "cleansed/Hara_train_cleansed.csv",
         "fig/result.png",
         f"{TRAINING}/steps.npz",
         f"{TRAINING}/learning_curve.csv",
+        f"{TRAINING}/margins.npy",
         f"{TRAINING}/final_model.h5",
         f"{TRAINING}/epoch01/weights/model_step0000.h5",
         f"{TRAINING}/epoch01/weights/model_step0002.h5",
@@ -142,7 +146,7 @@ def test_many_missing_files_are_one_line(
     shutil.rmtree(finished / TRAINING)
     shutil.rmtree(finished / "influence")
     complete(finished, unbroken)
-    assert capsys.readouterr().err.endswith("and 3 more: missing; made anew\n")
+    assert capsys.readouterr().err.endswith("and 4 more: missing; made anew\n")
 
 
 def test_undamaged_files_are_not_computed_again(
@@ -151,7 +155,7 @@ def test_undamaged_files_are_not_computed_again(
     """Only the sweep of the damaged influence is run."""
     change(finished / "influence/Hara/influence_hara_0.csv")
     monkeypatch.setattr(utils.tasks, "train_epoch", None)
-    monkeypatch.setattr(utils.tasks, "retrain_without", None)
+    monkeypatch.setattr(utils.tasks, "evaluate_without", None)
     assert sgd_influence(finished, QUICK) == 0
 
 

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from utils.array_functions import ArrayFunction, Arrays, Shape
+from utils.cores import each
 from utils.layout import channels_first, channels_last
 from utils.maps import MapTotal, total_of
 from utils.winograd import (
@@ -45,6 +46,8 @@ TILED_FLOATS = 8192
 """About how many values of inputs and maps there are at each place of the tiles at once."""
 LEAST_CHANNELS = 8
 """With fewer, tiles would take longer than patches."""
+SUMS = 4
+"""A sum over chunks is taken as so many sums, which can be computed side by side."""
 
 
 @dataclass(frozen=True)
@@ -212,23 +215,29 @@ def convolve(
     if geometry.tiled:
         _convolve_tiles(geometry, x, w, y, bias)
         return
-    patches, kernels = _Patches(geometry), _kernel_columns(w)
-    for images in geometry.chunks():
+    kernels = _kernel_columns(w)
+
+    def compute(images: slice) -> None:
         maps = y[images].reshape(-1, len(w))
-        np.matmul(patches.of(x[images]), kernels, out=maps)
-        maps += bias
+        np.matmul(_Patches(geometry).of(x[images]), kernels, out=maps)
+        np.add(maps, bias, out=maps)
+
+    each(compute, geometry.chunks())
 
 
 def _convolve_tiles(
     geometry: Geometry, x: np.ndarray, w: np.ndarray, y: np.ndarray, bias: np.ndarray
 ) -> None:
     kernels = transformed_kernels(w)
-    for images in geometry.chunks():
+
+    def compute(images: slice) -> None:
         tiles = _Tiles(geometry, len(x[images]))
         tiles.of(x[images])
         inputs, maps = tiles.matrices()
         np.matmul(inputs, kernels, out=maps)
         maps_of(A_TRANSPOSED, tiles.maps, bias, y[images])
+
+    each(compute, geometry.chunks())
 
 
 def input_gradient(geometry: Geometry, dy: np.ndarray, w: np.ndarray, dx: np.ndarray) -> None:
@@ -237,11 +246,14 @@ def input_gradient(geometry: Geometry, dy: np.ndarray, w: np.ndarray, dx: np.nda
         flipped = np.ascontiguousarray(w[:, :, ::-1, ::-1].transpose(1, 0, 2, 3))
         convolve(geometry.flipped(), dy, flipped, dx)
         return
-    patches, kernels = _Patches(geometry), _kernel_columns(w).T
-    for images in geometry.chunks():
-        maps = dy[images].reshape(-1, len(w))
+    kernels = _kernel_columns(w).T
+
+    def compute(images: slice) -> None:
+        patches, maps = _Patches(geometry), dy[images].reshape(-1, len(w))
         np.matmul(maps, kernels, out=patches.rows(len(dy[images])))
         dx[images] = patches.added(len(dy[images]))
+
+    each(compute, geometry.chunks())
 
 
 def weight_gradient(geometry: Geometry, dy: np.ndarray, x: np.ndarray, dw: np.ndarray) -> None:
@@ -250,25 +262,45 @@ def weight_gradient(geometry: Geometry, dy: np.ndarray, x: np.ndarray, dw: np.nd
         _weight_gradient_tiles(geometry, dy, x, dw)
         return
     maps, channels, height, width = geometry.w_shape
-    patches = _Patches(geometry)
-    total = np.zeros((maps, height * width * channels), np.float32)
-    for images in geometry.chunks():
-        total += dy[images].reshape(-1, maps).T @ patches.of(x[images])
+
+    def product(images: slice, out: np.ndarray) -> None:
+        rows = _Patches(geometry).of(x[images])
+        np.matmul(dy[images].reshape(-1, maps).T, rows, out=out)
+
+    total = _sum_over_chunks(geometry, product, (maps, height * width * channels))
     dw[...] = total.reshape(maps, height, width, channels).transpose(0, 3, 1, 2)
 
 
 def _weight_gradient_tiles(
     geometry: Geometry, dy: np.ndarray, x: np.ndarray, dw: np.ndarray
 ) -> None:
-    shape = (6, 6, *geometry.w_shape[1::-1])
-    total, part = np.zeros(shape, np.float32), _buffers.take("part", shape)
-    for images in geometry.chunks():
+    def product(images: slice, out: np.ndarray) -> None:
         tiles = _Tiles(geometry, len(x[images]))
         tiles.of(x[images])
         tiles.of_maps(dy[images])
         inputs, maps = tiles.matrices()
-        total += np.matmul(inputs.swapaxes(2, 3), maps, out=part)
-    dw[...] = kernel_gradient(total)
+        np.matmul(inputs.swapaxes(2, 3), maps, out=out)
+
+    shape = (6, 6, *geometry.w_shape[1::-1])
+    dw[...] = kernel_gradient(_sum_over_chunks(geometry, product, shape))
+
+
+def _sum_over_chunks(
+    geometry: Geometry, product: Callable[[slice, np.ndarray], None], shape: Shape
+) -> np.ndarray:
+    """The sum of what `product` writes of each chunk; its order depends on the chunks alone."""
+    chunks = list(geometry.chunks())
+    totals = _buffers.take("totals", (min(SUMS, len(chunks)), *shape))
+    totals.fill(0.0)
+
+    def add(number: int) -> None:
+        part = _buffers.take("part", shape)
+        for images in chunks[number :: len(totals)]:
+            product(images, part)
+            np.add(totals[number], part, out=totals[number])
+
+    each(add, range(len(totals)))
+    return totals.sum(0)
 
 
 def _kernel_columns(w: np.ndarray) -> np.ndarray:

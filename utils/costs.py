@@ -16,6 +16,9 @@ from utils.sgd import SGD, step_batch
 from utils.steps import Step
 from utils.trial import Trial
 
+LONG = 0.25
+"""Seconds beside which building a graph does not count."""
+
 
 @dataclass(frozen=True)
 class Costs:
@@ -69,13 +72,13 @@ def measure(trial: Trial, methods: Sequence[Method]) -> Costs:
 
 
 def seconds_of(action: Callable[[], object]) -> float:
-    """Seconds that `action` takes: the first time counts only if that takes over a second."""
+    """Seconds that `action` takes: the first time counts only if it takes `LONG`."""
     times: list[float] = []
-    while len(times) < 2 or (len(times) < 8 and sum(times) < 0.5):
+    while len(times) < 2 or (len(times) < 8 and sum(times) < LONG):
         started = time.perf_counter()
         action()
         times.append(time.perf_counter() - started)
-        if times[0] > 1:
+        if times[0] > LONG:
             return times[0]
     return median(times[1:])
 

@@ -8,6 +8,7 @@ from functools import lru_cache
 
 import nnabla as nn
 import nnabla.functions as F
+import numpy as np
 
 from utils.console import stop_if_asked
 from utils.errors import UserError
@@ -19,10 +20,25 @@ EVALUATION_BATCH = 256
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Mean cross-entropy (nats) and accuracy (fraction) over an image set."""
+    """What a network makes of an image set.
 
-    loss: float
-    accuracy: float
+    Attributes:
+        losses: (N,) float32, the cross-entropy of each image in nats.
+        hits: (N,) bool, whether its label is what the network says.
+    """
+
+    losses: np.ndarray
+    hits: np.ndarray
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy (nats)."""
+        return float(self.losses.mean(dtype="float64"))
+
+    @property
+    def accuracy(self) -> float:
+        """Fraction of the images that are hit."""
+        return float(self.hits.mean())
 
 
 @dataclass(frozen=True)
@@ -34,29 +50,46 @@ class _EvaluationGraph:
 
 
 class Evaluator:
-    """Evaluates a network in batches; sums are held in double precision."""
+    """Evaluates a network in batches; means are taken in double precision."""
 
     def __init__(self, network: Network) -> None:
         self.network = network
         self._graph = lru_cache(maxsize=4)(self._build)
 
     def __call__(self, data: ImageSet) -> Evaluation:
-        """Mean loss and accuracy of the network as it is now on `data`.
+        """Loss and hit of the network as it is now on each image of `data`.
 
         Raises:
-            UserError: the loss is not a finite number.
+            UserError: the mean loss is not a finite number.
         """
-        loss = errors = 0.0
+        losses, hits = np.empty(len(data), "float32"), np.empty(len(data), bool)
         for rows in batches_of(len(data), EVALUATION_BATCH):
             stop_if_asked()
             graph = self._graph(rows.stop - rows.start)
             graph.x.d = normalise(data.images[rows])
             graph.y.d = data.labels[rows, None]
             nn.forward_all([graph.losses, graph.errors], clear_no_need_grad=True)
-            loss += float(graph.losses.d.sum(dtype="float64"))
-            errors += float(graph.errors.d.sum(dtype="float64"))
-        check_finite(loss, "the evaluated loss")
-        return Evaluation(loss / len(data), (len(data) - errors) / len(data))
+            losses[rows], hits[rows] = graph.losses.d[:, 0], graph.errors.d[:, 0] == 0
+        evaluation = Evaluation(losses, hits)
+        check_finite(evaluation.loss, "the evaluated loss")
+        return evaluation
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """The probability that the network as it is now gives each class.
+
+        Args:
+            images: uint8 (N, H, W, C).
+
+        Returns:
+            float32 (N, n_classes), rows with the sum 1.
+        """
+        parts = [np.empty((0, self.network.n_classes), "float32")]
+        for rows in batches_of(len(images), EVALUATION_BATCH):
+            x = nn.Variable.from_numpy_array(normalise(images[rows]))
+            probabilities = F.softmax(self.network.logits(x, test=True))
+            probabilities.forward(clear_buffer=True)
+            parts.append(probabilities.d.copy())
+        return np.concatenate(parts)
 
     def _build(self, batch_size: int) -> _EvaluationGraph:
         x = nn.Variable((batch_size, *self.network.image_shape))

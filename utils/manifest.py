@@ -123,7 +123,7 @@ class Manifest:
         self.coming = {}
 
     def foreign(self) -> list[str]:
-        """CSV files that would be taken up although no run of this folder wrote them."""
+        """Files that would be taken up although no run of this folder wrote them."""
         return [name for name in map(self._name, self.paths.taken_up()) if name not in self.outputs]
 
     def check_outputs(self) -> None:
@@ -251,7 +251,8 @@ def versions_here() -> dict[str, str]:
 
 def remove_temporaries(paths: OutputPaths) -> None:
     """Remove the files that a killed run was writing, and what it had laid out for its workers."""
-    listed = [paths.root.glob(".*"), *((paths.root / name).rglob(".*") for name in RESULT_FOLDERS)]
+    folders = [*(paths.root / name for name in RESULT_FOLDERS), paths.page.parent]
+    listed = [paths.root.glob(".*"), *(folder.rglob(".*") for folder in folders)]
     for path in [path for found in listed for path in found if TEMPORARY.fullmatch(path.name)]:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)

@@ -7,7 +7,7 @@ times. a, b, g, x, y are (|B|, ..., C); s, t are (|B|, 1, ..., C) or (1, 1, ...,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import nnabla as nn
 import nnabla.functions as F
@@ -15,6 +15,21 @@ import numpy as np
 
 from utils.array_functions import ArrayFunction, Arrays, Shape
 from utils.compiled import compiled
+from utils.cores import each
+
+PIECE = 2**18
+"""About how many values a core works on at once."""
+
+
+def by_images(action: Callable[..., object], *arrays: np.ndarray) -> None:
+    """Call `action` with pieces of the arrays (|B|, ...), the larger ones side by side.
+
+    An array (1, ...) is part of every piece.
+    """
+    n = max(map(len, arrays))
+    size = max(1, n * PIECE // max(array.size for array in arrays))
+    pieces = (slice(start, start + size) for start in range(0, n, size))
+    each(lambda rows: action(*(a[rows] if len(a) == n else a for a in arrays)), pieces)
 
 
 @compiled
@@ -130,6 +145,10 @@ def put_largest(
                         out_p[k] += g_c[k] if place_c[k] == p else np.float32(0)
 
 
+def _gate(g: np.ndarray, x: np.ndarray, out: np.ndarray, add: bool) -> None:
+    by_images(lambda g, x, y: write_gated(g.ravel(), x.ravel(), y.reshape(-1), add), g, x, out)
+
+
 class MapReLU(ArrayFunction):
     """max(x, 0)."""
 
@@ -137,10 +156,10 @@ class MapReLU(ArrayFunction):
         return [inputs[0]]
 
     def compute(self, xs: Arrays, ys: Arrays) -> None:
-        np.maximum(xs[0], 0, out=ys[0])
+        by_images(lambda x, y: np.maximum(x, 0, out=y), xs[0], ys[0])
 
     def write_derivative(self, i: int, gs: Arrays, xs: Arrays, out: np.ndarray, add: bool) -> None:
-        write_gated(gs[0].ravel(), xs[0].ravel(), out.reshape(-1), add)
+        _gate(gs[0], xs[0], out, add)
 
     def derivatives(
         self, gs: Sequence[nn.Variable], xs: Sequence[nn.Variable]
@@ -157,11 +176,11 @@ class MapGate(ArrayFunction):
         return [inputs[0]]
 
     def compute(self, xs: Arrays, ys: Arrays) -> None:
-        write_gated(xs[0].ravel(), xs[1].ravel(), ys[0].reshape(-1), False)
+        _gate(xs[0], xs[1], ys[0], False)
 
     def write_derivative(self, i: int, gs: Arrays, xs: Arrays, out: np.ndarray, add: bool) -> None:
         if i == 0:
-            write_gated(gs[0].ravel(), xs[1].ravel(), out.reshape(-1), add)
+            _gate(gs[0], xs[1], out, add)
         elif not add:
             out.fill(0.0)
 
@@ -182,6 +201,16 @@ class _Window(ArrayFunction):
         """(|B|, H', W', C) of maps (|B|, H, W, C)."""
         return (shape[0], shape[1] // self.rows, shape[2] // self.columns, shape[3])
 
+    def take(self, a: np.ndarray, x: np.ndarray, y: np.ndarray, add: bool) -> None:
+        """`take_largest` of this function's windows."""
+        window = self.rows, self.columns
+        by_images(lambda a, x, y: take_largest(a, x, *window, y, add), a, x, y)
+
+    def put(self, g: np.ndarray, x: np.ndarray, out: np.ndarray, add: bool) -> None:
+        """`put_largest` of this function's windows."""
+        window = self.rows, self.columns
+        by_images(lambda g, x, out: put_largest(g, x, *window, out, add), g, x, out)
+
 
 class MapMaxPooling(_Window):
     """The largest input of each window."""
@@ -190,10 +219,10 @@ class MapMaxPooling(_Window):
         return [self.pooled(inputs[0])]
 
     def compute(self, xs: Arrays, ys: Arrays) -> None:
-        take_largest(xs[0], xs[0], self.rows, self.columns, ys[0], False)
+        self.take(xs[0], xs[0], ys[0], False)
 
     def write_derivative(self, i: int, gs: Arrays, xs: Arrays, out: np.ndarray, add: bool) -> None:
-        put_largest(gs[0], xs[0], self.rows, self.columns, out, add)
+        self.put(gs[0], xs[0], out, add)
 
     def derivatives(
         self, gs: Sequence[nn.Variable], xs: Sequence[nn.Variable]
@@ -210,11 +239,11 @@ class MapPutLargest(_Window):
         return [inputs[1]]
 
     def compute(self, xs: Arrays, ys: Arrays) -> None:
-        put_largest(xs[0], xs[1], self.rows, self.columns, ys[0], False)
+        self.put(xs[0], xs[1], ys[0], False)
 
     def write_derivative(self, i: int, gs: Arrays, xs: Arrays, out: np.ndarray, add: bool) -> None:
         if i == 0:
-            take_largest(gs[0], xs[1], self.rows, self.columns, out, add)
+            self.take(gs[0], xs[1], out, add)
         elif not add:
             out.fill(0.0)
 
@@ -233,11 +262,11 @@ class MapTakeLargest(_Window):
         return [self.pooled(inputs[0])]
 
     def compute(self, xs: Arrays, ys: Arrays) -> None:
-        take_largest(xs[0], xs[1], self.rows, self.columns, ys[0], False)
+        self.take(xs[0], xs[1], ys[0], False)
 
     def write_derivative(self, i: int, gs: Arrays, xs: Arrays, out: np.ndarray, add: bool) -> None:
         if i == 0:
-            put_largest(gs[0], xs[1], self.rows, self.columns, out, add)
+            self.put(gs[0], xs[1], out, add)
         elif not add:
             out.fill(0.0)
 
@@ -261,8 +290,12 @@ def _sums(g: np.ndarray, a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Sums of g * a and of g over each example's map, (|B|, C) float64."""
     products = np.zeros((g.shape[0], g.shape[-1]))
     sums = np.zeros_like(products)
-    sum_products(_cube(g), _cube(a), products, sums)
+    by_images(sum_products, _cube(g), _cube(a), products, sums)
     return products, sums
+
+
+def _write_affine(a: np.ndarray, s: np.ndarray, t: np.ndarray, out: np.ndarray, add: bool) -> None:
+    by_images(lambda a, s, t, y: write_affine(a, s, t, y, add), _cube(a), s, t, _cube(out))
 
 
 def _put(value: np.ndarray, out: np.ndarray, add: bool) -> None:
@@ -280,12 +313,12 @@ class MapAffine(ArrayFunction):
         return [inputs[0]]
 
     def compute(self, xs: Arrays, ys: Arrays) -> None:
-        write_affine(_cube(xs[0]), _rows(xs[1]), _rows(xs[2]), _cube(ys[0]), False)
+        _write_affine(xs[0], _rows(xs[1]), _rows(xs[2]), ys[0], False)
 
     def write_derivative(self, i: int, gs: Arrays, xs: Arrays, out: np.ndarray, add: bool) -> None:
         if i == 0:
             s = _rows(xs[1])
-            write_affine(_cube(gs[0]), s, np.zeros_like(s[:1]), _cube(out), add)
+            _write_affine(gs[0], s, np.zeros_like(s[:1]), out, add)
         else:
             _put(_sums(gs[0], xs[0])[i - 1], out, add)
 
@@ -318,7 +351,7 @@ class MapSums(ArrayFunction):
     def write_derivative(self, i: int, gs: Arrays, xs: Arrays, out: np.ndarray, add: bool) -> None:
         s = _rows(gs[0])
         t = _rows(gs[1]) if i == 0 else np.zeros_like(s)
-        write_affine(_cube(xs[1 - i]), s, t, _cube(out), add)
+        _write_affine(xs[1 - i], s, t, out, add)
 
     def derivatives(
         self, gs: Sequence[nn.Variable], xs: Sequence[nn.Variable]
@@ -328,7 +361,9 @@ class MapSums(ArrayFunction):
 
 def total_of(x: np.ndarray) -> np.ndarray:
     """The sum of x (|B|, ..., C) over examples and maps, (C,) float64."""
-    return np.einsum("bmc->bc", _cube(x)).sum(0, dtype=np.float64)
+    sums = np.empty((x.shape[0], x.shape[-1]), np.float32)
+    by_images(lambda x, out: np.einsum("bmc->bc", x, out=out), _cube(x), sums)
+    return sums.sum(0, dtype=np.float64)
 
 
 class MapTotal(ArrayFunction):
@@ -366,13 +401,13 @@ class MapMoments(ArrayFunction):
     def compute(self, xs: Arrays, ys: Arrays) -> None:
         means = np.zeros((xs[0].shape[0], xs[0].shape[-1]))
         squares = np.zeros_like(means)
-        sum_moments(_cube(xs[0]), means, squares)
+        by_images(sum_moments, _cube(xs[0]), means, squares)
         _rows(ys[0])[...], _rows(ys[1])[...] = means, squares
 
     def write_derivative(self, i: int, gs: Arrays, xs: Arrays, out: np.ndarray, add: bool) -> None:
-        x, mean = _cube(xs[0]), _rows(xs[1])
+        map_size = np.float32(np.prod(xs[0].shape[1:-1]))
         s = 2 * _rows(gs[1])
-        write_affine(x, s, _rows(gs[0]) / np.float32(x.shape[1]) - s * mean, _cube(out), add)
+        _write_affine(xs[0], s, _rows(gs[0]) / map_size - s * _rows(xs[1]), out, add)
 
     def derivatives(
         self, gs: Sequence[nn.Variable], xs: Sequence[nn.Variable]

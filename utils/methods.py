@@ -23,6 +23,7 @@ class Method:
             None: the covered ones.
         needs_states: it needs the states before the covered steps; the others do with the final
             one.
+        needs_margins: it needs the margins that the training recorded.
         predicts: its influence predicts a change of the validation loss; a control's does not.
     """
 
@@ -30,6 +31,7 @@ class Method:
     scorer: str
     scored_epochs: int | None = None
     needs_states: bool = False
+    needs_margins: bool = False
     predicts: bool = True
 
     def score(self, trial: Any) -> np.ndarray:
@@ -37,6 +39,11 @@ class Method:
         function: Callable[[Any], np.ndarray] = resolve_name(self.scorer)
         return function(trial)
 
+
+CONTROL = "Random"
+"""The method that ranks nothing; what the others are held against."""
+NO_REMOVAL = "No Removal"
+"""What the summary calls n = 0, whichever the method."""
 
 METHODS: dict[str, Method] = {
     method.name: method
@@ -48,6 +55,13 @@ METHODS: dict[str, Method] = {
         Method(
             "Influence_functions", "influence_functions.infl:influence_functions", scored_epochs=3
         ),
-        Method("Random", "sgd_influence.infl:random", scored_epochs=0, predicts=False),
+        Method(
+            "AUM",
+            "sgd_influence.margins:aum",
+            scored_epochs=0,
+            needs_margins=True,
+            predicts=False,
+        ),
+        Method(CONTROL, "sgd_influence.infl:random", scored_epochs=0, predicts=False),
     )
 }

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import math
+import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -41,6 +43,9 @@ class Options:
     cover_epochs: int | None = 1
     damping: float | None = None
     verify: int = 0
+    cleanse_n: int | None = None
+    relabel_candidates: bool = False
+    relabel_confidence: float = 0.9
     dry_run: bool = False
     seed: int = 0
     batch_size: int = 64
@@ -56,6 +61,7 @@ class Options:
     n_val: int | None = None
     n_test: int | None = None
     split_seed: int | None = None
+    flip_labels: float | None = None
     allow_unverified_data: bool = False
     jobs: int | None = None
     dask_scheduler: str | None = None
@@ -64,6 +70,8 @@ class Options:
     cache: str = RECOMPUTE
     cache_memory: int = 1000**3
     overwrite: bool = False
+    no_report: bool = False
+    command_line: str = ""
     quiet: bool = False
     verbose: bool = False
 
@@ -82,7 +90,15 @@ class Options:
             f"--damping {self.damping}: must be a number above 0",
         )
         _check(
+            self.flip_labels is None or 0 < self.flip_labels < 1,
+            f"--flip_labels {self.flip_labels}: must be a share above 0 and below 1",
+        )
+        _check(
             self.verify == 0 or self.verify >= 6, f"--verify {self.verify}: needs 6 groups or more"
+        )
+        _check(
+            0 < self.relabel_confidence <= 1,
+            f"--relabel_confidence {self.relabel_confidence}: must be above 0 and at most 1",
         )
         _check(0 <= self.momentum < 1, f"--momentum {self.momentum}: must be from 0 to below 1")
         _check(
@@ -129,6 +145,10 @@ class Options:
         """The seed of each trial."""
         return tuple(range(self.seed, self.seed + self.n_trials))
 
+    def split_seed_of(self, seed: int) -> int:
+        """The seed of the split of the trial with this seed."""
+        return seed if self.split_seed is None else self.split_seed
+
 
 def needing_states(methods: Sequence[str]) -> tuple[str, ...]:
     """Those of the methods that `--cache final` keeps too little for."""
@@ -151,6 +171,7 @@ _LEAST = {
     "n_epochs": 1, "n_trials": 1, "batch_size": 1, "n_train": 1, "n_val": 1, "n_test": 1,
     "image_size": 1, "jobs": 1,
     "cover_epochs": 1, "seed": 0, "split_seed": 0, "remove_n_list": 0,
+    "cleanse_n": 0,
 }  # fmt: skip
 
 
@@ -202,6 +223,8 @@ def parse_options(command: Command, arguments: Sequence[str] | None = None) -> O
         chosen["methods"] = [m for m in command.methods if m not in chosen["left_out"]]
     chosen["remove_n_list"] = tuple(chosen["remove_n_list"])
     chosen["methods"] = tuple(dict.fromkeys(chosen["methods"]))
+    given = sys.argv[1:] if arguments is None else arguments
+    chosen["command_line"] = shlex.join(["python", command.program, *given])
     return Options(program=command.program, **chosen)
 
 
@@ -254,6 +277,13 @@ def _add_run(parser: argparse.ArgumentParser, default: dict[str, Any]) -> None:
          default_text="off; 40 without a number",
          text="remove K groups of a tenth of the images for real, retrain, and compare with the "
          "scores: half random groups, half parts of the rankings")  # fmt: skip
+    _add(group, default, "--cleanse_n", type=int, metavar="N", default_text="what is recommended",
+         text="how many images the cleansed data set leaves out, recommended or not")  # fmt: skip
+    _add(group, default, "--relabel_candidates", action="store_true",
+         text="list those of the removed images that a net trained without them is confident to "
+         "be of another class, for a person to confirm; nothing is relabelled")  # fmt: skip
+    _add(group, default, "--relabel_confidence", type=float, metavar="P",
+         text="probability of the other class from which on an image is listed so")  # fmt: skip
     _add(group, default, "--dry_run", action="store_true",
          text="say what the run would write, the memory and the time that it takes, and end; "
          "writes no results, only the images and CSV files of the data set where they are "
@@ -297,6 +327,10 @@ def _add_data(parser: argparse.ArgumentParser, default: dict[str, Any]) -> None:
     _add(group, default, "--split_seed", type=int, metavar="SEED",
          default_text="the trial's seed",
          text="seed that draws the validation images, the same for all trials")  # fmt: skip
+    _add(group, default, "--flip_labels", type=float, metavar="SHARE", default_text="off",
+         text="what if: give this share of the training images, above 0 and below 1, the label of "
+         "another class, drawn by the split's seed, to see which methods find them; the data "
+         "set's own files stay as they are")  # fmt: skip
     _add(group, default, "--allow_unverified_data", action="store_true",
          text="accept archives whose MD5 is not the published one, with a warning")  # fmt: skip
 
@@ -307,8 +341,8 @@ def _add_machine(parser: argparse.ArgumentParser, default: dict[str, Any]) -> No
          default_text="as many as pay: the cores or, with cudnn, the GPUs of --device-id, if there "
          "is work and memory for them",
          text="number of worker processes that trials, methods, removals and groups of --verify "
-         "are spread over, each on one core or GPU; the results are the same with any number; "
-         "1: no process but this one")  # fmt: skip
+         "are spread over, each on one core or GPU, and on the cores of those with nothing to do; "
+         "the results are the same with any number; 1: this process on one core")  # fmt: skip
     _add(group, default, "--dask_scheduler", metavar="ADDRESS", default_text="none",
          text="spread them over the workers of a Dask cluster instead, whose scheduler has this "
          "address, such as tcp://host:8786; needs requirements-dask.txt")  # fmt: skip
@@ -338,6 +372,9 @@ def _add_output(parser: argparse.ArgumentParser, default: dict[str, Any]) -> Non
     _add(group, default, "--overwrite", action="store_true",
          text="delete the results in the output folder that other options made, instead of "
          "refusing to run")  # fmt: skip
+    _add(group, default, "--no_report", action="store_true",
+         text="do not write report/index.html, the page to look at; python -m utils.page DIR "
+         "writes it afterwards")  # fmt: skip
     _add(group, default, "-q", "--quiet", action="store_true",
          text="show warnings, errors and the closing table only")  # fmt: skip
     _add(group, default, "-v", "--verbose", action="store_true",

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TRAININGS, FINAL_MODEL = "infl_results_sgd", "final_model.h5"
-RESULT_FOLDERS = ("influence", "score", "summary", "fig", "verification", TRAININGS)
+RESULT_FOLDERS = ("influence", "score", "summary", "fig", "verification", "cleansed", TRAININGS)
+UNREPEATABLE = ("run.log", "runs.json", "report")
+"""What tells of times, and so differs between runs whose results are the same, byte for byte."""
 _TAKEN_UP = (
     "influence/*/influence_*.csv",
     "score/*/score_delete_worst_*_seed_*.csv",
+    "score/*/outcomes_delete_worst_*_seed_*.npz",
     "verification/*_seed_*.csv",
     f"{TRAININGS}/seed_*/*.csv",
 )
@@ -39,9 +42,46 @@ class OutputPaths:
         return self.root / "run.log"
 
     @property
+    def runs(self) -> Path:
+        """The commands that were run into the folder, with their times."""
+        return self.root / "runs.json"
+
+    @property
+    def page(self) -> Path:
+        """The page to look at."""
+        return self.root / "report" / "index.html"
+
+    @property
+    def classes(self) -> Path:
+        """The name of each label."""
+        return self.root / "summary" / "classes.csv"
+
+    @property
+    def predictions(self) -> Path:
+        """What the final models say of the images that the page shows."""
+        return self.root / "summary" / "predictions.csv"
+
+    @property
     def summary(self) -> Path:
         """Scores of all trials, their means and standard deviations."""
         return self.root / "summary" / "summary.csv"
+
+    @property
+    def recommendation(self) -> Path:
+        """How many images to remove, per method and overall, and why."""
+        return self.root / "summary" / "recommendation.json"
+
+    def cleansed(self, method: str) -> Path:
+        """The training images without the removed, as an NNC CSV file."""
+        return self.root / "cleansed" / f"{method}_train_cleansed.csv"
+
+    def removed(self, method: str) -> Path:
+        """The removed images, the most harmful first."""
+        return self.root / "cleansed" / f"{method}_removed.csv"
+
+    def relabel(self, method: str) -> Path:
+        """The removed images that seem to have another label."""
+        return self.root / "cleansed" / f"{method}_relabel.csv"
 
     @property
     def figure(self) -> Path:
@@ -54,9 +94,19 @@ class OutputPaths:
         return self.root / "summary" / "verification.csv"
 
     @property
+    def agreement(self) -> Path:
+        """How far each verified method agrees with true retraining."""
+        return self.root / "summary" / "agreement.csv"
+
+    @property
     def verification_figure(self) -> Path:
         """Predicted against true changes."""
         return self.root / "fig" / "verification.png"
+
+    @property
+    def flipped_labels(self) -> Path:
+        """The labels that `--flip_labels` made wrong, a row per image and trial."""
+        return self.root / "summary" / "flipped_labels.csv"
 
     def true_changes(self, seed: int) -> Path:
         """What removing the groups of a trial really changed."""
@@ -74,6 +124,15 @@ class OutputPaths:
         """Losses and accuracies after removing the n worst, a row per retrained epoch."""
         return self.root / "score" / method / f"score_delete_worst_{n}_seed_{seed}.csv"
 
+    def outcomes(self, method: str, n: int, seed: int) -> Path:
+        """What the network retrained after removing the n worst makes of each image."""
+        return self.root / "score" / method / f"outcomes_delete_worst_{n}_seed_{seed}.npz"
+
+    def evaluated(self, method: str, n: int, seed: int) -> bool:
+        """Whether all is there that removing the n worst came to."""
+        both = self.outcomes(method, n, seed), self.score(method, n, seed)
+        return all(path.exists() for path in both)
+
     def training(self, seed: int) -> Path:
         """The folder of what a trial's training recorded."""
         return self.root / TRAININGS / f"seed_{seed:02d}"
@@ -86,6 +145,10 @@ class OutputPaths:
         """Losses and accuracy per epoch of a trial."""
         return self.training(seed) / "learning_curve.csv"
 
+    def margins(self, seed: int) -> Path:
+        """The margin of each training image in each epoch of a trial."""
+        return self.training(seed) / "margins.npy"
+
     def model_step(self, seed: int, epoch: int, step: int) -> Path:
         """The state before a step, counted within its epoch."""
         return self.training(seed) / f"epoch{epoch:02d}" / "weights" / f"model_step{step:04d}.h5"
@@ -94,8 +157,13 @@ class OutputPaths:
         """The state after the last step; written last, so it marks a finished training."""
         return self.training(seed) / FINAL_MODEL
 
+    def trained(self) -> list[int]:
+        """The seeds of the trials whose training is finished."""
+        marks = (self.root / TRAININGS).glob(f"seed_*/{FINAL_MODEL}")
+        return sorted(int(path.parent.name.removeprefix("seed_")) for path in marks)
+
     def taken_up(self) -> Iterator[Path]:
-        """The CSV files that are there and that a run takes up instead of computing them."""
+        """The files that are there and that a run takes up instead of computing them."""
         for pattern in _TAKEN_UP:
             yield from sorted(self.root.glob(pattern))
 
@@ -107,6 +175,11 @@ class OutputPaths:
         """The file that marks the training finished to which `path` belongs; None for others."""
         folder, *inside = path.relative_to(self.root).parts
         return self.root / folder / inside[0] / FINAL_MODEL if folder == TRAININGS else None
+
+    def influences(self, method: str) -> list[tuple[int, Path]]:
+        """(seed, path) of the influence files of a method that are there, by seed."""
+        found = (self.root / "influence" / method).glob(f"influence_{method.lower()}_*.csv")
+        return sorted((int(seed), p) for p in found if (seed := p.stem.split("_")[-1]).isdecimal())
 
     def scores(self, method: str) -> Iterator[tuple[int, int, Path]]:
         """(seed, n, path) of the score files of a method that are there."""

@@ -13,35 +13,32 @@ from typing import TYPE_CHECKING, Any
 
 from threadpoolctl import threadpool_limits
 
-from sgd_influence.analyze import Scores, choose, closing_table, draw, summarise
-from sgd_influence.eval import SCORE_COLUMNS
-from sgd_influence.verify import TRUSTED, compare
+from sgd_influence.analyze import analyze
+from utils import cores
 from utils.console import RESULT, open_log_file
 from utils.context import choose_backend, set_context
 from utils.datasets import prepare
 from utils.errors import UserError
+from utils.flips import record_flips, say_what_was_found, with_flips
 from utils.manifest import Manifest, Settings, remove_temporaries
 from utils.methods import METHODS
 from utils.model import Model
 from utils.model_check import checked_model
 from utils.network import Network
 from utils.options import Options
+from utils.page import write_page
 from utils.paths import OutputPaths
+from utils.predictions import record_for_page
 from utils.preflight import Estimate, check_space, estimate
-from utils.report import (
-    closing_line,
-    counted,
-    duration,
-    opening_block,
-    sizes_of,
-)
+from utils.report import closing_line, opening_block
+from utils.runs import add_run, run_of
 from utils.settings import check_output_folder, claimed, settings_of
 from utils.source import Source
 from utils.splits import TrialData, described, draw_split, load_trial
 from utils.steps import Step, load_steps, plan_steps
-from utils.storage import read_csv, save_csv
 from utils.tasks import tasks_of
 from utils.trial import Trial, make_trial
+from utils.units import duration
 from utils.usage import free_space, peak_memory, physical_cores, written_bytes
 from utils.worker import Setup
 from utils.workers import Here, Processes, Workers, run_tasks
@@ -50,12 +47,6 @@ if TYPE_CHECKING:
     from utils.cluster import Cluster
 
 log = logging.getLogger("data_cleansing")
-
-DISTRUST = (
-    "The ranking by %s should not be trusted on this data: its agreement with true retraining is "
-    "%.2f, its 95 %% interval %.2f to %.2f with --verify %d. Try more groups, more validation "
-    "images, more epochs, a lower learning rate, or another method."
-)
 
 
 def run(options: Options) -> None:
@@ -79,6 +70,7 @@ def run(options: Options) -> None:
 
             def open_trial(seed: int) -> Trial:
                 check_inputs(manifest, work.load(seed))
+                record_flips(work.load(seed), seed, paths)
                 return work.trial(seed)
 
             expected = _preflight(work, open_trial(options.seed), client)
@@ -87,10 +79,15 @@ def run(options: Options) -> None:
             tasks = tasks_of(options, paths, methods, work.counts)
             with _workers(work, expected.workers, client) as workers:
                 trial, memory = run_tasks(tasks, open_trial, workers)
-            _analyze(options, trial)
+            analyze(options, work.source, trial)
+            say_what_was_found(paths, options.methods, options.seeds)
+            record_for_page(options, work.source, work.model, paths)
             size = max(0, written_bytes(paths.root) - before)
-            memory += peak_memory()
-            log.info(closing_line(expected, size, memory, time.monotonic() - ready))
+            add_run(run_of(options.command_line, time.monotonic() - started, size), paths.runs)
+    if not options.no_report:  # the account of the folder is whole now
+        log.info("Page to look at: %s", write_page(paths).resolve())
+    size, memory = max(0, written_bytes(paths.root) - before), memory + peak_memory()
+    log.info(closing_line(expected, size, memory, time.monotonic() - ready))
     log.info("Finished in %s: %s", duration(time.monotonic() - started), paths.root.resolve())
 
 
@@ -190,7 +187,11 @@ def _cluster_of(options: Options) -> Iterator[Any]:
 def _workers(work: Prepared, n_workers: int, client: Any) -> Iterator[Workers]:
     """Who computes the tasks; nothing of them is left in the output folder."""
     if client is None and n_workers == 1:
-        yield Here()
+        cores.share(work.options.jobs or physical_cores())
+        try:
+            yield Here()
+        finally:
+            cores.share(1)
         return
     try:
         with _started(work, n_workers, client).running() as workers:
@@ -218,14 +219,22 @@ def counts_below(n_train: int, options: Options) -> list[int]:
         raise UserError(
             f"--remove_n_list {given}: there are only {n_train} training images; give an n below"
         )
+    if options.cleanse_n is not None and options.cleanse_n >= n_train:
+        raise UserError(
+            f"--cleanse_n {options.cleanse_n}: there are only {n_train} training images in a "
+            "trial; give a number below"
+        )
     return [n for n in options.removal_counts if n < n_train]
 
 
 def load_data(options: Options, source: Source, seed: int) -> TrialData:
     """Draw the split of a trial, write its CSV files and decode its images."""
-    split_seed = seed if options.split_seed is None else options.split_seed
+    split_seed = options.split_seed_of(seed)
     files = draw_split(source, split_seed, options.n_train, options.n_val, options.n_test)
-    return load_trial(source, files)
+    data = load_trial(source, files)
+    if options.flip_labels is None:
+        return data
+    return with_flips(data, source.n_classes, options.flip_labels, split_seed)
 
 
 def check_inputs(manifest: Manifest, data: TrialData) -> None:
@@ -272,27 +281,3 @@ def _n_workers(work: Prepared, alone: Estimate, client: Any) -> int:
         return min(work.options.jobs, max(1, alone.parts))
     places = len(work.options.device_ids) if work.backend == "cudnn" else physical_cores()
     return alone.workers_that_pay(places)
-
-
-def _analyze(options: Options, trial: Trial) -> None:
-    summary = summarise(_load_scores(trial.paths))
-    save_csv(summary, trial.paths.summary, index=True)
-    title = f"{options.dataset}: {sizes_of(trial)}, {counted(trial.n_epochs, 'epoch')}"
-    draw(summary, title, trial.paths.figure)
-    agreements = (
-        compare(trial.paths, options.methods, options.seeds, title) if options.verify else {}
-    )
-    log.log(RESULT, "\n%s", closing_table(choose(summary, options.methods), agreements))
-    for method, agreement in agreements.items():
-        if METHODS[method].predicts and not agreement.random >= TRUSTED:
-            bounds = agreement.random, agreement.low, agreement.high
-            log.log(RESULT, DISTRUST, method, *bounds, options.verify)
-
-
-def _load_scores(paths: OutputPaths) -> Scores:
-    """All score files of the folder: earlier commands with other n or methods count too."""
-    return {
-        (method, seed, n): read_csv(path, columns=SCORE_COLUMNS)
-        for method in METHODS
-        for seed, n, path in sorted(paths.scores(method))
-    }

@@ -14,6 +14,7 @@ from utils.costs import Costs, measure
 from utils.errors import UserError
 from utils.methods import METHODS, Method
 from utils.options import Options
+from utils.ranking import SHOWN_BEST, SHOWN_WORST
 from utils.storage import read_csv
 from utils.trial import Trial
 from utils.units import shown_bytes
@@ -28,11 +29,21 @@ START_SECONDS = 5.0
 FIGURE, VERIFICATION_PANEL = 60_000, 45_000
 """Bytes of the figure, and of a method's panel in that of `--verify`."""
 
-STEP, EXAMPLE = 24, 16
-"""Bytes in the step record of a step and of each of its examples."""
+STEP, EXAMPLE = 24, 20
+"""Bytes in the records of a step and of each of its examples, with its margin."""
 
 INFLUENCE_ROW, SCORE_ROW, SUMMARY_ROW, GROUP_ROW = 30, 80, 110, 90
 """Bytes of a row of the CSV files; a row of influences holds the image's path besides."""
+
+OUTCOMES, VAL_OUTCOME, TEST_OUTCOME, REMOVED_OUTCOME = 1200, 4, 0.2, 7
+"""Bytes of an archive of outcomes, and of each image in it."""
+
+CLEANSED_ROW, VERDICT = 4, 1200
+"""Bytes of a row of the cleansed list beside the image's path, and of a verdict."""
+
+PAGE, TILE, PREDICTION, LARGEST_PICTURE = 70_000, 600, 30, 6000
+"""Bytes of the page without images, of an image's entry without path and picture, of a row of the
+predictions beside the path, and of a picture at most."""
 
 
 @dataclass(frozen=True)
@@ -260,12 +271,15 @@ class _Rest:
             (method.name, n)
             for method in self.methods
             for n in self.counts
-            if not self.trial.paths.score(method.name, n, seed).exists()
+            if not self.trial.paths.evaluated(method.name, n, seed)
         ]
         epochs = self.trial.n_epochs if self.options.retrain_all else 1
         runs = [n for _, n in missing if n > 0]
         runs += [0] if len([n for _, n in missing if n == 0]) == len(self.methods) else []
-        size = len(missing) * SCORE_ROW * (epochs + 1)
+        n_val, n_test = len(self.trial.data.validation), len(self.trial.data.test)
+        outcomes = OUTCOMES + VAL_OUTCOME * n_val + TEST_OUTCOME * n_test
+        size = len(missing) * (SCORE_ROW * (epochs + 1) + outcomes)
+        size += REMOVED_OUTCOME * sum(n for _, n in missing)
         return Work.of(size, [self._retraining_seconds(n) for n in runs])
 
     def _retraining_seconds(self, n_removed: int) -> float:
@@ -287,4 +301,19 @@ class _Rest:
     def _analysis(self) -> Work:
         n_rows = (len(self.methods) + 1) * len(self.counts) * (self.options.n_trials + 2)
         panels = len(self.methods) * VERIFICATION_PANEL if self.options.verify else 0
-        return Work.of(n_rows * SUMMARY_ROW + FIGURE + panels, [ANALYSIS_SECONDS])
+        paths = (*self.trial.data.training.paths, *self.trial.data.validation.paths)
+        cleansed = len(self.methods) * (sum(map(len, paths)) + CLEANSED_ROW * len(paths))
+        verdicts = VERDICT * (len(self.methods) + 1)
+        size = n_rows * SUMMARY_ROW + FIGURE + panels + cleansed + verdicts + self._page()
+        return Work.of(size, [ANALYSIS_SECONDS])
+
+    def _page(self) -> float:
+        """Bytes of the page and of what is recorded for it, each method showing other images."""
+        training = self.trial.data.training
+        shown = len(self.methods) * min(SHOWN_WORST + SHOWN_BEST, len(training))
+        path = max(map(len, training.paths))
+        recorded = PREDICTION + path
+        if self.options.no_report:
+            return shown * recorded
+        picture = min(math.prod(training.shape), LARGEST_PICTURE)
+        return PAGE + shown * (recorded + TILE + 2 * path + picture)

@@ -8,7 +8,7 @@ from utils.cache import FINAL, RECOMPUTE, STEPS
 from utils.options import Options
 from utils.preflight import Estimate
 from utils.trial import Trial
-from utils.units import shown_bytes
+from utils.units import duration, shown_bytes
 from utils.usage import machine_memory
 
 
@@ -33,6 +33,7 @@ def opening_block(
     rows = {
         "Data set": f"{options.dataset}: {sizes_of(trial)}",
         "Training CSV": trial.data.files.training,
+        **_flips(trial),
         "Model": f"{options.model}, {trial.network.n_parameters:,} parameters, on {backend}",
         "Training": _training(options, trial),
         "Trials": f"{options.n_trials} (seed {', '.join(map(str, options.seeds))})",
@@ -78,6 +79,16 @@ def _cache(trial: Trial) -> str:
     return f"{trial.cache}: {states[trial.cache]}"
 
 
+def _flips(trial: Trial) -> dict[str, str]:
+    """The row of a what-if with wrong labels; none without it."""
+    given, labels = trial.data.given_labels, trial.data.training.labels
+    if given is None:
+        return {}
+    count = f"{(labels != given).sum()} of {trial.n_train} training images"
+    where = trial.paths.flipped_labels.relative_to(trial.paths.root)
+    return {"Flipped labels": f"what if: {count} have the label of another class, see {where}"}
+
+
 def _workers(options: Options, estimate: Estimate) -> str:
     """Who computes."""
     if options.dask_scheduler:
@@ -120,11 +131,3 @@ def _skipped(options: Options, counts: Sequence[int]) -> str:
     given = options.remove_n_list
     repeated = [str(n) for n in options.removal_counts if given.count(n) > 1]
     return said + (f" (given more than once: {' '.join(repeated)})" if repeated else "")
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words: 42 s, 3 min, 2 h 05 min."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -20,7 +20,7 @@ from utils.paths import RESULT_FOLDERS, OutputPaths
 RESULT_OPTIONS = (
     "dataset", "n_epochs", "batch_size", "lr", "lr_schedule", "momentum",
     "weight_decay", "model", "conv", "retrain_all", "n_train", "n_val", "n_test", "split_seed",
-    "image_size", "color",
+    "image_size", "color", "flip_labels",
 )  # fmt: skip
 
 DAMPED = "Influence_functions"
@@ -104,6 +104,8 @@ def _account(paths: OutputPaths, settings: Settings, overwrite: bool) -> Manifes
             raise UserError(problem)
     for folder in there:
         shutil.rmtree(folder)
+    shutil.rmtree(paths.page.parent, ignore_errors=True)
+    paths.runs.unlink(missing_ok=True)
     manifest = Manifest(paths, settings)
     manifest.save()
     return manifest

@@ -36,15 +36,21 @@ class Optimiser:
 class _LossGraph:
     x: nn.Variable
     y: nn.Variable
+    logits: nn.Variable
     loss_sum: nn.Variable
 
 
 class SGD:
-    """Takes training steps on a network, and repeats recorded ones exactly."""
+    """Takes training steps on a network, and repeats recorded ones exactly.
+
+    Attributes:
+        margins: of the examples of the last batch (|B|,), before the step was taken.
+    """
 
     def __init__(self, network: Network, optimiser: Optimiser) -> None:
         self.network = network
         self.optimiser = optimiser
+        self.margins = np.empty(0, np.float32)
         self._graph = lru_cache(maxsize=4)(self._build)
         self._solver = S.Momentum(1.0, optimiser.momentum) if optimiser.momentum else S.Sgd(1.0)
         self._solver.set_parameters(network.theta)
@@ -78,6 +84,7 @@ class SGD:
         graph = self._graph(len(x))
         graph.x.d, graph.y.d = x, y
         graph.loss_sum.forward(clear_no_need_grad=True)
+        self.margins = margins_of(graph.logits.d, y[:, 0])
         self._solver.zero_grad()
         graph.loss_sum.backward(1.0 / batch_size, clear_buffer=True)
         if self.optimiser.weight_decay:
@@ -89,14 +96,29 @@ class SGD:
     def _build(self, batch_size: int) -> _LossGraph:
         x = nn.Variable((batch_size, *self.network.image_shape))
         y = nn.Variable((batch_size, 1))
-        losses = F.softmax_cross_entropy(self.network.logits(x, test=False), y)
-        loss_sum = F.sum(losses)
-        loss_sum.persistent = True
-        return _LossGraph(x, y, loss_sum)
+        logits = self.network.logits(x, test=False)
+        loss_sum = F.sum(F.softmax_cross_entropy(logits, y))
+        logits.persistent = loss_sum.persistent = True
+        return _LossGraph(x, y, logits, loss_sum)
 
     def _velocity(self) -> dict[str, nn.Variable]:
         states = self._solver.get_states() if self.optimiser.momentum else {}
         return {VELOCITY + name: state.pstate["m"] for name, state in states.items()}
+
+
+def margins_of(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The logit of each image's label minus the largest other logit.
+
+    Args:
+        logits: (N, K) float32.
+        labels: (N,).
+
+    Returns:
+        (N,) float32; negative where another class is held for more likely.
+    """
+    own = np.arange(logits.shape[1]) == labels[:, None]
+    others = np.where(own, -np.inf, logits).max(axis=1)
+    return (logits[own] - others).astype(np.float32)
 
 
 def step_batch(

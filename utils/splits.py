@@ -31,12 +31,17 @@ class SplitFiles:
 
 @dataclass(frozen=True)
 class TrialData:
-    """The decoded images of one split, and the files that name them."""
+    """The decoded images of one split, and the files that name them.
+
+    given_labels: those of the training images (N,) before `--flip_labels` made some of them wrong;
+    None without it.
+    """
 
     training: ImageSet
     validation: ImageSet
     test: ImageSet
     files: SplitFiles
+    given_labels: npt.NDArray[np.int32] | None = None
 
 
 def stratified(

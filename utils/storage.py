@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import pandas as pd
 
 from utils.errors import UserError
@@ -221,6 +223,28 @@ def read_csv(path: Path, columns: Iterable[str] = ()) -> pd.DataFrame:
     if table[list(columns)].isna().to_numpy().any():
         raise unreadable(path, "is not whole", "a value is missing")
     return table
+
+
+def save_array(array: np.ndarray, path: Path) -> None:
+    """Write an array as .npy file, whole or not at all."""
+    content = io.BytesIO()
+    np.save(content, array, allow_pickle=False)
+    save_bytes(content.getvalue(), path)
+
+
+def load_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """Read what `save_array` wrote.
+
+    Raises:
+        UserError: the file is not there, no .npy file, or of another shape.
+    """
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise unreadable(path, "cannot be read", error) from error
+    if array.shape != shape:
+        raise unreadable(path, "is not whole", f"its shape is {array.shape}, not {shape}")
+    return array
 
 
 def save_json(value: Any, path: Path) -> None:

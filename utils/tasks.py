@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sgd_influence.eval import read_by_retraining, retrain_without, worst
+from sgd_influence.eval import evaluate_without, read_by_retraining, retrain_without, worst
+from sgd_influence.outcomes import Outcomes, load_outcomes, save_outcomes
 from sgd_influence.train import (
     epochs_done,
     read_by_epoch,
@@ -38,6 +39,9 @@ from utils.storage import read_csv, save_csv, unreadable
 from utils.trial import Trial
 
 log = logging.getLogger("data_cleansing")
+
+Evaluated = tuple[pd.DataFrame, Outcomes]
+"""What removing some images came to: scores by epoch, and outcomes by image."""
 
 Computation = Callable[[Trial], Any]
 """Writes nothing but through `utils.storage`, and can be pickled."""
@@ -186,7 +190,9 @@ def _scoring(seed: int, method: Method, trained: str) -> Task:
         if trial.paths.influence(method.name, seed).exists():
             return None
         states = trial.states_there() if method.needs_states else []
-        return Job(method.score, [trial.state_path(t) for t in (*states, len(trial.steps))])
+        margins = [trial.paths.margins(seed)] if method.needs_margins else []
+        files = [trial.state_path(t) for t in (*states, len(trial.steps))]
+        return Job(method.score, [*margins, *files])
 
     finish = partial(_save_influence, method=method)
     return Task(_score_name(seed, method.name), seed, (trained,), job, finish)
@@ -243,20 +249,18 @@ def _unchanged_name(seed: int) -> str:
 def _unchanged(seed: int, methods: Sequence[Method], trained: str) -> Task:
     """n = 0: one run that all methods share."""
 
-    def paths(trial: Trial, there: bool) -> list[Path]:
-        all_paths = [trial.paths.score(method.name, 0, seed) for method in methods]
-        return [path for path in all_paths if path.exists() == there]
+    def names(trial: Trial, there: bool) -> list[str]:
+        return [m.name for m in methods if trial.paths.evaluated(m.name, 0, seed) == there]
 
     def job(trial: Trial) -> Job | None:
-        if paths(trial, there=True):
-            return None
-        return _retraining(trial, np.zeros(trial.n_train, bool), _unchanged_name(seed))
+        removed, name = np.zeros(trial.n_train, bool), _unchanged_name(seed)
+        return None if names(trial, there=True) else _evaluation(trial, removed, name)
 
-    def finish(trial: Trial, scores: pd.DataFrame | None) -> None:
-        if scores is None:
-            scores = read_csv(paths(trial, there=True)[0])
-        for path in paths(trial, there=False):
-            save_csv(scores, path)
+    def finish(trial: Trial, found: Evaluated | None) -> None:
+        if found is None:
+            found = _read_evaluated(trial, names(trial, there=True)[0])
+        for name in names(trial, there=False):
+            _save_evaluated(trial, name, 0, found)
 
     return Task(_unchanged_name(seed), seed, (trained,), job, finish)
 
@@ -265,19 +269,36 @@ def _removal(seed: int, method: Method, n: int) -> Task:
     name = f"{_trial(seed)}eval, {method.name}, n = {n}"
 
     def job(trial: Trial) -> Job | None:
-        if trial.paths.score(method.name, n, seed).exists():
+        if trial.paths.evaluated(method.name, n, seed):
             return None
         influence = read_influence(trial.paths.influence(method.name, seed), trial.n_train)
-        return _retraining(trial, worst(influence, n), name)
+        return _evaluation(trial, worst(influence, n), name)
 
-    def finish(trial: Trial, scores: pd.DataFrame | None) -> None:
-        if scores is not None:
-            save_csv(scores, trial.paths.score(method.name, n, seed))
-        what = "taken up" if scores is None else "evaluated"
+    def finish(trial: Trial, found: Evaluated | None) -> None:
+        if found is not None:
+            _save_evaluated(trial, method.name, n, found)
+        what = "taken up" if found is None else "evaluated"
         log.debug("Trial %d: %s, n = %d %s", seed, method.name, n, what)
 
     needs = (_score_name(seed, method.name),)
     return Task(name, seed, needs, job, finish)
+
+
+def _read_evaluated(trial: Trial, method: str) -> Evaluated:
+    """What removing none came to."""
+    scores = read_csv(trial.paths.score(method, 0, trial.seed))
+    return scores, load_outcomes(trial.paths.outcomes(method, 0, trial.seed))
+
+
+def _save_evaluated(trial: Trial, method: str, n: int, found: Evaluated) -> None:
+    scores, outcomes = found
+    save_outcomes(outcomes, trial.paths.outcomes(method, n, trial.seed))
+    save_csv(scores, trial.paths.score(method, n, trial.seed))
+
+
+def _evaluation(trial: Trial, removed: np.ndarray, description: str) -> Job:
+    compute = partial(evaluate_without, removed=removed, description=description)
+    return Job(compute, read_by_retraining(trial, removed))
 
 
 def _retraining(trial: Trial, removed: np.ndarray, description: str) -> Job:

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from utils.adjoint import Adjoint, loss_gradient
 from utils.cache import kept_steps
+from utils.errors import UserError
 from utils.evaluation import Evaluator, check_finite
 from utils.network import Network, State, load_state
 from utils.options import Options
@@ -17,6 +19,7 @@ from utils.paths import OutputPaths
 from utils.sgd import SGD, Optimiser
 from utils.splits import TrialData
 from utils.steps import Step, by_epoch
+from utils.storage import load_array
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,12 @@ class Trial:
         return loss
 
     @cached_property
+    def final_gradient(self) -> Adjoint:
+        """(u_T, v_T), the derivatives of the mean validation loss by the final state s_T."""
+        self.network.load(self.final_state())
+        return loss_gradient(self.network, self.data.validation)
+
+    @cached_property
     def kept_steps(self) -> list[int]:
         """The steps before which the training keeps its state, ascending."""
         return kept_steps(self.cache, self.covered, self.retrain_start)
@@ -138,6 +147,23 @@ class Trial:
     def final_state(self) -> State:
         """The recorded state s_T after the last step."""
         return self.state_before(len(self.steps))
+
+    def margins(self) -> np.ndarray:
+        """What each training image's margin was in each epoch (n_epochs, n_train) float32.
+
+        The margin is the logit of its label minus the largest other one, before the step that it
+        was in, augmented and with the batch's statistics.
+
+        Raises:
+            UserError: they were not recorded, or the file is damaged.
+        """
+        path = self.paths.margins(self.seed)
+        if not path.exists():
+            raise UserError(
+                f"{path}: is not there, an earlier version did not record it; leave AUM out of "
+                f"--methods, or delete {path.parent}, and the same command trains the trial anew"
+            )
+        return load_array(path, (self.n_epochs, self.n_train))
 
     @cached_property
     def state_shapes(self) -> dict[str, tuple[int, ...]]:

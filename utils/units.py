@@ -1,4 +1,7 @@
-"""Bytes as people write and read them, in powers of ten (KB, MB, GB, TB) or of two (KiB, ...)."""
+"""Bytes and times as people write and read them.
+
+Bytes are in powers of ten (KB, MB, GB, TB) or of two (KiB, ...).
+"""
 
 from __future__ import annotations
 
@@ -34,3 +37,11 @@ def shown_bytes(size: float) -> str:
     unit = next((u for u in ("B", "KB", "MB", "GB") if size < 999.5 * _POWERS[u]), "TB")
     value = size / _POWERS[unit]
     return f"{value:.0f} {unit}" if unit == "B" or value >= 99.95 else f"{value:.3g} {unit}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: 42 s, 3 min, 2 h 05 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from utils import cores
 from utils.errors import UserError
 from utils.options import Options
 from utils.storage import Pending, deferred, kept_by
@@ -121,17 +122,22 @@ def sees(root: Path, claim: bytes) -> bool:
 # ---------------------------------------------------------------- the process
 
 
-def begin(backend: str, device_ids: Sequence[str], parent: int) -> None:
+def begin(
+    backend: str, device_ids: Sequence[str], parent: int, n_cores: int, free: cores.Semaphore
+) -> None:
     """Make a process that was started by this program a worker.
 
     Args:
         backend: where nnabla computes.
         device_ids: the GPU numbers that workers take in turn.
         parent: id of the process whose end ends this one.
+        n_cores: of all workers together.
+        free: counts those on which none of them computes.
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the parent heeds them, and ends its workers
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    cores.share(n_cores, free)
     prepare(backend, device_of(multiprocessing.current_process().name, device_ids))
 
 
@@ -147,7 +153,7 @@ def _end_with(parent: int) -> None:
 
 
 def prepare(backend: str, device_id: str) -> None:
-    """Compute on a device, or on one core with one thread of BLAS, as all processes do."""
+    """Compute on a device, or with one thread of BLAS a call, as all processes do."""
     logging.getLogger("nnabla").setLevel(logging.WARNING)
     from threadpoolctl import threadpool_limits
 
@@ -167,7 +173,7 @@ def work(setup: Setup, job: Callable[[Trial], Any]) -> Outcome:
     """Compute a job; what it writes stays under temporary names in the output folder."""
     from utils.handover import take_over
 
-    with _alone, _said() as said, kept_by(Claim(setup.root, setup.claim)):
+    with _alone, cores.taken(), _said() as said, kept_by(Claim(setup.root, setup.claim)):
         opened = _opened(setup, lambda: take_over(setup.folder))
         return _outcome(opened.trial, job, said)
 

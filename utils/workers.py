@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Protocol
 
 from joblib.externals.loky import ProcessPoolExecutor
+from joblib.externals.loky.backend.context import get_context
 
 from utils.console import log, progress, stop_if_asked
+from utils.cores import taken
 from utils.errors import UserError
 from utils.handover import hand_over, take_over
 from utils.paths import TRAININGS
@@ -62,7 +64,8 @@ class Here:
     def submit(self, trial: Trial, job: Job) -> Future[Outcome]:
         """Compute the job; whatever it raises is raised here."""
         future: Future[Outcome] = Future()
-        future.set_result(Outcome(job.compute(trial)))
+        with taken():
+            future.set_result(Outcome(job.compute(trial)))
         return future
 
 
@@ -89,7 +92,9 @@ class HandingOver:
 
 
 class Processes(HandingOver):
-    """Worker processes on this machine, started with the first job.
+    """Worker processes on this machine, started with the first job, each on a core or a GPU.
+
+    While some of them have nothing to do, their cores are the others'.
 
     Args:
         n_workers: how many.
@@ -109,9 +114,9 @@ class Processes(HandingOver):
         for of_loky in ("A worker stopped while", "Failed to kill subprocesses"):
             warnings.filterwarnings("ignore", of_loky, UserWarning)  # neither loses anything
         self._n_workers = n_workers
-        self._executor = ProcessPoolExecutor(
-            n_workers, initializer=begin, initargs=(backend, tuple(device_ids), os.getpid())
-        )
+        free = get_context().Semaphore(n_workers)
+        about = backend, tuple(device_ids), os.getpid(), n_workers, free
+        self._executor = ProcessPoolExecutor(n_workers, initializer=begin, initargs=about)
 
     def slots(self) -> int:
         """A job for each worker."""

@@ -1,0 +1,206 @@
+"""The cleansed data set: the images for training without the worst n, and what was removed.
+
+Images for training are those that some trial trained on, or held back from training for validation.
+What no trial trained on is kept. Test images are not among them. The cleansed list has the labels
+of the data set; what was removed has those trained on, some of them wrong with `--flip_labels`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from sgd_influence.outcomes import Outcomes
+from sgd_influence.recommend import Tried
+from utils.nnc_csv import IMAGE, LABEL, read_nnc_csv
+from utils.options import Options
+from utils.paths import OutputPaths
+from utils.ranking import joined
+from utils.source import Source
+from utils.splits import draw_split
+from utils.storage import read_csv, remove, save_csv
+
+log = logging.getLogger("data_cleansing")
+
+CLASS = "#class"
+"""The column for names of classes; NNC takes columns that begin so for comments."""
+SUGGESTED, CONFIDENCE = "suggested_label", "confidence"
+REMOVED_COLUMNS = [IMAGE, LABEL, "influence", "rank", SUGGESTED, CONFIDENCE]
+
+
+def cleanse(
+    options: Options,
+    source: Source,
+    paths: OutputPaths,
+    tried: Tried,
+    counts: Mapping[str, int],
+) -> None:
+    """Write the cleansed data set of each method, and the images that it leaves out.
+
+    Args:
+        options: as parsed; `--cleanse_n` goes before `counts`.
+        source: the images of the data set.
+        paths: of the run.
+        tried: what the removals came to.
+        counts: by method, how many images are recommended to be removed.
+    """
+    rows = {seed: _rows_of_split(options, source, seed) for seed in options.seeds}
+    used = source.training.iloc[np.unique(np.concatenate(list(rows.values())))]
+    for method, recommended in counts.items():
+        n = recommended if options.cleanse_n is None else options.cleanse_n
+        scored, heard = [], []
+        for seed, row in rows.items():
+            scored.append((read_csv(paths.influence(method, seed)), row))
+            outcomes = {k: o for (m, k, s), o in tried.items() if (m, s) == (method, seed)}
+            heard.append((row, outcomes))
+        images = merged(scored)
+        removed = removed_table(images, opinions(heard, n), n)
+        kept = cleansed_table(used, removed, source.class_names)
+        save_csv(removed, paths.removed(method))
+        save_csv(kept, paths.cleansed(method))
+        _say(paths.cleansed(method), source, len(used) - len(images), used, kept)
+        _relabel(options, paths.relabel(method), removed)
+
+
+def _rows_of_split(options: Options, source: Source, seed: int) -> np.ndarray:
+    """The row in the data set of each training image of a trial, then of its validation images.
+
+    Validation images that do not come from the training images of the data set are left out.
+    """
+    sizes = options.n_train, options.n_val, options.n_test
+    files = draw_split(source, options.split_seed_of(seed), *sizes)
+    paths = list(read_nnc_csv(files.training)[IMAGE])
+    if source.validation is None:
+        paths += list(read_nnc_csv(files.validation)[IMAGE])
+    return rows_of(paths, source.training[IMAGE])
+
+
+def _relabel(options: Options, path: Path, removed: pd.DataFrame) -> None:
+    """Write the candidates for another label, or remove those of an earlier command."""
+    if not options.relabel_candidates:
+        remove(path)
+        return
+    candidates = relabel_table(removed, options.relabel_confidence)
+    save_csv(candidates, path)
+    what = "%s: %d images that seem to have another label; nothing was relabelled, look at them"
+    log.info(what, path, len(candidates))
+
+
+def _say(path: Path, source: Source, unscored: int, used: pd.DataFrame, kept: pd.DataFrame) -> None:
+    """What the cleansed list holds; a warning if a class lost its last image."""
+    more = f", {unscored:,} of them in no trial's training" if unscored else ""
+    log.info("%s: %s images%s; %d removed", path, f"{len(kept):,}", more, len(used) - len(kept))
+    lost = sorted(set(used[LABEL]) - set(kept[LABEL]))
+    if lost:
+        names = ", ".join(source.class_names[label] for label in lost)
+        log.warning("%s: no image is left of %s", path, names)
+
+
+# ---------------------------------------------------------------- the tables
+
+
+def rows_of(paths: Sequence[str], pool: Sequence[str]) -> np.ndarray:
+    """Which rows of `pool` (M,) the images `paths` (N,) are; (N,) int64.
+
+    An image that is named several times is its first, second, ... row there.
+    """
+    return _numbered(pool).get_indexer(_numbered(paths))
+
+
+def _numbered(paths: Sequence[str]) -> pd.MultiIndex:
+    """Each path with how often it came before."""
+    column = pd.Series(list(paths), dtype=object)
+    return pd.MultiIndex.from_arrays([column, column.groupby(column).cumcount()])
+
+
+def merged(by_trial: Sequence[tuple[pd.DataFrame, np.ndarray]]) -> pd.DataFrame:
+    """All images that some trial trained on, the most harmful first.
+
+    An image's place and influence are means over the trials that trained on it; its label is the
+    one trained on (a flipped one with `--flip_labels`), in the trial where it was worst.
+
+    Args:
+        by_trial: the influence table, and the row in the data set of each row of the training CSV
+            (n_train or more,).
+
+    Returns:
+        x:image, y:label, influence, place and rank (from 1) by `row` of the data set.
+    """
+    tables = [
+        table.assign(row=rows[table["datasource_index"].to_numpy()]) for table, rows in by_trial
+    ]
+    return joined(tables, "row")
+
+
+def opinions(by_trial: Sequence[tuple[np.ndarray, Mapping[int, Outcomes]]], n: int) -> pd.DataFrame:
+    """What networks retrained without an image say of it, over the trials that left it out.
+
+    In each trial the smallest removal of at least n images that has it among them counts. The
+    class with the largest mean probability is suggested; a trial that prefers another class counts
+    as 0 in that mean, so that the confidence is never too high.
+
+    Args:
+        by_trial: per trial the rows as in `merged`, and the outcomes by n removed.
+        n: how many images are removed.
+
+    Returns:
+        The columns `SUGGESTED` and `CONFIDENCE` by row of the data set.
+    """
+    said = pd.concat([_said(rows, outcomes, n) for rows, outcomes in by_trial])
+    trials = said.groupby("row").size()
+    sums = said.groupby(["row", "predicted"])["confidence"].sum()
+    best = sums.sort_values(ascending=False, kind="stable").reset_index().groupby("row").first()
+    confidence = best["confidence"] / trials
+    return pd.DataFrame({SUGGESTED: best["predicted"].astype("Int64"), CONFIDENCE: confidence})
+
+
+def _said(rows: np.ndarray, outcomes: Mapping[int, Outcomes], n: int) -> pd.DataFrame:
+    """The opinions of one trial: row, predicted and confidence."""
+    parts = [pd.DataFrame({"row": [], "predicted": [], "confidence": []}, dtype="int64")]
+    for _, o in sorted((m, o) for m, o in outcomes.items() if m >= n):
+        columns = {"row": rows[o.removed], "predicted": o.predicted, "confidence": o.confidence}
+        parts.append(pd.DataFrame(columns).astype({"confidence": "float64"}))
+    return pd.concat(parts).drop_duplicates("row")
+
+
+def removed_table(images: pd.DataFrame, said: pd.DataFrame, n: int) -> pd.DataFrame:
+    """The n worst: `REMOVED_COLUMNS` by row of the data set.
+
+    Args:
+        images: of `merged`.
+        said: of `opinions`.
+        n: how many.
+    """
+    return images.head(n).join(said)[REMOVED_COLUMNS]
+
+
+def relabel_table(removed: pd.DataFrame, least: float) -> pd.DataFrame:
+    """Those of the removed images that a network is confident to be of another class.
+
+    Args:
+        removed: of `removed_table`.
+        least: confidence from which on.
+    """
+    other = (removed[SUGGESTED] != removed[LABEL]).fillna(False)
+    return removed[other.astype(bool) & (removed[CONFIDENCE] >= least)]
+
+
+def cleansed_table(
+    training: pd.DataFrame, removed: pd.DataFrame, class_names: Sequence[str]
+) -> pd.DataFrame:
+    """The images without the removed, with the user's further columns.
+
+    Args:
+        training: images for training, with `x:image` absolute and `y:label` a whole number.
+        removed: of `removed_table`.
+        class_names: K names; if they are not 0 to K - 1 they come along as the column `CLASS`.
+    """
+    kept = training.drop(index=removed.index)
+    named = list(class_names) != [str(k) for k in range(len(class_names))]
+    if named and CLASS not in kept:
+        kept = kept.assign(**{CLASS: [class_names[label] for label in kept[LABEL]]})
+    return kept

@@ -1,0 +1,52 @@
+"""What a retrained network makes of each image, kept beside the scores of its removal."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from utils.storage import save_bytes, unreadable
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What the network retrained without n images makes of each image after its last epoch.
+
+    Attributes:
+        val_losses: (n_val,) float32, the cross-entropy of each validation image in nats.
+        val_hits: (n_val,) bool, whether the validation image's label is what the network says.
+        test_hits: (n_test,) bool, the same of the test images.
+        removed: (n,) int64, the `datasource_index` of the images left out, ascending.
+        predicted: (n,) int32, the class that the network gives them.
+        confidence: (n,) float32, the probability of that class.
+    """
+
+    val_losses: np.ndarray
+    val_hits: np.ndarray
+    test_hits: np.ndarray
+    removed: np.ndarray
+    predicted: np.ndarray
+    confidence: np.ndarray
+
+
+def save_outcomes(outcomes: Outcomes, path: Path) -> None:
+    """Write the outcomes as one compressed NumPy archive without pickles."""
+    archive = io.BytesIO()
+    np.savez_compressed(archive, **asdict(outcomes))
+    save_bytes(archive.getvalue(), path)
+
+
+def load_outcomes(path: Path) -> Outcomes:
+    """Read what `save_outcomes` wrote.
+
+    Raises:
+        UserError: the file is not there, cut short or no such archive.
+    """
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
+            return Outcomes(**archive)
+    except Exception as error:
+        raise unreadable(path, "is not a readable archive of outcomes", error) from error

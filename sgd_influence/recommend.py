@@ -1,0 +1,401 @@
+"""How many images to remove: decided on validation images alone, none being an answer.
+
+Retraining is noisy: nets trained without a few images chosen at random differ by many standard
+errors of a bootstrap over the validation images, so that one trial mostly shows luck. The rule is:
+
+1. The gain of a removal is the fall of the mean validation loss against removing none, the mean
+   over the trials. (Accuracy in its place finds a gain less often where labels are wrong, and no
+   less often where nothing is: `benchmarks/null_test.py`.)
+2. Its standard error is the largest of three: that of the bootstrap over the validation images, as
+   if those of the trials were different ones; that over the trials; and the scatter between
+   neighbouring n, which one trial shows too.
+3. A gain counts if it is more standard errors than the best of as many removals reaches by noise
+   alone in 39 of 40 runs of this shape, and if validation accuracy does not fall.
+4. Of the n whose gains count, the smallest within one standard error of the best is recommended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sgd_influence.outcomes import Outcomes
+from utils.methods import CONTROL
+
+VERSION = 1
+RULE = (
+    "The smallest n whose mean validation loss is within one standard error of the best, if the "
+    "gain over removing none is more standard errors than the best of as many removals reaches by "
+    "noise alone in 39 of 40 runs, and validation accuracy does not fall; else none. Test images "
+    "decide nothing."
+)
+N_NOISE = 10_000
+"""Runs of noise that the limit is taken from."""
+LEVEL = 0.975
+UPPER_QUARTILE = 1.1503
+"""Of the absolute value of a standard normal variable."""
+WIDTH = 1.96
+"""Standard errors from the middle to the ends of a 95 % interval."""
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Tried = Mapping[tuple[str, int, int], Outcomes]
+"""The outcomes of each (method, n, seed): n = 0 and the same n in every trial."""
+
+
+@dataclass(frozen=True)
+class Gains:
+    """What each of C removals gains over removing none.
+
+    Attributes:
+        mean: (C,), over the trials.
+        error: (C,), its standard error.
+    """
+
+    mean: Floats
+    error: Floats
+
+    @property
+    def ratio(self) -> Floats:
+        """(C,), how many standard errors the means are."""
+        return self.mean / np.maximum(self.error, np.finfo(float).tiny)
+
+    def interval(self, number: int) -> list[float]:
+        """The 95 % interval of a removal's gain."""
+        mean, half = self.mean[number], WIDTH * self.error[number]
+        return [float(mean - half), float(mean + half)]
+
+
+@dataclass(frozen=True)
+class Removals:
+    """The removals that every trial made, and what they gained.
+
+    Attributes:
+        methods: C names.
+        n: (C,), ascending within a method.
+        previous: (C,), which removal is the next smaller of the method, counted from 1; 0: none.
+        n_trials: that the means are of.
+        loss: gains of validation loss, nats.
+        validation: gains of validation accuracy, points.
+        test: gains of test accuracy, points.
+        test_accuracy: (1 + C,), fractions; the first is without removal.
+        trial_gains: (T, C), gains of validation loss in each trial, nats.
+    """
+
+    methods: tuple[str, ...]
+    n: Ints
+    previous: Ints
+    n_trials: int
+    loss: Gains
+    validation: Gains
+    test: Gains
+    test_accuracy: Floats
+    trial_gains: Floats
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is recommended; the names are those of summary/recommendation.json.
+
+    Attributes:
+        method: whose worst images; None if none are to be removed.
+        n: how many; 0: none.
+        reason: a sentence.
+        n_trials: that the figures are means over.
+        trials_disagree: a sentence where they do, else empty.
+        expected_gain_points: of validation accuracy.
+        interval_points: its 95 % interval.
+        test_accuracy: fraction, after the removal.
+        test_accuracy_no_removal: fraction.
+        test_gain_points: of test accuracy.
+        test_interval_points: its 95 % interval.
+        best_tried: the removal that came closest where none is recommended: its method, n and
+            figures.
+    """
+
+    method: str | None
+    n: int
+    reason: str
+    n_trials: int
+    trials_disagree: str
+    expected_gain_points: float
+    interval_points: list[float]
+    test_accuracy: float
+    test_accuracy_no_removal: float
+    test_gain_points: float
+    test_interval_points: list[float]
+    best_tried: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The verdict of each method, and the one of them to follow.
+
+    Attributes:
+        overall: to follow.
+        methods: of each.
+        what_if: a sentence where the run is a what-if that nothing should be removed by; else
+            empty.
+    """
+
+    overall: Verdict
+    methods: dict[str, Verdict]
+    what_if: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """The content of summary/recommendation.json."""
+        return {"version": VERSION, "rule": RULE, "measure": "val_loss"} | asdict(self)
+
+
+def recommend(tried: Tried, methods: Sequence[str], seeds: Sequence[int]) -> Recommendation:
+    """How many images to remove by each method, and by which.
+
+    Args:
+        tried: what the removals of the trials came to.
+        methods: that are judged.
+        seeds: of the trials.
+    """
+    removals = measured(tried, methods, seeds)
+    limit = noise_limit(removals.n_trials, tuple(removals.previous.tolist()))
+    chosen = {m: choose(removals, limit, _of(removals, m)) for m in methods}
+    verdicts = {m: _verdict(removals, limit, m, chosen[m]) for m in methods}
+    return Recommendation(_overall(removals, limit, chosen, verdicts), verdicts)
+
+
+# ---------------------------------------------------------------- what is measured
+
+
+def measured(tried: Tried, methods: Sequence[str], seeds: Sequence[int]) -> Removals:
+    """The gains of all removals that every trial made."""
+    pairs = [(m, n) for m in methods for n in counts_of(tried, m, seeds)]
+    previous = [i if i and pairs[i - 1][0] == m else 0 for i, (m, _) in enumerate(pairs)]
+    before = np.array(previous, np.int64)
+    by_trial = [[tried[m, n, s] for m, n in [(methods[0], 0), *pairs]] for s in seeds]
+    losses = [np.stack([-o.val_losses.astype("float64") for o in trial]) for trial in by_trial]
+    hits = [100.0 * np.stack([o.val_hits for o in trial]) for trial in by_trial]
+    test = [100.0 * np.stack([o.test_hits for o in trial]) for trial in by_trial]
+    table = _means(losses)
+    return Removals(
+        methods=tuple(m for m, _ in pairs),
+        n=np.array([n for _, n in pairs], np.int64),
+        previous=before,
+        n_trials=len(seeds),
+        loss=gains_of(losses, before),
+        validation=gains_of(hits, before),
+        test=gains_of(test, before),
+        test_accuracy=_means(test).mean(axis=0) / 100,
+        trial_gains=table[:, 1:] - table[:, :1],
+    )
+
+
+def counts_of(tried: Tried, method: str, seeds: Sequence[int]) -> list[int]:
+    """The n above 0 that all trials removed by a method, ascending."""
+    there = [{n for m, n, s in tried if (m, s) == (method, seed) and n > 0} for seed in seeds]
+    return sorted(set.intersection(*there))
+
+
+def gains_of(measure: Sequence[Floats], previous: Ints) -> Gains:
+    """Mean gains and their standard errors.
+
+    Args:
+        measure: per trial (1 + C, N), what each of N images scores without removal and after
+            each of C, more being better.
+        previous: (C,), as in `Removals`.
+    """
+    table = _means(measure)
+    error = np.maximum(errors_of(table, previous), _sampling_errors(measure))
+    return Gains((table[:, 1:] - table[:, :1]).mean(axis=0), error)
+
+
+def _means(measure: Sequence[Floats]) -> Floats:
+    """(T, 1 + C) means over the images of each trial."""
+    return np.stack([scores.mean(axis=1) for scores in measure])
+
+
+def _sampling_errors(measure: Sequence[Floats]) -> Floats:
+    """(C,) standard errors of the bootstrap over the images of each trial, in closed form."""
+    variances = [(m[1:] - m[:1]).var(axis=1) / m.shape[1] for m in measure]
+    return np.asarray(np.sqrt(np.sum(variances, axis=0)) / len(measure))
+
+
+def errors_of(table: Floats, previous: Ints) -> Floats:
+    """Standard errors of the mean gains, from the trials and from neighbouring n.
+
+    Args:
+        table: (..., T, 1 + C) means of a measure, without removal and after each of C.
+        previous: (C,), as in `Removals`.
+
+    Returns:
+        (..., C).
+    """
+    gains, n_trials = table[..., 1:] - table[..., :1], table.shape[-2]
+    deviation = gains.std(axis=-2, ddof=1) if n_trials > 1 else np.zeros_like(gains[..., 0, :])
+    if not len(previous):
+        return deviation
+    return np.asarray(np.maximum(_scatter(table, previous), deviation) / np.sqrt(n_trials))
+
+
+def _scatter(table: Floats, previous: Ints) -> Floats:
+    """The deviation of a gain of one trial (..., 1), were it the same for neighbouring n.
+
+    From the second differences along the n of each method, that a steady rise or fall leaves at 0;
+    from the first differences where no method has two n. The upper quartile, over that of a normal
+    variable, of all methods and trials together: a steep fall at the largest n counts little.
+    """
+    after, before, later = table[..., 1:], table[..., previous], previous > 0
+    steps = after - before
+    if later.any():
+        further = table[..., previous[previous[later] - 1]]
+        steps = (after[..., later] - 2 * before[..., later] + further) / np.sqrt(3)
+    steps = np.abs(steps).reshape(*table.shape[:-2], -1)
+    return np.asarray(np.quantile(steps, 0.75, axis=-1)[..., None] / UPPER_QUARTILE)
+
+
+# ---------------------------------------------------------------- what is decided
+
+
+@lru_cache(maxsize=8)
+def noise_limit(n_trials: int, previous: tuple[int, ...]) -> float:
+    """How many standard errors the best removal reaches where all of them are noise.
+
+    The quantile `LEVEL` over `N_NOISE` seeded tables of independent normal variables.
+
+    Args:
+        n_trials: T.
+        previous: as in `Removals`.
+    """
+    if not previous:
+        return float("inf")
+    rng, before = np.random.default_rng(0), np.array(previous)
+    best = []
+    for part in np.array_split(np.arange(N_NOISE), 10):
+        table = rng.standard_normal((len(part), n_trials, 1 + len(previous)))
+        gains = (table[..., 1:] - table[..., :1]).mean(axis=-2)
+        best.append((gains / errors_of(table, before)).max(axis=-1))
+    limit = np.quantile(np.concatenate(best), LEVEL)
+    return float(limit) * (1 + 1e-9)  # one n of one trial always reaches the limit, never more
+
+
+def choose(removals: Removals, limit: float, among: npt.NDArray[np.bool_]) -> int | None:
+    """The removal to recommend among those of the mask (C,); None: remove none."""
+    loss = removals.loss
+    counts = among & (loss.ratio > limit) & (removals.validation.mean >= 0)
+    if not counts.any():
+        return None
+    best = int(np.where(counts, loss.mean, -np.inf).argmax())
+    near = counts & (loss.mean >= loss.mean[best] - loss.error[best])
+    return int(np.where(near, removals.n, np.iinfo(np.int64).max).argmin())
+
+
+def _of(removals: Removals, method: str) -> npt.NDArray[np.bool_]:
+    return np.array([m == method for m in removals.methods], bool)
+
+
+def _overall(
+    removals: Removals, limit: float, chosen: Mapping[str, int | None], verdicts: dict[str, Verdict]
+) -> Verdict:
+    """The verdict of the method that gains most; a control that gains most speaks against all."""
+    counting = {m: number for m, number in chosen.items() if number is not None}
+    if not counting:
+        return _none(removals, limit, None, np.ones(len(removals.n), bool))
+    best = max(counting, key=lambda m: float(removals.loss.mean[counting[m]]))
+    if best != CONTROL:
+        return verdicts[best]
+    what = f"removing {verdicts[best].n} images by {best}, which is a control, gains most"
+    reason = f"{what}: it is not the ranking that helps"
+    return _none(removals, limit, None, _of(removals, best), reason)
+
+
+# ---------------------------------------------------------------- what is said
+
+
+def _verdict(removals: Removals, limit: float, method: str, number: int | None) -> Verdict:
+    if number is None:
+        return _none(removals, limit, method, _of(removals, method))
+    loss = removals.loss
+    reason = (
+        f"the validation loss falls by {loss.mean[number]:.3g} nats, "
+        f"{loss.ratio[number]:.1f} standard errors; noise alone reaches "
+        f"{limit:.1f} in 1 of 40 runs"
+    )
+    figures = _figures(removals, number)
+    return Verdict(**figures, **_shared(removals, number), reason=reason, best_tried=None)
+
+
+def _none(
+    removals: Removals,
+    limit: float,
+    method: str | None,
+    among: npt.NDArray[np.bool_],
+    reason: str = "",
+) -> Verdict:
+    """Remove none; what came closest among the removals of the mask (C,) is named."""
+    closest = _closest(removals.loss, among)
+    accuracy = float(removals.test_accuracy[0])
+    return Verdict(
+        **_shared(removals, closest),
+        method=method,
+        n=0,
+        reason=reason or _why_none(removals, limit, closest),
+        expected_gain_points=0.0,
+        interval_points=[0.0, 0.0],
+        test_accuracy=accuracy,
+        test_gain_points=0.0,
+        test_interval_points=[0.0, 0.0],
+        best_tried=None if closest is None else _figures(removals, closest),
+    )
+
+
+def _closest(loss: Gains, among: npt.NDArray[np.bool_]) -> int | None:
+    """The removal of the mask (C,) whose gain is the most standard errors."""
+    if not among.any():
+        return None
+    return int(np.where(among, loss.ratio, -np.inf).argmax())
+
+
+def _why_none(removals: Removals, limit: float, closest: int | None) -> str:
+    if closest is None:
+        return "no n above 0 was tried in every trial (-r)"
+    loss, name = removals.loss, f"{removals.methods[closest]} n = {removals.n[closest]}"
+    if loss.mean[closest] <= 0:
+        return "no n that was tried lowers the validation loss"
+    if loss.ratio[closest] > limit:
+        return f"{name} lowers the validation loss, but validation accuracy falls"
+    errors = f"{loss.ratio[closest]:.1f} standard errors"
+    gain = f"{name} came closest: its gain in validation loss is {errors}"
+    noise = f"noise alone reaches {limit:.1f} in 1 of 40 runs"
+    return f"{gain}; {noise}; more trials (-nt) or n (-r) tell more"
+
+
+def _figures(removals: Removals, number: int) -> dict[str, Any]:
+    return {
+        "method": removals.methods[number],
+        "n": int(removals.n[number]),
+        "expected_gain_points": float(removals.validation.mean[number]),
+        "interval_points": removals.validation.interval(number),
+        "test_accuracy": float(removals.test_accuracy[1 + number]),
+        "test_gain_points": float(removals.test.mean[number]),
+        "test_interval_points": removals.test.interval(number),
+    }
+
+
+def _shared(removals: Removals, number: int | None) -> dict[str, Any]:
+    return {
+        "n_trials": removals.n_trials,
+        "trials_disagree": "" if number is None else _disagreement(removals, number),
+        "test_accuracy_no_removal": float(removals.test_accuracy[0]),
+    }
+
+
+def _disagreement(removals: Removals, number: int) -> str:
+    """A sentence where some trials gain and some lose by a removal; else empty."""
+    gain = int((removals.trial_gains[:, number] > 0).sum())
+    if gain in (0, removals.n_trials):
+        return ""
+    what = f"{removals.methods[number]} n = {removals.n[number]} lowers the validation loss"
+    return f"the trials disagree: {what} in {gain} of {removals.n_trials}"

@@ -1,0 +1,210 @@
+"""How many to remove, from outcomes made up by hand and by a seeded generator."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sgd_influence.analyze import closing_table, closing_words
+from sgd_influence.outcomes import Outcomes
+from sgd_influence.recommend import (
+    Recommendation,
+    errors_of,
+    gains_of,
+    noise_limit,
+    recommend,
+)
+
+N_IMAGES = 400
+COUNTS = (1, 5, 10, 20, 50, 100)
+Losses = dict[tuple[str, int, int], float]
+
+
+def outcomes(loss: float, accuracy: float = 0.8, test_accuracy: float = 0.8) -> Outcomes:
+    """Images with nearly the same losses, and as many hits as said."""
+    spread = np.random.default_rng(0).normal(scale=0.001, size=N_IMAGES)
+    order = np.arange(N_IMAGES)
+    nothing = np.empty(0)
+    return Outcomes(
+        val_losses=(loss + spread).astype("float32"),
+        val_hits=order < accuracy * N_IMAGES,
+        test_hits=order < test_accuracy * N_IMAGES,
+        removed=nothing.astype(np.int64),
+        predicted=nothing.astype(np.int32),
+        confidence=nothing.astype(np.float32),
+    )
+
+
+def by_n(losses: dict[int, float], method: str = "Hara", seed: int = 0, **more: float) -> Any:
+    return {(method, n, seed): outcomes(loss, **more) for n, loss in losses.items()}
+
+
+def falling(to: float, noise: int = 0) -> dict[int, float]:
+    """Losses that fall from 0.5 with n, up to n = 20, where they stay; by little steps of noise."""
+    jitter = np.random.default_rng(noise).normal(scale=0.002, size=len(COUNTS))
+    path = np.interp([0, 1, 2, 3, 4, 5], [0, 3, 5], [0.5, to, to])
+    return {0: 0.5} | dict(zip(COUNTS, (path + jitter).tolist(), strict=True))
+
+
+FLAT = {0: 0.5} | dict(zip(COUNTS, (0.501, 0.499, 0.502, 0.498, 0.5, 0.501), strict=True))
+
+
+def test_a_clear_gain_is_recommended_with_the_smallest_n_near_the_best() -> None:
+    tried = by_n(falling(0.3)) | by_n(FLAT, "Random")
+    verdict = recommend(tried, ["Hara", "Random"], [0]).overall
+    assert (verdict.method, verdict.n) == ("Hara", 20)
+    assert verdict.best_tried is None
+
+
+def test_an_n_worse_than_the_best_by_more_than_its_error_is_not_near() -> None:
+    losses = falling(0.3) | {100: 0.2}
+    verdict = recommend(by_n(losses) | by_n(FLAT, "Random"), ["Hara", "Random"], [0]).overall
+    assert verdict.n == 100
+
+
+@pytest.mark.parametrize("n_trials", [1, 3])
+def test_noise_alone_is_hardly_ever_recommended(n_trials: int) -> None:
+    """Also where the bootstrap over the validation images sees next to no error."""
+    rng, seeds = np.random.default_rng(1), range(n_trials)
+    recommended = 0
+    for _ in range(100):
+        tried: dict = {}
+        for seed in seeds:
+            values = rng.normal(0.5, 0.05, 1 + len(COUNTS))
+            tried |= by_n(dict(zip((0, *COUNTS), values.tolist(), strict=True)), seed=seed)
+        recommended += recommend(tried, ["Hara"], list(seeds)).overall.n > 0
+    assert recommended <= 6
+
+
+def test_one_n_of_one_trial_cannot_be_told_from_noise() -> None:
+    for gain in (0.001, 0.1, 0.4):
+        tried = by_n({0: 0.5, 10: 0.5 - gain})
+        assert recommend(tried, ["Hara"], [0]).overall.n == 0
+
+
+def test_a_falling_accuracy_speaks_against_a_falling_loss() -> None:
+    tried = by_n({0: 0.5}) | by_n(falling(0.3), accuracy=0.7)
+    tried["Hara", 0, 0] = outcomes(0.5, accuracy=0.8)
+    verdict = recommend(tried | by_n(FLAT, "Random"), ["Hara", "Random"], [0]).overall
+    assert verdict.n == 0
+    assert verdict.reason.endswith("lowers the validation loss, but validation accuracy falls")
+
+
+def test_a_control_that_gains_most_speaks_against_the_ranking() -> None:
+    tried = by_n(falling(0.35)) | by_n(falling(0.3, noise=1), "Random")
+    found = recommend(tried, ["Hara", "Random"], [0])
+    assert found.methods["Hara"].n > 0
+    assert found.methods["Random"].n > 0
+    assert (found.overall.method, found.overall.n) == (None, 0)
+    assert "it is not the ranking that helps" in found.overall.reason
+    assert found.overall.best_tried is not None
+    assert found.overall.best_tried["method"] == "Random"
+
+
+def test_nothing_tried() -> None:
+    found = recommend(by_n({0: 0.5}), ["Hara"], [0])
+    assert (found.overall.n, found.overall.best_tried) == (0, None)
+    assert closing_words(found) == [
+        "Recommended: remove none (no n above 0 was tried in every trial (-r))"
+    ]
+
+
+def test_test_images_decide_nothing() -> None:
+    tried = by_n(falling(0.3)) | by_n(FLAT, "Random")
+    worse = {key: replace(o, test_hits=~o.test_hits) for key, o in tried.items() if key[1]}
+    first, second = (recommend(t, ["Hara", "Random"], [0]).overall for t in (tried, tried | worse))
+    assert (first.n, first.reason) == (second.n, second.reason)
+    assert first.expected_gain_points == second.expected_gain_points
+    assert first.test_gain_points != second.test_gain_points
+
+
+def three_trials() -> Recommendation:
+    tried: dict = {}
+    for seed, to in enumerate((0.3, 0.29, 0.31)):
+        tried |= by_n(falling(to, seed), seed=seed) | by_n(FLAT, "Random", seed)
+    return recommend(tried, ["Hara", "Random"], [0, 1, 2])
+
+
+def test_an_n_that_not_all_trials_tried_does_not_count() -> None:
+    tried = by_n(falling(0.3)) | by_n(falling(0.3) | {70: 0.01}, seed=1)
+    verdict = recommend(tried, ["Hara"], [0, 1]).overall
+    assert verdict.n != 70
+    assert verdict.n_trials == 2
+
+
+def test_disagreeing_trials_are_said() -> None:
+    assert three_trials().overall.trials_disagree == ""
+    tried = by_n({0: 0.5, 5: 0.4, 10: 0.45}) | by_n({0: 0.5, 5: 0.55, 10: 0.6}, seed=1)
+    found = recommend(tried, ["Hara"], [0, 1])
+    assert found.overall.trials_disagree == (
+        "the trials disagree: Hara n = 5 lowers the validation loss in 1 of 2"
+    )
+    assert closing_words(found)[-1] == f"But {found.overall.trials_disagree}"
+
+
+def test_json_holds_the_schema_and_only_numbers() -> None:
+    value = json.loads(json.dumps(three_trials().as_json(), allow_nan=False))
+    assert value.keys() == {"version", "rule", "measure", "what_if", "overall", "methods"}
+    assert value["overall"] == value["methods"]["Hara"]
+    assert value["overall"].keys() == {
+        "method", "n", "reason", "n_trials", "trials_disagree", "expected_gain_points",
+        "interval_points", "test_accuracy", "test_accuracy_no_removal", "test_gain_points",
+        "test_interval_points", "best_tried",
+    }  # fmt: skip
+    random = value["methods"]["Random"]
+    assert (random["method"], random["n"], random["interval_points"]) == ("Random", 0, [0.0, 0.0])
+    assert random["best_tried"]["n"] in COUNTS
+
+
+def test_closing_lines() -> None:
+    found = three_trials()
+    table = closing_table(found, {}).splitlines()
+    assert table[1].split() == ["Hara", "20", "80.00%", "80.00%", "+0.00"]
+    words = closing_words(found)
+    assert words[0].startswith(
+        "Recommended: remove the 20 worst by Hara (the validation loss falls"
+    )
+    assert "test, which decided nothing" in words[1]
+    assert closing_words(replace(found, what_if="not for use")) == [*words, "But not for use"]
+
+
+# ---------------------------------------------------------------- standard errors
+
+
+def test_sampling_error_is_that_of_a_bootstrap() -> None:
+    rng = np.random.default_rng(0)
+    before = [rng.random(500) < 0.8 for _ in range(3)]
+    hits = [np.stack([h, h ^ (rng.random(500) < 0.1)]).astype(float) for h in before]
+    gains = [h[1] - h[0] for h in hits]
+    means = [np.mean([g[rng.integers(0, 500, 500)].mean() for g in gains]) for _ in range(3000)]
+    table_error = errors_of(np.stack([h.mean(axis=1) for h in hits]), np.array([0]))
+    error = gains_of(hits, np.array([0])).error
+    assert error == pytest.approx(max(np.std(means), table_error[0]), rel=0.05)
+
+
+def test_scatter_is_that_of_neighbouring_n() -> None:
+    """Two methods: a steady fall with a wave, and a steady fall."""
+    table = np.array([[0.0, 1.0, 4.0, 3.0, 2.0, 4.0, 6.0]])
+    bends = np.abs([4 - 2 * 1 + 0, 3 - 2 * 4 + 1, 0, 0]) / np.sqrt(3)
+    expected = np.quantile(bends, 0.75) / 1.1503
+    assert errors_of(table, np.array([0, 1, 2, 0, 4, 5])) == pytest.approx(np.full(6, expected))
+
+
+def test_scatter_with_one_n_of_each_method() -> None:
+    expected = np.quantile([3.0, 1.0], 0.75) / 1.1503
+    assert errors_of(np.array([[1.0, 4.0, 0.0]]), np.array([0, 0])) == pytest.approx(expected)
+
+
+def test_deviation_over_trials() -> None:
+    table = np.array([[0.0, 3.0, 6.0], [1.0, 0.0, -1.0]])  # no bends
+    expected = np.std([[3, 6], [-1, -2]], axis=0, ddof=1) / np.sqrt(2)
+    assert errors_of(table, np.array([0, 1])) == pytest.approx(expected)
+
+
+def test_limit_grows_with_the_number_of_removals() -> None:
+    few, many = noise_limit(3, (0, 1)), noise_limit(3, tuple(range(30)))
+    assert 1.5 < few < many < 4

@@ -1,0 +1,138 @@
+"""The page to look at: report/index.html, one file, made from a finished output folder.
+
+python -m utils.page OUTPUT_DIR
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import hashlib
+import sys
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from utils.errors import UserError
+from utils.methods import CONTROL
+from utils.page_facts import Facts
+from utils.page_images import data_uris
+from utils.page_view import (
+    Comparison,
+    MethodView,
+    Tile,
+    class_names_of,
+    comparison,
+    flip_table,
+    learning_charts,
+    method_views,
+    removal_charts,
+    score_charts,
+    verification_charts,
+)
+from utils.paths import OutputPaths
+from utils.ranking import SHOWN_BEST, SHOWN_WORST
+from utils.storage import save_bytes
+from utils.units import duration, shown_bytes
+
+LARGEST = 5_000_000
+"""Bytes that the page has at most."""
+GALLERIES = ((SHOWN_WORST, SHOWN_BEST), (20, 10), (10, 5), (5, 2), (1, 1))
+"""Images of the worst and of the best per method; the first with which the page is small enough."""
+
+
+def write_page(paths: OutputPaths) -> Path:
+    """Write the page of a finished output folder; returns its path.
+
+    Raises:
+        UserError: the folder holds no finished run, or a file in it cannot be read.
+    """
+    save_bytes(page_of(Facts.read(paths)), paths.page)
+    return paths.page
+
+
+def page_of(facts: Facts, largest: int = LARGEST) -> bytes:
+    """The page as UTF-8, with as many images as fit into `largest` bytes."""
+    charts = {
+        "accuracy": removal_charts(facts),
+        "verification": verification_charts(facts),
+        "learning": learning_charts(facts),
+        "scores": score_charts(facts),
+    }
+    for worst, best in GALLERIES:
+        page = _rendered(facts, charts, worst, best)
+        if len(page) <= largest:
+            break
+    return page
+
+
+def _rendered(facts: Facts, charts: dict[str, Any], worst: int, best: int) -> bytes:
+    views, compared = method_views(facts, worst, best), comparison(facts, worst)
+    tiles = list(_tiles(views, compared))
+    uris = data_uris(tile.file for tile in tiles)
+    environment = Environment(
+        loader=PackageLoader("utils"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {"size": shown_bytes, "duration": duration, "number": "{:,}".format}
+    script = environment.loader.get_source(environment, "page.js")[0]  # type: ignore[union-attr]
+    text = environment.get_template("page.html").render(
+        facts=facts,
+        overall=facts.recommendation.overall if facts.recommendation else None,
+        verdicts=list(facts.recommendation.methods.values()) if facts.recommendation else [],
+        charts=charts,
+        views=views,
+        first=_first_shown(facts),
+        class_names=class_names_of(facts, views),
+        compared=compared,
+        flips=flip_table(facts) if facts.flipped is not None else None,
+        pictures={file: f"p{number}" for number, file in enumerate(uris)},
+        uris=uris,
+        missing=sorted({tile.file for tile in tiles if not uris[tile.file]}),
+        thinned=(worst, best) if (worst, best) != GALLERIES[0] else None,
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+    return text.encode("utf-8", errors="backslashreplace")
+
+
+def _tiles(views: Iterable[MethodView], compared: Comparison | None) -> Iterable[Tile]:
+    galleries = ((*view.harmful, *view.helpful, *view.relabel) for view in views)
+    return chain(*galleries, *((compared.agreed, compared.disputed) if compared else ()))
+
+
+def _first_shown(facts: Facts) -> str:
+    """The method whose images are shown first: the recommended one, else no control."""
+    recommended = facts.recommendation.overall.name if facts.recommendation else ""
+    in_order = sorted(facts.methods, key=lambda m: (m != recommended, m == CONTROL))
+    return in_order[0]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the page of a folder; returns the exit status, 2 for a mistake said in one line."""
+    program = "python -m utils.page"
+    parser = argparse.ArgumentParser(
+        prog=program,
+        description="Write report/index.html, the page to look at, of a finished output folder.",
+    )
+    parser.add_argument(
+        "output_dir", type=Path, help="the folder that a run wrote into (its --output_dir)"
+    )
+    chosen = parser.parse_args(arguments)
+    try:
+        print(write_page(OutputPaths(chosen.output_dir)).resolve())
+    except UserError as error:
+        print(f"{program}: error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        where = error.filename or chosen.output_dir
+        print(f"{program}: error: {where}: {error.strerror or error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
