@@ -18,3 +18,12 @@ def data_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     patch.setenv(CACHE_VARIABLE, str(folder))
     yield folder
     patch.undo()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def few_resamples() -> Iterator[None]:
+    """A short bootstrap: that of --verify takes more than a second per method."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr("sgd_influence.verify.N_RESAMPLES", 50)
+    yield
+    patch.undo()

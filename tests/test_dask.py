@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from distributed import Client
@@ -19,6 +21,9 @@ import utils.cluster
 from benchmarks.kill_test import differing, files_of
 from tests.runs import last_line, sgd_influence
 from utils.errors import UserError
+from utils.manifest import versions_here
+from utils.trial import Trial
+from utils.worker import Setup
 
 ROOT = Path(__file__).parents[1]
 RUN = "--model mlp --context cpu -r 0 5 7 9 --methods Hara Random"
@@ -72,18 +77,32 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return files_of(output)
 
 
-def killing(process: subprocess.Popen[bytes], output: Path, killed: list[bool]) -> threading.Thread:
-    """Kill a process when a run has its first score; whether the run was in its middle then."""
+@contextmanager
+def killing(process: subprocess.Popen[bytes], output: Path) -> Iterator[list[bool]]:
+    """Kill a process when a run has its first score; gives whether it was in its middle then."""
+    killed: list[bool] = []
+    over = threading.Event()
 
     def kill() -> None:
-        while not list(output.glob("score/**/*.csv")) and process.poll() is None:
-            time.sleep(0.01)
+        while not list(output.glob("score/**/*.csv")):
+            if over.wait(0.01):
+                return
         process.kill()
         killed.append(not (output / "summary").exists())
 
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
-    return killer
+    try:
+        yield killed
+    finally:
+        over.set()
+        killer.join()
+
+
+def wait_for_workers(folder: Path, n_workers: int) -> None:
+    """Workers of a busy machine take longer to start than a run waits for them."""
+    with Client(address(folder), set_as_default=False) as client:
+        client.wait_for_workers(n_workers, timeout=120)
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "apart"])
@@ -98,13 +117,10 @@ def test_run_ends_with_the_same_bytes_though_a_worker_is_killed(
     if not shared:
         monkeypatch.setattr(utils.cluster, "sees", lambda root, claim: False)
     output = tmp_path / "out"
-    killed: list[bool] = []
     with dask(scheduler, *WORKER) as first, dask(scheduler, *WORKER):
-        with Client(address(scheduler), set_as_default=False) as client:
-            client.wait_for_workers(2, timeout=60)
-        killer = killing(first, output, killed)
-        assert sgd_influence(output, f"{RUN} --dask_scheduler {address(scheduler)}") == 0
-        killer.join()
+        wait_for_workers(scheduler, 2)
+        with killing(first, output) as killed:
+            assert sgd_influence(output, f"{RUN} --dask_scheduler {address(scheduler)}") == 0
     assert killed == [True]
     assert differing(output, unbroken) == []
     said = capsys.readouterr()
@@ -117,17 +133,37 @@ def test_run_ends_with_the_same_bytes_though_a_worker_is_killed(
 def test_scheduler_that_dies_ends_the_run_in_one_line(
     tmp_path: Path, unbroken: dict[str, bytes], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    output, killed = tmp_path / "out", list[bool]()
+    output = tmp_path / "out"
     with scheduling(tmp_path) as process, dask(tmp_path, *WORKER):
-        killer = killing(process, output, killed)
-        assert sgd_influence(output, f"{RUN} --dask_scheduler {address(tmp_path)}") == 2
-        killer.join()
+        wait_for_workers(tmp_path, 1)
+        with killing(process, output) as killed:
+            assert sgd_influence(output, f"{RUN} --dask_scheduler {address(tmp_path)}") == 2
     assert killed == [True]
     line = last_line(capsys.readouterr().err)
     assert "error: the Dask scheduler is gone; what is finished is kept, the same command" in line
     assert not list(output.rglob(".*"))
     assert sgd_influence(output, RUN) == 0
     assert differing(output, unbroken) == []
+
+
+def no_setup(trial: Trial, folder: Path) -> Setup:
+    raise AssertionError("no trial is opened")
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "said"),
+    [("connecting", UserError, "the Dask scheduler is gone"), ("running", OSError, "disk full")],
+)
+def test_calls_that_find_no_scheduler_are_told_from_errors_of_files(
+    status: str, error: type[Exception], said: str, tmp_path: Path
+) -> None:
+    executor = SimpleNamespace(shutdown=lambda wait: None)
+    client = SimpleNamespace(
+        status=status, get_executor=lambda pure: executor, run=lambda *arguments: {"a": True}
+    )
+    cluster = utils.cluster.Cluster(client, no_setup, tmp_path, b"")
+    with pytest.raises(error, match=said), cluster.running():
+        raise OSError("disk full")
 
 
 def test_scheduler_without_workers(
@@ -151,6 +187,19 @@ def test_scheduler_that_does_not_answer(where: str, monkeypatch: pytest.MonkeyPa
     with pytest.raises(UserError, match="no scheduler answers"), \
             utils.cluster.connected(where):  # fmt: skip
         pass
+
+
+def test_worker_with_other_libraries_is_named(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(utils.cluster.log, "handlers", [caplog.handler])
+    monkeypatch.setattr(utils.cluster.log, "propagate", False)
+    found = {"same": versions_here(), "older": versions_here() | {"numba": "0.1", "gone": "2"}}
+    with caplog.at_level(logging.WARNING, "data_cleansing"):
+        utils.cluster.warn_of_others(found)
+    assert [record.getMessage() for record in caplog.records] == [
+        "Dask worker older has numba 0.1, gone 2: last bits may differ"
+    ]
 
 
 def test_dask_that_is_not_installed(

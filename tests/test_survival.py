@@ -498,7 +498,7 @@ def test_results_that_become_unwritable_while_the_run_goes_on(
         subprocess.run(["chattr", "-i", str(scores)], check=False, capture_output=True)
     assert process.returncode == 2
     line = last_line(said)
-    assert f"error: {scores}/score_delete_worst_" in line
+    assert f"error: {scores}/outcomes_delete_worst_" in line
     assert "Operation not permitted; make it writable" in line
     assert sgd_influence(output, QUICK) == 0
     assert contents(unbroken, "**/*.h5") == contents(output, "**/*.h5")

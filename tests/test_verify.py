@@ -15,6 +15,7 @@ from tests.runs import contents, sgd_influence
 from utils.storage import read_csv
 
 RANKINGS = {"Hara": np.arange(50)[::-1], "Ours": np.arange(50)}
+QUICK = "--model mlp"
 
 
 def test_groups_are_half_random_half_parts_of_rankings() -> None:
@@ -48,9 +49,9 @@ def test_agreement_quotes_the_random_groups() -> None:
 def test_verify_joins_a_finished_run_and_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert sgd_influence(tmp_path, "-r 0") == 0
+    assert sgd_influence(tmp_path, f"{QUICK} -r 0") == 0
     before = contents(tmp_path)
-    assert sgd_influence(tmp_path, "-r 0 --verify 6") == 0
+    assert sgd_influence(tmp_path, f"{QUICK} -r 0 --verify 6") == 0
     said = capsys.readouterr().out
     stages = said.split("Rough time")[-1].splitlines()[0]
     assert "verify" in stages and "infl" not in stages
@@ -67,7 +68,7 @@ def test_verify_joins_a_finished_run_and_resumes(
     worst = table[(table["method"] == "Hara") & (table["group"] == "Hara part 1 of 2")]
     assert worst["predicted"].item() == pytest.approx(hara["influence"][:6].sum())
     score = read_csv(tmp_path / "score/Hara/score_delete_worst_0_seed_0.csv")
-    assert sgd_influence(tmp_path, "-r 0 6") == 0
+    assert sgd_influence(tmp_path, f"{QUICK} -r 0 6") == 0
     removed = read_csv(tmp_path / "score/Hara/score_delete_worst_6_seed_0.csv")
     assert worst["true"].item() == removed["val_loss"].item() - score["val_loss"].item()
 
@@ -75,14 +76,16 @@ def test_verify_joins_a_finished_run_and_resumes(
         raise AssertionError("a verified group was removed again")
 
     monkeypatch.setattr(utils.tasks, "retrain_without", forbidden)
-    assert sgd_influence(tmp_path, "-r 0 --verify 6") == 0
+    assert sgd_influence(tmp_path, f"{QUICK} -r 0 --verify 6") == 0
 
 
 def test_cover_epochs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert sgd_influence(tmp_path / "all", "-r 0 --methods Hara --cover_epochs all -ra") == 0
-    assert sgd_influence(tmp_path / "two", "-r 0 --methods Hara --cover_epochs 2 -ra") == 0
+    assert (
+        sgd_influence(tmp_path / "all", f"{QUICK} -r 0 --methods Hara --cover_epochs all -ra") == 0
+    )
+    assert sgd_influence(tmp_path / "two", f"{QUICK} -r 0 --methods Hara --cover_epochs 2 -ra") == 0
     assert "The scores cover the last" not in capsys.readouterr().out
-    assert sgd_influence(tmp_path / "one", "-r 0 --methods Hara -ra") == 0
+    assert sgd_influence(tmp_path / "one", f"{QUICK} -r 0 --methods Hara -ra") == 0
     assert "The scores cover the last 1 of 2 retrained epochs" in capsys.readouterr().out
     every, two, one = (contents(tmp_path / n, "influence/**/*.csv") for n in ("all", "two", "one"))
     assert every == two != one
@@ -92,7 +95,7 @@ def test_other_groups_of_an_earlier_run_do_not_keep_new_ones_from_being_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With another K the parts of rankings have other names; an interruption keeps what is new."""
-    assert sgd_influence(tmp_path, "-r 0 --verify 12") == 0
+    assert sgd_influence(tmp_path, f"{QUICK} -r 0 --verify 12") == 0
     n_calls = 0
 
     def interrupted(*arguments, **named):
@@ -103,8 +106,8 @@ def test_other_groups_of_an_earlier_run_do_not_keep_new_ones_from_being_saved(
         return retrain_without(*arguments, **named)
 
     monkeypatch.setattr(utils.tasks, "retrain_without", interrupted)
-    assert sgd_influence(tmp_path, "-r 0 --verify 6") == 130
+    assert sgd_influence(tmp_path, f"{QUICK} -r 0 --verify 6") == 130
     known = read_csv(tmp_path / "verification/true_changes_seed_0.csv")
     assert len(known) == 13
-    assert sgd_influence(tmp_path, "-r 0 --verify 6") == 0
+    assert sgd_influence(tmp_path, f"{QUICK} -r 0 --verify 6") == 0
     assert len(read_csv(tmp_path / "summary/verification.csv")) == 3 * 6

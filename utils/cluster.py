@@ -104,8 +104,11 @@ class Cluster(HandingOver):
                 f"a job ended {error.allowed_failures + 1} of the cluster's workers, maybe for "
                 f"want of memory; {remedy}"
             ) from error
-        except (CancelledError, CommClosedError) as error:
-            raise UserError(f"the Dask scheduler is gone; {remedy}") from error
+        except (CancelledError, OSError) as error:  # OSError: of the scheduler, or of a file
+            of_dask = isinstance(error, (CancelledError, CommClosedError))
+            if of_dask or self._client.status != "running":
+                raise UserError(f"the Dask scheduler is gone; {remedy}") from error
+            raise
         finally:
             self._executor.shutdown(wait=False)
 
@@ -145,6 +148,7 @@ def connected(address: str) -> Iterator[Any]:
 
 
 def _check_workers(client: Any, option: str) -> None:
+    """Raise a UserError if the scheduler has no worker, or one cannot import this program."""
     try:
         client.wait_for_workers(1, timeout=SECONDS)
     except (TimeoutError, asyncio.TimeoutError) as error:
@@ -155,9 +159,15 @@ def _check_workers(client: Any, option: str) -> None:
     except ModuleNotFoundError as error:
         remedy = f"start them in {Path(__file__).parents[1]} or with it in PYTHONPATH"
         raise UserError(f"{option}: its workers have no {error.name}; {remedy}") from error
-    for worker, versions in found.items():
-        other = [f"{k} {v}" for k, v in versions.items() if versions_here()[k] != v]
-        if other:
-            log.warning("Dask worker %s has %s: last bits may differ", worker, ", ".join(other))
+    warn_of_others(found)
     if any(n > 1 for n in client.ncores().values()):
         log.warning("Dask workers with several threads compute one job at a time: --nthreads 1")
+
+
+def warn_of_others(found: Mapping[str, Mapping[str, str]]) -> None:
+    """Warn of workers whose libraries have other versions than here; `found` is by address."""
+    here = versions_here()
+    for worker, versions in found.items():
+        other = [f"{k} {v}" for k, v in versions.items() if here.get(k) != v]
+        if other:
+            log.warning("Dask worker %s has %s: last bits may differ", worker, ", ".join(other))

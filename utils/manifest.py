@@ -30,7 +30,9 @@ log = logging.getLogger("data_cleansing")
 FORMAT = 1
 NAMED = 5
 """Files that a line names."""
-LIBRARIES = ("nnabla", "numpy", "pandas", "pillow", "scipy", "scikit-learn", "h5py")
+LIBRARIES = (
+    "nnabla", "numpy", "numba", "llvmlite", "pandas", "pillow", "scipy", "scikit-learn", "h5py",
+)  # fmt: skip
 Settings = dict[str, Any]
 
 

@@ -72,11 +72,6 @@ def plan_steps(
     return steps
 
 
-def first_step(steps: Sequence[Step], epoch: int) -> int:
-    """The number of the first step of `epoch`."""
-    return next(t for t, step in enumerate(steps) if step.epoch == epoch)
-
-
 def by_epoch(steps: Sequence[Step], start: int = 0) -> Iterator[tuple[int, list[int]]]:
     """(epoch, the numbers of its steps) from step `start` on."""
     for epoch, numbers in groupby(range(start, len(steps)), key=lambda t: steps[t].epoch):

@@ -8,7 +8,9 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import shutil
 import signal
+import socket
 import tempfile
 import threading
 import time
@@ -213,8 +215,6 @@ def work_apart(
 @contextmanager
 def _files(root: Path, reads: Mapping[str, bytes]) -> Iterator[None]:
     """Lay out files under a folder of this process; nothing is left of them afterwards."""
-    import shutil
-
     try:
         for name, content in reads.items():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -226,8 +226,6 @@ def _files(root: Path, reads: Mapping[str, bytes]) -> Iterator[None]:
 
 
 def _outcome(trial: Trial, job: Callable[[Trial], Any], said: _Said) -> Outcome:
-    import socket
-
     root, result, error = trial.paths.root, None, None
     with deferred(root) as pending:
         try:
