@@ -86,6 +86,9 @@ def _relabel(options: Options, path: Path, removed: pd.DataFrame) -> None:
         return
     candidates = relabel_table(removed, options.relabel_confidence)
     save_csv(candidates, path)
+    if removed.empty:
+        log.info("%s: none was removed, so none was judged; --cleanse_n N judges the N worst", path)
+        return
     what = "%s: %d images that seem to have another label; nothing was relabelled, look at them"
     log.info(what, path, len(candidates))
 
