@@ -488,8 +488,7 @@ def test_results_that_become_unwritable_while_the_run_goes_on(
     output = tmp_path / "out"
     process = start(output, data_cache, *LONG)
     scores = output / "score/Random"  # the method that comes last
-    wait_for(process, lambda: list(output.glob("score/Hara/*.csv")))
-    scores.mkdir()
+    wait_for(process, lambda: list(scores.glob("score_delete_worst_0_*.csv")))
     try:
         privileged("chattr", "+i", str(scores))
         _, said = process.communicate()
