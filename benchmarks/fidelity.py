@@ -36,11 +36,12 @@ from benchmarks.against_oracle import oracle_columns
 from benchmarks.converged import SOLVED, converged_columns, solved_influence
 from benchmarks.fidelity_pictures import SHOWN_TASK, draw_figures, draw_scatter
 from benchmarks.recorded import RecordedTrial
+from benchmarks.stored import beside_stored
 from benchmarks.tasks import QUICK, TASKS, Task
 from utils.errors import UserError
 from utils.methods import CONTROL, METHODS
 from utils.network import State
-from utils.storage import read_csv, save_csv
+from utils.storage import save_csv
 
 APART = 1e-3
 """Relative distance of the two starts from which the truth is computed twice."""
@@ -252,13 +253,8 @@ def store(raw: pd.DataFrame, folder: Path) -> None:
     Rows there of the same tasks and seeds are replaced, all others are kept.
     """
     path = folder / "fidelity_raw.csv"
-    if path.exists():
-        there = read_csv(path)
-        there = there[there["task"].isin(TASKS)]
-        keys = pd.MultiIndex.from_frame(raw[["task", "seed"]])
-        kept = ~pd.MultiIndex.from_frame(there[["task", "seed"]]).isin(keys)
-        raw = pd.concat([there[kept], raw])
-    raw = in_order(raw)
+    raw = beside_stored(raw, path, ["task", "seed"])
+    raw = in_order(raw[raw["task"].isin(TASKS)])
     figures = figures_of(raw)
     save_csv(raw, path)
     save_csv(figures, folder / "fidelity.csv")

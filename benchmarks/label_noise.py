@@ -36,6 +36,7 @@ from threadpoolctl import threadpool_limits
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the repository, when run as a script
 
 from benchmarks.real_images import Labelled, cifar10_images, mnist_images
+from benchmarks.stored import beside_stored
 from sgd_influence.train import record_steps, train_epoch
 from utils.cache import RECOMPUTE
 from utils.errors import UserError
@@ -303,8 +304,7 @@ def table_of(rows: pd.DataFrame) -> str:
 
 def store(rows: pd.DataFrame, path: Path) -> None:
     """Write the rows of `judge`; those there of the same keys are replaced, others are kept."""
-    if path.exists():
-        rows = pd.concat([read_csv(path), rows]).drop_duplicates(KEYS, keep="last")
+    rows = beside_stored(rows, path, KEYS)
     order = {name: place for place, name in enumerate((*SETTINGS, UNIFORM, SIMILAR, *RANKINGS))}
     save_csv(rows.sort_values(KEYS, key=lambda c: c.map(order).fillna(c), kind="stable"), path)
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -32,6 +31,7 @@ sys.path.insert(0, str(ROOT))  # the repository, when run as a script
 from benchmarks.make_archives import shuffled_parts, write_cifar10, write_mnist
 from benchmarks.real_images import cifar10_images, mnist_images
 from benchmarks.reproduction_tables import draw_runs, write_page
+from benchmarks.stored import beside_stored, processor
 from sgd_influence.eval import SCORE_COLUMNS
 from utils.datasets import DATASETS
 from utils.methods import NO_REMOVAL
@@ -144,16 +144,7 @@ def scores_of(summary: pd.DataFrame) -> pd.DataFrame:
 
 def machine() -> str:
     """The kind of machine, as far as Python knows it."""
-    cpu = next(
-        (line.split(":")[1].strip() for line in _cpu_lines() if line.startswith("model name")),
-        platform.machine(),
-    )
-    return f"{cpu}, nnabla {nn.__version__} on the CPU"
-
-
-def _cpu_lines() -> list[str]:
-    path = Path("/proc/cpuinfo")
-    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return f"{processor()}, nnabla {nn.__version__} on the CPU"
 
 
 def store(rows: pd.DataFrame, experiment: Experiment, folder: Path) -> None:
@@ -169,11 +160,7 @@ def store(rows: pd.DataFrame, experiment: Experiment, folder: Path) -> None:
 
 def merged(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
     """`rows` and those at `path` of other trials, in order."""
-    if path.exists():
-        there = read_csv(path)
-        new = pd.MultiIndex.from_frame(there[KEYS]).isin(pd.MultiIndex.from_frame(rows[KEYS]))
-        rows = pd.concat([there[~new], rows])
-    return rows.sort_values(KEYS, kind="stable", ignore_index=True)
+    return beside_stored(rows, path, KEYS).sort_values(KEYS, kind="stable", ignore_index=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -44,6 +44,7 @@ from benchmarks.peers.problem import (
     scores_path,
     truth_path,
 )
+from benchmarks.stored import beside_stored, processor
 from utils.storage import read_csv, save_csv
 
 HERE = Path(__file__).parent
@@ -198,29 +199,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for problem in options.problems:
         for seed in SEEDS[problem] if options.seeds is None else options.seeds:
             new = run(options, problem, seed).assign(machine=machine())
-            save_csv(merged(path, new), path)
+            save_csv(beside_stored(new, path, ["problem", "seed", "method"]), path)
     table = read_csv(path)
     print("\n".join(shown(table)))
     print(json.dumps(table.groupby("method", sort=False)["auc"].mean().round(3).to_dict()))
 
 
-def merged(path: Path, new: pd.DataFrame) -> pd.DataFrame:
-    """The new rows in the place of those of the same problems, seeds and methods."""
-    if not path.exists():
-        return new
-    keys = ["problem", "seed", "method"]
-    there = read_csv(path)
-    replaced = pd.MultiIndex.from_frame(there[keys]).isin(pd.MultiIndex.from_frame(new[keys]))
-    return pd.concat([there[~replaced], new], ignore_index=True)
-
-
 def machine() -> str:
     """The CPU, how many cores of it there are, and Python's platform."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    model = models[0] if models else platform.machine()
-    return f"{model}, {os.cpu_count()} cores, {platform.system()}"
+    return f"{processor()}, {os.cpu_count()} cores, {platform.system()}"
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
