@@ -29,10 +29,11 @@ sys.path.insert(0, str(ROOT))  # the repository, when run as a script
 
 from benchmarks.recorded import RecordedTrial, recorded_trial
 from benchmarks.reproduction_tables import filled, markdown
-from benchmarks.tasks import flipped
+from benchmarks.tasks import FLIPPED
 from sgd_influence.infl import sweep
 from utils.adjoint import Arrays, StepAdjoint, loss_gradient
 from utils.datasets import read_digits
+from utils.flips import flipped
 from utils.images import ImageSet
 from utils.model import Model, six_convolutions
 from utils.network import Network
@@ -114,7 +115,8 @@ def digits_trial(seed: int, model: Model = six_convolutions) -> RecordedTrial:
     rows = stratified(labels, N_TRAIN + N_VALIDATION, np.random.default_rng([seed, 3]))
     rows = np.random.default_rng([seed, 4]).permutation(rows)
     first, second = rows[:N_TRAIN], rows[N_TRAIN:]
-    training = ImageSet(images[first], flipped(labels[first].astype(np.int32), seed), ())
+    wrong = flipped(labels[first].astype(np.int32), 10, FLIPPED, seed)
+    training = ImageSet(images[first], wrong, ())
     validation = ImageSet(images[second], labels[second].astype(np.int32), ())
     steps = plan_steps(seed, N_TRAIN, 20, 64, 0.05)
     network = Network(model, training.shape, 10, seed)

@@ -118,6 +118,7 @@ def trial_of(work: Work, data: Path | None, folder: Path):  # type: ignore[no-un
     from benchmarks.tasks import small_mnist
     from utils.cache import RECOMPUTE
     from utils.images import ImageSet
+    from utils.model import three_blocks
     from utils.network import Network
     from utils.paths import OutputPaths
     from utils.sgd import Optimiser
@@ -131,7 +132,8 @@ def trial_of(work: Work, data: Path | None, folder: Path):  # type: ignore[no-un
     training, validation, test = (
         ImageSet(images[part], labels[part], ()) for part in np.split(rows, ends)[:3]
     )
-    network = Network(partial(thin, width=work.width), training.shape, 10, seed=0)
+    thin = partial(three_blocks, widths=(work.width, 2 * work.width, 4 * work.width))
+    network = Network(thin, training.shape, 10, seed=0)
     return Trial(
         seed=0,
         data=TrialData(training, validation, test, SplitFiles(folder, folder, folder)),
@@ -145,22 +147,6 @@ def trial_of(work: Work, data: Path | None, folder: Path):  # type: ignore[no-un
         cache_memory=10**9,
         paths=OutputPaths(folder),
     )
-
-
-def thin(x, n_classes: int, test: bool, width: int):  # type: ignore[no-untyped-def]
-    """`six_convolutions` with `width`, 2 `width` and 4 `width` maps."""
-    import nnabla as nn
-    import nnabla.functions as F
-    import nnabla.parametric_functions as PF
-
-    h = x
-    for block, maps in enumerate((width, 2 * width, 4 * width), start=1):
-        with nn.parameter_scope(f"block{block}"):
-            h = PF.convolution(h, maps, (3, 3), pad=(1, 1), name="conv1")
-            h = F.relu(PF.batch_normalization(h, batch_stat=not test))
-            h = F.relu(PF.convolution(h, maps, (3, 3), pad=(1, 1), name="conv2"))
-            h = F.max_pooling(h, (2, 2))
-    return PF.affine(h, n_classes)
 
 
 # ---------------------------------------------------------------- in the process that starts them

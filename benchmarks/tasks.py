@@ -17,6 +17,7 @@ from sklearn.linear_model import LogisticRegressionCV
 
 from benchmarks.real_images import Int64, UInt8, cifar10_images, mnist_images
 from benchmarks.recorded import RecordedTrial, recorded_trial
+from utils.flips import flipped
 from utils.images import ImageSet
 from utils.model import six_convolutions
 from utils.network import Network
@@ -196,7 +197,7 @@ def mnist_cnn(
     images, labels = small_mnist(data, side)
     rows = np.random.default_rng([seed, 3]).permutation(len(labels))
     first, second = rows[:n_train], rows[n_train : n_train + 600]
-    training = ImageSet(images[first], flipped(labels[first], seed), ())
+    training = ImageSet(images[first], flipped(labels[first], 10, FLIPPED, seed), ())
     validation = ImageSet(images[second], labels[second], ())
     return recorded_trial(
         seed,
@@ -216,15 +217,6 @@ def small_mnist(data: Path | None, side: int) -> tuple[UInt8, np.ndarray]:
     images, labels = _mnist(data)
     small = [Image.fromarray(i).resize((side, side), Image.Resampling.BILINEAR) for i in images]
     return np.stack([np.asarray(i) for i in small])[..., None], labels.astype(np.int32)
-
-
-def flipped(labels: np.ndarray, seed: int) -> np.ndarray:
-    """Labels 0..9 (n,), `FLIPPED` of them replaced by another class."""
-    rng = np.random.default_rng([seed, 5])
-    rows = rng.permutation(len(labels))[: round(FLIPPED * len(labels))]
-    wrong = labels.copy()
-    wrong[rows] = (labels[rows] + rng.integers(1, 10, len(rows))) % 10
-    return wrong
 
 
 def cifar_cnn(seed: int, data: Path | None, lr: float = 0.01) -> RecordedTrial:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pkgutil import resolve_name
 
@@ -29,8 +29,13 @@ def six_convolutions(x: nn.Variable, n_classes: int, test: bool) -> nn.Variable:
     Returns:
         (|B|, K) logits.
     """
+    return three_blocks(x, n_classes, test, (32, 64, 128))
+
+
+def three_blocks(x: nn.Variable, n_classes: int, test: bool, widths: Sequence[int]) -> nn.Variable:
+    """`six_convolutions` with other numbers of maps, one for each of its blocks."""
     h = x
-    for block, maps in enumerate((32, 64, 128), start=1):
+    for block, maps in enumerate(widths, start=1):
         with nn.parameter_scope(f"block{block}"):
             h = PF.convolution(h, maps, (3, 3), pad=(1, 1), name="conv1")
             h = F.relu(PF.batch_normalization(h, batch_stat=not test))
