@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -31,26 +32,32 @@ def retrain_without(trial: Trial, removed: np.ndarray, description: str) -> pd.D
     Returns:
         A row of `SCORE_COLUMNS` per retrained epoch; losses are means, accuracies fractions.
     """
-    return evaluate_without(trial, removed, description)[0]
+    return _retrained(trial, removed, description)[0]
 
 
 def evaluate_without(
     trial: Trial, removed: np.ndarray, description: str
 ) -> tuple[pd.DataFrame, Outcomes]:
     """As `retrain_without`, with what the network makes of each image after the last epoch."""
-    rows, reached = [], -1
-    for epoch, start, end in retrained_parts(trial, removed):
-        if start != reached:
-            trial.sgd.load(trial.state_before(start))
-        reached = end
-        bar = f"{description}, epoch {epoch + 1}/{trial.n_epochs}"
-        for t in progress(range(start, end), bar):
+    scores, validation, test = _retrained(trial, removed, description)
+    return scores, _outcomes(trial, removed, validation, test)
+
+
+def _retrained(
+    trial: Trial, removed: np.ndarray, description: str
+) -> tuple[pd.DataFrame, Evaluation, Evaluation]:
+    """The scores, and those of the last epoch by image: validation and test."""
+    rows = []
+    for part in retrained_parts(trial, removed):
+        if part.loads:
+            trial.sgd.load(trial.state_before(part.start))
+        bar = f"{description}, epoch {part.epoch + 1}/{trial.n_epochs}"
+        for t in progress(range(part.start, part.end), bar):
             trial.take_step(t, removed)
         validation = trial.evaluator(trial.data.validation)
         test = trial.evaluator(trial.data.test)
         rows.append((validation.loss, test.loss, validation.accuracy, test.accuracy))
-    scores = pd.DataFrame(rows, columns=SCORE_COLUMNS)
-    return scores, _outcomes(trial, removed, validation, test)
+    return pd.DataFrame(rows, columns=SCORE_COLUMNS), validation, test
 
 
 def _outcomes(
@@ -68,28 +75,38 @@ def _outcomes(
     )
 
 
-def retrained_parts(trial: Trial, removed: np.ndarray) -> Iterator[tuple[int, int, int]]:
-    """Of each retrained epoch its number, the step from which it is repeated, and its end.
+@dataclass(frozen=True)
+class Part:
+    """What is repeated of a retrained epoch.
 
-    The state is loaded where a part does not start at the end of the one before it.
+    Attributes:
+        epoch: its number.
+        start: the step from which it is repeated.
+        end: the step after its last one.
+        loads: the recorded state before `start` is loaded; else the part goes on from the last.
     """
+
+    epoch: int
+    start: int
+    end: int
+    loads: bool
+
+
+def retrained_parts(trial: Trial, removed: np.ndarray) -> Iterator[Part]:
+    """What is repeated of each epoch when the images of the mask (n_train,) are left out."""
     touched = first_touched(trial.steps, removed, trial.retrain_start)
     recorded = [t for t in (*trial.states_there(), len(trial.steps)) if t <= touched]
     reached = -1
     for epoch, numbers in by_epoch(trial.steps, trial.retrain_start):
         end = numbers[-1] + 1
-        yield epoch, max(t for t in (*recorded, reached) if t <= end), end
+        start = max(t for t in (*recorded, reached) if t <= end)
+        yield Part(epoch, start, end, loads=start != reached)
         reached = end
 
 
 def read_by_retraining(trial: Trial, removed: np.ndarray) -> list[Path]:
-    """The files that `evaluate_without` reads."""
-    before, read = -1, []
-    for _, start, end in retrained_parts(trial, removed):
-        if start != before:
-            read.append(trial.state_path(start))
-        before = end
-    return read
+    """The files that `retrain_without` and `evaluate_without` read."""
+    return [trial.state_path(part.start) for part in retrained_parts(trial, removed) if part.loads]
 
 
 def first_touched(steps: Sequence[Step], removed: np.ndarray, start: int) -> int:
