@@ -21,7 +21,6 @@ from utils.errors import UserError
 from utils.handover import hand_over, sent, take_over, unpacked
 from utils.images import ImageSet, Picked
 from utils.model import find_model
-from utils.network import Network
 from utils.options import Options
 from utils.paths import OutputPaths
 from utils.preflight import Estimate, Work
@@ -190,10 +189,8 @@ def trial(tmp_path: Path) -> Trial:
     images: tuple[Any, ...] = (picked, pool[:3], pool[3:6])
     training, validation, test = (ImageSet(part, labels, ("a", "b", "c")) for part in images)
     data = TrialData(training, validation, test, SplitFiles(*map(Path, "abc")))
-    network = Network(find_model("mlp"), (3, 4, 4), 3)
-    return make_trial(
-        OPTIONS, 0, data, plan_steps(0, 3, 2, 2, 0.1), network, 0.1, OutputPaths(tmp_path)
-    )
+    steps, model = plan_steps(0, 3, 2, 2, 0.1), find_model("mlp")
+    return make_trial(OPTIONS, 0, data, steps, model, 3, 0.1, OutputPaths(tmp_path))
 
 
 @pytest.mark.parametrize("take", [take_over, lambda folder: unpacked(sent(folder))])

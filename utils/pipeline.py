@@ -122,10 +122,9 @@ class Prepared:
         options, data = self.options, self.load(seed)
         devices = options.device_ids
         set_context(self.backend, devices[(seed - options.seed) % len(devices)])
-        classes, shape = self.source.n_classes, data.training.shape
-        network = Network(self.model, shape, classes, seed, options.conv)
         steps = steps_of(options, seed, len(data.training), self.paths)
-        return make_trial(options, seed, data, steps, network, self.damping, self.paths)
+        model, classes = self.model, self.source.n_classes
+        return make_trial(options, seed, data, steps, model, classes, self.damping, self.paths)
 
     def setup(self, trial: Trial, folder: Path) -> Setup:
         """What workers need of a trial that was handed over in `folder`."""

@@ -67,7 +67,6 @@ def _final_nets(
     _, height, width, channels = images.shape
     for seed in paths.trained():
         network = Network(model, (channels, height, width), source.n_classes, seed, options.conv)
-        state = SGD(network, Optimiser(options.momentum, options.weight_decay)).state()
-        shapes = {name: array.shape for name, array in state.items()}
+        shapes = SGD(network, Optimiser(options.momentum, options.weight_decay)).state_shapes
         network.load(load_state(paths.final_model(seed), shapes))
         yield Evaluator(network)

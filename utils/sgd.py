@@ -59,6 +59,11 @@ class SGD:
         """A copy of s_t: parameters, running statistics, velocity."""
         return self.network.state() | {k: v.d.copy() for k, v in self._velocity().items()}
 
+    @property
+    def state_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each array of a state, by name."""
+        return {name: array.shape for name, array in self.state().items()}
+
     def load(self, state: State) -> None:
         """Set s_t; a state without velocity starts it at zero."""
         self.network.load(state)

@@ -13,6 +13,7 @@ from utils.adjoint import Adjoint, loss_gradient
 from utils.cache import kept_steps
 from utils.errors import UserError
 from utils.evaluation import Evaluator, check_finite
+from utils.model import Model
 from utils.network import Network, State, load_state
 from utils.options import Options
 from utils.paths import OutputPaths
@@ -168,7 +169,7 @@ class Trial:
     @cached_property
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of each array of a state, by name."""
-        return {name: array.shape for name, array in self.sgd.state().items()}
+        return self.sgd.state_shapes
 
     @property
     def state_bytes(self) -> int:
@@ -181,11 +182,13 @@ def make_trial(
     seed: int,
     data: TrialData,
     steps: list[Step],
-    network: Network,
+    model: Model,
+    n_classes: int,
     damping: float,
     paths: OutputPaths,
 ) -> Trial:
-    """The trial of a seed, as the options want it."""
+    """The trial of a seed, as the options want it, with a network of that seed."""
+    network = Network(model, data.training.shape, n_classes, seed, options.conv)
     return Trial(
         seed=seed,
         data=data,

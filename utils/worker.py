@@ -293,13 +293,16 @@ def _opened(setup: Setup, load: Callable[[], TakenOver], apart: bool = False) ->
 
 def _trial(setup: Setup, taken: TakenOver, root: Path) -> Trial:
     from utils.model import find_model
-    from utils.network import Network
     from utils.paths import OutputPaths
     from utils.trial import make_trial
 
-    options, shape = setup.options, taken.data.training.shape
-    model = find_model(options.model)
-    network = Network(model, shape, setup.n_classes, setup.seed, options.conv)
     return make_trial(
-        options, setup.seed, taken.data, taken.steps, network, setup.damping, OutputPaths(root)
+        options=setup.options,
+        seed=setup.seed,
+        data=taken.data,
+        steps=taken.steps,
+        model=find_model(setup.options.model),
+        n_classes=setup.n_classes,
+        damping=setup.damping,
+        paths=OutputPaths(root),
     )
