@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -26,7 +27,7 @@ from utils.paths import OutputPaths
 from utils.preflight import Estimate, Work
 from utils.splits import SplitFiles, TrialData
 from utils.steps import plan_steps
-from utils.storage import carry_out, deferred, remove, save_bytes
+from utils.storage import carry_out, deferred, kept_by, remove, save_bytes
 from utils.tasks import Schedule, Task
 from utils.trial import Trial, make_trial
 from utils.worker import Claim, device_of
@@ -231,3 +232,25 @@ def test_worker_does_not_write_into_the_folder_of_another_run(tmp_path: Path) ->
     Claim(tmp_path, b"one run").check_folder()
     with pytest.raises(UserError, match="was removed or replaced while the run went on"):
         Claim(tmp_path, b"another").check_folder()
+
+
+def test_folder_removed_right_after_it_was_looked_at_is_not_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "out"
+    root.mkdir()
+    (root / "run.lock").write_bytes(b"one run")
+    claim = Claim(root, b"one run")
+    look = claim.check_folder
+
+    def removed_after_looking() -> None:
+        look()
+        shutil.rmtree(root)
+
+    monkeypatch.setattr(claim, "check_folder", removed_after_looking)
+    with (
+        kept_by(claim),
+        pytest.raises(UserError, match="was removed or replaced while the run went on"),
+    ):
+        save_bytes(b"1", root / "score" / "Hara" / "a.csv")
+    assert not root.exists()

@@ -201,6 +201,11 @@ class Manifest:
             raise
         self._save_in_folder()
 
+    @property
+    def root(self) -> Path:
+        """The output folder."""
+        return self.paths.root
+
     def keeps(self, path: Path) -> bool:
         """Whether `path` is under one of the folders of results."""
         return any(path.is_relative_to(self.paths.root / folder) for folder in RESULT_FOLDERS)

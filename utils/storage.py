@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,6 +25,10 @@ TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp(\.\w+)?")
 
 class Keeper(Protocol):
     """Keeps account of the files of one folder; `utils.manifest.Manifest` is one."""
+
+    @property
+    def root(self) -> Path:
+        """The folder; it is there before its keeper and is never made again."""
 
     def keeps(self, path: Path) -> bool:
         """Whether it keeps account of `path`."""
@@ -92,7 +97,7 @@ def carry_out(pending: Pending) -> None:
         remove(pending.path)
         return
     with _errors_about(pending.path):
-        pending.path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(pending.path.parent)
         _put_in_place(pending.path, pending.temporary, pending.durable)
 
 
@@ -116,7 +121,7 @@ def written_beside(path: Path, *, durable: bool = False) -> Iterator[Path]:
     temporary = folder / f".{path.stem}.{secrets.token_hex(4)}.tmp{path.suffix}"
     with _errors_about(path), _removed_on_error(temporary):
         if pending is None:
-            folder.mkdir(parents=True, exist_ok=True)
+            _make_folder(folder)
         yield temporary
         if durable:
             _to_disk(temporary)
@@ -143,8 +148,17 @@ def _keepers_of(path: Path) -> list[Keeper]:
 
 def check_folder_of(path: Path) -> None:
     """Raise a UserError if `path` lies in a folder that was removed while the run went on."""
-    for keeper in _keepers_of(path):
-        keeper.check_folder()
+    for keeper in _keepers:
+        if path.is_relative_to(keeper.root):
+            keeper.check_folder()
+
+
+def _make_folder(folder: Path) -> None:
+    """Make `folder` and those above it, never one that a keeper has: that one was removed."""
+    kept = {keeper.root for keeper in _keepers}
+    wanted = takewhile(lambda path: path not in kept, (folder, *folder.parents))
+    for path in reversed(list(wanted)):
+        path.mkdir(exist_ok=True)
 
 
 @contextmanager
