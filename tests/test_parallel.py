@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from joblib.externals.loky import ProcessPoolExecutor
 
 from benchmarks.kill_test import differing, files_of
 from tests.runs import children, last_line, sgd_influence, start, wait_for
@@ -254,3 +255,20 @@ def test_folder_removed_right_after_it_was_looked_at_is_not_made_again(
     ):
         save_bytes(b"1", root / "score" / "Hara" / "a.csv")
     assert not root.exists()
+
+
+_held: list[np.ndarray] = []
+
+
+def hold_more_memory() -> int:
+    """Keep 400 MB; returns the id of the process."""
+    _held.append(np.ones(50_000_000))
+    time.sleep(1.1)  # loky looks once a second
+    return os.getpid()
+
+
+def test_worker_that_keeps_memory_goes_on() -> None:
+    about = "cpu", ("0",), os.getpid(), 1, None
+    with ProcessPoolExecutor(1, initializer=worker.begin, initargs=about) as executor:
+        processes = {executor.submit(hold_more_memory).result() for _ in range(3)}
+    assert len(processes) == 1

@@ -20,6 +20,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from math import prod
 
 import nnabla as nn
 import numpy as np
@@ -30,13 +32,12 @@ from utils.cores import each
 from utils.layout import channels_first, channels_last
 from utils.maps import MapTotal, total_of
 from utils.winograd import (
-    A_TRANSPOSED,
-    B_TRANSPOSED,
     TILE,
-    A,
+    fill_tiles,
+    gather_maps,
+    in_fours,
     kernel_gradient,
-    maps_of,
-    tiles_of,
+    spread_maps,
     transformed_kernels,
 )
 
@@ -66,12 +67,12 @@ class Geometry:
     pad: Shape
     stride: Shape
 
-    @property
+    @cached_property
     def padded(self) -> Shape:
         """Height and width of a padded image."""
         return tuple(n + 2 * p for n, p in zip(self.x_shape[1:3], self.pad, strict=True))
 
-    @property
+    @cached_property
     def map_shape(self) -> Shape:
         """Height and width of y."""
         sizes = zip(self.padded, self.w_shape[2:], self.stride, strict=True)
@@ -88,24 +89,24 @@ class Geometry:
         maps, channels, *kernel = self.w_shape
         return Geometry(self.y_shape, (channels, maps, *kernel), pad, (1, 1))
 
-    @property
+    @cached_property
     def tiled(self) -> bool:
         """Whether the convolution goes by Winograd's tiles."""
         fits = self.w_shape[2:] == (3, 3) and self.stride == (1, 1) and max(self.pad) <= 2
         return fits and min(self.map_shape) >= TILE and min(self.w_shape[:2]) >= LEAST_CHANNELS
 
-    @property
+    @cached_property
     def tiles(self) -> Shape:
         """Rows and columns of tiles of an image."""
         return tuple(-(-n // TILE) for n in self.map_shape)
 
-    @property
+    @cached_property
     def chunk_size(self) -> int:
         """How many images are worked on at once."""
         if self.tiled:
-            n = TILED_FLOATS // (sum(self.w_shape[:2]) * int(np.prod(self.tiles)))
+            n = TILED_FLOATS // (sum(self.w_shape[:2]) * prod(self.tiles))
         else:
-            n = ROWS // int(np.prod(self.map_shape))
+            n = ROWS // prod(self.map_shape)
         return min(self.x_shape[0], max(1, n))
 
     def chunks(self) -> Iterator[slice]:
@@ -122,7 +123,7 @@ class _Buffers(threading.local):
 
     def take(self, name: str, shape: Shape) -> np.ndarray:
         """An array of `shape` in the memory called `name`, its values left as they were."""
-        size = int(np.prod(shape))
+        size = prod(shape)
         if name not in self._held or self._held[name].size < size:
             self._held[name] = np.empty(size, np.float32)
         return self._held[name][:size].reshape(shape)
@@ -153,7 +154,7 @@ class _Patches:
 
     def rows(self, n: int) -> np.ndarray:
         """The patches of the first n images, (n * height * width, K), as they are."""
-        return self.values[:n].reshape(-1, int(np.prod(self.values.shape[3:])))
+        return self.values[:n].reshape(-1, prod(self.values.shape[3:]))
 
     def of(self, x: np.ndarray) -> np.ndarray:
         """Fill the patches of images x (n, H, W, C); returns `rows` (n * height * width, K)."""
@@ -200,11 +201,11 @@ class _Tiles:
 
     def of(self, x: np.ndarray) -> None:
         """Fill the inputs from images x (n, H, W, C)."""
-        tiles_of(B_TRANSPOSED, x, self.pad[0], self.pad[1], self.inputs)
+        fill_tiles(in_fours(x), self.pad[0], self.pad[1], self.inputs)
 
     def of_maps(self, dy: np.ndarray) -> None:
         """Fill the maps, as the adjoint of giving y does, from dy (n, height, width, C')."""
-        tiles_of(A, dy, 0, 0, self.maps)
+        spread_maps(in_fours(dy), self.maps)
 
 
 def convolve(
@@ -228,14 +229,14 @@ def convolve(
 def _convolve_tiles(
     geometry: Geometry, x: np.ndarray, w: np.ndarray, y: np.ndarray, bias: np.ndarray
 ) -> None:
-    kernels = transformed_kernels(w)
+    kernels, biases = transformed_kernels(w), np.tile(bias, geometry.tiles[1])
 
     def compute(images: slice) -> None:
         tiles = _Tiles(geometry, len(x[images]))
         tiles.of(x[images])
         inputs, maps = tiles.matrices()
         np.matmul(inputs, kernels, out=maps)
-        maps_of(A_TRANSPOSED, tiles.maps, bias, y[images])
+        gather_maps(tiles.maps, biases, in_fours(y[images]))
 
     each(compute, geometry.chunks())
 

@@ -8,6 +8,7 @@ times. a, b, g, x, y are (|B|, ..., C); s, t are (|B|, 1, ..., C) or (1, 1, ...,
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 
 import nnabla as nn
 import nnabla.functions as F
@@ -405,7 +406,7 @@ class MapMoments(ArrayFunction):
         _rows(ys[0])[...], _rows(ys[1])[...] = means, squares
 
     def write_derivative(self, i: int, gs: Arrays, xs: Arrays, out: np.ndarray, add: bool) -> None:
-        map_size = np.float32(np.prod(xs[0].shape[1:-1]))
+        map_size = np.float32(prod(xs[0].shape[1:-1]))
         s = 2 * _rows(gs[1])
         _write_affine(xs[0], s, _rows(gs[0]) / map_size - s * _rows(xs[1]), out, add)
 
@@ -415,7 +416,7 @@ class MapMoments(ArrayFunction):
         """2 g_squares (x - mean) + g_mean / m."""
         x, mean, _ = xs
         s = 2.0 * gs[1]
-        return [MapAffine()(x, s, gs[0] / float(np.prod(x.shape[1:-1])) - s * mean)]
+        return [MapAffine()(x, s, gs[0] / float(prod(x.shape[1:-1])) - s * mean)]
 
 
 class MapFollow(ArrayFunction):

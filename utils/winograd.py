@@ -7,6 +7,14 @@ Lavin & Gray, "Fast algorithms for convolutional neural networks", arXiv 1509.09
 
 and, since this is linear in w, dw = G^T [(B^T x B) * (A dy A^T)] G, summed over the tiles. Element
 by element over the 36 places of a tile, the sums over channels or tiles are products of matrices.
+Rows are mixed one step at a time, with what two of them share computed once:
+
+    B^T =  4  0 -5  0  1  0        A^T =  1  1  1  1  1  0
+           0 -4 -4  1  1  0               0  1 -1  2 -2  0
+           0  4 -4 -1  1  0               0  1  1  4  4  0
+           0 -2 -1  2  1  0               0  1 -1  8 -8  1
+           0  2 -1 -2  1  0
+           0  4  0 -5  0  1
 """
 
 from __future__ import annotations
@@ -20,105 +28,178 @@ Array = np.ndarray
 TILE = 4
 """Rows and columns of outputs that a tile gives."""
 
-B_TRANSPOSED = np.array(
-    [
-        [4, 0, -5, 0, 1, 0],
-        [0, -4, -4, 1, 1, 0],
-        [0, 4, -4, -1, 1, 0],
-        [0, -2, -1, 2, 1, 0],
-        [0, 2, -1, -2, 1, 0],
-        [0, 4, 0, -5, 0, 1],
-    ],
-    np.float32,
-)
 G = (
     np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]], np.float64)
     / 24.0
 )
-A_TRANSPOSED = np.array(
-    [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]],
-    np.float32,
-)
-A = np.zeros((6, 6), np.float32)
-A[:, :TILE] = A_TRANSPOSED.T
 
 
 @compiled
-def mix(
-    m: Array, d0: Array, d1: Array, d2: Array, d3: Array, d4: Array, d5: Array, out: Array
-) -> None:
-    """out = sum_j m_j d_j, for m (6,), rows d_j (K,) and out (K,)."""
-    m0, m1, m2, m3, m4, m5 = m[0], m[1], m[2], m[3], m[4], m[5]
-    for k in range(out.size):
-        out[k] = m0 * d0[k] + m1 * d1[k] + m2 * d2[k] + m3 * d3[k] + m4 * d4[k] + m5 * d5[k]
+def mix_inputs(
+    d0: Array, d1: Array, d2: Array, d3: Array, d4: Array, d5: Array,
+    t0: Array, t1: Array, t2: Array, t3: Array, t4: Array, t5: Array,
+) -> None:  # fmt: skip
+    """Write t = B^T d, for rows d_i and t_i (K,)."""
+    two, four, five = np.float32(2), np.float32(4), np.float32(5)
+    for k in range(t0.size):
+        e0, e1, e2, e3, e4, e5 = d0[k], d1[k], d2[k], d3[k], d4[k], d5[k]
+        even, odd = e4 - four * e2, e3 - four * e1
+        even_2, odd_2 = e4 - e2, two * (e3 - e1)
+        t0[k] = four * e0 - five * e2 + e4
+        t1[k] = even + odd
+        t2[k] = even - odd
+        t3[k] = even_2 + odd_2
+        t4[k] = even_2 - odd_2
+        t5[k] = four * e1 - five * e3 + e5
 
 
 @compiled
-def tiles_of(m: Array, x: Array, top: int, left: int, tiles: Array) -> None:
-    """Write m d m^T of the 6x6 inputs d of each tile; m is B^T, or A for maps without overlap.
+def mix_maps(
+    d0: Array, d1: Array, d2: Array, d3: Array,
+    t0: Array, t1: Array, t2: Array, t3: Array, t4: Array, t5: Array,
+) -> None:  # fmt: skip
+    """Write t = A d, for rows d_i and t_i (K,)."""
+    two, four, eight = np.float32(2), np.float32(4), np.float32(8)
+    for k in range(t0.size):
+        e0, e1, e2, e3 = d0[k], d1[k], d2[k], d3[k]
+        even, odd = e0 + e2, e1 + e3
+        even_2, odd_2 = e0 + four * e2, two * e1 + eight * e3
+        t0[k] = e0
+        t1[k] = even + odd
+        t2[k] = even - odd
+        t3[k] = even_2 + odd_2
+        t4[k] = even_2 - odd_2
+        t5[k] = e3
+
+
+@compiled
+def mix_places(
+    t0: Array, t1: Array, t2: Array, t3: Array, t4: Array, t5: Array, bias: Array,
+    y0: Array, y1: Array, y2: Array, y3: Array,
+) -> None:  # fmt: skip
+    """Write y = A^T t, plus bias (K,), for rows t_i and y_i (K,)."""
+    two, four, eight = np.float32(2), np.float32(4), np.float32(8)
+    for k in range(y0.size):
+        total, difference = t1[k] + t2[k], t1[k] - t2[k]
+        total_2, difference_2 = t3[k] + t4[k], t3[k] - t4[k]
+        y0[k] = t0[k] + total + total_2 + bias[k]
+        y1[k] = difference + two * difference_2 + bias[k]
+        y2[k] = total + four * total_2 + bias[k]
+        y3[k] = difference + eight * difference_2 + t5[k] + bias[k]
+
+
+def in_fours(x: Array) -> Array:
+    """x (..., C) as numbers that hold four channels each, to be copied faster, where C allows."""
+    return x.view(np.complex128) if x.shape[-1] % 4 == 0 else x
+
+
+@compiled
+def fill_tiles(x: Array, top: int, left: int, tiles: Array) -> None:
+    """Write B^T d B of the 6x6 inputs d of each tile.
 
     Args:
-        m: (6, 6).
-        x: (n, H, W, C) images; beyond their edges there are zeros.
+        x: (n, H, W, C) images `in_fours`; beyond their edges there are zeros.
         top: rows of zeros above.
         left: columns of zeros to the left.
         tiles: (6, 6, n, rows, columns * C).
     """
-    n, height, width, channels = x.shape
+    n, height, width, pixel = x.shape
     rows, size = tiles.shape[3], tiles.shape[4]
+    columns = size // (pixel * x.itemsize // tiles.itemsize)
+    channels = size // columns
     phase = size + channels  # every fourth column lies side by side
     image = np.zeros((4 * rows + 2, 4 * phase), np.float32)
+    pixels = image.view(x.dtype)
     mixed = np.empty((6, 4 * phase), np.float32)
-    columns = min(width, phase // channels * 4 - left)
     for b in range(n):
         for r in range(min(height, 4 * rows + 2 - top)):
-            for c in range(columns):
-                start = (c + left) % 4 * phase + (c + left) // 4 * channels
-                image[r + top, start : start + channels] = x[b, r, c]
+            line, x_r = pixels[r + top], x[b, r]
+            for c in range(min(width, 4 * columns + 4 - left)):
+                start = ((c + left) % 4 * (columns + 1) + (c + left) // 4) * pixel
+                for k in range(pixel):
+                    line[start + k] = x_r[c, k]
         for row in range(rows):
-            d = image[4 * row : 4 * row + 6]
+            d, m = image[4 * row : 4 * row + 6], mixed
+            mix_inputs(d[0], d[1], d[2], d[3], d[4], d[5], m[0], m[1], m[2], m[3], m[4], m[5])
             for i in range(6):
-                mix(m[i], d[0], d[1], d[2], d[3], d[4], d[5], mixed[i])
-            for i in range(6):
-                d0 = mixed[i, :size]
-                d1 = mixed[i, phase : phase + size]
-                d2 = mixed[i, 2 * phase : 2 * phase + size]
-                d3 = mixed[i, 3 * phase : 3 * phase + size]
-                d4 = mixed[i, channels:phase]
-                d5 = mixed[i, phase + channels : 2 * phase]
-                for j in range(6):
-                    mix(m[j], d0, d1, d2, d3, d4, d5, tiles[i, j, b, row])
+                t, m = tiles[i], mixed[i]
+                mix_inputs(
+                    m[:size], m[phase : phase + size], m[2 * phase : 2 * phase + size],
+                    m[3 * phase : 3 * phase + size], m[channels:phase],
+                    m[phase + channels : 2 * phase], t[0, b, row], t[1, b, row], t[2, b, row],
+                    t[3, b, row], t[4, b, row], t[5, b, row],
+                )  # fmt: skip
 
 
 @compiled
-def maps_of(m: Array, tiles: Array, bias: Array, y: Array) -> None:
-    """Write A^T t A, plus bias (C,), of the 6x6 places t of each tile into maps y.
+def spread_maps(y: Array, tiles: Array) -> None:
+    """Write A y A^T of the 4x4 maps y of each tile; the adjoint of `gather_maps`.
 
     Args:
-        m: A^T (4, 6).
+        y: (n, H, W, C) maps `in_fours`; beyond their edges there are zeros.
         tiles: (6, 6, n, rows, columns * C).
-        bias: (C,).
-        y: (n, H, W, C).
     """
-    n, height, width, channels = y.shape
-    size = tiles.shape[4]
-    mixed = np.empty((6, size), np.float32)
-    line = np.empty((4, size), np.float32)
+    n, height, width, pixel = y.shape
+    rows, size = tiles.shape[3], tiles.shape[4]
+    image = np.zeros((4, 4, size), np.float32)
+    pixels = image.view(y.dtype)
+    mixed = np.empty((6, 4, size), np.float32)
     for b in range(n):
-        for r in range(height):
-            row = r // 4
-            for j in range(6):
-                d0, d1 = tiles[0, j, b, row], tiles[1, j, b, row]
-                d2, d3 = tiles[2, j, b, row], tiles[3, j, b, row]
-                d4, d5 = tiles[4, j, b, row], tiles[5, j, b, row]
-                mix(m[r % 4], d0, d1, d2, d3, d4, d5, mixed[j])
-            d = mixed
-            for j in range(4):
-                mix(m[j], d[0], d[1], d[2], d[3], d[4], d[5], line[j])
-            for c in range(width):
-                start = c // 4 * channels
-                for k in range(channels):
-                    y[b, r, c, k] = line[c % 4, start + k] + bias[k]
+        for row in range(rows):
+            for r in range(4):
+                if 4 * row + r < height:
+                    y_r = y[b, 4 * row + r]
+                    for c in range(width):
+                        line, start = pixels[r, c % 4], c // 4 * pixel
+                        for k in range(pixel):
+                            line[start + k] = y_r[c, k]
+                else:
+                    image[r] = 0
+            d, m = image.reshape(4, -1), mixed.reshape(6, -1)
+            mix_maps(d[0], d[1], d[2], d[3], m[0], m[1], m[2], m[3], m[4], m[5])
+            for i in range(6):
+                t, m = tiles[i], mixed[i]
+                mix_maps(
+                    m[0], m[1], m[2], m[3], t[0, b, row], t[1, b, row], t[2, b, row],
+                    t[3, b, row], t[4, b, row], t[5, b, row],
+                )  # fmt: skip
+
+
+@compiled
+def gather_maps(tiles: Array, bias: Array, y: Array) -> None:
+    """Write A^T t A, plus bias, of the 6x6 places t of each tile into maps y.
+
+    Args:
+        tiles: (6, 6, n, rows, columns * C).
+        bias: (columns * C,), C values again and again.
+        y: (n, H, W, C) `in_fours`.
+    """
+    n, height, width, pixel = y.shape
+    rows, size = tiles.shape[3], tiles.shape[4]
+    mixed = np.empty((6, 4, size), np.float32)
+    image = np.empty((4, 4, size), np.float32)
+    pixels = image.view(y.dtype)
+    none = np.zeros(size, np.float32)
+    for b in range(n):
+        for row in range(rows):
+            for i in range(6):
+                t, m = tiles[i], mixed[i]
+                mix_places(
+                    t[0, b, row], t[1, b, row], t[2, b, row], t[3, b, row], t[4, b, row],
+                    t[5, b, row], none, m[0], m[1], m[2], m[3],
+                )  # fmt: skip
+            for q in range(4):
+                m, d = mixed, image
+                mix_places(
+                    m[0, q], m[1, q], m[2, q], m[3, q], m[4, q], m[5, q], bias,
+                    d[0, q], d[1, q], d[2, q], d[3, q],
+                )  # fmt: skip
+            for r in range(min(4, height - 4 * row)):
+                y_r = y[b, 4 * row + r]
+                for c in range(width):
+                    line, start = pixels[r, c % 4], c // 4 * pixel
+                    for k in range(pixel):
+                        y_r[c, k] = line[start + k]
 
 
 G_SQUARED = np.kron(G, G).astype(np.float32)

@@ -136,6 +136,11 @@ def begin(
         n_cores: of all workers together.
         free: counts those on which none of them computes.
     """
+    from joblib.externals.loky import process_executor
+
+    # Where psutil is installed loky takes what nnabla keeps for the next graph for a leak, and
+    # starts the worker anew after almost every job.
+    process_executor._USE_PSUTIL = False
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the parent heeds them, and ends its workers
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()

@@ -111,8 +111,7 @@ class Processes(HandingOver):
         setup: Callable[[Trial, Path], Setup],
     ) -> None:
         super().__init__(setup)
-        for of_loky in ("A worker stopped while", "Failed to kill subprocesses"):
-            warnings.filterwarnings("ignore", of_loky, UserWarning)  # neither loses anything
+        warnings.filterwarnings("ignore", "Failed to kill subprocesses", UserWarning)  # of loky
         self._n_workers = n_workers
         free = get_context().Semaphore(n_workers)
         about = backend, tuple(device_ids), os.getpid(), n_workers, free
