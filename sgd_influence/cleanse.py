@@ -16,7 +16,7 @@ import pandas as pd
 
 from sgd_influence.outcomes import Outcomes
 from sgd_influence.recommend import Tried
-from utils.nnc_csv import IMAGE, LABEL, read_nnc_csv
+from utils.nnc_csv import CLASS, IMAGE, LABEL, read_nnc_csv
 from utils.options import Options
 from utils.paths import OutputPaths
 from utils.ranking import joined
@@ -26,8 +26,6 @@ from utils.storage import read_csv, remove, save_csv
 
 log = logging.getLogger("data_cleansing")
 
-CLASS = "#class"
-"""The column for names of classes; NNC takes columns that begin so for comments."""
 SUGGESTED, CONFIDENCE = "suggested_label", "confidence"
 REMOVED_COLUMNS = [IMAGE, LABEL, "influence", "rank", SUGGESTED, CONFIDENCE]
 

@@ -10,7 +10,6 @@ import pytest
 from nnabla.utils.data_iterator import data_iterator_csv_dataset
 
 from sgd_influence.cleanse import (
-    CLASS,
     cleansed_table,
     merged,
     opinions,
@@ -22,7 +21,8 @@ from sgd_influence.outcomes import Outcomes
 from tests.own_images import class_folders, csv_of
 from tests.own_images import rows_of as csv_rows
 from tests.runs import sgd_influence
-from utils.nnc_csv import IMAGE, LABEL
+from utils.nnc_csv import CLASS, IMAGE, LABEL
+from utils.own_data import own_source
 from utils.storage import read_csv
 
 QUICK = "--model mlp --context cpu --methods Hara"
@@ -153,6 +153,26 @@ def test_cleansed_folder_goes_back_in(tmp_path: Path) -> None:
     assert list(kept_again) == [IMAGE, LABEL, CLASS]  # once
     merged_labels = kept_again.merge(kept, on=IMAGE, suffixes=("", "_before"))
     assert (merged_labels[LABEL] == merged_labels[f"{LABEL}_before"]).all()
+    assert read_csv(second / "summary/classes.csv")["name"].tolist() == ["cat", "dog"]
+
+
+@pytest.mark.parametrize(
+    "names, expected",
+    [
+        ("cat dog cat dog", ["cat", "dog"]),
+        ("cat dog  dog", ["cat", "dog"]),
+        ("cat dog cat cat", ["0", "1"]),
+        ("cat cat cat cat", ["0", "1"]),
+        ("cat  cat ", ["0", "1"]),
+    ],
+    ids=["named", "a blank", "two names of one class", "one name of two", "a class without"],
+)
+def test_classes_are_called_by_their_column_where_it_is_clear(
+    tmp_path: Path, names: str, expected: list[str]
+) -> None:
+    named = zip(csv_rows(), names.split(" ") * 10, strict=False)
+    csv = csv_of(tmp_path, [f"{row},{name}" for row, name in named], f"x:image,y:label,{CLASS}")
+    assert list(own_source(csv, tmp_path / "data", 8, "auto").class_names) == expected
 
 
 def test_cleansed_csv_keeps_further_columns_and_goes_back_in(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ import pandas as pd
 from utils.errors import UserError
 
 IMAGE, LABEL = "x:image", "y:label"
+CLASS = "#class"
+"""The column for names of classes; NNC takes columns that begin so for comments."""
 
 
 def read_nnc_csv(csv: Path) -> pd.DataFrame:

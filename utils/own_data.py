@@ -45,10 +45,11 @@ def own_source(path: Path, data_dir: Path | None, image_size: int | None, color:
     """
     rows = Rows(read_parts(path))
     folder = _own_folder(path, data_dir)
-    names = _class_names(rows, path)
+    classes = _classes(rows, path)
+    names = _class_names(rows, classes)
     findings = _survey(rows)
     warn_of_copies(rows, findings)
-    labels = {name: label for label, name in enumerate(names)}
+    labels = {given: label for label, given in enumerate(classes)}
     tables = {part.name: _numbered(part.table, labels) for part in rows.parts}
     sets = make_up_sets(tables, names, shown(path))
     form = _form(findings, image_size, color)
@@ -92,7 +93,7 @@ def _file_name(path: Path) -> str:
 # ---------------------------------------------------------------- classes
 
 
-def _class_names(rows: Rows, path: Path) -> tuple[str, ...]:
+def _classes(rows: Rows, path: Path) -> tuple[str, ...]:
     """The labels in sorted order, numbers by value; said if they are not 0, 1, ... already."""
     names = _sorted(set(rows.labels))
     if len(names) < 2:
@@ -103,6 +104,15 @@ def _class_names(rows: Rows, path: Path) -> tuple[str, ...]:
         more = ", ..." if len(names) > NAMED else ""
         LOG.info("%d classes become labels: %s%s", len(names), ", ".join(pairs), more)
     return tuple(names)
+
+
+def _class_names(rows: Rows, classes: tuple[str, ...]) -> tuple[str, ...]:
+    """What the column `CLASS` calls each class, as in our cleansed CSV; else the labels."""
+    named = {pair for pair in zip(rows.labels, rows.class_names, strict=True) if pair[1]}
+    by_label = dict(named)
+    if not len(classes) == len(by_label) == len(named) == len(set(by_label.values())):
+        return classes
+    return tuple(by_label[label] for label in classes)
 
 
 def _sorted(labels: set[str]) -> list[str]:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from utils.errors import UserError
 from utils.folders import class_folder_tables, has_class_folders, listed
-from utils.nnc_csv import IMAGE, LABEL, is_nnc_csv, paths_that_climb, read_users_csv
+from utils.nnc_csv import CLASS, IMAGE, LABEL, is_nnc_csv, paths_that_climb, read_users_csv
 from utils.source import TEST, TRAINING, VALIDATION
 
 LOG = logging.getLogger("data_cleansing")
@@ -48,6 +48,12 @@ class Rows:
     def labels(self) -> list[str]:
         """The label of each row."""
         return [label for part in self.parts for label in part.table[LABEL]]
+
+    @cached_property
+    def class_names(self) -> list[str]:
+        """What the column `CLASS` calls the class of each row; empty where it says nothing."""
+        tables = (part.table for part in self.parts)
+        return [name for t in tables for name in (t[CLASS] if CLASS in t else [""] * len(t))]
 
     @cached_property
     def part_names(self) -> list[str]:
