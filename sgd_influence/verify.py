@@ -243,7 +243,6 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, method: str, agreement: Agreemen
             label=f"{kind} groups",
         )  # fmt: skip
     axes.axhline(0, color="0.7", linewidth=0.8, zorder=0)
-    axes.axvline(0, color="0.7", linewidth=0.8, zorder=0)
     interval = f"[{agreement.low:.2f}, {agreement.high:.2f}]"
     axes.set_title(
         f"{method.replace('_', ' ')}\nSpearman, random groups: {agreement.random:.2f} {interval}"
@@ -254,6 +253,7 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, method: str, agreement: Agreemen
         axes.set_xlabel("sum of the scores")
         return
     axes.set_xlabel("predicted change (nats)")
+    axes.axvline(0, color="0.7", linewidth=0.8, zorder=0)
     ends = rows["predicted"].min(), rows["predicted"].max()
     clipped = np.clip(ends, rows["true"].min(), rows["true"].max())
     axes.plot(clipped, clipped, color="0.5", linestyle=":", label="predicted = true")
