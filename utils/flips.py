@@ -89,8 +89,8 @@ def say_what_was_found(paths: OutputPaths, methods: Sequence[str], seeds: Sequen
     for method in methods:
         n, found, chance = np.mean([_found(paths, flips, method, seed) for seed in seeds], axis=0)
         log.log(
-            RESULT, "Of the %g worst by %s, %.4g were flipped labels (expected by chance: %.3g)",
-            n, method, found, chance,
+            RESULT, "Of the %g worst by %s, %s were flipped labels (expected by chance: %.3g)",
+            n, method, f"{found:.1f}".removesuffix(".0"), chance,
         )  # fmt: skip
 
 
