@@ -1,7 +1,7 @@
 """Is removal recommended where nothing is to be gained, and where labels are wrong?
 
-    python benchmarks/null_test.py [--data PATH] [--tasks NAME ...] [--seeds N] [--trials T]
-                                   [--model NAME] [--work DIR]
+    python benchmarks/null_test.py [--data PATH] [--tasks NAME ...] [--seeds N]
+                                   [--first_seed S] [--trials T] [--model NAME] [--work DIR]
 
 digits and mnist: clean images, scored by `Random` alone: the right answer is to remove none.
 flipped: digits of which a tenth of the training labels are flipped to another class drawn by seed,
@@ -84,10 +84,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the tasks; the last line printed is JSON."""
     options = _parse(arguments)
     figures = {}
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
     with tempfile.TemporaryDirectory() as temporary:
         work = options.work or Path(temporary)
         for name in options.tasks:
-            answers = [answer(name, seed, options, work) for seed in range(options.seeds)]
+            answers = [answer(name, seed, options, work) for seed in seeds]
             figures[name] = figures_of(answers)
     print(json.dumps(figures))
 
@@ -173,6 +174,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="of digits, mnist and flipped; default: digits flipped",
     )  # fmt: skip
     parser.add_argument("--seeds", type=int, default=10, help="default: 10")
+    parser.add_argument("--first_seed", type=int, default=0, help="default: 0")
     parser.add_argument("--trials", type=int, default=1, help="of each run; default: 1")
     parser.add_argument("--model", default="six_convolutions", help="default: six_convolutions")
     parser.add_argument("--work", type=Path, help="folder to keep the runs in")

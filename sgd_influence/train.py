@@ -110,15 +110,31 @@ def _remove_passed(trial: Trial, t: int) -> None:
 
 
 def warn_if_nothing_is_learnt(trial: Trial) -> None:
-    """Warn if the mean training loss of no epoch is below what guessing gives."""
-    losses = [loss for _, loss, *_ in _curve(trial)]
+    """Warn if no epoch's mean training loss is below, or no accuracy above, what guessing gives."""
+    curve = _curve(trial)
+    losses, accuracies = [row[1] for row in curve], [row[3] for row in curve]
     guessing = guessing_loss(trial.data.training.labels)
-    if len(trial.steps) >= MIN_STEPS and min(losses) >= 0.99 * guessing:
-        log.warning(
-            "Trial %d: the training loss never falls: %.3f at best, and guessing gives %.3f; the "
-            "scores mean nothing. Try another --lr (it was %g), more epochs or another --model.",
-            trial.seed, min(losses), guessing, trial.steps[0].learning_rate,
-        )  # fmt: skip
+    lucky = lucky_accuracy(trial.data.validation.labels)
+    if len(trial.steps) < MIN_STEPS:
+        return
+    if min(losses) >= 0.99 * guessing:
+        best = f"{min(losses):.3f} at best, and guessing gives {guessing:.3f}"
+        what = f"training loss never falls: {best}"
+    elif max(accuracies) <= lucky:
+        best = f"{max(accuracies):.1%} at best, and guessing reaches {lucky:.1%}"
+        what = f"accuracy on validation images is no better than guessing: {best}"
+    else:
+        return
+    log.warning(
+        "Trial %d: the %s; the scores mean nothing. Try another --lr (it was %g), more epochs or "
+        "another --model.", trial.seed, what, trial.steps[0].learning_rate,
+    )  # fmt: skip
+
+
+def lucky_accuracy(labels: np.ndarray) -> float:
+    """The accuracy on `labels` (N,) of naming their largest class, and two standard errors."""
+    share = float(np.bincount(labels).max()) / len(labels)
+    return share + 2 * float(np.sqrt(share * (1 - share) / len(labels)))
 
 
 def guessing_loss(labels: np.ndarray) -> float:

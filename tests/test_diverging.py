@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks.kill_test import differing, files_of
+from sgd_influence.train import guessing_loss, lucky_accuracy
 from tests.runs import contents, sgd_influence
 from utils.sgd import SGD
 
@@ -102,10 +103,27 @@ def test_loss_that_never_falls_is_one_warning(
     assert capsys.readouterr().err == ""
 
 
+def test_net_that_knows_no_validation_image_is_one_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It learns its images by heart; what it learnt says nothing of others."""
+    monkeypatch.setattr("sgd_influence.train.lucky_accuracy", lambda labels: 1.0)
+    assert sgd_influence(tmp_path, f"{RUN} -e 6 -r 0 --methods Random --lr 0.05") == 0
+    assert re.fullmatch(
+        r"Trial 0: the accuracy on validation images is no better than guessing: \d+\.\d% at "
+        r"best, and guessing reaches 100\.0%; the scores mean nothing\. Try another --lr \(it "
+        r"was 0\.05\), more epochs or another --model\.",
+        last_line(capsys),
+    )
+
+
+def test_luck_names_the_largest_class() -> None:
+    labels = np.repeat([0, 3], [90, 10])
+    assert lucky_accuracy(labels) == pytest.approx(0.9 + 2 * math.sqrt(0.9 * 0.1 / 100))
+
+
 def test_guessing_counts_the_classes_as_they_are() -> None:
     """The entropy of the labels: 0.325 nats for classes of 90 and 10 %."""
-    from sgd_influence.train import guessing_loss
-
     labels = np.repeat([0, 3], [90, 10])
     assert guessing_loss(labels) == pytest.approx(-0.9 * math.log(0.9) - 0.1 * math.log(0.1))
     assert guessing_loss(np.arange(10)) == pytest.approx(math.log(10))
