@@ -62,7 +62,8 @@ def open_console(quiet: bool, verbose: bool) -> None:
     log.setLevel(logging.DEBUG)
     log.propagate = False
     log.handlers = [terminal, MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL)]
-    logging.getLogger("nnabla").setLevel(logging.WARNING)
+    for other in ("nnabla", "matplotlib"):
+        logging.getLogger(other).setLevel(logging.WARNING)
 
 
 def open_log_file(path: Path) -> None:
