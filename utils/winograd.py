@@ -7,7 +7,8 @@ Lavin & Gray, "Fast algorithms for convolutional neural networks", arXiv 1509.09
 
 and, since this is linear in w, dw = G^T [(B^T x B) * (A dy A^T)] G, summed over the tiles. Element
 by element over the 36 places of a tile, the sums over channels or tiles are products of matrices.
-Rows are mixed one step at a time, with what two of them share computed once:
+`mix_inputs`, `mix_maps` and `mix_places` have B^T, A and A^T as sums; the rows of t_1 and t_2, and
+of t_3 and t_4, differ in a sign, so that their two parts are computed once:
 
     B^T =  4  0 -5  0  1  0        A^T =  1  1  1  1  1  0
            0 -4 -4  1  1  0               0  1 -1  2 -2  0
@@ -89,8 +90,35 @@ def mix_places(
 
 
 def in_fours(x: Array) -> Array:
-    """x (..., C) as numbers that hold four channels each, to be copied faster, where C allows."""
+    """x (..., C) seen as (..., C / 4) where C allows, else x itself; P is the last axis of it.
+
+    The type complex128 stands for 16 bytes, which are only copied: that is faster by fours.
+    """
     return x.view(np.complex128) if x.shape[-1] % 4 == 0 else x
+
+
+@compiled
+def part(row: Array, left: int, phases: Array) -> None:
+    """Copy pixels `row` (W, P), as far as there is room, so that every fourth lies side by side.
+
+    Args:
+        row: its pixel c goes to place c + left.
+        left: pixels that are left as they are.
+        phases: (4, columns, P); place p is [p % 4, p // 4].
+    """
+    for c in range(min(row.shape[0], 4 * phases.shape[1] - left)):
+        phase, column = (c + left) % 4, (c + left) // 4
+        for k in range(row.shape[1]):
+            phases[phase, column, k] = row[c, k]
+
+
+@compiled
+def join(phases: Array, row: Array) -> None:
+    """Copy back what `part` copied without `left`: phases (4, columns, P) into `row` (W, P)."""
+    for c in range(row.shape[0]):
+        phase, column = c % 4, c // 4
+        for k in range(row.shape[1]):
+            row[c, k] = phases[phase, column, k]
 
 
 @compiled
@@ -98,35 +126,30 @@ def fill_tiles(x: Array, top: int, left: int, tiles: Array) -> None:
     """Write B^T d B of the 6x6 inputs d of each tile.
 
     Args:
-        x: (n, H, W, C) images `in_fours`; beyond their edges there are zeros.
+        x: (n, H, W, P) images `in_fours`; beyond their edges there are zeros.
         top: rows of zeros above.
         left: columns of zeros to the left.
-        tiles: (6, 6, n, rows, columns * C).
+        tiles: (6, 6, n, rows, columns * C) float32.
     """
-    n, height, width, pixel = x.shape
+    n, height, _, pixel = x.shape
     rows, size = tiles.shape[3], tiles.shape[4]
-    columns = size // (pixel * x.itemsize // tiles.itemsize)
-    channels = size // columns
-    phase = size + channels  # every fourth column lies side by side
+    channels = pixel * x.itemsize // tiles.itemsize
+    phase = size + channels
     image = np.zeros((4 * rows + 2, 4 * phase), np.float32)
-    pixels = image.view(x.dtype)
+    phases = image.view(x.dtype).reshape(4 * rows + 2, 4, -1, pixel)
     mixed = np.empty((6, 4 * phase), np.float32)
     for b in range(n):
         for r in range(min(height, 4 * rows + 2 - top)):
-            line, x_r = pixels[r + top], x[b, r]
-            for c in range(min(width, 4 * columns + 4 - left)):
-                start = ((c + left) % 4 * (columns + 1) + (c + left) // 4) * pixel
-                for k in range(pixel):
-                    line[start + k] = x_r[c, k]
+            part(x[b, r], left, phases[r + top])
         for row in range(rows):
-            d, m = image[4 * row : 4 * row + 6], mixed
-            mix_inputs(d[0], d[1], d[2], d[3], d[4], d[5], m[0], m[1], m[2], m[3], m[4], m[5])
+            d, v = image[4 * row : 4 * row + 6], mixed
+            mix_inputs(d[0], d[1], d[2], d[3], d[4], d[5], v[0], v[1], v[2], v[3], v[4], v[5])
             for i in range(6):
-                t, m = tiles[i], mixed[i]
+                t, line = tiles[i], mixed[i]
                 mix_inputs(
-                    m[:size], m[phase : phase + size], m[2 * phase : 2 * phase + size],
-                    m[3 * phase : 3 * phase + size], m[channels:phase],
-                    m[phase + channels : 2 * phase], t[0, b, row], t[1, b, row], t[2, b, row],
+                    line[:size], line[phase : phase + size], line[2 * phase : 2 * phase + size],
+                    line[3 * phase : 3 * phase + size], line[channels:phase],
+                    line[phase + channels : 2 * phase], t[0, b, row], t[1, b, row], t[2, b, row],
                     t[3, b, row], t[4, b, row], t[5, b, row],
                 )  # fmt: skip
 
@@ -136,32 +159,26 @@ def spread_maps(y: Array, tiles: Array) -> None:
     """Write A y A^T of the 4x4 maps y of each tile; the adjoint of `gather_maps`.
 
     Args:
-        y: (n, H, W, C) maps `in_fours`; beyond their edges there are zeros.
-        tiles: (6, 6, n, rows, columns * C).
+        y: (n, H, W, P) maps `in_fours`; beyond their edges there are zeros.
+        tiles: (6, 6, n, rows, columns * C) float32.
     """
-    n, height, width, pixel = y.shape
+    n, height, _, pixel = y.shape
     rows, size = tiles.shape[3], tiles.shape[4]
-    image = np.zeros((4, 4, size), np.float32)
-    pixels = image.view(y.dtype)
+    image = np.zeros((4, 4 * size), np.float32)
+    phases = image.view(y.dtype).reshape(4, 4, -1, pixel)
     mixed = np.empty((6, 4, size), np.float32)
     for b in range(n):
         for row in range(rows):
-            for r in range(4):
-                if 4 * row + r < height:
-                    y_r = y[b, 4 * row + r]
-                    for c in range(width):
-                        line, start = pixels[r, c % 4], c // 4 * pixel
-                        for k in range(pixel):
-                            line[start + k] = y_r[c, k]
-                else:
-                    image[r] = 0
-            d, m = image.reshape(4, -1), mixed.reshape(6, -1)
-            mix_maps(d[0], d[1], d[2], d[3], m[0], m[1], m[2], m[3], m[4], m[5])
+            image[height - 4 * row :] = 0
+            for r in range(min(4, height - 4 * row)):
+                part(y[b, 4 * row + r], 0, phases[r])
+            d, v = image, mixed.reshape(6, -1)
+            mix_maps(d[0], d[1], d[2], d[3], v[0], v[1], v[2], v[3], v[4], v[5])
             for i in range(6):
-                t, m = tiles[i], mixed[i]
+                t, line = tiles[i], mixed[i]
                 mix_maps(
-                    m[0], m[1], m[2], m[3], t[0, b, row], t[1, b, row], t[2, b, row],
-                    t[3, b, row], t[4, b, row], t[5, b, row],
+                    line[0], line[1], line[2], line[3], t[0, b, row], t[1, b, row],
+                    t[2, b, row], t[3, b, row], t[4, b, row], t[5, b, row],
                 )  # fmt: skip
 
 
@@ -170,36 +187,32 @@ def gather_maps(tiles: Array, bias: Array, y: Array) -> None:
     """Write A^T t A, plus bias, of the 6x6 places t of each tile into maps y.
 
     Args:
-        tiles: (6, 6, n, rows, columns * C).
+        tiles: (6, 6, n, rows, columns * C) float32.
         bias: (columns * C,), C values again and again.
-        y: (n, H, W, C) `in_fours`.
+        y: (n, H, W, P) maps `in_fours`.
     """
-    n, height, width, pixel = y.shape
+    n, height, _, pixel = y.shape
     rows, size = tiles.shape[3], tiles.shape[4]
-    mixed = np.empty((6, 4, size), np.float32)
     image = np.empty((4, 4, size), np.float32)
-    pixels = image.view(y.dtype)
+    phases = image.view(y.dtype).reshape(4, 4, -1, pixel)
+    mixed = np.empty((6, 4, size), np.float32)
     none = np.zeros(size, np.float32)
     for b in range(n):
         for row in range(rows):
             for i in range(6):
-                t, m = tiles[i], mixed[i]
+                t, line = tiles[i], mixed[i]
                 mix_places(
                     t[0, b, row], t[1, b, row], t[2, b, row], t[3, b, row], t[4, b, row],
-                    t[5, b, row], none, m[0], m[1], m[2], m[3],
+                    t[5, b, row], none, line[0], line[1], line[2], line[3],
                 )  # fmt: skip
             for q in range(4):
-                m, d = mixed, image
+                d, v = image, mixed
                 mix_places(
-                    m[0, q], m[1, q], m[2, q], m[3, q], m[4, q], m[5, q], bias,
+                    v[0, q], v[1, q], v[2, q], v[3, q], v[4, q], v[5, q], bias,
                     d[0, q], d[1, q], d[2, q], d[3, q],
                 )  # fmt: skip
             for r in range(min(4, height - 4 * row)):
-                y_r = y[b, 4 * row + r]
-                for c in range(width):
-                    line, start = pixels[r, c % 4], c // 4 * pixel
-                    for k in range(pixel):
-                        y_r[c, k] = line[start + k]
+                join(phases[r], y[b, 4 * row + r])
 
 
 G_SQUARED = np.kron(G, G).astype(np.float32)
