@@ -18,7 +18,7 @@ DATA :=
 .PHONY: help venv venv-dev demo test lint fidelity label_noise scaling peers reproduction
 
 help:
-	@echo "make demo   find wrong labels in digits, remove them and retrain, into $(DEMO_OUTPUT)/ (3 minutes)"
+	@echo "make demo   find wrong labels in digits, remove them and retrain, into $(DEMO_OUTPUT)/ (a minute)"
 	@echo "make test   run all tests"
 	@echo "make lint   run ruff and mypy"
 	@echo "make fidelity DATA=PATH   hold the scores against true retraining (an hour and a half)"

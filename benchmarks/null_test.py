@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         work = options.work or Path(temporary)
         for name in options.tasks:
             answers = [answer(name, seed, options, work) for seed in seeds]
-            figures[name] = figures_of(answers)
+            figures[name] = {"first_seed": options.first_seed} | figures_of(answers)
     print(json.dumps(figures))
 
 
@@ -173,8 +173,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--tasks", nargs="+", choices=TASKS, default=["digits", "flipped"], metavar="NAME",
         help="of digits, mnist and flipped; default: digits flipped",
     )  # fmt: skip
-    parser.add_argument("--seeds", type=int, default=10, help="default: 10")
-    parser.add_argument("--first_seed", type=int, default=0, help="default: 0")
+    parser.add_argument("--seeds", type=int, default=10, help="how many runs; default: 10")
+    parser.add_argument("--first_seed", type=int, default=0, help="of the runs; default: 0")
     parser.add_argument("--trials", type=int, default=1, help="of each run; default: 1")
     parser.add_argument("--model", default="six_convolutions", help="default: six_convolutions")
     parser.add_argument("--work", type=Path, help="folder to keep the runs in")

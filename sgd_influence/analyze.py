@@ -125,16 +125,12 @@ def closing_table(recommendation: Recommendation, agreements: Mapping[str, Agree
     """The n of each method as lines for the terminal; where it was verified, the agreement too."""
     head = f"{'method':<20} {'n removed':>9} {'test accuracy':>14} {NO_REMOVAL:>11} "
     head += f"{'gain (points)':>14}"
-    lines = [head + (f" {'agreement [95 %]':>19}" if agreements else "")]
+    lines = [head + (f" {'agreement [95 %]':>20}" if agreements else "")]
     for name, v in recommendation.methods.items():
         line = f"{name:<20} {v.n:>9} {v.test_accuracy:>13.2%} {v.test_accuracy_no_removal:>11.2%} "
         line += f"{v.test_gain_points:>+14.2f}"
-        lines.append(line + (f" {_bounded(agreements[name]):>19}" if agreements else ""))
+        lines.append(line + (f" {agreements[name].bounded:>20}" if agreements else ""))
     return "\n".join(lines)
-
-
-def _bounded(agreement: Agreement) -> str:
-    return f"{agreement.random:.2f} [{agreement.low:.2f}, {agreement.high:.2f}]"
 
 
 def closing_words(recommendation: Recommendation) -> list[str]:

@@ -21,7 +21,7 @@ log = logging.getLogger("data_cleansing")
 
 COLUMNS = ["epoch", "train_loss", "val_loss", "val_accuracy"]
 MIN_STEPS = 20
-"""Before as many steps a loss that has not fallen says nothing."""
+"""Before as many steps a net that has learnt nothing says nothing."""
 
 
 def train_epoch(trial: Trial, epoch: int) -> None:
@@ -110,29 +110,42 @@ def _remove_passed(trial: Trial, t: int) -> None:
 
 
 def warn_if_nothing_is_learnt(trial: Trial) -> None:
-    """Warn if no epoch's mean training loss is below, or no accuracy above, what guessing gives."""
-    curve = _curve(trial)
-    losses, accuracies = [row[1] for row in curve], [row[3] for row in curve]
-    guessing = guessing_loss(trial.data.training.labels)
-    lucky = lucky_accuracy(trial.data.validation.labels)
-    if len(trial.steps) < MIN_STEPS:
-        return
-    if min(losses) >= 0.99 * guessing:
-        best = f"{min(losses):.3f} at best, and guessing gives {guessing:.3f}"
-        what = f"training loss never falls: {best}"
-    elif max(accuracies) <= lucky:
-        best = f"{max(accuracies):.1%} at best, and guessing reaches {lucky:.1%}"
-        what = f"accuracy on validation images is no better than guessing: {best}"
-    else:
-        return
-    log.warning(
-        "Trial %d: the %s; the scores mean nothing. Try another --lr (it was %g), more epochs or "
-        "another --model.", trial.seed, what, trial.steps[0].learning_rate,
-    )  # fmt: skip
+    """Warn if no epoch is better than guessing, on training or on validation images."""
+    problem = no_better_than_guessing(
+        read_csv(trial.paths.learning_curve(trial.seed), COLUMNS),
+        trial.data.training.labels,
+        trial.data.validation.labels,
+    )
+    if len(trial.steps) >= MIN_STEPS and problem:
+        log.warning(
+            "Trial %d: the %s. Try another --lr (it was %g), more epochs or another --model.",
+            trial.seed, problem, trial.steps[0].learning_rate,
+        )  # fmt: skip
+
+
+def no_better_than_guessing(
+    curve: pd.DataFrame, training: np.ndarray, validation: np.ndarray
+) -> str:
+    """What shows that a net learnt nothing; empty if nothing does.
+
+    Args:
+        curve: the learning curve.
+        training: labels (n_train,).
+        validation: labels (n_val,).
+    """
+    loss, guessing = curve["train_loss"].min(), guessing_loss(training)
+    if loss >= 0.99 * guessing:
+        best = f"{loss:.3f} at best, and guessing gives {guessing:.3f}"
+        return f"training loss never falls: {best}; the scores mean nothing"
+    accuracy, lucky = curve["val_accuracy"].max(), lucky_accuracy(validation)
+    if accuracy <= lucky < 1:
+        best = f"{accuracy:.1%} at best, and guessing reaches {lucky:.1%}"
+        return f"validation accuracy may be luck: {best}; the scores mean little then"
+    return ""
 
 
 def lucky_accuracy(labels: np.ndarray) -> float:
-    """The accuracy on `labels` (N,) of naming their largest class, and two standard errors."""
+    """The accuracy on `labels` (N,) of naming their largest class, plus two standard errors."""
     share = float(np.bincount(labels).max()) / len(labels)
     return share + 2 * float(np.sqrt(share * (1 - share) / len(labels)))
 

@@ -61,6 +61,11 @@ class Agreement:
     high: float
     ranking: float
 
+    @property
+    def bounded(self) -> str:
+        """The figure to quote with its interval."""
+        return f"{self.random:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
 
 @dataclass
 class Verification:
@@ -243,9 +248,8 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, method: str, agreement: Agreemen
             label=f"{kind} groups",
         )  # fmt: skip
     axes.axhline(0, color="0.7", linewidth=0.8, zorder=0)
-    interval = f"[{agreement.low:.2f}, {agreement.high:.2f}]"
     axes.set_title(
-        f"{method.replace('_', ' ')}\nSpearman, random groups: {agreement.random:.2f} {interval}"
+        f"{method.replace('_', ' ')}\nSpearman, random groups: {agreement.bounded}"
         f"\nparts of rankings: {agreement.ranking:.2f}",
         fontsize=10,
     )

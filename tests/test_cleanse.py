@@ -160,12 +160,20 @@ def test_cleansed_folder_goes_back_in(tmp_path: Path) -> None:
     "names, expected",
     [
         ("cat dog cat dog", ["cat", "dog"]),
-        ("cat dog  dog", ["cat", "dog"]),
+        ("cat dog cat dog  dog", ["cat", "dog"]),
+        ("cat dog cat cat cat dog", ["cat", "dog"]),
         ("cat dog cat cat", ["0", "1"]),
         ("cat cat cat cat", ["0", "1"]),
         ("cat  cat ", ["0", "1"]),
     ],
-    ids=["named", "a blank", "two names of one class", "one name of two", "a class without"],
+    ids=[
+        "named",
+        "a blank",
+        "a stray one",
+        "no name of most",
+        "one name of two",
+        "a class without",
+    ],
 )
 def test_classes_are_called_by_their_column_where_it_is_clear(
     tmp_path: Path, names: str, expected: list[str]

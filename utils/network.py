@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import sys
 from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -16,11 +15,6 @@ import numpy as np
 from utils.fast import fast_functions
 from utils.model import Model
 from utils.storage import save_bytes, unreadable
-
-# nnabla's compiled code looks on disk for these modules, which do not exist, whenever an array is
-# asked for its values (400 times a training step, a tenth of its time); so they are marked missing.
-for _missing in ("nnabla.nnabla", "nnabla.nnabla_ext"):
-    sys.modules.setdefault(_missing, None)  # type: ignore[arg-type]
 
 State = dict[str, np.ndarray]
 """The state s_t of a training by name: parameters theta, running statistics r and, with

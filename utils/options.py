@@ -350,8 +350,8 @@ def _add_machine(parser: argparse.ArgumentParser, default: dict[str, Any]) -> No
          text="where nnabla computes: cpu, cudnn (a GPU, by nnabla-ext-cuda), or auto: cudnn "
          "where it works, else cpu")  # fmt: skip
     _add(group, default, "--conv", choices=("fast", "nnabla"),
-         text="a net's functions on a CPU: fast, by NumPy's BLAS and compiled loops, four to five "
-         "times as fast as nnabla's; or nnabla; they differ in the last bits")  # fmt: skip
+         text="a net's functions on a CPU: fast, by NumPy's BLAS and compiled loops, seven times "
+         "as fast as nnabla's; or nnabla; they differ in the last bits")  # fmt: skip
     _add(group, default, "--cache", choices=CACHES,
          text="states of the training kept on disk, beside the final one: steps, before every "
          "covered step; recompute, before every sqrt(T)-th of T covered steps, the others are "

@@ -1,7 +1,7 @@
 """A user's own images: from a folder or a CSV file to a source that can be split.
 
-Nothing is written where the images lie. Which class got which label is kept as `classes.csv`
-beside the CSV files of the splits.
+Nothing is written where the images lie. What the class of each label is called is kept as
+`classes.csv` beside the CSV files of the splits.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from utils.duplicates import warn_of_copies
 from utils.errors import UserError
 from utils.images import Pool, broken_images, decode_images
 from utils.missing_sets import make_up_sets
-from utils.nnc_csv import LABEL
+from utils.nnc_csv import CLASS, LABEL
 from utils.source import Source, cache_folder
 from utils.storage import save_csv
 from utils.ways_in import CLASSES, Rows, read_parts, shown
@@ -95,24 +95,38 @@ def _file_name(path: Path) -> str:
 
 def _classes(rows: Rows, path: Path) -> tuple[str, ...]:
     """The labels in sorted order, numbers by value; said if they are not 0, 1, ... already."""
-    names = _sorted(set(rows.labels))
-    if len(names) < 2:
+    classes = _sorted(set(rows.labels))
+    if len(classes) < 2:
         remedy = "at least two classes are needed to train on"
-        raise UserError(f"{shown(path)}: all images are of one class, {names[0]!r}; {remedy}")
-    if names != [str(number) for number in range(len(names))]:
-        pairs = [f"{label} = {shown(name)}" for label, name in enumerate(names[:NAMED])]
-        more = ", ..." if len(names) > NAMED else ""
-        LOG.info("%d classes become labels: %s%s", len(names), ", ".join(pairs), more)
-    return tuple(names)
+        raise UserError(f"{shown(path)}: all images are of one class, {classes[0]!r}; {remedy}")
+    if classes != [str(number) for number in range(len(classes))]:
+        pairs = [f"{label} = {shown(given)}" for label, given in enumerate(classes[:NAMED])]
+        more = ", ..." if len(classes) > NAMED else ""
+        LOG.info("%d classes become labels: %s%s", len(classes), ", ".join(pairs), more)
+    return tuple(classes)
 
 
 def _class_names(rows: Rows, classes: tuple[str, ...]) -> tuple[str, ...]:
-    """What the column `CLASS` calls each class, as in our cleansed CSV; else the labels."""
-    named = {pair for pair in zip(rows.labels, rows.class_names, strict=True) if pair[1]}
-    by_label = dict(named)
-    if not len(classes) == len(by_label) == len(named) == len(set(by_label.values())):
+    """What more than half of each class's rows say in the column `CLASS`; else the labels."""
+    said: dict[str, Counter[str]] = {label: Counter() for label in classes}
+    for label, name in zip(rows.labels, rows.class_names, strict=True):
+        said[label][name] += 1
+    names = tuple(_said_by_most(counts) for counts in said.values())
+    if len(set(names) - {""}) < len(classes):
+        if any(rows.class_names):
+            LOG.info("%s does not name each label; the classes are called by their labels", CLASS)
         return classes
-    return tuple(by_label[label] for label in classes)
+    others = len(rows.labels) - sum(said[k][name] for k, name in zip(classes, names, strict=True))
+    if others:
+        LOG.info(
+            "%d rows have another %s than most of their label; the label counts", others, CLASS
+        )
+    return names
+
+
+def _said_by_most(counts: Counter[str]) -> str:
+    name, n = counts.most_common(1)[0]
+    return name if 2 * n > counts.total() else ""
 
 
 def _sorted(labels: set[str]) -> list[str]:

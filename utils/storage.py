@@ -154,7 +154,7 @@ def check_folder_of(path: Path) -> None:
 
 
 def _make_folder(folder: Path) -> None:
-    """Make `folder` and those above it, never one that a keeper has: that one was removed."""
+    """Make `folder` and those above it up to the folder of a keeper, which is never made again."""
     kept = {keeper.root for keeper in _keepers}
     wanted = takewhile(lambda path: path not in kept, (folder, *folder.parents))
     for path in reversed(list(wanted)):

@@ -53,7 +53,8 @@ class Rows:
     def class_names(self) -> list[str]:
         """What the column `CLASS` calls the class of each row; empty where it says nothing."""
         tables = (part.table for part in self.parts)
-        return [name for t in tables for name in (t[CLASS] if CLASS in t else [""] * len(t))]
+        named = (t[CLASS].str.strip() if CLASS in t else [""] * len(t) for t in tables)
+        return [name for names in named for name in names]
 
     @cached_property
     def part_names(self) -> list[str]:
