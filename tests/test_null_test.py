@@ -37,7 +37,7 @@ def test_last_line_is_json(capsys: pytest.CaptureFixture[str]) -> None:
     main(["--tasks", "digits", "--seeds", "1", "--model", "mlp"])
     found = json.loads(capsys.readouterr().out.splitlines()[-1])["digits"]
     assert found.keys() == {
-        "seeds", "removal_by_loss", "removal_by_accuracy", "test_gain_by_loss",
+        "first_seed", "seeds", "removal_by_loss", "removal_by_accuracy", "test_gain_by_loss",
         "test_gain_by_accuracy",
     }  # fmt: skip
     assert found["seeds"] == 1

@@ -118,9 +118,7 @@ def _class_names(rows: Rows, classes: tuple[str, ...]) -> tuple[str, ...]:
         return classes
     others = len(rows.labels) - sum(said[k][name] for k, name in zip(classes, names, strict=True))
     if others:
-        LOG.info(
-            "%d rows have another %s than most of their label; the label counts", others, CLASS
-        )
+        LOG.info("%d rows have another %s than most of their label, which counts", others, CLASS)
     return names
 
 
