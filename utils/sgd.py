@@ -15,6 +15,8 @@ from utils.network import Network, State
 from utils.steps import Step
 
 VELOCITY = "velocity/"
+GRAPHS = 64
+"""Graphs that are kept, a retraining's batches being of many sizes; a kept one takes 1 or 2 MB."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class SGD:
         self.network = network
         self.optimiser = optimiser
         self.margins = np.empty(0, np.float32)
-        self._graph = lru_cache(maxsize=4)(self._build)
+        self._graph = lru_cache(GRAPHS)(self._build)
         self._solver = S.Momentum(1.0, optimiser.momentum) if optimiser.momentum else S.Sgd(1.0)
         self._solver.set_parameters(network.theta)
 
