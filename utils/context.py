@@ -6,7 +6,6 @@ import gc
 import importlib
 import logging
 import os
-import sys
 from collections.abc import Sequence
 
 import nnabla as nn
@@ -16,11 +15,6 @@ from nnabla.ext_utils import get_extension_context
 from utils.errors import UserError
 
 log = logging.getLogger("data_cleansing")
-
-for _missing in ("nnabla.nnabla", "nnabla.nnabla_ext"):
-    # nnabla's compiled code looks on disk for these modules, which do not exist, whenever an array
-    # is asked for its values: 400 times a training step, a tenth of its time.
-    sys.modules.setdefault(_missing, None)  # type: ignore[arg-type]
 
 INSTALL = "pip install nnabla-ext-cuda120==1.39.0, with CUDA 12 and cuDNN 8"
 
