@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from benchmarks.make_archives import write_idx
 from benchmarks.peers import compare, ours
 from benchmarks.peers.compare import OURS, figures_of, table_of
 from benchmarks.peers.problem import (
+    KILLED,
     Problem,
     Result,
     bytes_of,
@@ -102,6 +105,16 @@ def test_a_failure_is_a_result(folder: Path) -> None:
     assert result.error == "NotImplementedError: no convolutions"
     assert figures_of(folder, Problem.load(problem_path(folder)), result) == {}
     assert not scores_path(folder, "broken").exists()
+
+
+def test_being_killed_is_a_result(folder: Path) -> None:
+    script = (
+        "import os, pathlib, signal; from benchmarks.peers.problem import Result, record; "
+        f"record(pathlib.Path({str(folder)!r}), Result('killed', 'a 1', 'b', True), "
+        "lambda: os.kill(os.getpid(), signal.SIGKILL), lambda: 0)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -9
+    assert load_result(folder, "killed").error == KILLED
 
 
 def test_figures_of_known_scores(folder: Path) -> None:

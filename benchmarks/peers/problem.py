@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 Arrays = dict[str, np.ndarray]
+KILLED = "the process was killed while it scored, as it is where memory runs out"
 
 
 @dataclass(frozen=True)
@@ -163,8 +165,9 @@ def record(
         score: gives the scores (n,).
         disk: gives, after it, the bytes on disk.
     """
-    idle, wall, cpu = peak_memory(), time.perf_counter(), time.process_time()
     known = asdict(result)
+    _write(folder, known | {"error": KILLED})  # which stays if the process is
+    idle, wall, cpu = peak_memory(), time.perf_counter(), time.process_time()
     try:
         scores = score()
     except Exception as error:  # a library's failure is a result
@@ -178,7 +181,12 @@ def record(
             "disk_bytes": disk(),
         }
         np.save(scores_path(folder, result.method), np.asarray(scores, np.float64))
-    result_path(folder, result.method).write_text(json.dumps(known), encoding="utf-8")
+    _write(folder, known)
+
+
+def _write(folder: Path, known: Mapping[str, Any]) -> None:
+    path = result_path(folder, str(known["method"]))
+    path.write_text(json.dumps(known), encoding="utf-8")
 
 
 def load_result(folder: Path, method: str) -> Result:
