@@ -35,6 +35,10 @@ DISTRUST = (
     "%.2f, its 95 %% interval %.2f to %.2f with --verify %d. Try more groups, more validation "
     "images, more epochs, a lower learning rate, or another method."
 )
+ABOUT_LABELS = (
+    "This is about validation loss, not about labels: look at the images that AUM ranks worst; "
+    "--cleanse_n N lists the N worst"
+)
 SUMMARY_COLUMNS = [*SCORE_COLUMNS, "method", "seed", "n_drops", "mean", "std"]
 
 Scores = Mapping[tuple[str, int, int], pd.DataFrame]
@@ -137,6 +141,8 @@ def closing_words(recommendation: Recommendation) -> list[str]:
     """The recommendation in words, for the terminal."""
     verdict = recommendation.overall
     lines = [f"Recommended: remove none ({verdict.reason})"]
+    if not verdict.n and "AUM" in recommendation.methods:
+        lines.append(ABOUT_LABELS)
     if verdict.n:
         gain = _points(verdict.expected_gain_points, verdict.interval_points)
         test = _points(verdict.test_gain_points, verdict.test_interval_points)

@@ -27,6 +27,7 @@ from utils.storage import read_csv, remove, save_csv
 log = logging.getLogger("data_cleansing")
 
 SUGGESTED, CONFIDENCE = "suggested_label", "confidence"
+SUGGESTED_CLASS = "#suggested_class"
 REMOVED_COLUMNS = [IMAGE, LABEL, "influence", "rank", SUGGESTED, CONFIDENCE]
 
 
@@ -56,11 +57,11 @@ def cleanse(
             outcomes = {k: o for (m, k, s), o in tried.items() if (m, s) == (method, seed)}
             heard.append((row, outcomes))
         images = merged(scored)
-        removed = removed_table(images, opinions(heard, n), n)
+        removed = removed_table(images, opinions(heard, n), n, source.class_names)
         kept = cleansed_table(used, removed, source.class_names)
         save_csv(removed, paths.removed(method))
         save_csv(kept, paths.cleansed(method))
-        _say(paths.cleansed(method), source, len(used) - len(images), used, kept)
+        _say(options, paths.cleansed(method), source, len(used) - len(images), used, kept)
         _relabel(options, paths.relabel(method), removed)
 
 
@@ -91,10 +92,18 @@ def _relabel(options: Options, path: Path, removed: pd.DataFrame) -> None:
     log.info(what, path, len(candidates))
 
 
-def _say(path: Path, source: Source, unscored: int, used: pd.DataFrame, kept: pd.DataFrame) -> None:
+def _say(
+    options: Options,
+    path: Path,
+    source: Source,
+    unscored: int,
+    used: pd.DataFrame,
+    kept: pd.DataFrame,
+) -> None:
     """What the cleansed list holds; a warning if a class lost its last image."""
     more = f", {unscored:,} of them in no trial's training" if unscored else ""
-    log.info("%s: %s images%s; %d removed", path, f"{len(kept):,}", more, len(used) - len(kept))
+    n = f"{len(used) - len(kept)} removed" + (" (--cleanse_n)" if options.cleanse_n else "")
+    log.info("%s: %s images%s; %s", path, f"{len(kept):,}", more, n)
     lost = sorted(set(used[LABEL]) - set(kept[LABEL]))
     if lost:
         names = ", ".join(source.class_names[label] for label in lost)
@@ -168,15 +177,29 @@ def _said(rows: np.ndarray, outcomes: Mapping[int, Outcomes], n: int) -> pd.Data
     return pd.concat(parts).drop_duplicates("row")
 
 
-def removed_table(images: pd.DataFrame, said: pd.DataFrame, n: int) -> pd.DataFrame:
-    """The n worst: `REMOVED_COLUMNS` by row of the data set.
+def removed_table(
+    images: pd.DataFrame, said: pd.DataFrame, n: int, class_names: Sequence[str]
+) -> pd.DataFrame:
+    """The n worst: `REMOVED_COLUMNS` by row of the data set, and the names of both classes.
 
     Args:
         images: of `merged`.
         said: of `opinions`.
         n: how many.
+        class_names: K names; if they are not 0 to K - 1 they come along as the columns `CLASS` and
+            `SUGGESTED_CLASS`.
     """
-    return images.head(n).join(said)[REMOVED_COLUMNS]
+    removed = images.head(n).join(said)[REMOVED_COLUMNS]
+    if not _named(class_names):
+        return removed
+    names = dict(enumerate(class_names))
+    called = {CLASS: removed[LABEL].map(names), SUGGESTED_CLASS: removed[SUGGESTED].map(names)}
+    return removed.assign(**called)
+
+
+def _named(class_names: Sequence[str]) -> bool:
+    """Whether the classes are called otherwise than by their labels."""
+    return list(class_names) != [str(k) for k in range(len(class_names))]
 
 
 def relabel_table(removed: pd.DataFrame, least: float) -> pd.DataFrame:
@@ -201,7 +224,6 @@ def cleansed_table(
         class_names: K names; if they are not 0 to K - 1 they come along as the column `CLASS`.
     """
     kept = training.drop(index=removed.index)
-    named = list(class_names) != [str(k) for k in range(len(class_names))]
-    if named and CLASS not in kept:
+    if _named(class_names) and CLASS not in kept:
         kept = kept.assign(**{CLASS: [class_names[label] for label in kept[LABEL]]})
     return kept

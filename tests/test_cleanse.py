@@ -102,7 +102,9 @@ def test_a_trial_that_disagrees_lowers_the_confidence() -> None:
 def test_relabelling_needs_another_class_and_confidence() -> None:
     images = merged([(influences([0, 1, 2, 3]), np.arange(4))])
     said = opinions([(np.arange(4), {3: outcomes([0, 1, 2], [1, 7, 1], [0.95, 0.95, 0.85])})], 3)
-    removed = removed_table(images, said, 4)
+    removed = removed_table(images, said, 4, "abcdefgh")
+    assert removed[CLASS].tolist() == ["h"] * 4
+    assert removed["#suggested_class"].tolist()[:3] == ["b", "h", "b"]
     assert removed["suggested_label"].isna().tolist() == [False, False, False, True]
     assert relabel_table(removed, 0.9).index.tolist() == [0]
     assert relabel_table(removed, 0.8).index.tolist() == [0, 2]
@@ -147,7 +149,7 @@ def test_cleansed_folder_goes_back_in(tmp_path: Path) -> None:
     again = first / "cleansed/Hara_train_cleansed.csv"
     assert sgd_influence(second, f"-ds {again} {QUICK} --cleanse_n 0", TINY) == 0
     kept_again, removed_again = cleansed_of(second)
-    assert list(removed_again) == REMOVED
+    assert list(removed_again) == [*REMOVED, CLASS, "#suggested_class"]
     assert removed_again.empty
     assert set(kept_again[IMAGE]) < set(kept[IMAGE])
     assert list(kept_again) == [IMAGE, LABEL, CLASS]  # once

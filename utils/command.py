@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from utils.errors import UserError
 from utils.options import Command, Options, parse_options
@@ -50,7 +51,6 @@ def main(command: Command, arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: Options) -> int:
     name, output = options.program, options.output_dir
-    goes_on = f"what is finished is kept in {output}, the same command goes on from there"
     try:
         # heavy imports only after --help
         from utils.console import hung_up, interruptible, open_console, received
@@ -68,19 +68,28 @@ def _run(options: Options) -> int:
         return BROKEN_PIPE
     except OSError as error:
         if hung_up(error):
-            return _end_by(signal.SIGHUP, name, goes_on)
+            return _end_by(signal.SIGHUP, name, _goes_on(output))
         remedy = f"; {REMEDIES[error.errno]}" if error.errno in REMEDIES else ""
         reason = f"{error.filename or output}: {error.strerror or error}{remedy}"
-        return _end(MISTAKE, f"{name}: error: {reason}; {goes_on}")
+        return _end(MISTAKE, f"{name}: error: {reason}; {_goes_on(output)}")
     except MemoryError as error:
-        reason = f"not enough memory ({error or 'no size given'}); choose a smaller --n_train, "
-        return _end(MISTAKE, f"{name}: error: {reason}--image_size or --batch_size; {goes_on}")
+        remedy = "choose a smaller --n_train, --image_size or --batch_size"
+        reason = f"not enough memory ({error or 'no size given'}); {remedy}"
+        return _end(MISTAKE, f"{name}: error: {reason}; {_goes_on(output)}")
     except KeyboardInterrupt:
-        return _end_by(received() or signal.SIGINT, name, goes_on)
+        return _end_by(received() or signal.SIGINT, name, _goes_on(output))
     finally:
         for handler in log.handlers[:]:
             log.removeHandler(handler)
             handler.close()
+
+
+def _goes_on(output: Path) -> str:
+    from utils.paths import OutputPaths
+
+    if not OutputPaths(output).manifest.exists():
+        return "nothing is finished yet"
+    return f"what is finished is kept in {output}, the same command goes on from there"
 
 
 def _end_by(number: signal.Signals, name: str, goes_on: str) -> int:

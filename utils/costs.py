@@ -43,8 +43,13 @@ class Costs:
     state_file: int = 0
 
 
-def measure(trial: Trial, methods: Sequence[Method]) -> Costs:
+def measure(trial: Trial, methods: Sequence[Method], n_removed: int) -> Costs:
     """Time what training, evaluating and the missing `methods` are made of.
+
+    Args:
+        trial: any of the run.
+        methods: that are to score.
+        n_removed: images that are removed at most; the nets trained without them look at them.
 
     The memory that the process takes afterwards is what the stages take at most: these are
     their graphs, those of the short last batches included. `release_memory` gives it back.
@@ -56,6 +61,8 @@ def measure(trial: Trial, methods: Sequence[Method]) -> Costs:
     sgd.step(data.training, short)
     n = len(data.validation)
     sample = _first_images(data.validation, min(n, EVALUATION_BATCH + n % EVALUATION_BATCH))
+    at_once = _first_images(data.training, max(n_removed, len(data.test)))
+    evaluator(_first_images(at_once, EVALUATION_BATCH))  # for the memory alone
     costs = Costs(
         step=seconds_of(lambda: sgd.step(data.training, step)),
         save=seconds_of(lambda: hdf5_of(sgd.state())),

@@ -64,7 +64,8 @@ def _classes(root: Path, folders: list[Path]) -> pd.DataFrame:
     left_out: list[Path] = []
     rows = [(path, f.name) for f in folders for path in _class_images(f, left_out)]
     if left_out:
-        what = f"{len(left_out)} files not used, as their names are not of {FORMAT_NAMES}"
+        n = len(left_out)
+        what = f"{n} file{'s' if n > 1 else ''} not used, having no name of {FORMAT_NAMES}"
         LOG.warning("%s: %s; the first is %s", root, what, left_out[0])
     return pd.DataFrame(rows, columns=[IMAGE, LABEL])
 

@@ -48,7 +48,10 @@ def make_up_sets(tables: dict[str, pd.DataFrame], names: tuple[str, ...], where:
     if test is None:
         training, test = _parted(training, n_drawn)
         sizes = len(training) - n_drawn, n_drawn, len(test)
-        LOG.info("One set: %d training, %d validation and %d test images are drawn", *sizes)
+        LOG.info(
+            "One set: %d training, %d validation and %d test images are drawn; those for testing "
+            "are neither scored nor in the cleansed lists", *sizes,
+        )  # fmt: skip
     else:
         LOG.info("No validation set: %d images are drawn from the training set", n_drawn)
     return Sets(training, None, test, n_drawn)

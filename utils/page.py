@@ -17,7 +17,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from utils.errors import UserError
-from utils.methods import CONTROL
+from utils.methods import CONTROL, METHODS
 from utils.page_facts import Facts
 from utils.page_images import data_uris
 from utils.page_view import (
@@ -105,10 +105,14 @@ def _tiles(views: Iterable[MethodView], compared: Comparison | None) -> Iterable
 
 
 def _first_shown(facts: Facts) -> str:
-    """The method whose images are shown first: the recommended one, else no control."""
+    """Whose images are shown first: the recommended method's, else those of one for labels."""
     recommended = facts.recommendation.overall.name if facts.recommendation else ""
-    in_order = sorted(facts.methods, key=lambda m: (m != recommended, m == CONTROL))
-    return in_order[0]
+
+    def place(method: str) -> tuple[bool, bool, bool]:
+        for_labels = method != CONTROL and not METHODS[method].predicts
+        return method != recommended, not for_labels, method == CONTROL
+
+    return min(facts.methods, key=place)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

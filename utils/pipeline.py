@@ -82,11 +82,12 @@ def run(options: Options) -> None:
             analyze(options, work.source, trial)
             say_what_was_found(paths, options.methods, options.seeds)
             record_for_page(options, work.source, work.model, paths)
-            size = max(0, written_bytes(paths.root) - before)
-            add_run(run_of(options.command_line, time.monotonic() - started, size), paths.runs)
+            size, memory = max(0, written_bytes(paths.root) - before), memory + peak_memory()
+            seconds = time.monotonic() - started
+            add_run(run_of(options.command_line, seconds, memory, size), paths.runs)
     if not options.no_report:  # the account of the folder is whole now
         log.info("Page to look at: %s", write_page(paths).resolve())
-    size, memory = max(0, written_bytes(paths.root) - before), memory + peak_memory()
+    size = max(0, written_bytes(paths.root) - before)
     log.info(closing_line(expected, size, memory, time.monotonic() - ready))
     log.info("Finished in %s: %s", duration(time.monotonic() - started), paths.root.resolve())
 

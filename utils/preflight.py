@@ -151,7 +151,7 @@ def estimate(options: Options, trial: Trial, counts: Sequence[int]) -> Estimate:
         if not all(trial.paths.influence(method.name, seed).exists() for seed in options.seeds)
     ]
     room = _room(trial, missing)
-    rest = _Rest(options, trial, methods, counts, measure(trial, missing), room)
+    rest = _Rest(options, trial, methods, counts, measure(trial, missing, max(counts)), room)
     held = min(room, _longest_segment(trial)) + COMPARED if room else 0
     next_data = _held_bytes(trial) if options.n_trials > 1 else 0
     memory = max(peak_memory(), memory_now() + held * trial.state_bytes + next_data)

@@ -9,7 +9,6 @@ from datetime import datetime
 from pathlib import Path
 
 from utils.storage import save_json
-from utils.usage import peak_memory
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,7 @@ class Run:
         folder: where it was given.
         ended: date and time, ISO 8601 with the zone.
         seconds: from its start.
-        memory: bytes that its process took at most.
+        memory: bytes that its processes took at most, together.
         written: bytes by which the output folder grew, but for the page.
     """
 
@@ -46,10 +45,10 @@ def load_runs(path: Path) -> list[Run]:
         return []
 
 
-def run_of(command: str, seconds: float, written: int) -> Run:
+def run_of(command: str, seconds: float, memory: int, written: int) -> Run:
     """The run that ends now, of a command that was given in the working directory."""
     ended = datetime.now().astimezone().isoformat(timespec="seconds")
-    return Run(command, _working_directory(), ended, seconds, peak_memory(), written)
+    return Run(command, _working_directory(), ended, seconds, memory, written)
 
 
 def _working_directory() -> str:
