@@ -16,8 +16,12 @@ from scipy.stats import norm
 
 from influence_functions.infl import _divergence
 from tests.runs import influence_functions, sgd_influence
+from utils.adjoint import StepAdjoint
 from utils.kinks import smoothed_kinks
+from utils.model import MODELS
+from utils.network import Network
 from utils.paths import OutputPaths
+from utils.sgd import Optimiser
 from utils.storage import read_csv
 
 SINGLE = 1e-6
@@ -50,6 +54,28 @@ def test_curvature_is_the_normal_density_and_nothing_else_changes():
     density = norm.pdf(2 * x, scale=s)
     expected = stock[2] + 4 * (np.maximum(2 * x, 0) + 1) * density
     np.testing.assert_allclose(smooth[2], expected, rtol=10 * SINGLE)
+
+
+def test_maps_that_lie_channels_last_have_the_same_curvature(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng = np.random.default_rng(0)
+    network = Network(MODELS["six_convolutions"], (1, 8, 8), 3)
+    x, y = rng.standard_normal((4, 1, 8, 8)).astype(np.float32), np.array([[0], [1], [2], [0]])
+    direction = {k: rng.standard_normal(p.shape) for k, p in network.theta.items()}
+    v = {k: np.zeros(r.shape) for k, r in network.statistics.items()}
+
+    def by_theta(width: float) -> np.ndarray:
+        adjoint = StepAdjoint(network, Optimiser(), kink_width=width)
+        return np.concatenate(
+            [g.ravel() for g in adjoint.derivatives(x, y, direction, v)[1].values()]
+        )
+
+    fast, plain = by_theta(0.3), by_theta(0.0)
+    monkeypatch.setattr("utils.kinks.lies_channels_last", lambda x: False)
+    stock = by_theta(0.3)
+    assert np.linalg.norm(fast - stock) < 1e-4 * np.linalg.norm(stock)
+    assert np.linalg.norm(plain - stock) > 1e-1 * np.linalg.norm(stock)
 
 
 @pytest.mark.parametrize("x", [[-1.0, -0.1], [-0.1, -1.0], [0.3, -0.1], [-0.1, 0.3]])

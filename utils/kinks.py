@@ -16,9 +16,7 @@ import nnabla as nn
 import nnabla.functions as F
 
 from utils.layout import channels_first, channels_last, lies_channels_last
-
-TINY = 1e-20
-"""Keeps the width of a ReLU whose inputs are all 0 above 0, and its negative inputs in order."""
+from utils.maps import TINY, MapSmoothReLU
 
 
 @contextmanager
@@ -33,7 +31,7 @@ def smoothed_kinks(width: float) -> Iterator[None]:
 
     def relu(x: nn.Variable, inplace: bool = False, **others: object) -> nn.Variable:
         if lies_channels_last(x):
-            return channels_first(relu(channels_last(x), inplace, **others))
+            return channels_first(MapSmoothReLU(width=width)(channels_last(x)))
         fixed = F.identity(x).apply(need_grad=False)
         return stock(x, False, **others) + _curvature(x, fixed, width) + _order(fixed)
 

@@ -20,6 +20,8 @@ from utils.cores import each
 
 PIECE = 2**18
 """About how many values a core works on at once."""
+TINY = 1e-20
+"""Keeps the width of a ReLU whose inputs are all 0 above 0, and its negative inputs in order."""
 
 
 def by_images(action: Callable[..., object], *arrays: np.ndarray) -> None:
@@ -189,6 +191,44 @@ class MapGate(ArrayFunction):
         self, gs: Sequence[nn.Variable], xs: Sequence[nn.Variable]
     ) -> list[nn.Variable | None]:
         return [MapGate()(gs[0], xs[1]), None]
+
+
+class MapSmoothReLU(MapReLU):
+    """The ReLU of `utils.kinks`, whose kinks have a curvature; `width` is an option."""
+
+    def compute(self, xs: Arrays, ys: Arrays) -> None:
+        by_images(lambda x, y: np.maximum(x, np.float32(TINY) * x, out=y), xs[0], ys[0])
+
+    def derivatives(
+        self, gs: Sequence[nn.Variable], xs: Sequence[nn.Variable]
+    ) -> list[nn.Variable | None]:
+        return [MapSmoothGate(**self.options)(gs[0], xs[0])]
+
+
+class MapSmoothGate(MapGate):
+    """g where x > 0, else 0; by x its derivative is g times the density at the kink."""
+
+    needed = frozenset({(0, 1), (1, 0), (1, 1)})
+
+    def write_derivative(self, i: int, gs: Arrays, xs: Arrays, out: np.ndarray, add: bool) -> None:
+        if i == 0:
+            super().write_derivative(i, gs, xs, out, add)
+            return
+        square = np.einsum("i,i->", xs[1].ravel(), xs[1].ravel(), dtype=np.float64) / xs[1].size
+        s = np.float32(self.options["width"] * (square + TINY) ** 0.5)
+        at_kink = np.float32(1 / (2 * np.pi) ** 0.5) / s
+
+        def curve(h: np.ndarray, g: np.ndarray, x: np.ndarray, out: np.ndarray) -> None:
+            value = at_kink * np.exp(-0.5 * (x / s) ** 2) * g * h
+            np.add(out if add else np.float32(0), value, out=out)
+
+        by_images(curve, gs[0], *xs, out)
+
+    def derivatives(
+        self, gs: Sequence[nn.Variable], xs: Sequence[nn.Variable]
+    ) -> list[nn.Variable | None]:
+        """By g; the density counts as constant, so that a third derivative by x is left out."""
+        return [MapSmoothGate(**self.options)(gs[0], xs[1]), None]
 
 
 class _Window(ArrayFunction):

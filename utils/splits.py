@@ -104,6 +104,7 @@ def split_sizes(
     if source.validation is None:
         validation = _size(source, "--n_val", n_val, source.n_validation, pool - source.n_classes)
         default, available = pool - max(source.n_validation, validation), pool - validation
+        default = default if default >= source.n_classes else available
     else:
         there = len(source.validation)
         validation = _size(source, "--n_val", n_val, there, there)
