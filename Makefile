@@ -52,9 +52,11 @@ lint: venv-dev
 fidelity: venv
 	$(PYTHON) benchmarks/fidelity.py $(if $(DATA),--data $(DATA))
 
+# LABEL_NOISE_ARGS="--seeds 0 --only mnist/uniform/0.1" for less.
+LABEL_NOISE_ARGS :=
 label_noise:
 	@VENV=.venv-label-noise MODULES="nnabla.parametric_functions, cleanlab.rank" bash .ci/setup_venv.sh requirements.txt requirements-benchmarks.txt
-	.venv-label-noise/bin/python benchmarks/label_noise.py $(if $(DATA),--data $(DATA))
+	.venv-label-noise/bin/python benchmarks/label_noise.py $(if $(DATA),--data $(DATA)) $(LABEL_NOISE_ARGS)
 
 scaling: venv
 	$(PYTHON) benchmarks/scaling.py $(if $(DATA),--data $(DATA))
