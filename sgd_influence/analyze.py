@@ -17,13 +17,14 @@ from sgd_influence.recommend import Recommendation, Tried, recommend
 from sgd_influence.verify import TRUSTED, Agreement, compare
 from utils.console import RESULT
 from utils.flips import what_if
-from utils.methods import METHODS, NO_REMOVAL
+from utils.methods import METHODS, NO_REMOVAL, about_labels
 from utils.options import Options
 from utils.paths import OutputPaths
-from utils.report import counted, sizes_of
+from utils.report import sizes_of
 from utils.source import Source
 from utils.storage import read_csv, save_csv, save_json, written_beside
 from utils.trial import Trial
+from utils.units import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,10 +35,6 @@ DISTRUST = (
     "The ranking by %s should not be trusted on this data: its agreement with true retraining is "
     "%.2f, its 95 %% interval %.2f to %.2f with --verify %d. Try more groups, more validation "
     "images, more epochs, a lower learning rate, or another method."
-)
-ABOUT_LABELS = (
-    "This is about validation loss, not about labels: look at the images that AUM ranks worst; "
-    "--cleanse_n N lists the N worst"
 )
 SUMMARY_COLUMNS = [*SCORE_COLUMNS, "method", "seed", "n_drops", "mean", "std"]
 
@@ -140,9 +137,10 @@ def closing_table(recommendation: Recommendation, agreements: Mapping[str, Agree
 def closing_words(recommendation: Recommendation) -> list[str]:
     """The recommendation in words, for the terminal."""
     verdict = recommendation.overall
-    lines = [f"Recommended: remove none ({verdict.reason})"]
-    if not verdict.n and "AUM" in recommendation.methods:
-        lines.append(ABOUT_LABELS)
+    lines = [
+        f"Recommended: remove none ({verdict.reason})",
+        about_labels(verdict.n, recommendation.methods),
+    ]
     if verdict.n:
         gain = _points(verdict.expected_gain_points, verdict.interval_points)
         test = _points(verdict.test_gain_points, verdict.test_interval_points)
@@ -151,7 +149,8 @@ def closing_words(recommendation: Recommendation) -> list[str]:
             f"Points gained, validation: {gain}; test, which decided nothing: {test}",
         ]
     remarks = [verdict.trials_disagree, recommendation.what_if]
-    return lines + [f"But {remark}" for remark in remarks if remark]
+    lines += [f"But {remark}" for remark in remarks if remark]
+    return list(filter(None, lines))
 
 
 def _points(gain: float, interval: Sequence[float]) -> str:

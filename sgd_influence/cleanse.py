@@ -20,7 +20,7 @@ from utils.nnc_csv import CLASS, IMAGE, LABEL, read_nnc_csv
 from utils.options import Options
 from utils.paths import OutputPaths
 from utils.ranking import joined
-from utils.source import Source
+from utils.source import Source, are_labels
 from utils.splits import draw_split
 from utils.storage import read_csv, remove, save_csv
 
@@ -190,16 +190,11 @@ def removed_table(
             `SUGGESTED_CLASS`.
     """
     removed = images.head(n).join(said)[REMOVED_COLUMNS]
-    if not _named(class_names):
+    if are_labels(class_names):
         return removed
     names = dict(enumerate(class_names))
     called = {CLASS: removed[LABEL].map(names), SUGGESTED_CLASS: removed[SUGGESTED].map(names)}
     return removed.assign(**called)
-
-
-def _named(class_names: Sequence[str]) -> bool:
-    """Whether the classes are called otherwise than by their labels."""
-    return list(class_names) != [str(k) for k in range(len(class_names))]
 
 
 def relabel_table(removed: pd.DataFrame, least: float) -> pd.DataFrame:
@@ -224,6 +219,6 @@ def cleansed_table(
         class_names: K names; if they are not 0 to K - 1 they come along as the column `CLASS`.
     """
     kept = training.drop(index=removed.index)
-    if _named(class_names) and CLASS not in kept:
+    if not are_labels(class_names) and CLASS not in kept:
         kept = kept.assign(**{CLASS: [class_names[label] for label in kept[LABEL]]})
     return kept

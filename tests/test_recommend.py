@@ -113,6 +113,15 @@ def test_nothing_tried() -> None:
     ]
 
 
+def test_none_says_nothing_of_labels_where_a_method_looked_for_them() -> None:
+    none, some = by_n({0: 0.5}, "AUM"), by_n(falling(0.3), "AUM")
+    about = "This is about validation loss, not about labels: look at the images that AUM ranks"
+    assert closing_words(recommend(none, ["AUM"], [0]))[1].startswith(about)
+    found = recommend(some, ["AUM"], [0])
+    assert found.overall.n > 0
+    assert not [line for line in closing_words(found) if line.startswith(about)]
+
+
 def test_test_images_decide_nothing() -> None:
     tried = by_n(falling(0.3)) | by_n(FLAT, "Random")
     worse = {key: replace(o, test_hits=~o.test_hits) for key, o in tried.items() if key[1]}

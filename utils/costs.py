@@ -59,18 +59,16 @@ def measure(trial: Trial, methods: Sequence[Method], n_removed: int) -> Costs:
     sgd, evaluator = SGD(twin, trial.optimiser), Evaluator(twin)
     short, step = (replace(trial.steps[t], learning_rate=0.0) for t in (-1, 0))  # cannot diverge
     sgd.step(data.training, short)
-    n = len(data.validation)
-    sample = _first_images(data.validation, min(n, EVALUATION_BATCH + n % EVALUATION_BATCH))
-    at_once = _first_images(data.training, max(n_removed, len(data.test)))
-    evaluator(_first_images(at_once, EVALUATION_BATCH))  # for the memory alone
+    looked_at = (data.validation, data.test, _first_images(data.training, n_removed))
+    most = _batches_of_all_sizes(max(looked_at, key=len))
     costs = Costs(
         step=seconds_of(lambda: sgd.step(data.training, step)),
         save=seconds_of(lambda: hdf5_of(sgd.state())),
-        evaluation=seconds_of(lambda: evaluator(sample)) / len(sample),
+        evaluation=seconds_of(lambda: evaluator(most)) / len(most),
         state_file=len(hdf5_of(sgd.state())),
     )
     if any(method.scored_epochs != 0 for method in methods):
-        costs = replace(costs, gradient=_gradient_cost(twin, sample))
+        costs = replace(costs, gradient=_gradient_cost(twin, data.validation))
     if any(method.scored_epochs is None for method in methods):
         costs = replace(costs, sweep=_sweep_cost(trial, twin, test=False))
     if any(method.scored_epochs for method in methods):
@@ -90,7 +88,8 @@ def seconds_of(action: Callable[[], object]) -> float:
     return median(times[1:])
 
 
-def _gradient_cost(network: Network, sample: ImageSet) -> float:
+def _gradient_cost(network: Network, validation: ImageSet) -> float:
+    sample = _batches_of_all_sizes(validation)
     return seconds_of(lambda: loss_gradient(network, sample)) / len(sample)
 
 
@@ -104,6 +103,12 @@ def _sweep_cost(trial: Trial, network: Network, test: bool) -> float:
 
     pull_back(trial.steps[-1])
     return seconds_of(lambda: pull_back(trial.steps[0]))
+
+
+def _batches_of_all_sizes(data: ImageSet) -> ImageSet:
+    """As many images as make a whole batch and the last one, which is of another size."""
+    n = len(data)
+    return _first_images(data, min(n, EVALUATION_BATCH + n % EVALUATION_BATCH))
 
 
 def _first_images(data: ImageSet, n: int) -> ImageSet:

@@ -13,6 +13,7 @@ from utils.decode import FORMAT_NAMES
 from utils.errors import UserError
 from utils.nnc_csv import IMAGE, LABEL
 from utils.source import TEST, TRAINING, VALIDATION
+from utils.units import counted
 
 LOG = logging.getLogger("data_cleansing")
 SPLIT_NAMES = {
@@ -64,8 +65,7 @@ def _classes(root: Path, folders: list[Path]) -> pd.DataFrame:
     left_out: list[Path] = []
     rows = [(path, f.name) for f in folders for path in _class_images(f, left_out)]
     if left_out:
-        n = len(left_out)
-        what = f"{n} file{'s' if n > 1 else ''} not used, having no name of {FORMAT_NAMES}"
+        what = f"{counted(len(left_out), 'file')} not used, having no name of {FORMAT_NAMES}"
         LOG.warning("%s: %s; the first is %s", root, what, left_out[0])
     return pd.DataFrame(rows, columns=[IMAGE, LABEL])
 

@@ -190,7 +190,7 @@ class MapGate(ArrayFunction):
     def derivatives(
         self, gs: Sequence[nn.Variable], xs: Sequence[nn.Variable]
     ) -> list[nn.Variable | None]:
-        return [MapGate()(gs[0], xs[1]), None]
+        return [type(self)(**self.options)(gs[0], xs[1]), None]
 
 
 class MapSmoothReLU(MapReLU):
@@ -206,7 +206,10 @@ class MapSmoothReLU(MapReLU):
 
 
 class MapSmoothGate(MapGate):
-    """g where x > 0, else 0; by x its derivative is g times the density at the kink."""
+    """g where x > 0, else 0; by x its derivative is g times the density at the kink.
+
+    In graphs of derivatives the density counts as constant: they have none by x.
+    """
 
     needed = frozenset({(0, 1), (1, 0), (1, 1)})
 
@@ -223,12 +226,6 @@ class MapSmoothGate(MapGate):
             np.add(out if add else np.float32(0), value, out=out)
 
         by_images(curve, gs[0], *xs, out)
-
-    def derivatives(
-        self, gs: Sequence[nn.Variable], xs: Sequence[nn.Variable]
-    ) -> list[nn.Variable | None]:
-        """By g; the density counts as constant, so that a third derivative by x is left out."""
-        return [MapSmoothGate(**self.options)(gs[0], xs[1]), None]
 
 
 class _Window(ArrayFunction):

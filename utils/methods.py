@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,11 @@ class Method:
     needs_states: bool = False
     needs_margins: bool = False
     predicts: bool = True
+
+    @property
+    def for_labels(self) -> bool:
+        """It looks for wrong labels, not for what a removal changes."""
+        return not self.predicts and self.name != CONTROL
 
     def score(self, trial: Any) -> np.ndarray:
         """The influence of each training image (n_train,); the lowest is the most harmful."""
@@ -65,3 +70,14 @@ METHODS: dict[str, Method] = {
         Method(CONTROL, "sgd_influence.infl:random", scored_epochs=0, predicts=False),
     )
 }
+
+
+def about_labels(n: int, methods: Iterable[str]) -> str:
+    """What "remove none" (n = 0) leaves unsaid where a method looked for wrong labels, or ""."""
+    looking = [name for name in methods if METHODS[name].for_labels]
+    if n or not looking:
+        return ""
+    return (
+        "This is about validation loss, not about labels: look at the images that "
+        f"{looking[0]} ranks worst; --cleanse_n N lists the N worst"
+    )

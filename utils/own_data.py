@@ -25,7 +25,7 @@ from utils.errors import UserError
 from utils.images import Pool, broken_images, decode_images
 from utils.missing_sets import make_up_sets
 from utils.nnc_csv import CLASS, LABEL
-from utils.source import Source, cache_folder
+from utils.source import Source, are_labels, cache_folder
 from utils.storage import save_csv
 from utils.ways_in import CLASSES, Rows, read_parts, shown
 
@@ -99,7 +99,7 @@ def _classes(rows: Rows, path: Path) -> tuple[str, ...]:
     if len(classes) < 2:
         remedy = "at least two classes are needed to train on"
         raise UserError(f"{shown(path)}: all images are of one class, {classes[0]!r}; {remedy}")
-    if classes != [str(number) for number in range(len(classes))]:
+    if not are_labels(classes):
         pairs = [f"{label} = {shown(given)}" for label, given in enumerate(classes[:NAMED])]
         more = ", ..." if len(classes) > NAMED else ""
         LOG.info("%d classes become labels: %s%s", len(classes), ", ".join(pairs), more)

@@ -17,7 +17,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from utils.errors import UserError
-from utils.methods import CONTROL, METHODS
+from utils.methods import CONTROL, METHODS, about_labels
 from utils.page_facts import Facts
 from utils.page_images import data_uris
 from utils.page_view import (
@@ -70,6 +70,7 @@ def page_of(facts: Facts, largest: int = LARGEST) -> bytes:
 
 
 def _rendered(facts: Facts, charts: dict[str, Any], worst: int, best: int) -> bytes:
+    overall = facts.recommendation.overall if facts.recommendation else None
     views, compared = method_views(facts, worst, best), comparison(facts, worst)
     tiles = list(_tiles(views, compared))
     uris = data_uris(tile.file for tile in tiles)
@@ -81,7 +82,8 @@ def _rendered(facts: Facts, charts: dict[str, Any], worst: int, best: int) -> by
     script = environment.loader.get_source(environment, "page.js")[0]  # type: ignore[union-attr]
     text = environment.get_template("page.html").render(
         facts=facts,
-        overall=facts.recommendation.overall if facts.recommendation else None,
+        overall=overall,
+        about_labels=about_labels(overall.n, facts.methods) if overall else "",
         verdicts=list(facts.recommendation.methods.values()) if facts.recommendation else [],
         charts=charts,
         views=views,
@@ -109,8 +111,7 @@ def _first_shown(facts: Facts) -> str:
     recommended = facts.recommendation.overall.name if facts.recommendation else ""
 
     def place(method: str) -> tuple[bool, bool, bool]:
-        for_labels = method != CONTROL and not METHODS[method].predicts
-        return method != recommended, not for_labels, method == CONTROL
+        return method != recommended, not METHODS[method].for_labels, method == CONTROL
 
     return min(facts.methods, key=place)
 

@@ -153,9 +153,9 @@ def _gallery_titles(method: str) -> tuple[str, str]:
     """What the first and the last images of a ranking are."""
     if method == CONTROL:
         return "first in a random order", "last in it"
-    if METHODS[method].predicts:
-        return "most harmful", "most helpful"
-    return "most suspicious", "least suspicious"
+    if METHODS[method].for_labels:
+        return "most suspicious", "least suspicious"
+    return "most harmful", "most helpful"
 
 
 # ---------------------------------------------------------------- tiles

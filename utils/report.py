@@ -8,7 +8,7 @@ from utils.cache import FINAL, RECOMPUTE, STEPS
 from utils.options import Options
 from utils.preflight import Estimate
 from utils.trial import Trial
-from utils.units import duration, shown_bytes
+from utils.units import counted, duration, shown_bytes
 from utils.usage import machine_memory
 
 
@@ -107,11 +107,6 @@ def sizes_of(trial: Trial) -> str:
     data, (channels, height, width) = trial.data, trial.network.image_shape
     parts = f"{len(data.training):,} training, {len(data.validation):,} validation"
     return f"{parts}, {len(data.test):,} test images of {channels}x{height}x{width}"
-
-
-def counted(number: int, noun: str) -> str:
-    """A number with its noun, in the plural where it has to be."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _training(options: Options, trial: Trial) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +40,11 @@ class Source:
     n_validation: int
     validation: pd.DataFrame | None = None
     pool: Pool | None = None
+
+
+def are_labels(class_names: Sequence[str]) -> bool:
+    """Whether the classes have no names but their labels, 0 to K - 1."""
+    return list(class_names) == [str(label) for label in range(len(class_names))]
 
 
 def cache_folder() -> Path:

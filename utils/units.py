@@ -1,4 +1,4 @@
-"""Bytes and times as people write and read them.
+"""Bytes, times and numbers as people write and read them.
 
 Bytes are in powers of ten (KB, MB, GB, TB) or of two (KiB, ...).
 """
@@ -45,3 +45,8 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, in the plural where it has to be."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

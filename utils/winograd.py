@@ -167,13 +167,13 @@ def spread_maps(y: Array, tiles: Array) -> None:
     image = np.zeros((4, 4 * size), np.float32)
     phases = image.view(y.dtype).reshape(4, 4, -1, pixel)
     mixed = np.empty((6, 4, size), np.float32)
+    v = mixed.reshape(6, -1)
     for b in range(n):
         for row in range(rows):
             image[height - 4 * row :] = 0
             for r in range(min(4, height - 4 * row)):
                 part(y[b, 4 * row + r], 0, phases[r])
-            d, v = image, mixed.reshape(6, -1)
-            mix_maps(d[0], d[1], d[2], d[3], v[0], v[1], v[2], v[3], v[4], v[5])
+            mix_maps(image[0], image[1], image[2], image[3], v[0], v[1], v[2], v[3], v[4], v[5])
             for i in range(6):
                 t, line = tiles[i], mixed[i]
                 mix_maps(
@@ -206,10 +206,9 @@ def gather_maps(tiles: Array, bias: Array, y: Array) -> None:
                     t[5, b, row], none, line[0], line[1], line[2], line[3],
                 )  # fmt: skip
             for q in range(4):
-                d, v = image, mixed
                 mix_places(
-                    v[0, q], v[1, q], v[2, q], v[3, q], v[4, q], v[5, q], bias,
-                    d[0, q], d[1, q], d[2, q], d[3, q],
+                    mixed[0, q], mixed[1, q], mixed[2, q], mixed[3, q], mixed[4, q], mixed[5, q],
+                    bias, image[0, q], image[1, q], image[2, q], image[3, q],
                 )  # fmt: skip
             for r in range(min(4, height - 4 * row)):
                 join(phases[r], y[b, 4 * row + r])
