@@ -128,9 +128,9 @@ def test_sample_output_has_the_rows_of_a_run(
     said, shown = capsys.readouterr().out, code_block(OWN_DATA, "Data set ")
     assert ROW.findall(shown) == ROW.findall(said)
     assert len(ROW.findall(said)) > 10
-    assert [line.partition(":")[0] for line in shown.splitlines() if "Really used" in line] == [
-        line.partition(":")[0] for line in said.splitlines() if "Really used" in line
-    ]
+    assert [
+        line.partition(":")[0] for line in shown.splitlines() if "Used (estimated)" in line
+    ] == [line.partition(":")[0] for line in said.splitlines() if "Used (estimated)" in line]
 
 
 # ---------------------------------------------------------------- options

@@ -115,7 +115,7 @@ def test_too_little_space_is_refused_with_both_figures(
 
 
 USED = re.compile(
-    r"Really used: .* \(estimated .*\), (.*) on disk \((.*)\), (.*) of memory at most \((.*)\)"
+    r"Used \(estimated\): .* \(.*\), (.*) on disk \((.*)\), (.*) of memory at most \((.*)\)"
 )
 
 

@@ -67,29 +67,31 @@ def run(options: Options) -> None:
             open_log_file(paths.log)
             manifest.check_versions()
             manifest.check_outputs()
-
-            def open_trial(seed: int) -> Trial:
-                check_inputs(manifest, work.load(seed))
-                record_flips(work.load(seed), seed, paths)
-                return work.trial(seed)
-
-            expected = _preflight(work, open_trial(options.seed), client)
+            expected = _preflight(work, work.checked_trial(options.seed, manifest), client)
             before, ready = written_bytes(paths.root), time.monotonic()
-            methods = [METHODS[name] for name in options.methods]
-            tasks = tasks_of(options, paths, methods, work.counts)
-            with _workers(work, expected.workers, client) as workers:
-                trial, memory = run_tasks(tasks, open_trial, workers)
-            analyze(options, work.source, trial)
-            say_what_was_found(paths, options.methods, options.seeds)
-            record_for_page(options, work.source, work.model, paths)
-            size, memory = max(0, written_bytes(paths.root) - before), memory + peak_memory()
+            memory = _compute(work, manifest, expected.workers, client) + peak_memory()
+            size = max(0, written_bytes(paths.root) - before)
             seconds = time.monotonic() - started
             add_run(run_of(options.command_line, seconds, memory, size), paths.runs)
     if not options.no_report:  # the account of the folder is whole now
         log.info("Page to look at: %s", write_page(paths).resolve())
-    size = max(0, written_bytes(paths.root) - before)
-    log.info(closing_line(expected, size, memory, time.monotonic() - ready))
-    log.info("Finished in %s: %s", duration(time.monotonic() - started), paths.root.resolve())
+    size, ended = max(0, written_bytes(paths.root) - before), time.monotonic()
+    log.info(closing_line(expected, size, memory, ended - ready))
+    first = f"{duration(ready - started)} of it before the estimate"
+    log.info("Finished in %s, %s: %s", duration(ended - started), first, paths.root.resolve())
+
+
+def _compute(work: Prepared, manifest: Manifest, n_workers: int, client: Any) -> int:
+    """Compute what is missing and put it together; returns bytes that workers took at most."""
+    options, paths = work.options, work.paths
+    methods = [METHODS[name] for name in options.methods]
+    tasks = tasks_of(options, paths, methods, work.counts)
+    with _workers(work, n_workers, client) as workers:
+        trial, memory = run_tasks(tasks, lambda seed: work.checked_trial(seed, manifest), workers)
+    analyze(options, work.source, trial)
+    say_what_was_found(paths, options.methods, options.seeds)
+    record_for_page(options, work.source, work.model, paths)
+    return memory
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,17 @@ class Prepared:
         steps = steps_of(options, seed, len(data.training), self.paths)
         model, classes = self.model, self.source.n_classes
         return make_trial(options, seed, data, steps, model, classes, self.damping, self.paths)
+
+    def checked_trial(self, seed: int, manifest: Manifest) -> Trial:
+        """Open a trial after its split is noted, or compared with what an earlier run noted.
+
+        Raises:
+            UserError: the data have changed since.
+        """
+        data = self.load(seed)
+        check_inputs(manifest, data)
+        record_flips(data, seed, self.paths)
+        return self.trial(seed)
 
     def setup(self, trial: Trial, folder: Path) -> Setup:
         """What workers need of a trial that was handed over in `folder`."""

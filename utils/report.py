@@ -47,10 +47,10 @@ def opening_block(
 
 
 def closing_line(estimate: Estimate, size: float, memory: float, seconds: float) -> str:
-    """What the run really used, beside what was estimated: bytes on disk, of memory, seconds."""
+    """What the run used after its estimate, beside that: bytes on disk, of memory, seconds."""
     total = estimate.total
     return (
-        f"Really used: {duration(seconds)} (estimated {duration(total.seconds)}), "
+        f"Used (estimated): {duration(seconds)} ({duration(total.seconds)}), "
         f"{shown_bytes(size)} on disk ({shown_bytes(total.size)}), "
         f"{shown_bytes(memory)} of memory at most ({shown_bytes(estimate.memory)})"
     )
