@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 import numba
 
 Function = TypeVar("Function", bound=Callable)
 
+KEPT = Path(numba.config.CACHE_DIR or Path(__file__).parent / "__pycache__")
+"""Where what is compiled is kept; the variable NUMBA_CACHE_DIR names another folder."""
+
 
 def compiled(function: Function) -> Function:
     """`function` compiled by numba: float32 stays float32, and repeated calls give the same bytes.
 
-    What is compiled lies in `__pycache__`, or in numba's folder under the user's cache; where
-    neither can be written, each process compiles anew.
+    Each text of a source file has a folder of its own in `KEPT`: numba numbers its files anew for
+    a changed text, and for a moment a process could load what another has not yet replaced. Where
+    that folder cannot be written, one in the user's cache serves; without any, each process
+    compiles anew.
     """
     options = {"nogil": True, "fastmath": {"contract"}, "error_model": "numpy"}
+    numba.config.CACHE_DIR = str(folder_of(Path(function.__code__.co_filename)))
     try:
         return numba.njit(cache=True, **options)(function)
     except RuntimeError:  # no folder for the cache
         return numba.njit(**options)(function)
+
+
+def folder_of(source: Path) -> Path:
+    """Where what is compiled of a source file, as it is now, is kept."""
+    text = hashlib.sha256(source.read_bytes()).hexdigest()
+    return KEPT / f"{source.stem}-{text[:16]}"
