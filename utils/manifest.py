@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import utils
+from utils.blas import kernels_here
 from utils.console import progress
 from utils.errors import UserError
 from utils.lock import FolderLock
@@ -253,7 +254,8 @@ class Manifest:
 def versions_here() -> dict[str, str]:
     """What the last bits of results may depend on: program, Python, libraries, processor."""
     own = {"data cleansing": utils.__version__, "python": platform.python_version()}
-    return own | {name: version(name) for name in LIBRARIES} | {"machine": platform.machine()}
+    machine = {"machine": platform.machine(), "BLAS kernels": kernels_here()}
+    return own | {name: version(name) for name in LIBRARIES} | machine
 
 
 def remove_temporaries(paths: OutputPaths) -> None:

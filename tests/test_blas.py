@@ -1,0 +1,83 @@
+"""Which kernels NumPy's BLAS is to take."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.runs import ROOT
+from utils import blas
+
+AVX2 = "fpu sse4_2 fma avx avx2"
+AVX512 = f"{AVX2} avx512f avx512dq avx512cd avx512bw avx512vl"
+
+
+def cpu(vendor: str, flags: str) -> str:
+    """What Linux says of a machine with two such cores."""
+    core = f"processor\t: 0\nvendor_id\t: {vendor}\nmodel\t\t: 207\nflags\t\t: {flags}\n"
+    return f"{core}\n{core}\n"
+
+
+@pytest.mark.parametrize(
+    ("vendor", "flags", "kernels"),
+    [
+        ("GenuineIntel", AVX512, "SkylakeX"),
+        ("GenuineIntel", AVX2, "Haswell"),
+        ("GenuineIntel", f"{AVX2} avx512f", "Haswell"),
+        ("GenuineIntel", "fpu sse4_2", None),
+        ("AuthenticAMD", AVX512, None),
+    ],
+)
+def test_kernels_by_what_the_cpu_has(vendor: str, flags: str, kernels: str | None) -> None:
+    assert blas.kernels_for(cpu(vendor, flags)) == kernels
+
+
+def test_a_machine_that_says_nothing() -> None:
+    assert blas.kernels_for("") is None
+
+
+@pytest.fixture
+def intel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with such a CPU, on which NumPy is not loaded and nothing is chosen yet."""
+    (tmp_path / "cpuinfo").write_text(cpu("GenuineIntel", AVX2), encoding="utf-8")
+    monkeypatch.setattr(blas, "CPUS", tmp_path / "cpuinfo")
+    monkeypatch.setenv(blas.VARIABLE, "")  # to be restored
+    monkeypatch.delenv(blas.VARIABLE)
+    monkeypatch.delitem(sys.modules, "numpy", raising=False)
+
+
+@pytest.mark.usefixtures("intel")
+def test_chosen_before_numpy_is_loaded() -> None:
+    blas.choose_kernels()
+    assert os.environ[blas.VARIABLE] == "Haswell"
+
+
+@pytest.mark.usefixtures("intel")
+def test_nothing_is_changed_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "numpy", os)
+    blas.choose_kernels()
+    assert blas.VARIABLE not in os.environ
+
+
+@pytest.mark.usefixtures("intel")
+def test_a_choice_of_the_users_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(blas.VARIABLE, "Nehalem")
+    blas.choose_kernels()
+    assert os.environ[blas.VARIABLE] == "Nehalem"
+
+
+def test_a_command_computes_with_what_was_chosen() -> None:
+    """Not with the kernels of 2004, where the CPU has better ones; as this process does."""
+    code = "import eval_sgd_influence, nnabla; from utils import blas; print(blas.kernels_here())"
+    environment = {name: text for name, text in os.environ.items() if name != blas.VARIABLE}
+    said = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, text=True, check=True,
+        stdout=subprocess.PIPE,
+    ).stdout.split()  # fmt: skip
+    assert said[-1] == blas.kernels_here()
+    if blas.CPUS.exists() and "avx2" in blas.CPUS.read_text(encoding="utf-8"):
+        assert said[-1] != "Prescott"
