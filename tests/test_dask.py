@@ -20,6 +20,7 @@ from distributed import Client
 import utils.cluster
 from benchmarks.kill_test import differing, files_of
 from tests.runs import last_line, sgd_influence
+from utils.blas import VARIABLE
 from utils.errors import UserError
 from utils.manifest import versions_here
 from utils.trial import Trial
@@ -176,7 +177,7 @@ def test_scheduler_without_workers(
     where = address(scheduler)
     assert sgd_influence(tmp_path / "out", f"{RUN} --dask_scheduler {where}") == 2
     line = last_line(capsys.readouterr().err)
-    remedy = f"has no workers; start some with dask worker {where} --nthreads 1"
+    remedy = f"has no workers; start some in {ROOT} with python -m dask worker {where} --nthreads 1"
     assert line.endswith(f"--dask_scheduler {where}: {remedy}")
     assert not (tmp_path / "out").exists()
 
@@ -194,11 +195,18 @@ def test_worker_with_other_libraries_is_named(
 ) -> None:
     monkeypatch.setattr(utils.cluster.log, "handlers", [caplog.handler])
     monkeypatch.setattr(utils.cluster.log, "propagate", False)
-    found = {"same": versions_here(), "older": versions_here() | {"numba": "0.1", "gone": "2"}}
+    monkeypatch.setenv(VARIABLE, "Haswell")
+    found = {
+        "same": versions_here(),
+        "older": versions_here() | {"numba": "0.1", "gone": "2"},
+        "slow": versions_here() | {"BLAS kernels": "Prescott"},
+    }
     with caplog.at_level(logging.WARNING, "data_cleansing"):
         utils.cluster.warn_of_others(found)
     assert [record.getMessage() for record in caplog.records] == [
-        "Dask worker older has numba 0.1, gone 2: last bits may differ"
+        "Dask worker older has numba 0.1, gone 2: last bits may differ",
+        "Dask worker slow has BLAS kernels Prescott: last bits may differ; "
+        "start it with OPENBLAS_CORETYPE=Haswell",
     ]
 
 

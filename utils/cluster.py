@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future
@@ -18,9 +19,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from utils.blas import VARIABLE
 from utils.errors import UserError
 from utils.handover import sent
-from utils.manifest import versions_here
+from utils.manifest import KERNELS, versions_here
 from utils.tasks import Job
 from utils.trial import Trial
 from utils.worker import Outcome, Setup, sees, work_apart, work_beside
@@ -31,6 +33,7 @@ log = logging.getLogger("data_cleansing")
 SECONDS = 10
 """How long the scheduler may take to answer, and to have a worker."""
 INSTALL = "pip install -r requirements-dask.txt"
+PROGRAM = Path(__file__).parents[1]
 
 
 class Cluster(HandingOver):
@@ -152,12 +155,13 @@ def _check_workers(client: Any, option: str) -> None:
     try:
         client.wait_for_workers(1, timeout=SECONDS)
     except (TimeoutError, asyncio.TimeoutError) as error:
-        remedy = f"start some with dask worker {client.scheduler.address} --nthreads 1"
+        command = f"python -m dask worker {client.scheduler.address} --nthreads 1"
+        remedy = f"start some in {PROGRAM} with {command}"
         raise UserError(f"{option}: has no workers; {remedy}") from error
     try:
         found = client.run(versions_here)
     except ModuleNotFoundError as error:
-        remedy = f"start them in {Path(__file__).parents[1]} or with it in PYTHONPATH"
+        remedy = f"start them in {PROGRAM} with python -m dask worker, or with it in PYTHONPATH"
         raise UserError(f"{option}: its workers have no {error.name}; {remedy}") from error
     warn_of_others(found)
     if any(n > 1 for n in client.ncores().values()):
@@ -165,9 +169,16 @@ def _check_workers(client: Any, option: str) -> None:
 
 
 def warn_of_others(found: Mapping[str, Mapping[str, str]]) -> None:
-    """Warn of workers whose libraries have other versions than here; `found` is by address."""
-    here = versions_here()
+    """Warn of workers whose libraries have other versions than here; `found` is by address.
+
+    A worker has NumPy loaded before this program: it takes the kernels of its BLAS from its
+    environment alone.
+    """
+    here, kernels = versions_here(), os.environ.get(VARIABLE)
     for worker, versions in found.items():
         other = [f"{k} {v}" for k, v in versions.items() if here.get(k) != v]
+        differ = kernels and versions[KERNELS] != here[KERNELS]
+        remedy = f"; start it with {VARIABLE}={kernels}" if differ else ""
         if other:
-            log.warning("Dask worker %s has %s: last bits may differ", worker, ", ".join(other))
+            differing = ", ".join(other)
+            log.warning("Dask worker %s has %s: last bits may differ%s", worker, differing, remedy)
