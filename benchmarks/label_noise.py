@@ -11,6 +11,7 @@ methods: the loss of the final model, and cleanlab on out-of-fold probabilities 
 
 PATH holds the MNIST and CIFAR-10 test images; without it the official archives are taken. Each
 training is stored in --out when it is judged; rows there of other trainings and methods are kept.
+At the end the table of --page is written anew.
 """
 
 from __future__ import annotations
@@ -33,9 +34,11 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 from threadpoolctl import threadpool_limits
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # the repository, when run as a script
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # the repository, when run as a script
 
 from benchmarks.real_images import Labelled, cifar10_images, mnist_images
+from benchmarks.reproduction_tables import filled, markdown
 from benchmarks.stored import beside_stored
 from sgd_influence.train import record_steps, train_epoch
 from utils.cache import RECOMPUTE
@@ -50,7 +53,7 @@ from utils.paths import OutputPaths
 from utils.sgd import SGD, Optimiser
 from utils.splits import SplitFiles, TrialData
 from utils.steps import Step, plan_steps
-from utils.storage import read_csv, save_csv
+from utils.storage import read_csv, save_bytes, save_csv
 from utils.trial import Trial
 
 LOSS, CLEANLAB = "Loss, final model", "cleanlab"
@@ -290,16 +293,25 @@ def out_of_fold(trial: Trial, setting: Setting) -> np.ndarray:
 
 
 def table_of(rows: pd.DataFrame) -> str:
-    """Mean and standard deviation over the seeds, as lines."""
-    lines = [f"{'labels':<24} {'method':<20} {'seeds':>5}" + "".join(f"{c:>16}" for c in FIGURES)]
+    """A line per training and ranking: mean and standard deviation over the seeds."""
+    table = [
+        ("images, labels", "ranking", "seeds", "AUC", *(f"in {SHARES[c]:.0%}" for c in SHARES))
+    ]
     for key, part in rows.groupby(["data", "kind", "fraction", "method"], sort=False):
         data, kind, fraction, method = key
-        cells = [f"{part[c].mean():.3f} ± {part[c].std(ddof=0):.3f}" for c in FIGURES]
-        where = f"{data} {kind} {fraction:g}"
-        lines.append(
-            f"{where:<24} {method:<20} {len(part):>5}" + "".join(f"{c:>16}" for c in cells)
-        )
-    return "\n".join(lines)
+        finite = part.dropna(subset="auc")
+        lost = len(part) - len(finite)
+        seeds = f"{len(part)}" + (f", diverged in {lost}" if lost else "")
+        figures = (_cell(finite["auc"], 3), *(_cell(100 * finite[c], 0, " %") for c in SHARES))
+        table.append((f"{data}, {kind}, {fraction:.0%}", method, seeds, *figures))
+    return markdown(table)
+
+
+def _cell(values: pd.Series, digits: int, unit: str = "") -> str:
+    if values.empty:
+        return ""
+    deviation = f" ± {values.std():.{digits}f}" if len(values) > 1 else ""
+    return f"{values.mean():.{digits}f}{deviation}{unit}"
 
 
 def store(rows: pd.DataFrame, path: Path) -> None:
@@ -310,7 +322,7 @@ def store(rows: pd.DataFrame, path: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the benchmark and print the table of what is stored.
+    """Run the benchmark; print the table of what is stored, and put it into the page.
 
     Raises:
         UserError: cleanlab is asked for and not installed.
@@ -328,7 +340,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for number, part in enumerate(run(delayed(judge)(one) for one in work), start=1):
         store(part, path)
         print(f"{number} of {len(work)} trainings judged", file=sys.stderr)
-    print(table_of(read_csv(path)))
+    table = table_of(read_csv(path))
+    print(table)
+    if options.page.exists():
+        text = filled(options.page.read_text(encoding="utf-8"), {"table": table})
+        save_bytes(text.encode("utf-8"), options.page)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -351,8 +367,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--jobs", type=int, default=1, help="processes; default: 1")
     parser.add_argument(
-        "--out", type=Path, default=Path(__file__).parent / "results",
+        "--out", type=Path, default=ROOT / "benchmarks" / "results",
         help="folder of label_noise.csv; default: benchmarks/results",
+    )  # fmt: skip
+    parser.add_argument(
+        "--page", type=Path, default=ROOT / "docs" / "label_noise.md",
+        help="whose table is written anew; default: docs/label_noise.md",
     )  # fmt: skip
     return parser.parse_args(arguments)
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import benchmarks.label_noise as label_noise
 from benchmarks.label_noise import FIGURES, KEYS, SETTINGS, flipped_labels, found, main
 from benchmarks.make_archives import write_idx
+from benchmarks.reproduction_tables import filled
+from tests.runs import ROOT
 from utils.errors import UserError
 from utils.evaluation import Evaluator
 from utils.images import ImageSet
@@ -60,7 +63,10 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_command(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Later calls replace their own rows alone."""
-    common = ["--data", str(data), "--out", str(data), "--small", "80", "40", "6"]
+    page = data / "page.md"
+    page.write_text("before\n<!-- table -->\n<!-- /table -->\n", encoding="utf-8")
+    common = ["--data", str(data), "--out", str(data), "--page", str(page)]
+    common += ["--small", "80", "40", "6"]
     train = [*common, "--only", "mnist/uniform/0.1"]
     main([*train, "--seeds", "1", "0", "--methods", "AUM", "Random", label_noise.LOSS])
     rows = read_csv(data / "label_noise.csv")
@@ -68,7 +74,8 @@ def test_command(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert rows["seed"].tolist() == [0] * 3 + [1] * 3
     assert rows["method"].tolist() == ["AUM", "Random", label_noise.LOSS] * 2
     assert rows.groupby("method")["auc"].mean()["AUM"] > 0.8
-    assert "mnist uniform 0.1        AUM                      2" in capsys.readouterr().out
+    assert "| mnist, uniform, 10% | AUM | 2 | " in capsys.readouterr().out
+    assert page.read_text(encoding="utf-8").count("| AUM | 2 | ") == 1
     main([*train, "--seeds", "1", "--methods", "Ours", "AUM"])
     after = read_csv(data / "label_noise.csv")
     assert len(after) == 7
@@ -108,3 +115,22 @@ def test_cleanlab_that_is_missing_is_one_line(data: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(label_noise, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install -r requirements-benchmarks\.txt"):
         main(["--data", str(data), "--methods", label_noise.CLEANLAB])
+
+
+def test_table_of_the_page_is_that_of_the_results() -> None:
+    rows = read_csv(ROOT / "benchmarks" / "results" / "label_noise.csv")
+    text = (ROOT / "docs" / "label_noise.md").read_text(encoding="utf-8")
+    assert filled(text, {"table": label_noise.table_of(rows)}) == text
+
+
+def test_table_says_what_diverged() -> None:
+    key = {"data": "mnist", "kind": "uniform", "fraction": 0.2, "method": "Ours"}
+    nan = float("nan")
+    rows = pd.DataFrame(
+        [
+            {**key, "seed": 0, "auc": 0.5, "worst_10": 0.25, "worst_20": 0.5},
+            {**key, "seed": 1, "auc": nan, "worst_10": nan, "worst_20": nan},
+        ]
+    )
+    last = label_noise.table_of(rows).splitlines()[-1]
+    assert last == "| mnist, uniform, 20% | Ours | 2, diverged in 1 | 0.500 | 25 % | 50 % |"
