@@ -88,7 +88,7 @@ def _relabel(options: Options, path: Path, removed: pd.DataFrame) -> None:
     if removed.empty:
         log.info("%s: none was removed, so none was judged; --cleanse_n N judges the N worst", path)
         return
-    what = "%s: %d images that seem to have another label; nothing was relabelled, look at them"
+    what = "%s: %d images that seem to have another label, to be looked at; nothing was relabelled"
     log.info(what, path, len(candidates))
 
 

@@ -20,8 +20,6 @@ from utils.trial import Trial
 log = logging.getLogger("data_cleansing")
 
 COLUMNS = ["epoch", "train_loss", "val_loss", "val_accuracy"]
-MIN_STEPS = 20
-"""Before as many steps a net that has learnt nothing says nothing."""
 
 
 def train_epoch(trial: Trial, epoch: int) -> None:
@@ -110,16 +108,17 @@ def _remove_passed(trial: Trial, t: int) -> None:
 
 
 def warn_if_nothing_is_learnt(trial: Trial) -> None:
-    """Warn if no epoch is better than guessing, on training or on validation images."""
+    """Warn if the training is no better than guessing, on training or on validation images."""
     problem = no_better_than_guessing(
         read_csv(trial.paths.learning_curve(trial.seed), COLUMNS),
         trial.data.training.labels,
         trial.data.validation.labels,
     )
-    if len(trial.steps) >= MIN_STEPS and problem:
+    if problem:
         log.warning(
-            "Trial %d: the %s. Try another --lr (it was %g), more epochs or another --model.",
-            trial.seed, problem, trial.steps[0].learning_rate,
+            "Trial %d: the %s. Try another --lr (it was %g), more epochs, a smaller --batch_size "
+            "(there were %d steps in all) or another --model.",
+            trial.seed, problem, trial.steps[0].learning_rate, len(trial.steps),
         )  # fmt: skip
 
 
@@ -137,10 +136,10 @@ def no_better_than_guessing(
     if loss >= 0.99 * guessing:
         best = f"{loss:.3f} at best, and guessing gives {guessing:.3f}"
         return f"training loss never falls: {best}; the scores mean nothing"
-    accuracy, lucky = curve["val_accuracy"].max(), lucky_accuracy(validation)
+    accuracy, lucky = curve["val_accuracy"].iloc[-1], lucky_accuracy(validation)
     if accuracy <= lucky < 1:
-        best = f"{accuracy:.1%} at best, and guessing reaches {lucky:.1%}"
-        return f"validation accuracy may be luck: {best}; the scores mean little then"
+        last = f"{accuracy:.1%} at the end, and guessing reaches {lucky:.1%}"
+        return f"validation accuracy may be luck: {last}; the scores mean little then"
     return ""
 
 

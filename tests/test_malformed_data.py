@@ -196,7 +196,7 @@ CSV_CASES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "no image named": (with_row(",0"), "images.csv: row 4: no image is named; fill in x:image"),
     "missing image": (
         with_row("none.png,0"),
-        "images/none.png': No such file or directory; mend the image or take it out",
+        "images/none.png': No such file or directory; mend or restore it, or take it out",
     ),
     "text named .png": (
         with_file("text.png", b"this is no image"),

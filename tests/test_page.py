@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -23,7 +24,7 @@ from utils.page import LARGEST, main, page_of, write_page
 from utils.page_facts import Facts
 from utils.page_images import data_uris
 from utils.paths import OutputPaths
-from utils.ranking import ranked
+from utils.ranking import overlap_by_chance, ranked
 from utils.storage import read_csv, save_json
 
 SCRIPT, ATTRIBUTE = "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>'
@@ -250,7 +251,7 @@ VERDICT = {
     "interval_points": [0.5, 2.0], "test_accuracy": 0.875, "test_accuracy_no_removal": 0.8612,
     "test_gain_points": 1.38, "test_interval_points": [-0.1, 2.5], "best_tried": None,
 }  # fmt: skip
-NONE = VERDICT | {
+NONE: dict[str, Any] = VERDICT | {
     "method": None, "n": 0, "expected_gain_points": 0.0, "interval_points": [0.0, 0.0],
     "best_tried": {"method": "Hara", "n": 5, "expected_gain_points": 0.4,
                    "interval_points": [-0.2, 0.9], "test_accuracy": 0.86, "test_gain_points": -0.1,
@@ -281,8 +282,22 @@ def test_the_verdict_to_remove(folder: Path) -> None:
 def test_the_verdict_to_remove_none(folder: Path) -> None:
     text = recommend(folder, NONE).text
     assert "Remove none." in text
-    assert "with +0.40 points of accuracy on validation (−0.20 to +0.90)" in text
+    assert "in points of accuracy +0.40 (−0.20 to +0.90) on validation and −0.10 (" in text
     assert "test accuracy with them removed" not in text
+
+
+def test_an_interval_of_no_width_is_left_out(folder: Path) -> None:
+    nothing = {"expected_gain_points": 0.0, "interval_points": [0.0, 0.0]}
+    text = recommend(folder, NONE | {"best_tried": {**NONE["best_tried"], **nothing}}).text
+    assert "in points of accuracy 0 on validation and −0.10 (−0.70 to +0.40) on test." in text
+
+
+def test_a_run_without_removals_recommends_nothing(tmp_path: Path) -> None:
+    assert sgd_influence(tmp_path, "-r 0 --model mlp --methods Random") == 0
+    text = parsed(tmp_path / "report/index.html").text
+    assert "Nothing was removed, so nothing is recommended." in text
+    assert "Remove none" not in text
+    assert "What each method would remove" not in text
 
 
 def test_a_what_if_is_said(folder: Path) -> None:
@@ -317,7 +332,8 @@ def test_flipped_labels_are_counted_among_the_worst(folder: Path) -> None:
     )
     flipped.iloc[[0, 4]].to_csv(folder / "summary/flipped_labels.csv", index=False)
     text = parsed(write_page(OutputPaths(folder))).text
-    assert "2 training labels, in all trials together, were flipped on purpose" in text
+    n_images = len(read_csv(folder / "influence/Hara/influence_hara_0.csv"))
+    assert f"2 of the {n_images} images bear a label that was flipped on purpose" in text
     numbers = " ".join(text.split("Flipped labels among the worst")[-1].split())
     assert "3 1 " in numbers and "5 2 " in numbers
     assert text.count("flipped, was ") == 4  # two images, in the galleries of two methods
@@ -336,6 +352,18 @@ def test_places_over_trials_are_mean_rank_fractions() -> None:
     assert list(joined.index) == ["e", "a", "c", "b", "d"]
     assert joined.loc["a", "influence"] == -0.5
     assert joined["rank"].tolist() == [1, 2, 3, 4, 5]
+
+
+def test_overlap_by_chance_counts_images_of_few_trials_as_often_as_they_come_first() -> None:
+    alike = overlap_by_chance(np.full(1000, 2), 100)
+    assert alike == pytest.approx(0.1, abs=0.005)
+    n_trials = np.repeat([1, 4], [500, 500])
+    rng, overlaps = np.random.default_rng(1), []
+    for _ in range(200):
+        first = [set(np.argsort([rng.random(n).mean() for n in n_trials])[:100]) for _ in range(2)]
+        overlaps.append(len(first[0] & first[1]) / 100)
+    assert np.mean(overlaps) > 0.15
+    assert overlap_by_chance(n_trials, 100) == pytest.approx(np.mean(overlaps), abs=0.01)
 
 
 def test_an_image_of_two_labels_counts_as_two() -> None:

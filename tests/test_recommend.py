@@ -108,9 +108,8 @@ def test_a_control_that_gains_most_speaks_against_the_ranking() -> None:
 def test_nothing_tried() -> None:
     found = recommend(by_n({0: 0.5}), ["Hara"], [0])
     assert (found.overall.n, found.overall.best_tried) == (0, None)
-    assert closing_words(found) == [
-        "Recommended: remove none (no n above 0 was tried in every trial (-r))"
-    ]
+    said = "Recommended: remove none (no n above 0 was tried in every trial (-r))"
+    assert closing_words(found)[0] == said
 
 
 def test_none_says_nothing_of_labels_where_a_method_looked_for_them() -> None:
@@ -120,6 +119,14 @@ def test_none_says_nothing_of_labels_where_a_method_looked_for_them() -> None:
     found = recommend(some, ["AUM"], [0])
     assert found.overall.n > 0
     assert not [line for line in closing_words(found) if line.startswith(about)]
+
+
+def test_none_names_the_method_for_labels_where_it_was_left_out() -> None:
+    found = recommend(by_n({0: 0.5}) | by_n({0: 0.5}, "Random"), ["Hara", "Random"], [0])
+    assert closing_words(found)[1] == (
+        "This is about validation loss, not about labels: if you suspect wrong ones, add "
+        "--methods Hara Random AUM to the command"
+    )
 
 
 def test_test_images_decide_nothing() -> None:

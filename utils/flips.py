@@ -12,8 +12,9 @@ import pandas as pd
 
 from utils.console import RESULT
 from utils.errors import UserError
-from utils.nnc_csv import IMAGE
+from utils.nnc_csv import IMAGE, LABEL
 from utils.paths import OutputPaths
+from utils.source import Source
 from utils.splits import TrialData
 from utils.storage import read_csv, save_csv
 
@@ -40,18 +41,25 @@ def flipped(labels: Int32, n_classes: int, fraction: float, seed: int) -> Int32:
     return wrong
 
 
-def with_flips(data: TrialData, n_classes: int, fraction: float, seed: int) -> TrialData:
+def with_flips(data: TrialData, source: Source, fraction: float, seed: int) -> TrialData:
     """The data of a trial with flipped training labels; its CSV files stay as they are.
 
+    The share is of all images that trials draw their training images from, so that an image has
+    one label in all of them; those that a trial holds for validation keep theirs.
+
     Raises:
-        UserError: the fraction comes to no image.
+        UserError: none of the trial's training images has a flipped label.
     """
-    given = data.training.labels
-    labels = flipped(given, n_classes, fraction, seed)
-    if np.array_equal(labels, given):
-        what = f"of {len(given)} training images that is none; give a larger share"
+    given = source.training[LABEL].to_numpy(np.int32)
+    wrong = flipped(given, source.n_classes, fraction, seed)
+    label_of = dict(zip(zip(source.training[IMAGE], given, strict=True), wrong, strict=True))
+    training = data.training
+    keys = zip(training.paths, training.labels, strict=True)
+    labels = np.array([label_of[key] for key in keys], np.int32)
+    if np.array_equal(labels, training.labels):
+        what = f"of {len(labels)} training images that is none; give a larger share"
         raise UserError(f"--flip_labels {fraction:g}: {what}")
-    return replace(data, training=replace(data.training, labels=labels), given_labels=given)
+    return replace(data, training=replace(training, labels=labels), given_labels=training.labels)
 
 
 def record_flips(data: TrialData, seed: int, paths: OutputPaths) -> None:
@@ -86,19 +94,19 @@ def say_what_was_found(paths: OutputPaths, methods: Sequence[str], seeds: Sequen
     if not paths.flipped_labels.exists():
         return
     flips = read_csv(paths.flipped_labels, COLUMNS)
+    n = round(flips[SEED].isin(seeds).sum() / len(seeds))
     for method in methods:
-        n, found, chance = np.mean([_found(paths, flips, method, seed) for seed in seeds], axis=0)
+        found, chance = np.mean([_found(paths, flips, method, s, n) for s in seeds], axis=0)
         log.log(
-            RESULT, "Of the %g worst by %s, %s were flipped labels (expected by chance: %.3g)",
+            RESULT, "Of the %d worst by %s, %s were flipped labels (expected by chance: %.3g)",
             n, method, f"{found:.1f}".removesuffix(".0"), chance,
         )  # fmt: skip
 
 
 def _found(
-    paths: OutputPaths, flips: pd.DataFrame, method: str, seed: int
-) -> tuple[int, int, float]:
-    """In one trial: n, as many as were flipped; flips among the n worst; expected by chance."""
+    paths: OutputPaths, flips: pd.DataFrame, method: str, seed: int, n: int
+) -> tuple[int, float]:
+    """In one trial: flips among the n worst, and those expected there by chance."""
     ranking = read_csv(paths.influence(method, seed), (INDEX,))[INDEX]
-    wrong = flips.loc[flips[SEED] == seed, INDEX]
-    n = len(wrong)
-    return n, int(ranking[:n].isin(wrong).sum()), n * n / len(ranking)
+    wrong = ranking.isin(flips.loc[flips[SEED] == seed, INDEX])
+    return int(wrong[:n].sum()), n * wrong.mean()

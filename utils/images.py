@@ -130,7 +130,7 @@ def broken_images(problems: Sequence[tuple[int, str]], where: Callable[[int], st
     """The error that names the first of the images with problems, and how many there are."""
     row, problem = problems[0]
     more = f" ({len(problems)} such images)" if len(problems) > 1 else ""
-    remedy = "" if "; " in problem else "; mend the image or take it out"
+    remedy = "" if "; " in problem else "; mend or restore it, or take it out"
     return UserError(f"{where(row)}: {problem}{remedy}{more}")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
@@ -72,12 +72,17 @@ METHODS: dict[str, Method] = {
 }
 
 
-def about_labels(n: int, methods: Iterable[str]) -> str:
-    """What "remove none" (n = 0) leaves unsaid where a method looked for wrong labels, or ""."""
-    looking = [name for name in methods if METHODS[name].for_labels]
-    if n or not looking:
+def about_labels(n: int, methods: Collection[str]) -> str:
+    """What "remove none" (n = 0) leaves unsaid: it says nothing of labels. Else ""."""
+    if n:
         return ""
-    return (
-        "This is about validation loss, not about labels: look at the images that "
-        f"{looking[0]} ranks worst; --cleanse_n N lists the N worst"
-    )
+    looking = [name for name in methods if METHODS[name].for_labels]
+    if looking:
+        remedy = (
+            f"look at the images that {looking[0]} ranks worst; --cleanse_n N lists the N worst"
+        )
+    else:
+        others = [name for name in METHODS if METHODS[name].for_labels]
+        all_of_them = " ".join((*methods, *others))
+        remedy = f"if you suspect wrong ones, add --methods {all_of_them} to the command"
+    return f"This is about validation loss, not about labels: {remedy}"

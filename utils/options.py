@@ -328,9 +328,9 @@ def _add_data(parser: argparse.ArgumentParser, default: dict[str, Any]) -> None:
          default_text="the trial's seed",
          text="seed that draws the validation images, the same for all trials")  # fmt: skip
     _add(group, default, "--flip_labels", type=float, metavar="SHARE", default_text="off",
-         text="what if: give this share of the training images, above 0 and below 1, the label of "
-         "another class, drawn by the split's seed, to see which methods find them; the data "
-         "set's own files stay as they are")  # fmt: skip
+         text="what if: give this share of the images, above 0 and below 1, the label of another "
+         "class in training, the same in all trials, drawn by --split_seed (0 without), "
+         "to see which methods find them; the data set's own files stay as they are")  # fmt: skip
     _add(group, default, "--allow_unverified_data", action="store_true",
          text="accept archives whose MD5 is not the published one, with a warning")  # fmt: skip
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -100,7 +100,10 @@ class Chart:
 def x_axis(values: Sequence[float], label: str) -> Axis:
     """An even axis below the frame that holds all values."""
     low, high, ticks, decimals = _around(values)
-    return Axis(low, high, LEFT, RIGHT, ticks, label, decimals=decimals)
+    axis = Axis(low, high, LEFT, RIGHT, ticks, label, decimals=decimals)
+    room = 1.35 * LABEL_WIDTH * max(len(f"{tick:.{decimals}f}") for tick in ticks) + 6
+    every = math.ceil(room / (axis(ticks[1]) - axis(ticks[0]))) if len(ticks) > 1 else 1
+    return replace(axis, ticks=ticks[(ticks.index(0) if 0 in ticks else 0) % every :: every])
 
 
 def y_axis(values: Sequence[float], label: str) -> Axis:
@@ -134,9 +137,9 @@ def _around(values: Sequence[float]) -> tuple[float, float, tuple[float, ...], i
 
     whole = all(float(value).is_integer() for value in values)
     low, high = float(np.min(values)), float(np.max(values))
-    room = 0.04 * (high - low) or abs(low) / 10 or 1.0
+    room = 0.04 * (high - low) or (0.5 if whole else abs(low) / 10)
     low, high = low - room, high + room
-    locator = MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10], integer=whole)
+    locator = MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10], integer=whole, min_n_ticks=1)
     ticks = [float(tick) for tick in locator.tick_values(low, high)]
     step = float(f"{ticks[1] - ticks[0]:.2g}")
     decimals = next(d for d in range(13) if d == 12 or math.isclose(step, round(step, d)))

@@ -68,12 +68,15 @@ def verdict_of(value: Mapping[str, Any]) -> Verdict:
 
 
 def _closest(best: Mapping[str, Any]) -> str:
-    gain, test = _points(best["expected_gain_points"]), _points(best["test_gain_points"])
-    intervals = _interval(best["interval_points"]), _interval(best["test_interval_points"])
-    return (
-        f"What came closest: {shown(best['method'])}, n = {best['n']:,}, with {gain} points of "
-        f"accuracy on validation ({intervals[0]}) and {test} on test ({intervals[1]})."
-    )
+    gain = _with_interval(best["expected_gain_points"], best["interval_points"])
+    test = _with_interval(best["test_gain_points"], best["test_interval_points"])
+    what = f"What came closest: {shown(best['method'])}, n = {best['n']:,}"
+    return f"{what}; in points of accuracy {gain} on validation and {test} on test."
+
+
+def _with_interval(points: float, ends: Sequence[float]) -> str:
+    interval = _interval(ends)
+    return f"{_points(points)} ({interval})" if interval else _points(points)
 
 
 def _sentence(text: str) -> str:

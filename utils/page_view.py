@@ -14,7 +14,7 @@ from utils.methods import CONTROL, METHODS
 from utils.nnc_csv import IMAGE, LABEL
 from utils.page_charts import Chart
 from utils.page_facts import Facts, Key
-from utils.ranking import shown_of
+from utils.ranking import overlap_by_chance, shown_of
 from utils.run_charts import (
     css_of,
     learning_chart,
@@ -278,9 +278,8 @@ def comparison(facts: Facts, worst: int) -> Comparison | None:
     """Compare the rankings of all methods; None where there is only one."""
     if len(facts.methods) < 2:
         return None
-    places = pd.DataFrame(
-        {m: table.set_index([IMAGE, LABEL])["place"] for m, table in facts.rankings.items()}
-    ).dropna()
+    tables = {m: table.set_index([IMAGE, LABEL]) for m, table in facts.rankings.items()}
+    places = pd.DataFrame({m: (t["rank"] - 1) / len(t) for m, t in tables.items()}).dropna()
     n = min(max(map(facts.n_worst, facts.methods)), len(places))
     first = {method: set(places[method].nsmallest(n).index) for method in places}
     correlation = places.corr("spearman")
@@ -289,9 +288,9 @@ def comparison(facts: Facts, worst: int) -> Comparison | None:
         for a in places
     )
     agreed, disputed = _compared(facts, places.drop(columns=CONTROL, errors="ignore"), worst)
-    return Comparison(
-        n, f"{n / len(places):.0%}", tuple(map(shown, places)), rows, agreed, disputed
-    )
+    n_trials = tables[facts.methods[0]]["n_trials"][places.index].to_numpy()
+    by_chance = f"{overlap_by_chance(n_trials, n):.0%}"
+    return Comparison(n, by_chance, tuple(map(shown, places)), rows, agreed, disputed)
 
 
 def _pair(
@@ -324,7 +323,7 @@ def _compared_tile(facts: Facts, key: Any, row: pd.Series) -> Tile:
 
 
 def _in_words(place: float) -> str:
-    """Where in a ranking."""
+    """Where in a ranking: `place` is the share of the images that are worse."""
     return f"worst {max(place, 0.001):.1%}" if place < 0.5 else f"best {max(1 - place, 0.001):.1%}"
 
 

@@ -247,7 +247,7 @@ def load_data(options: Options, source: Source, seed: int) -> TrialData:
     data = load_trial(source, files)
     if options.flip_labels is None:
         return data
-    return with_flips(data, source.n_classes, options.flip_labels, split_seed)
+    return with_flips(data, source, options.flip_labels, options.split_seed or 0)
 
 
 def check_inputs(manifest: Manifest, data: TrialData) -> None:

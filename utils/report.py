@@ -63,7 +63,7 @@ def _needs(estimate: Estimate, free: int) -> dict[str, str]:
     times = ", ".join(f"{name} {duration(work.seconds)}" for name, work in stages.items())
     return {
         "Disk": f"{shown_bytes(total.size)} to write ({sizes}); {shown_bytes(free)} are free",
-        "Memory": f"{shown_bytes(estimate.memory)} at most, of {shown_bytes(machine_memory())}",
+        "Memory": f"about {shown_bytes(estimate.memory)}, of {shown_bytes(machine_memory())}",
         "Rough time": f"{duration(total.seconds)} on this machine for what is not done ({times})",
     }
 
@@ -73,7 +73,8 @@ def _cache(trial: Trial) -> str:
     covered, kept = trial.covered, trial.kept_steps
     states = {
         STEPS: f"the state before each of the {len(covered)} covered steps",
-        RECOMPUTE: f"the states before {len(kept)} steps, the others are trained once more",
+        RECOMPUTE: f"parameters are kept before {len(kept)} of the {len(covered)} covered steps, "
+        "those of the others are computed again",
         FINAL: "the final state and the one that removals retrain from",
     }
     return f"{trial.cache}: {states[trial.cache]}"

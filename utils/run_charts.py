@@ -80,7 +80,7 @@ def _line_and_band(method: str, rows: list[Row], x: Axis, y: Axis) -> list[Path]
 
 
 def _curves(summary: pd.DataFrame, column: str, factor: float) -> dict[str, list[Row]]:
-    """Per method rows of n, mean, mean - std and mean + std, times a factor."""
+    """Per method rows of n, mean, mean - std and mean + std, times a factor; none above 100 %."""
     means, deviations = (
         summary[summary[kind] == kind].set_index(["method", "n_drops"])[column] * factor
         for kind in ("mean", "std")
@@ -89,7 +89,8 @@ def _curves(summary: pd.DataFrame, column: str, factor: float) -> dict[str, list
     curves: dict[str, list[Row]] = {}
     for (method, n), mean in means.sort_index(level="n_drops", kind="stable").items():
         spread = around[method, n]
-        curves.setdefault(method, []).append((int(n), mean, mean - spread, mean + spread))
+        high = mean + spread if factor == 1 else min(mean + spread, factor)
+        curves.setdefault(method, []).append((int(n), mean, mean - spread, high))
     return {m: curves[m] for m in [NO_REMOVAL, *METHODS] if m in curves}
 
 

@@ -1,0 +1,43 @@
+"""The axes and bands of the page's charts."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from utils.page_charts import LABEL_WIDTH, x_axis
+from utils.run_charts import learning_chart, removal_chart
+
+
+@pytest.mark.parametrize(
+    "values", [(-0.0079, 0.004), (-7.9e-5, 4e-5), (0, 3), (-1234.5, 1234.5), (0.101, 0.1011)]
+)
+def test_labels_of_an_axis_have_room(values: tuple[float, float]) -> None:
+    axis = x_axis(values, "score")
+    labels = [f"{tick:.{axis.decimals}f}" for tick in axis.ticks]
+    assert len(labels) >= 2
+    for a, b, text in zip(axis.ticks, axis.ticks[1:], labels, strict=False):
+        assert axis(b) - axis(a) > LABEL_WIDTH * len(text)
+    assert 0 in axis.ticks or not values[0] < 0 < values[1]
+
+
+def test_one_epoch_has_one_tick() -> None:
+    curve = pd.DataFrame({"epoch": [0], "train_loss": [4.05]})
+    chart = learning_chart({0: curve}, {"train_loss": "m0"}, "Loss", "nats")
+    assert chart.x.ticks == (1,)
+
+
+def test_no_band_is_above_all_images() -> None:
+    summary = pd.DataFrame(
+        {
+            "method": ["No Removal", "No Removal", "Hara", "Hara"],
+            "n_drops": [0, 0, 5, 5],
+            "mean": ["mean", None] * 2,
+            "std": [None, "std"] * 2,
+            "seed": None,
+            "val_accuracy": [0.9, 0.02, 0.99, 0.05],
+        }
+    )
+    chart = removal_chart(summary, "val_accuracy", "Validation accuracy")
+    assert chart
+    assert chart.y.high < 101
