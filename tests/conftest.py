@@ -27,3 +27,9 @@ def few_resamples() -> Iterator[None]:
     patch.setattr("sgd_influence.verify.N_RESAMPLES", 50)
     yield
     patch.undo()
+
+
+@pytest.fixture
+def learnt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No word that a small net has learnt nothing in few steps."""
+    monkeypatch.setattr("sgd_influence.train.no_better_than_guessing", lambda *known: "")

@@ -76,6 +76,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert outcome.stdout.strip() == "set()"
 
 
+@pytest.mark.usefixtures("learnt")
 def test_quiet_shows_the_closing_table_only(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

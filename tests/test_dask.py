@@ -107,6 +107,7 @@ def wait_for_workers(folder: Path, n_workers: int) -> None:
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "apart"])
+@pytest.mark.usefixtures("learnt")
 def test_run_ends_with_the_same_bytes_though_a_worker_is_killed(
     shared: bool,
     scheduler: Path,

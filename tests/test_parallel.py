@@ -47,6 +47,7 @@ LONG = ["-r", *map(str, range(1, 50))]
         "--methods Influence_functions Hara --cache steps",
     ],
 )
+@pytest.mark.usefixtures("learnt")
 def test_workers_give_the_same_files_and_say_everything_once(
     more: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

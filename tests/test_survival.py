@@ -127,6 +127,7 @@ DAMAGES = {cut: "cut short", change: "changed", lengthen: "changed", Path.unlink
         f"{TRAINING}/epoch01/weights/model_step0002.h5",
     ],
 )
+@pytest.mark.usefixtures("learnt")
 def test_damaged_file_is_named_and_made_anew(
     name: str,
     damage: Callable[[Path], None],
@@ -538,6 +539,7 @@ def test_full_disk_of_the_data_folder(
 
 @JOBS
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+@pytest.mark.usefixtures("learnt")
 def test_signal_ends_in_one_line(
     name: str, jobs: str, tmp_path: Path, data_cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

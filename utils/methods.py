@@ -25,6 +25,7 @@ class Method:
             one.
         needs_margins: it needs the margins that the training recorded.
         predicts: its influence predicts a change of the validation loss; a control's does not.
+        unit: what its scores are and are measured in.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Method:
     needs_states: bool = False
     needs_margins: bool = False
     predicts: bool = True
+    unit: str = "influence (nats)"
 
     @property
     def for_labels(self) -> bool:
@@ -66,8 +68,9 @@ METHODS: dict[str, Method] = {
             scored_epochs=0,
             needs_margins=True,
             predicts=False,
+            unit="margin of the label (logits)",
         ),
-        Method(CONTROL, "sgd_influence.infl:random", scored_epochs=0, predicts=False),
+        Method(CONTROL, "sgd_influence.infl:random", scored_epochs=0, predicts=False, unit="place"),
     )
 }
 

@@ -165,7 +165,7 @@ def score_chart(influence: np.ndarray, cut: float | None, method: str) -> Chart:
         method: whose scores they are.
     """
     counts, edges = np.histogram(influence, bins=N_BINS)
-    unit = "influence (nats)" if METHODS[method].predicts else "score"
+    unit = METHODS[method].unit
     x, y = x_axis(edges.tolist(), unit), log_y_axis(int(counts.max()), "images (log scale)")
     paths = [
         bar(a, b, n, x, y, f"{css_of(method)}{'' if cut is None or a > cut else ' cut'}",
