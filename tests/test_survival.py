@@ -141,6 +141,7 @@ def test_damaged_file_is_named_and_made_anew(
     assert f"{finished / name}: {DAMAGES[damage]}" in (finished / "run.log").read_text()
 
 
+@pytest.mark.usefixtures("learnt")
 def test_many_missing_files_are_one_line(
     finished: Path, unbroken: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -115,7 +115,8 @@ def _training(options: Options, trial: Trial) -> str:
     sgd = [f"{options.lr_schedule} learning rate {options.lr:g}"]
     sgd += [f"momentum {options.momentum:g}"] if options.momentum else []
     sgd += [f"weight decay {options.weight_decay:g}"] if options.weight_decay else []
-    steps = f"{counted(trial.n_epochs, 'epoch')} of {len(trial.steps) // trial.n_epochs} steps"
+    of_epoch = counted(len(trial.steps) // trial.n_epochs, "step")
+    steps = f"{counted(trial.n_epochs, 'epoch')} of {of_epoch}"
     batch = f"batch {options.batch_size}"
     return f"{steps}, {batch}, {', '.join(sgd)}; removals retrain from {start}"
 
