@@ -56,6 +56,7 @@ from utils.steps import Step, plan_steps
 from utils.storage import read_csv, save_bytes, save_csv
 from utils.trial import Trial
 
+RESULTS = ROOT / "benchmarks" / "results"
 LOSS, CLEANLAB = "Loss, final model", "cleanlab"
 RANKINGS = (*(name for name in METHODS if name != "Ours_mean"), LOSS, CLEANLAB)
 N_FOLDS = 4
@@ -294,16 +295,15 @@ def out_of_fold(trial: Trial, setting: Setting) -> np.ndarray:
 
 def table_of(rows: pd.DataFrame) -> str:
     """A line per training and ranking: mean and standard deviation over the seeds."""
-    table = [
-        ("images, labels", "ranking", "seeds", "AUC", *(f"in {SHARES[c]:.0%}" for c in SHARES))
-    ]
+    shares = (f"found in the worst {100 * share:g} %" for share in SHARES.values())
+    table = [("images, wrong labels", "ranking", "seeds", "AUC", *shares)]
     for key, part in rows.groupby(["data", "kind", "fraction", "method"], sort=False):
         data, kind, fraction, method = key
         finite = part.dropna(subset="auc")
         lost = len(part) - len(finite)
         seeds = f"{len(part)}" + (f", diverged in {lost}" if lost else "")
         figures = (_cell(finite["auc"], 3), *(_cell(100 * finite[c], 0, " %") for c in SHARES))
-        table.append((f"{data}, {kind}, {fraction:.0%}", method, seeds, *figures))
+        table.append((f"{data}, {kind}, {100 * fraction:g} %", method, seeds, *figures))
     return markdown(table)
 
 
@@ -342,7 +342,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"{number} of {len(work)} trainings judged", file=sys.stderr)
     table = table_of(read_csv(path))
     print(table)
-    if options.page.exists():
+    if options.page:
         text = filled(options.page.read_text(encoding="utf-8"), {"table": table})
         save_bytes(text.encode("utf-8"), options.page)
 
@@ -367,14 +367,17 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--jobs", type=int, default=1, help="processes; default: 1")
     parser.add_argument(
-        "--out", type=Path, default=ROOT / "benchmarks" / "results",
+        "--out", type=Path, default=RESULTS,
         help="folder of label_noise.csv; default: benchmarks/results",
     )  # fmt: skip
     parser.add_argument(
-        "--page", type=Path, default=ROOT / "docs" / "label_noise.md",
-        help="whose table is written anew; default: docs/label_noise.md",
+        "--page", type=Path,
+        help="whose table is written anew; default: docs/label_noise.md, none with other --out",
     )  # fmt: skip
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.page is None and options.out == RESULTS:
+        options.page = ROOT / "docs" / "label_noise.md"
+    return options
 
 
 if __name__ == "__main__":

@@ -57,6 +57,22 @@ def test_chosen_before_numpy_is_loaded() -> None:
 
 
 @pytest.mark.usefixtures("intel")
+def test_a_machine_that_says_nothing_chooses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blas, "CPUS", Path("/none/cpuinfo"))
+    blas.choose_kernels()
+    assert blas.VARIABLE not in os.environ
+    assert blas.advised_kernels() == ""
+
+
+@pytest.mark.usefixtures("intel")
+def test_other_kernels_are_advised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blas, "kernels_here", lambda: "Prescott")
+    assert blas.advised_kernels() == "Haswell"
+    monkeypatch.setattr(blas, "kernels_here", lambda: "Haswell")
+    assert blas.advised_kernels() == ""
+
+
+@pytest.mark.usefixtures("intel")
 def test_nothing_is_changed_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "numpy", os)
     blas.choose_kernels()

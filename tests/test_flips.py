@@ -150,7 +150,7 @@ def test_the_lists_of_a_what_if_are_not_for_use(
 ) -> None:
     """What is removed bears the label trained on; what is kept, the data set's own."""
     assert sgd_influence(output, f"{FLIPS} -nt 1 --cleanse_n 20") == 0
-    what_if = "this is a what-if: 20 % of the training labels were flipped (--flip_labels), so"
+    what_if = "this is a what-if: 20 % of the images bear a flipped label (--flip_labels), so"
     assert f"But {what_if}" in capsys.readouterr().out
     recommendation = json.loads((output / "summary/recommendation.json").read_text())
     assert recommendation["what_if"].startswith(what_if)
@@ -219,7 +219,7 @@ def test_nothing_is_listed_without_flips(
 @pytest.mark.parametrize(
     ("share", "said"),
     [
-        ("0.001", "--flip_labels 0.001: of 60 training images that is none; give a larger share"),
+        ("0.0001", "--flip_labels 0.0001: of 1397 images that is none; give a larger share"),
         ("0", "--flip_labels 0.0: must be a share above 0 and below 1"),
         ("1", "--flip_labels 1.0: must be a share above 0 and below 1"),
         ("nan", "--flip_labels nan: must be a share above 0 and below 1"),

@@ -74,7 +74,7 @@ def test_command(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert rows["seed"].tolist() == [0] * 3 + [1] * 3
     assert rows["method"].tolist() == ["AUM", "Random", label_noise.LOSS] * 2
     assert rows.groupby("method")["auc"].mean()["AUM"] > 0.8
-    assert "| mnist, uniform, 10% | AUM | 2 | " in capsys.readouterr().out
+    assert "| mnist, uniform, 10 % | AUM | 2 | " in capsys.readouterr().out
     assert page.read_text(encoding="utf-8").count("| AUM | 2 | ") == 1
     main([*train, "--seeds", "1", "--methods", "Ours", "AUM"])
     after = read_csv(data / "label_noise.csv")
@@ -133,4 +133,4 @@ def test_table_says_what_diverged() -> None:
         ]
     )
     last = label_noise.table_of(rows).splitlines()[-1]
-    assert last == "| mnist, uniform, 20% | Ours | 2, diverged in 1 | 0.500 | 25 % | 50 % |"
+    assert last == "| mnist, uniform, 20 % | Ours | 2, diverged in 1 | 0.500 | 25 % | 50 % |"

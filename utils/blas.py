@@ -1,7 +1,10 @@
-"""The kernels that NumPy's BLAS computes with, on Intel CPUs that it does not know.
+"""The kernels that NumPy's BLAS computes with on Intel CPUs.
 
 OpenBLAS before 0.3.25 (NumPy 1.26 brings 0.3.23) takes an Intel CPU younger than itself for a
 Prescott of 2004 and leaves its vector units unused: https://github.com/OpenMathLib/OpenBLAS/issues/4267
+So the kernels of all Intel CPUs are chosen here, by the instructions that they have. Those that
+OpenBLAS knows get what it would take, but for the youngest: its kernels for them differ from
+SkylakeX's in bfloat16 alone.
 """
 
 from __future__ import annotations
@@ -25,10 +28,17 @@ def choose_kernels() -> None:
     Only before NumPy is loaded: afterwards it would change those of later processes alone. A
     choice of the user's stays.
     """
-    if "numpy" in sys.modules or VARIABLE in os.environ or not CPUS.exists():
+    if "numpy" in sys.modules or VARIABLE in os.environ:
         return
-    if kernels := kernels_for(CPUS.read_text(encoding="utf-8")):
+    if kernels := kernels_for(_cpus()):
         os.environ[VARIABLE] = kernels
+
+
+def _cpus() -> str:
+    try:
+        return CPUS.read_text(encoding="utf-8", errors="replace")
+    except OSError:  # not Linux
+        return ""
 
 
 def kernels_for(cpus: str) -> str | None:
@@ -52,3 +62,9 @@ def kernels_here() -> str:
     known = [library for library in threadpool_info() if library["user_api"] == "blas"]
     known.sort(key=lambda library: "numpy" not in library["filepath"])  # SciPy may bring another
     return known[0].get("architecture", "") if known else ""
+
+
+def advised_kernels() -> str:
+    """Those that this CPU should have, where NumPy's BLAS has chosen others; else empty."""
+    kernels = kernels_for(_cpus()) or ""
+    return kernels if kernels != kernels_here() else ""

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
-import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future
@@ -19,10 +18,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from utils.blas import VARIABLE
+from utils.blas import VARIABLE, advised_kernels
 from utils.errors import UserError
 from utils.handover import sent
-from utils.manifest import KERNELS, versions_here
+from utils.manifest import versions_here
 from utils.tasks import Job
 from utils.trial import Trial
 from utils.worker import Outcome, Setup, sees, work_apart, work_beside
@@ -159,26 +158,29 @@ def _check_workers(client: Any, option: str) -> None:
         remedy = f"start some in {PROGRAM} with {command}"
         raise UserError(f"{option}: has no workers; {remedy}") from error
     try:
-        found = client.run(versions_here)
+        found, advised = client.run(versions_here), client.run(advised_kernels)
     except ModuleNotFoundError as error:
         remedy = f"start them in {PROGRAM} with python -m dask worker, or with it in PYTHONPATH"
         raise UserError(f"{option}: its workers have no {error.name}; {remedy}") from error
-    warn_of_others(found)
+    warn_of_others(found, advised)
     if any(n > 1 for n in client.ncores().values()):
         log.warning("Dask workers with several threads compute one job at a time: --nthreads 1")
 
 
-def warn_of_others(found: Mapping[str, Mapping[str, str]]) -> None:
-    """Warn of workers whose libraries have other versions than here; `found` is by address.
+def warn_of_others(found: Mapping[str, Mapping[str, str]], advised: Mapping[str, str]) -> None:
+    """Warn of workers whose libraries have other versions than here.
 
     A worker has NumPy loaded before this program: it takes the kernels of its BLAS from its
     environment alone.
+
+    Args:
+        found: versions by address.
+        advised: the kernels that a worker should have, by address; empty where it has them.
     """
-    here, kernels = versions_here(), os.environ.get(VARIABLE)
+    here = versions_here()
     for worker, versions in found.items():
         other = [f"{k} {v}" for k, v in versions.items() if here.get(k) != v]
-        differ = kernels and versions[KERNELS] != here[KERNELS]
-        remedy = f"; start it with {VARIABLE}={kernels}" if differ else ""
+        remedy = f"; start it with {VARIABLE}={advised[worker]}" if advised[worker] else ""
         if other:
             differing = ", ".join(other)
             log.warning("Dask worker %s has %s: last bits may differ%s", worker, differing, remedy)

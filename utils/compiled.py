@@ -20,18 +20,20 @@ def compiled(function: Function) -> Function:
 
     Each text of a source file has a folder of its own in `KEPT`: numba numbers its files anew for
     a changed text, and for a moment a process could load what another has not yet replaced. Where
-    that folder cannot be written, one in the user's cache serves; without any, each process
-    compiles anew.
+    that folder cannot be written, numba's own ones serve; without any, each process compiles anew.
     """
     options = {"nogil": True, "fastmath": {"contract"}, "error_model": "numpy"}
-    numba.config.CACHE_DIR = str(folder_of(Path(function.__code__.co_filename)))
+    others, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(_folder_of(function))
     try:
         return numba.njit(cache=True, **options)(function)
     except RuntimeError:  # no folder for the cache
         return numba.njit(**options)(function)
+    finally:
+        numba.config.CACHE_DIR = others
 
 
-def folder_of(source: Path) -> Path:
-    """Where what is compiled of a source file, as it is now, is kept."""
+def _folder_of(function: Callable) -> Path:
+    """Where what is compiled of its source file, as it is now, is kept."""
+    source = Path(function.__code__.co_filename)
     text = hashlib.sha256(source.read_bytes()).hexdigest()
     return KEPT / f"{source.stem}-{text[:16]}"

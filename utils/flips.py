@@ -48,17 +48,17 @@ def with_flips(data: TrialData, source: Source, fraction: float, seed: int) -> T
     one label in all of them; those that a trial holds for validation keep theirs.
 
     Raises:
-        UserError: none of the trial's training images has a flipped label.
+        UserError: the share comes to no image.
     """
     given = source.training[LABEL].to_numpy(np.int32)
     wrong = flipped(given, source.n_classes, fraction, seed)
+    if np.array_equal(wrong, given):
+        what = f"of {len(given)} images that is none; give a larger share"
+        raise UserError(f"--flip_labels {fraction:g}: {what}")
     label_of = dict(zip(zip(source.training[IMAGE], given, strict=True), wrong, strict=True))
     training = data.training
     keys = zip(training.paths, training.labels, strict=True)
     labels = np.array([label_of[key] for key in keys], np.int32)
-    if np.array_equal(labels, training.labels):
-        what = f"of {len(labels)} training images that is none; give a larger share"
-        raise UserError(f"--flip_labels {fraction:g}: {what}")
     return replace(data, training=replace(training, labels=labels), given_labels=training.labels)
 
 
@@ -84,7 +84,7 @@ def what_if(share: float | None) -> str:
     if share is None:
         return ""
     what = (
-        f"this is a what-if: {100 * share:g} % of the training labels were flipped (--flip_labels)"
+        f"this is a what-if: {100 * share:g} % of the images bear a flipped label (--flip_labels)"
     )
     return f"{what}, so look at the lists under cleansed/, but do not use them"
 
@@ -95,7 +95,7 @@ def say_what_was_found(paths: OutputPaths, methods: Sequence[str], seeds: Sequen
         return
     flips = read_csv(paths.flipped_labels, COLUMNS)
     n = round(flips[SEED].isin(seeds).sum() / len(seeds))
-    for method in methods:
+    for method in methods if n else ():
         found, chance = np.mean([_found(paths, flips, method, s, n) for s in seeds], axis=0)
         log.log(
             RESULT, "Of the %d worst by %s, %s were flipped labels (expected by chance: %.3g)",

@@ -34,7 +34,6 @@ NAMED = 5
 LIBRARIES = (
     "nnabla", "numpy", "numba", "llvmlite", "pandas", "pillow", "scipy", "scikit-learn", "h5py",
 )  # fmt: skip
-KERNELS = "BLAS kernels"
 Settings = dict[str, Any]
 
 
@@ -255,7 +254,7 @@ class Manifest:
 def versions_here() -> dict[str, str]:
     """What the last bits of results may depend on: program, Python, libraries, processor."""
     own = {"data cleansing": utils.__version__, "python": platform.python_version()}
-    machine = {"machine": platform.machine(), KERNELS: kernels_here()}
+    machine = {"machine": platform.machine(), "BLAS kernels": kernels_here()}
     return own | {name: version(name) for name in LIBRARIES} | machine
 
 

@@ -12,6 +12,8 @@ LEFT, RIGHT, TOP, BOTTOM = 54, 440, 8, 254
 """The frame within the picture, in pixels."""
 LABEL_WIDTH = 7
 """Pixels of a character of a tick's label, about."""
+NARROW = 1.35
+"""How much wider it is in narrow charts, whose letters are larger (page.css)."""
 
 Points = Sequence[tuple[float, float]]
 
@@ -101,7 +103,7 @@ def x_axis(values: Sequence[float], label: str) -> Axis:
     """An even axis below the frame that holds all values."""
     low, high, ticks, decimals = _around(values)
     axis = Axis(low, high, LEFT, RIGHT, ticks, label, decimals=decimals)
-    room = 1.35 * LABEL_WIDTH * max(len(f"{tick:.{decimals}f}") for tick in ticks) + 6
+    room = NARROW * LABEL_WIDTH * max(len(f"{tick:.{decimals}f}") for tick in ticks) + 6
     every = math.ceil(room / (axis(ticks[1]) - axis(ticks[0]))) if len(ticks) > 1 else 1
     return replace(axis, ticks=ticks[(ticks.index(0) if 0 in ticks else 0) % every :: every])
 

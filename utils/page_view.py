@@ -259,7 +259,7 @@ class Comparison:
 
     Attributes:
         n: of how many of the worst the overlap is counted.
-        by_chance: overlap of two random rankings, in per cent.
+        by_chance: overlap of two random rankings, in per cent, and in words why it is more than n.
         names: of the methods.
         rows: per method, against each: overlap in per cent and rank correlation; None for itself.
         agreed, disputed: images that all rank among the worst, and such as one does and another
@@ -290,6 +290,8 @@ def comparison(facts: Facts, worst: int) -> Comparison | None:
     agreed, disputed = _compared(facts, places.drop(columns=CONTROL, errors="ignore"), worst)
     n_trials = tables[facts.methods[0]]["n_trials"][places.index].to_numpy()
     by_chance = f"{overlap_by_chance(n_trials, n):.0%}"
+    if n_trials.min() < n_trials.max():
+        by_chance += ": images that few trials trained on come first or last more often than others"
     return Comparison(n, by_chance, tuple(map(shown, places)), rows, agreed, disputed)
 
 

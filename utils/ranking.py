@@ -22,8 +22,8 @@ def ranked(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Join the influence tables of a method's trials, the most harmful image first.
 
     An image's place is the mean of its rank fraction, its rank from 0 over the number of rows, in
-    the trials that trained on it; equal ones go by name. An image that bears several labels (as
-    with flipped ones) counts as several.
+    the trials that trained on it; equal ones go by name. An image that bears several labels counts
+    as several.
 
     The fewer trials trained on an image the more its place scatters: by chance, too, the first and
     the last images of all are mostly such.
@@ -62,6 +62,8 @@ def overlap_by_chance(n_trials: np.ndarray, n: int) -> float:
         n_trials: how many trials trained on each image (N,).
         n: 1 to N.
     """
+    if (n_trials == n_trials[0]).all():
+        return n / len(n_trials)
     rng = np.random.default_rng(0)
     seen = np.arange(n_trials.max()) < n_trials[:, None]
     first = np.zeros((N_DRAWS, len(n_trials)), bool)

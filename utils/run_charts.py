@@ -86,10 +86,11 @@ def _curves(summary: pd.DataFrame, column: str, factor: float) -> dict[str, list
         for kind in ("mean", "std")
     )
     around = deviations.reindex(means.index).fillna(0)
+    most = factor if column.endswith("accuracy") else np.inf
     curves: dict[str, list[Row]] = {}
     for (method, n), mean in means.sort_index(level="n_drops", kind="stable").items():
         spread = around[method, n]
-        high = mean + spread if factor == 1 else min(mean + spread, factor)
+        high = min(mean + spread, most)
         curves.setdefault(method, []).append((int(n), mean, mean - spread, high))
     return {m: curves[m] for m in [NO_REMOVAL, *METHODS] if m in curves}
 
