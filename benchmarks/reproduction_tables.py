@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from utils.cache import CACHES, kept_steps
-from utils.methods import NO_REMOVAL
+from utils.methods import METHODS, NO_REMOVAL
 from utils.model import six_convolutions
 from utils.network import Network, hdf5_of
 from utils.storage import save_bytes, written_beside
@@ -32,12 +32,16 @@ def errors_of(scores: pd.DataFrame) -> pd.DataFrame:
     """The scores with the misclassification of the test images in per cent, and its change.
 
     Returns:
-        The rows with two more columns: error, and change, in points against n = 0 of the trial.
+        The rows in the order of the methods, with two more columns: error, and change, in points
+        against n = 0 of the trial.
     """
     rows = scores.assign(error=100 * (1 - scores["test_accuracy"]))
     trial = ["run", "dataset", "seed"]
     unchanged = rows[rows["method"] == NO_REMOVAL].set_index(trial)["error"]
-    return rows.assign(change=rows["error"] - rows.set_index(trial).index.map(unchanged))
+    order = {NO_REMOVAL: -1} | {method: place for place, method in enumerate(METHODS)}
+    return rows.assign(
+        change=rows["error"] - rows.set_index(trial).index.map(unchanged)
+    ).sort_values("method", key=lambda names: names.map(order), kind="stable")
 
 
 def draw_runs(scores: pd.DataFrame, folder: Path) -> None:
@@ -71,7 +75,7 @@ def _label(axes: Axes, rows: pd.DataFrame, title: str) -> None:
     unchanged = rows.loc[rows["method"] == NO_REMOVAL, "error"]
     axes.set_xscale("log")
     axes.set_xlim(counts[0] / 1.5, counts[-1] * 1.5)
-    axes.set_xticks(counts, [f"{n:,}" for n in counts])
+    axes.set_xticks(counts, [f"{n:,}" for n in counts], rotation=45 if len(counts) > 6 else 0)
     axes.minorticks_off()
     said = f"{len(unchanged)} trials, {NO_REMOVAL} {_mean_and_deviation(unchanged)} %"
     axes.set_title(f"{title}\n{said}", fontsize=10)
