@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the repository, when run as a script
 
 from benchmarks.recorded import RecordedTrial, recorded_trial
-from benchmarks.reproduction_tables import filled, markdown
+from benchmarks.reproduction_tables import fill_page, markdown
 from benchmarks.tasks import FLIPPED
 from sgd_influence.infl import sweep
 from utils.adjoint import Arrays, StepAdjoint, loss_gradient
@@ -40,7 +40,7 @@ from utils.network import Network
 from utils.sgd import Optimiser
 from utils.splits import stratified
 from utils.steps import plan_steps
-from utils.storage import read_csv, save_bytes, save_csv, written_beside
+from utils.storage import read_csv, save_csv, written_beside
 
 N_TRAIN, N_VALIDATION, N_GROUPS, SHARE = 256, 400, 60, 0.1
 
@@ -224,8 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     raw = read_csv(options.out / "deviations.csv")
     draw(raw, options.out / "deviations.png")
     if options.page.exists():
-        text = filled(options.page.read_text(encoding="utf-8"), {"deviations": table_of(raw)})
-        save_bytes(text.encode("utf-8"), options.page)
+        fill_page(options.page, {"deviations": table_of(raw)})
     print(table_of(raw))
 
 

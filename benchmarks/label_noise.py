@@ -38,7 +38,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the repository, when run as a script
 
 from benchmarks.real_images import Labelled, cifar10_images, mnist_images
-from benchmarks.reproduction_tables import filled, markdown
+from benchmarks.reproduction_tables import fill_page, markdown, mean_and_deviation
 from benchmarks.stored import beside_stored
 from sgd_influence.train import record_steps, train_epoch
 from utils.cache import RECOMPUTE
@@ -53,7 +53,7 @@ from utils.paths import OutputPaths
 from utils.sgd import SGD, Optimiser
 from utils.splits import SplitFiles, TrialData
 from utils.steps import Step, plan_steps
-from utils.storage import read_csv, save_bytes, save_csv
+from utils.storage import read_csv, save_csv
 from utils.trial import Trial
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -308,10 +308,7 @@ def table_of(rows: pd.DataFrame) -> str:
 
 
 def _cell(values: pd.Series, digits: int, unit: str = "") -> str:
-    if values.empty:
-        return ""
-    deviation = f" ± {values.std():.{digits}f}" if len(values) > 1 else ""
-    return f"{values.mean():.{digits}f}{deviation}{unit}"
+    return "" if values.empty else f"{mean_and_deviation(values, digits=digits)}{unit}"
 
 
 def store(rows: pd.DataFrame, path: Path) -> None:
@@ -343,8 +340,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     table = table_of(read_csv(path))
     print(table)
     if options.page:
-        text = filled(options.page.read_text(encoding="utf-8"), {"table": table})
-        save_bytes(text.encode("utf-8"), options.page)
+        fill_page(options.page, {"table": table})
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -30,7 +30,7 @@ sys.path.insert(0, str(ROOT))  # the repository, when run as a script
 
 from benchmarks.make_archives import shuffled_parts, write_cifar10, write_mnist
 from benchmarks.real_images import cifar10_images, mnist_images
-from benchmarks.reproduction_tables import draw_runs, write_page
+from benchmarks.reproduction_tables import blocks_of, draw_runs, fill_page
 from benchmarks.stored import beside_stored, processor
 from sgd_influence.eval import SCORE_COLUMNS
 from utils.datasets import DATASETS
@@ -176,7 +176,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         store(rows, next(e for e in experiments if e.dataset == dataset), options.out)
         draw_runs(read_csv(options.out / RESULTS), options.out)
     if options.page.exists():
-        write_page(read_csv(options.out / RESULTS), read_csv(options.out / RUNS), options.page)
+        scores, runs = read_csv(options.out / RESULTS), read_csv(options.out / RUNS)
+        fill_page(options.page, blocks_of(scores, runs))
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -77,7 +77,7 @@ def _label(axes: Axes, rows: pd.DataFrame, title: str) -> None:
     axes.set_xlim(counts[0] / 1.5, counts[-1] * 1.5)
     axes.set_xticks(counts, [f"{n:,}" for n in counts], rotation=45 if len(counts) > 6 else 0)
     axes.minorticks_off()
-    said = f"{len(unchanged)} trials, {NO_REMOVAL} {_mean_and_deviation(unchanged)} %"
+    said = f"{len(unchanged)} trials, {NO_REMOVAL} {mean_and_deviation(unchanged)} %"
     axes.set_title(f"{title}\n{said}", fontsize=10)
     axes.set_xlabel("training images removed (log scale)")
     axes.set_ylabel("change of misclassification (points)")
@@ -88,10 +88,10 @@ def _label(axes: Axes, rows: pd.DataFrame, title: str) -> None:
 # ---------------------------------------------------------------- the page
 
 
-def write_page(scores: pd.DataFrame, runs: pd.DataFrame, page: Path) -> None:
-    """Put the tables into the page, between the comments that name them."""
-    text = page.read_text(encoding="utf-8")
-    save_bytes(filled(text, blocks_of(scores, runs)).encode("utf-8"), page)
+def fill_page(page: Path, blocks: Mapping[str, str]) -> None:
+    """Put blocks into a page, between the comments that name them."""
+    text = filled(page.read_text(encoding="utf-8"), blocks)
+    save_bytes(text.encode("utf-8"), page)
 
 
 def filled(text: str, blocks: Mapping[str, str]) -> str:
@@ -137,11 +137,11 @@ def _error_rows(rows: pd.DataFrame, paper: str) -> list[tuple[str, ...]]:
     counts = sorted(rows.loc[rows["n_drops"] > 0, "n_drops"].unique())
     unchanged = rows.loc[rows["method"] == NO_REMOVAL, "error"]
     table = [("misclassified, %", *(f"n = {n:,}" for n in counts))]
-    table.append((NO_REMOVAL, *([_mean_and_deviation(unchanged)] * len(counts))))
+    table.append((NO_REMOVAL, *([mean_and_deviation(unchanged)] * len(counts))))
     for method, of_method in rows[rows["n_drops"] > 0].groupby("method", sort=False):
         by_count = dict(iter(of_method.groupby("n_drops")))
-        errors = (_mean_and_deviation(by_count[n]["error"]) for n in counts)
-        changes = (_mean_and_deviation(by_count[n]["change"], "+") for n in counts)
+        errors = (mean_and_deviation(by_count[n]["error"]) for n in counts)
+        changes = (mean_and_deviation(by_count[n]["change"], "+") for n in counts)
         table.append((f"{method}{_missing(of_method, rows)}", *errors))
         table.append((f"{method}, change in points", *changes))
     return [*table, ("[H], full sets: its figure's axis", *([paper] * len(counts)))]
@@ -164,9 +164,10 @@ def verdict(rows: pd.DataFrame) -> str:
     return f"Changes beyond twice their standard error (negative is better): {said}."
 
 
-def _mean_and_deviation(values: pd.Series, sign: str = "") -> str:
-    deviation = f" ± {values.std():.2f}" if len(values) > 1 else ""
-    return f"{values.mean():{sign}.2f}{deviation}"
+def mean_and_deviation(values: pd.Series, sign: str = "", digits: int = 2) -> str:
+    """Mean ± standard deviation (n - 1); of one value it alone."""
+    deviation = f" ± {values.std():.{digits}f}" if len(values) > 1 else ""
+    return f"{values.mean():{sign}.{digits}f}{deviation}"
 
 
 def storage_table() -> str:
