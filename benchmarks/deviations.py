@@ -140,7 +140,8 @@ def _swept(
     trial.network.load(trial.final_state())
     final = loss_gradient(trial.network, trial.data.validation)
     numbers = trial.covered[::-1]
-    return sweep(adjoint_of, trial.data.training, trial.steps, state_before, final, numbers)
+    data, steps = trial.data.training, trial.steps
+    return sweep(adjoint_of, data, steps, state_before, final, numbers).influence
 
 
 def judge(seed: int) -> pd.DataFrame:

@@ -66,7 +66,7 @@ class Recorded:
             state_before or self.states.__getitem__,
             self.validation_gradient(validation),
             range(len(self.steps) - 1, start - 1, -1),
-        )
+        ).influence
 
     def loss_without(
         self,

@@ -14,7 +14,8 @@ from sgd_influence.cleanse import cleanse
 from sgd_influence.eval import SCORE_COLUMNS
 from sgd_influence.outcomes import load_outcomes
 from sgd_influence.recommend import Recommendation, Tried, recommend
-from sgd_influence.verify import TRUSTED, Agreement, compare
+from sgd_influence.soundness import problems_in
+from sgd_influence.verify import Agreement, compare
 from utils.console import RESULT
 from utils.flips import what_if
 from utils.methods import METHODS, NO_REMOVAL, about_labels
@@ -32,9 +33,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("data_cleansing")
 
 DISTRUST = (
-    "The ranking by %s should not be trusted on this data: its agreement with true retraining is "
-    "%.2f, its 95 %% interval %.2f to %.2f with --verify %d. Try more groups, more validation "
-    "images, more epochs, a lower learning rate, or another method."
+    "The ranking by %s should not be trusted on this data: with --verify %d its agreement with "
+    "true retraining is %s over random groups and %s over groups cut from the rankings. Try more "
+    "groups, more validation images, more epochs, a lower learning rate, or another method."
 )
 SUMMARY_COLUMNS = [*SCORE_COLUMNS, "method", "seed", "n_drops", "mean", "std"]
 
@@ -57,7 +58,7 @@ def analyze(options: Options, source: Source, trial: Trial) -> None:
     draw(summary, title, paths.figure)
     agreements = compare(paths, options.methods, options.seeds, title) if options.verify else {}
     tried = load_tried(paths, options.methods, options.seeds)
-    found = recommend(tried, options.methods, options.seeds)
+    found = recommend(tried, options.methods, options.seeds, unsound_methods(options, paths))
     recommendation = replace(found, what_if=what_if(options.flip_labels))
     save_json(recommendation.as_json(), paths.recommendation)
     counts = {method: verdict.n for method, verdict in recommendation.methods.items()}
@@ -66,9 +67,19 @@ def analyze(options: Options, source: Source, trial: Trial) -> None:
     for line in closing_words(recommendation):
         log.log(RESULT, line)
     for method, agreement in agreements.items():
-        if METHODS[method].predicts and not agreement.random >= TRUSTED:
-            bounds = agreement.random, agreement.low, agreement.high
-            log.log(RESULT, DISTRUST, method, *bounds, options.verify)
+        if METHODS[method].predicts and not agreement.trusted:
+            both = agreement.of_random, agreement.of_ranking
+            log.log(RESULT, DISTRUST, method, options.verify, *both)
+
+
+def unsound_methods(options: Options, paths: OutputPaths) -> dict[str, str]:
+    """The methods with unsound scores in some trial, and what the first such trial shows."""
+    found = {method: problems_in(paths, method, options.seeds) for method in options.methods}
+    return {
+        method: f"in trial {seed} {problems[0]}"
+        for method, by_seed in found.items()
+        for seed, problems in list(by_seed.items())[:1]
+    }
 
 
 def load_scores(paths: OutputPaths) -> Scores:
@@ -126,12 +137,16 @@ def closing_table(recommendation: Recommendation, agreements: Mapping[str, Agree
     """The n of each method as lines for the terminal; where it was verified, the agreement too."""
     head = f"{'method':<20} {'n removed':>9} {'test accuracy':>14} {NO_REMOVAL:>11} "
     head += f"{'gain (points)':>14}"
-    lines = [head + (f" {'agreement [95 %]':>20}" if agreements else "")]
+    verified = f" {'random groups':>20} {'groups cut from ranking':>24}" if agreements else ""
+    lines = [head + verified]
     for name, v in recommendation.methods.items():
         line = f"{name:<20} {v.n:>9} {v.test_accuracy:>13.2%} {v.test_accuracy_no_removal:>11.2%} "
         line += f"{v.test_gain_points:>+14.2f}"
-        lines.append(line + (f" {agreements[name].bounded:>20}" if agreements else ""))
-    return "\n".join(lines)
+        if name in agreements:
+            line += f" {agreements[name].of_random:>20} {agreements[name].of_ranking:>24}"
+        lines.append(line)
+    explanation = ["Agreement with true retraining: Spearman's correlation [95 % interval]"]
+    return "\n".join(lines + (explanation if agreements else []))
 
 
 def closing_words(recommendation: Recommendation) -> list[str]:

@@ -1,20 +1,23 @@
 """Stage 2: SGD-influence of each training image, by one sweep back over the recorded steps.
 
-Design section 4; without BatchNorm it is exactly [H] (Hara et al., NeurIPS 2019, algorithm 2).
+Two sweeps (docs/how_it_works.md): the damped one of the code that [H] (Hara et al., NeurIPS 2019)
+published, from which the papers' figures come, and the exact one of [H]'s text, algorithm 2.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import numpy as np
 
 from sgd_influence.replay import states_of
-from utils.adjoint import Adjoint, StepAdjoint
+from utils.adjoint import Adjoint, DampedAdjoint, StepAdjoint
 from utils.console import progress
 from utils.images import ImageSet
-from utils.network import State
-from utils.sgd import step_batch
+from utils.methods import Scores
+from utils.network import Network, State
+from utils.sgd import Optimiser, step_batch
 from utils.steps import Step
 from utils.trial import Trial
 
@@ -29,7 +32,7 @@ def sweep(
     state_before: Callable[[int], State],
     final: Adjoint,
     numbers: Iterable[int],
-) -> np.ndarray:
+) -> Scores:
     """Sum the influences over the covered steps, last step first.
 
         I_i += -dJ_t/dw_i  for i in B_t,     (u_t, v_t) = dJ_t/d(theta, r)
@@ -44,38 +47,45 @@ def sweep(
 
     Returns:
         (n_train,) float64 predicted change of the mean validation loss when the image is left
-        out of the covered steps; negative = harmful.
+        out of the covered steps, negative = harmful; and the growth max_t |u_t| / |u_T|.
     """
     influence = np.zeros(len(data))
-    adjoint = final
+    adjoint, longest = final, final.length
     for t in numbers:
         adjoint_of.network.load(state_before(t))
         x, y = step_batch(data, steps[t], augmented=adjoint_of.optimiser.augmented)
         by_weight, adjoint = adjoint_of(x, y, steps[t].learning_rate, adjoint)
         influence[steps[t].indices] -= by_weight
-    return influence
+        longest = max(longest, adjoint.length)
+    return Scores(influence, growth=longest / final.length if final.length else 1.0)
 
 
-def hara(trial: Trial) -> np.ndarray:
-    """SGD-influence of [H]: the sweep over the true states of every covered step."""
-    return _sweep_trial(trial, "Hara", states_of(trial))
+def hara(trial: Trial) -> Scores:
+    """SGD-influence as [H] computed it: the damped sweep over the true states of the steps."""
+    return _sweep_trial(trial, "Hara", DampedAdjoint, states_of(trial))
 
 
-def hara_smoothed(trial: Trial) -> np.ndarray:
-    """[H] with the curvature that the kinks of ReLU have when they are spread a little."""
-    return _sweep_trial(trial, "Hara_smoothed", states_of(trial), KINK_WIDTH)
+def hara_exact(trial: Trial) -> Scores:
+    """SGD-influence as [H] defines it: the exact sweep over the true states of the steps."""
+    return _sweep_trial(trial, "Hara_exact", StepAdjoint, states_of(trial))
 
 
-def ours(trial: Trial) -> np.ndarray:
-    """The storage-efficient influence of [S]: the same sweep with theta_t := theta_T."""
+def hara_smoothed(trial: Trial) -> Scores:
+    """`hara_exact` with the curvature that the kinks of ReLU have when they are spread a little."""
+    smoothed = partial(StepAdjoint, kink_width=KINK_WIDTH)
+    return _sweep_trial(trial, "Hara_smoothed", smoothed, states_of(trial))
+
+
+def ours(trial: Trial) -> Scores:
+    """The storage-efficient influence of [S]: the damped sweep with theta_t := theta_T."""
     final_state = trial.final_state()
-    return _sweep_trial(trial, "Ours", lambda t: final_state)
+    return _sweep_trial(trial, "Ours", DampedAdjoint, lambda t: final_state)
 
 
-def ours_mean(trial: Trial) -> np.ndarray:
-    """As [S], with the mean of the states before the covered steps in the place of the last."""
+def ours_mean(trial: Trial) -> Scores:
+    """The exact sweep with the mean of the states before the covered steps in every step."""
     mean_state = mean_of(map(states_of(trial), trial.covered[::-1]), len(trial.covered))
-    return _sweep_trial(trial, "Ours_mean", lambda t: mean_state)
+    return _sweep_trial(trial, "Ours_mean", StepAdjoint, lambda t: mean_state)
 
 
 def mean_of(states: Iterable[State], n_states: int) -> State:
@@ -94,12 +104,12 @@ def random(trial: Trial) -> np.ndarray:
 def _sweep_trial(
     trial: Trial,
     method: str,
+    adjoint: Callable[[Network, Optimiser], StepAdjoint],
     state_before: Callable[[int], State],
-    kink_width: float = 0.0,
-) -> np.ndarray:
+) -> Scores:
     descending = trial.covered[::-1]
     return sweep(
-        StepAdjoint(trial.network, trial.optimiser, kink_width=kink_width),
+        adjoint(trial.network, trial.optimiser),
         trial.data.training,
         trial.steps,
         state_before,

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -152,18 +153,29 @@ class Recommendation:
         return {"version": VERSION, "rule": RULE, "measure": "val_loss"} | asdict(self)
 
 
-def recommend(tried: Tried, methods: Sequence[str], seeds: Sequence[int]) -> Recommendation:
+def recommend(
+    tried: Tried,
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    unsound: Mapping[str, str] = MappingProxyType({}),
+) -> Recommendation:
     """How many images to remove by each method, and by which.
 
     Args:
         tried: what the removals of the trials came to.
         methods: that are judged.
         seeds: of the trials.
+        unsound: methods from whose scores nothing is recommended, and why.
     """
     removals = measured(tried, methods, seeds)
     limit = noise_limit(removals.n_trials, tuple(removals.previous.tolist()))
-    chosen = {m: choose(removals, limit, _of(removals, m)) for m in methods}
-    verdicts = {m: _verdict(removals, limit, m, chosen[m]) for m in methods}
+    chosen = {m: choose(removals, limit, _of(removals, m)) for m in methods if m not in unsound}
+    verdicts = {
+        m: _none(removals, limit, m, _of(removals, m), f"its scores are not sound: {unsound[m]}")
+        if m in unsound
+        else _verdict(removals, limit, m, chosen[m])
+        for m in methods
+    }
     return Recommendation(_overall(removals, limit, chosen, verdicts), verdicts)
 
 
@@ -302,7 +314,7 @@ def _overall(
     """The verdict of the method that gains most; a control that gains most speaks against all."""
     counting = {m: number for m, number in chosen.items() if number is not None}
     if not counting:
-        return _none(removals, limit, None, np.ones(len(removals.n), bool))
+        return _none(removals, limit, None, np.isin(removals.methods, list(chosen)))
     best = max(counting, key=lambda m: float(removals.loss.mean[counting[m]]))
     if best != CONTROL:
         return verdicts[best]

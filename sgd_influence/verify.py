@@ -49,22 +49,39 @@ class Group:
 class Agreement:
     """Spearman's correlation of predicted and true changes over groups, mean over the trials.
 
+    Each with the ends of its 95 % bootstrap interval.
+
     Attributes:
-        random: over the random groups; the figure to quote.
-        low: lower end of its 95 % bootstrap interval.
-        high: upper end.
-        ranking: over the groups drawn from parts of the rankings.
+        random, low, high: over the random groups.
+        ranking, ranking_low, ranking_high: over the groups cut from the rankings, which is what a
+            user removes.
     """
 
     random: float
     low: float
     high: float
     ranking: float
+    ranking_low: float
+    ranking_high: float
 
     @property
-    def bounded(self) -> str:
-        """The figure to quote with its interval."""
-        return f"{self.random:.2f} [{self.low:.2f}, {self.high:.2f}]"
+    def of_random(self) -> str:
+        """The agreement over random groups with its interval."""
+        return _bounded(self.random, self.low, self.high)
+
+    @property
+    def of_ranking(self) -> str:
+        """The agreement over groups cut from the rankings with its interval."""
+        return _bounded(self.ranking, self.ranking_low, self.ranking_high)
+
+    @property
+    def trusted(self) -> bool:
+        """Whether both are at least `TRUSTED`; a figure that is missing speaks against it."""
+        return self.random >= TRUSTED and self.ranking >= TRUSTED
+
+
+def _bounded(value: float, low: float, high: float) -> str:
+    return f"{value:.2f} [{low:.2f}, {high:.2f}]"
 
 
 @dataclass
@@ -195,13 +212,18 @@ def verification_rows(
 def agreement_of(rows: pd.DataFrame) -> Agreement:
     """The agreement of one method from its rows of the verification table."""
     random, ranking = (rows[rows["kind"] == kind] for kind in (RANDOM, RANKING))
+    return Agreement(*_with_interval(random), *_with_interval(ranking))
+
+
+def _with_interval(rows: pd.DataFrame) -> tuple[float, float, float]:
+    """The agreement over some groups, and the ends of its interval."""
     rng = np.random.default_rng(0)
     resampled = [
-        _mean_spearman(random.groupby("seed").sample(frac=1, replace=True, random_state=rng))
+        _mean_spearman(rows.groupby("seed").sample(frac=1, replace=True, random_state=rng))
         for _ in range(N_RESAMPLES)
     ]
     low, high = np.nanpercentile(resampled, [2.5, 97.5])
-    return Agreement(_mean_spearman(random), float(low), float(high), _mean_spearman(ranking))
+    return _mean_spearman(rows), float(low), float(high)
 
 
 def _mean_spearman(rows: pd.DataFrame) -> float:
@@ -249,8 +271,8 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, method: str, agreement: Agreemen
         )  # fmt: skip
     axes.axhline(0, color="0.7", linewidth=0.8, zorder=0)
     axes.set_title(
-        f"{method.replace('_', ' ')}\nSpearman, random groups: {agreement.bounded}"
-        f"\nparts of rankings: {agreement.ranking:.2f}",
+        f"{method.replace('_', ' ')}\nSpearman, random groups: {agreement.of_random}"
+        f"\ngroups cut from the ranking: {agreement.of_ranking}",
         fontsize=10,
     )
     if not METHODS[method].predicts:

@@ -11,6 +11,7 @@ is the part of J_t that depends on theta, r and w other than linearly; one doubl
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -44,6 +45,11 @@ class Adjoint:
     v: Arrays
     p: Arrays = field(default_factory=dict)
 
+    @property
+    def length(self) -> float:
+        """|u|, the Euclidean norm over all parameters."""
+        return math.sqrt(sum(float(np.vdot(array, array)) for array in self.u.values()))
+
 
 @dataclass(frozen=True)
 class _ScoringGraph:
@@ -73,6 +79,7 @@ class StepAdjoint:
         self.network = network
         self.optimiser = optimiser
         self.test = test
+        self.through_statistics = not test
         self.kink_width = kink_width
         self._graph = lru_cache(maxsize=2)(self._build)
 
@@ -130,10 +137,10 @@ class StepAdjoint:
         y = nn.Variable((batch_size, 1))
         w = nn.Variable((batch_size, 1), need_grad=True)
         with weighted_batch_normalization(w) as running, smoothed_kinks(self.kink_width):
-            losses = _cross_entropy(self.network.logits(x, self.test), y)
+            losses = cross_entropy(self.network.logits(x, self.test), y)
         q = {name: nn.Variable(p.shape) for name, p in self.network.theta.items()}
         value = self._step_term(F.sum(w * losses) / batch_size, F.sum(w) / batch_size, q)
-        after = {} if self.test else self._by_name(running.after)
+        after = self._by_name(running.after) if self.through_statistics else {}
         v = {name: nn.Variable(r.shape) for name, r in after.items()}
         value = sum((F.sum(v[name] * r) for name, r in after.items()), value)
         before = self._by_name(running.before) if after else {}
@@ -155,7 +162,28 @@ class StepAdjoint:
         return {k: values[r] for k, r in self.network.statistics.items() if r in values}
 
 
-def _cross_entropy(logits: nn.Variable, y: nn.Variable) -> nn.Variable:
+class DampedAdjoint(StepAdjoint):
+    """The step of [H]'s published code, which nearly leaves the Hessian out.
+
+        u_t = u_{t+1} - (eta_t / |B_t|) H_t u_{t+1}
+
+    H_t is the Hessian of the batch's MEAN loss, so that its product is divided by the batch size
+    once more than in the exact step. The running statistics count as constants.
+    """
+
+    def __init__(self, network: Network, optimiser: Optimiser) -> None:
+        super().__init__(network, optimiser)
+        self.through_statistics = False
+
+    def derivatives(
+        self, x: np.ndarray, y: np.ndarray, direction: Arrays, v: Arrays
+    ) -> tuple[np.ndarray, Arrays, Arrays]:
+        """As the exact one without statistics, the Hessian-vector product divided by |B|."""
+        by_weight, by_theta, none = super().derivatives(x, y, direction, v)
+        return by_weight, {name: g / len(x) for name, g in by_theta.items()}, none
+
+
+def cross_entropy(logits: nn.Variable, y: nn.Variable) -> nn.Variable:
     """(|B|, 1) losses; nnabla's fused function has no second derivative for a batch of one."""
     labels = F.one_hot(y, (logits.shape[1],))
     return -F.sum(labels * F.log_softmax(logits), axis=1, keepdims=True)

@@ -12,13 +12,27 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Scores:
+    """What a method gives.
+
+    Attributes:
+        influence: (n_train,), the lowest for the image to remove first.
+        growth: max_t |u_t| / |u_T| of a sweep; None for a method without one.
+    """
+
+    influence: np.ndarray
+    growth: float | None = None
+
+
+@dataclass(frozen=True)
 class Method:
     """A way of scoring the training images.
 
     Attributes:
         name: as in `--methods` and in the paths of its files.
         scorer: "module:function", imported when it is used; the function takes a
-            `utils.trial.Trial` and returns the influence of each training image (n_train,).
+            `utils.trial.Trial` and returns the influence of each training image (n_train,), or
+            `Scores`.
         scored_epochs: for how many epochs of steps it takes a double backward, which is its cost;
             None: the covered ones.
         needs_states: it needs the states before the covered steps; the others do with the final
@@ -41,10 +55,15 @@ class Method:
         """It looks for wrong labels, not for what a removal changes."""
         return not self.predicts and self.name != CONTROL
 
+    def scores(self, trial: Any) -> Scores:
+        """The influence of each training image, and what tells whether to trust it."""
+        function: Callable[[Any], np.ndarray | Scores] = resolve_name(self.scorer)
+        found = function(trial)
+        return found if isinstance(found, Scores) else Scores(found)
+
     def score(self, trial: Any) -> np.ndarray:
         """The influence of each training image (n_train,); the lowest is the most harmful."""
-        function: Callable[[Any], np.ndarray] = resolve_name(self.scorer)
-        return function(trial)
+        return self.scores(trial).influence
 
 
 CONTROL = "Random"
@@ -56,6 +75,7 @@ METHODS: dict[str, Method] = {
     method.name: method
     for method in (
         Method("Hara", "sgd_influence.infl:hara", needs_states=True),
+        Method("Hara_exact", "sgd_influence.infl:hara_exact", needs_states=True),
         Method("Hara_smoothed", "sgd_influence.infl:hara_smoothed", needs_states=True),
         Method("Ours", "sgd_influence.infl:ours"),
         Method("Ours_mean", "sgd_influence.infl:ours_mean", needs_states=True),

@@ -31,6 +31,7 @@ from utils.page_view import (
     method_views,
     removal_charts,
     score_charts,
+    seat_charts,
     verification_charts,
 )
 from utils.paths import OutputPaths
@@ -61,6 +62,7 @@ def page_of(facts: Facts, largest: int = LARGEST) -> bytes:
         "verification": verification_charts(facts),
         "learning": learning_charts(facts),
         "scores": score_charts(facts),
+        "seats": seat_charts(facts),
     }
     for worst, best in GALLERIES:
         page = _rendered(facts, charts, worst, best)

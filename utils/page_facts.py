@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from sgd_influence.soundness import problems_in
 from utils.errors import UserError
 from utils.manifest import Manifest
 from utils.methods import METHODS
 from utils.nnc_csv import IMAGE, LABEL
 from utils.page_verdict import Recommended, recommended
 from utils.paths import OutputPaths
-from utils.ranking import SHOWN_WORST, rankings
+from utils.ranking import SHOWN_WORST, Seats, rankings, seats
 from utils.runs import Run, load_runs
 from utils.storage import read_csv, unreadable
 
@@ -68,6 +69,8 @@ class Facts:
         class_names: by label; empty where the run wrote none.
         predictions: what the final models say of the images shown.
         runs: the commands that wrote here.
+        seats: per method that predicts, `utils.ranking.seats_of_worst`.
+        unsound: (method, trial, problems) where scores should not be followed.
     """
 
     paths: OutputPaths
@@ -84,6 +87,8 @@ class Facts:
     class_names: Mapping[int, str]
     predictions: Mapping[Key, Said]
     runs: list[Run]
+    seats: Mapping[str, Seats]
+    unsound: Sequence[tuple[str, int, str]]
 
     @classmethod
     def read(cls, paths: OutputPaths) -> Facts:
@@ -109,6 +114,8 @@ class Facts:
             class_names=_class_names(paths.classes),
             predictions=_predictions(paths.predictions),
             runs=load_runs(paths.runs),
+            seats=seats(paths, [name for name in methods if METHODS[name].predicts]),
+            unsound=_unsound(paths, methods),
         )
 
     @property
@@ -167,6 +174,14 @@ def _manifest(paths: OutputPaths) -> Manifest:
     if not paths.summary.exists():
         raise UserError(f"{paths.root}: its run is not finished; give the run's command again")
     return Manifest.read(paths)
+
+
+def _unsound(paths: OutputPaths, methods: Sequence[str]) -> list[tuple[str, int, str]]:
+    return [
+        (method, seed, "; ".join(problems))
+        for method in methods
+        for seed, problems in problems_in(paths, method, paths.trained()).items()
+    ]
 
 
 def _table(path: Path, columns: Sequence[str]) -> pd.DataFrame | None:

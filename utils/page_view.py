@@ -20,6 +20,7 @@ from utils.run_charts import (
     learning_chart,
     removal_chart,
     score_chart,
+    seat_chart,
     shown,
     verification_chart,
 )
@@ -364,6 +365,11 @@ def removal_charts(facts: Facts) -> list[Chart]:
     return [chart for chart in charts if chart]
 
 
+def seat_charts(facts: Facts) -> list[Chart]:
+    """Where in the last epoch the worst images of each method were trained on."""
+    return [seat_chart(facts.seats)] if facts.seats else []
+
+
 def learning_charts(facts: Facts) -> list[Chart]:
     """Losses and accuracy of the trainings against the epoch."""
     if not facts.curves:
@@ -390,9 +396,12 @@ def _agreement(facts: Facts, method: str) -> str:
     if known is None or method not in set(known["method"]):
         return ""
     a = known.set_index("method").loc[method]
-    interval = f"95 % interval {a['low']:.2f} to {a['high']:.2f}"
-    said = f"Spearman over random groups {a['random']:.2f}, {interval}; over parts of the rankings "
-    return f"{said}{a['ranking']:.2f}.".replace("-", "−")
+    random = f"{a['random']:.2f} (95 % interval {a['low']:.2f} to {a['high']:.2f})"
+    ranking = f"{a['ranking']:.2f}"
+    if "ranking_low" in a:  # earlier versions wrote no interval
+        ranking += f" (95 % interval {a['ranking_low']:.2f} to {a['ranking_high']:.2f})"
+    text = f"Spearman over random groups {random}; over groups cut from the rankings {ranking}."
+    return text.replace("-", "−")
 
 
 def score_charts(facts: Facts) -> list[Chart]:

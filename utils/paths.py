@@ -13,6 +13,7 @@ UNREPEATABLE = ("run.log", "runs.json", "report")
 """What tells of times, and so differs between runs whose results are the same, byte for byte."""
 _TAKEN_UP = (
     "influence/*/influence_*.csv",
+    "influence/*/soundness_*.json",
     "score/*/score_delete_worst_*_seed_*.csv",
     "score/*/outcomes_delete_worst_*_seed_*.npz",
     "verification/*_seed_*.csv",
@@ -119,6 +120,10 @@ class OutputPaths:
     def influence(self, method: str, seed: int) -> Path:
         """The influence of each training image, the most harmful first."""
         return self.root / "influence" / method / f"influence_{method.lower()}_{seed}.csv"
+
+    def soundness(self, method: str, seed: int) -> Path:
+        """What tells whether the influences of a trial can be followed."""
+        return self.root / "influence" / method / f"soundness_{seed}.json"
 
     def score(self, method: str, n: int, seed: int) -> Path:
         """Losses and accuracies after removing the n worst, a row per retrained epoch."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
@@ -21,6 +23,7 @@ from utils.page_charts import (
     x_axis,
     y_axis,
 )
+from utils.ranking import Seats
 
 N_BINS = 48
 MOST_DOTS = 500
@@ -152,7 +155,7 @@ def verification_chart(table: pd.DataFrame, method: str, note: str) -> Chart:
         columns = own[["group", "predicted", "true"]].itertuples(index=False)
         titles = [f"{group}: predicted {p:.4g}, true {t:.4g}" for group, p, t in columns]
         points += dots(list(zip(own["predicted"], own["true"], strict=True)), x, y, look, titles)
-    legend = ((css, "random groups"), (f"{css} hollow", "parts of the rankings"))
+    legend = ((css, "random groups"), (f"{css} hollow", "groups cut from the rankings"))
     lines = tuple(line(ends, x, y, "zero") for ends in zero)
     return Chart(shown(method), note, x, y, lines, points, legend, note)
 
@@ -178,3 +181,33 @@ def score_chart(influence: np.ndarray, cut: float | None, method: str) -> Chart:
         paths.append(line([(0, y.low), (0, y.high)], x, y, "zero"))
     note = f"{np.mean(influence < 0):.0%} of the scores are below 0."
     return Chart(shown(method), note, x, y, tuple(paths), note=note)
+
+
+def seat_chart(seats: Mapping[str, Seats]) -> Chart:
+    """The share of the worst images that was trained on in each part of the last epoch.
+
+    Args:
+        seats: per method, of how many worst images a trial, and the shares (N_PARTS,).
+    """
+    n_parts = len(next(iter(seats.values()))[1])
+    even = 100 / n_parts
+    highest = max(100 * shares.max() for _, shares in seats.values())
+    x = x_axis([0.5, n_parts + 0.5], f"tenth of the last epoch (1 first, {n_parts} last)")
+    y = y_axis([0, even, highest], "share of the worst images (%)")
+    paths = [line([(x.low, even), (x.high, even)], x, y, "zero", "by chance")]
+    points: tuple[Dot, ...] = ()
+    for method, (n, shares) in seats.items():
+        rows = [(part, 100 * share) for part, share in enumerate(shares, start=1)]
+        paths.append(line(rows, x, y, css_of(method), shown(method)))
+        titles = [f"{shown(method)}, tenth {part}: {v:.0f} % of {n}" for part, v in rows]
+        points += dots(rows, x, y, css_of(method), titles)
+    legend = tuple((css_of(method), shown(method)) for method in seats)
+    counted = " or ".join(sorted({f"{n:,}" for n, _ in seats.values()}))
+    note = (
+        f"The {counted} worst images of a trial. Dotted: by chance. A ranking of images is flat; "
+        "one that rises at the end ranks who was trained on last."
+    )
+    text = [f"{shown(m)}: {100 * s[-1]:.0f} % in the last tenth" for m, (_, s) in seats.items()]
+    return Chart(
+        "Place in the last epoch", "; ".join(text), x, y, tuple(paths), points, legend, note
+    )

@@ -22,6 +22,7 @@ import pandas as pd
 
 from sgd_influence.eval import evaluate_without, read_by_retraining, retrain_without, worst
 from sgd_influence.outcomes import Outcomes, load_outcomes, save_outcomes
+from sgd_influence.soundness import REMEDY, save_soundness, soundness_of
 from sgd_influence.train import (
     epochs_done,
     read_by_epoch,
@@ -31,7 +32,7 @@ from sgd_influence.train import (
 )
 from sgd_influence.verify import Verification
 from utils.errors import UserError
-from utils.methods import Method
+from utils.methods import Method, Scores
 from utils.nnc_csv import IMAGE, LABEL
 from utils.options import Options
 from utils.paths import OutputPaths
@@ -192,23 +193,37 @@ def _scoring(seed: int, method: Method, trained: str) -> Task:
         states = trial.states_there() if method.needs_states else []
         margins = [trial.paths.margins(seed)] if method.needs_margins else []
         files = [trial.state_path(t) for t in (*states, len(trial.steps))]
-        return Job(method.score, [*margins, *files])
+        return Job(method.scores, [*margins, *files])
 
     finish = partial(_save_influence, method=method)
     return Task(_score_name(seed, method.name), seed, (trained,), job, finish)
 
 
-def _save_influence(trial: Trial, influence: np.ndarray | None, method: Method) -> None:
-    if influence is None:
+def _save_influence(trial: Trial, scores: Scores | None, method: Method) -> None:
+    if scores is None:
         log.info("Trial %d: influence by %s taken up", trial.seed, method.name)
         return
-    if not np.isfinite(influence).all():
+    if not np.isfinite(scores.influence).all():
         raise UserError(
             f"the influences by {method.name} are not finite in trial {trial.seed}: the sweep "
             "diverges; choose a lower --lr and another --output_dir"
         )
-    save_csv(influence_table(trial, influence), trial.paths.influence(method.name, trial.seed))
+    if method.predicts:
+        _check_soundness(trial, scores, method.name)
+    table = influence_table(trial, scores.influence)
+    save_csv(table, trial.paths.influence(method.name, trial.seed))
     log.info("Trial %d: influence by %s written", trial.seed, method.name)
+
+
+def _check_soundness(trial: Trial, scores: Scores, method: str) -> None:
+    """Write what tells whether the scores can be followed, and warn where they cannot."""
+    curve = read_csv(trial.paths.learning_curve(trial.seed))
+    covered = trial.steps[trial.covered_start :]
+    soundness = soundness_of(scores, covered, float(curve["val_loss"].iloc[-1]))
+    save_soundness(soundness, trial.paths.soundness(method, trial.seed))
+    if soundness.problems:
+        problems = "; ".join(soundness.problems)
+        log.warning("Trial %d: the scores by %s: %s; %s", trial.seed, method, problems, REMEDY)
 
 
 def influence_table(trial: Trial, influence: np.ndarray) -> pd.DataFrame:

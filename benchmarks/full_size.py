@@ -1,0 +1,271 @@
+"""Which arithmetic of the sweep cleanses at full size: variants of Hara and Ours, retrained.
+
+    python benchmarks/full_size.py RUN_DIR -ds cifar10 --seeds 0 1 2 [run options]
+
+RUN_DIR is the output folder of a finished `eval_sgd_influence.py --cache steps`, given the same
+options. Each variant scores the training images of each trial; its n worst are removed and the
+last epoch is retrained. Scores and rows are kept in --work, so that a benchmark that was cut off
+resumes; several processes may share one --work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import nnabla as nn
+import nnabla.functions as F
+import numpy as np
+import pandas as pd
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # the repository, when run as a script
+
+from benchmarks.deviations import Derivatives, HessianOverBatch, WithoutHessian
+from eval_sgd_influence import COMMAND
+from sgd_influence.eval import retrain_without
+from sgd_influence.replay import states_of
+from utils.adjoint import Adjoint, Arrays, StepAdjoint
+from utils.options import parse_options
+from utils.pipeline import prepared
+from utils.sgd import step_batch
+from utils.storage import save_csv
+from utils.trial import Trial
+
+TRUE, FINAL = "true", "final"
+
+
+@contextmanager
+def normalised_by_itself() -> Iterator[None]:
+    """Build graphs whose BatchNorm sees each example as a batch of one."""
+
+    def batch_normalization(
+        x: nn.Variable, beta: nn.Variable, gamma: nn.Variable, *_: Any, eps: float = 1e-5, **__: Any
+    ) -> nn.Variable:
+        maps = list(range(2, x.ndim))
+        if not maps:
+            raise NotImplementedError("a batch of one has no variance without maps")
+        centred = x - F.mean(x, maps, keepdims=True)
+        variance = F.mean(centred**2, maps, keepdims=True)
+        return centred * (gamma * (variance + eps) ** -0.5) + beta
+
+    before = F.batch_normalization
+    F.batch_normalization = batch_normalization
+    try:
+        yield
+    finally:
+        F.batch_normalization = before
+
+
+@dataclass(frozen=True)
+class _SingleGraph:
+    x: nn.Variable
+    y: nn.Variable
+    w: nn.Variable
+    q: dict[str, nn.Variable]
+    value: nn.Variable
+
+
+class Published(HessianOverBatch):
+    """[H]'s published code: the Hessian divided once more, each gradient from a batch of one."""
+
+    @cached_property
+    def _single(self) -> Callable[[int], _SingleGraph]:
+        return lru_cache(maxsize=2)(self._build_single)
+
+    def derivatives(self, x: np.ndarray, y: np.ndarray, d: Arrays, v: Arrays) -> Derivatives:
+        """As with the Hessian divided, with the derivative by the weights from batches of one."""
+        _, by_theta, by_statistics = super().derivatives(x, y, d, v)
+        graph = self._single(len(x))
+        graph.x.d, graph.y.d, graph.w.d = x, y, 1.0
+        for name, variable in graph.q.items():
+            variable.d = d[name]
+        for leaf in (graph.w, *self.network.theta.values()):
+            leaf.grad.zero()
+        graph.value.forward(clear_no_need_grad=True)
+        graph.value.backward(clear_buffer=True)
+        return graph.w.g[:, 0].astype(np.float64), by_theta, by_statistics
+
+    def _build_single(self, batch_size: int) -> _SingleGraph:
+        x = nn.Variable((batch_size, *self.network.image_shape))
+        y = nn.Variable((batch_size, 1))
+        w = nn.Variable((batch_size, 1), need_grad=True)
+        with normalised_by_itself():
+            logits = self.network.logits(x, test=False)
+        labels = F.one_hot(y, (logits.shape[1],))
+        losses = -F.sum(labels * F.log_softmax(logits), axis=1, keepdims=True)
+        q = {name: nn.Variable(p.shape) for name, p in self.network.theta.items()}
+        value = self._step_term(F.sum(w * losses) / batch_size, F.sum(w) / batch_size, q)
+        return _SingleGraph(x, y, w, q, value)
+
+
+@dataclass(frozen=True)
+class _JacobianGraph:
+    x: nn.Variable
+    a: nn.Variable
+    q: dict[str, nn.Variable]
+    logits: nn.Variable
+    product: nn.Variable
+
+
+class GaussNewton(StepAdjoint):
+    """Exact, with the Gauss-Newton matrix of the batch's mean loss in the Hessian's place."""
+
+    @cached_property
+    def _jacobian(self) -> Callable[[int], _JacobianGraph]:
+        return lru_cache(maxsize=2)(self._build_jacobian)
+
+    def derivatives(self, x: np.ndarray, y: np.ndarray, d: Arrays, v: Arrays) -> Derivatives:
+        """As the exact one, with another product by theta."""
+        by_weight, _, by_statistics = super().derivatives(x, y, d, v)
+        nothing = {name: 0 * array for name, array in d.items()}
+        _, by_theta, _ = super().derivatives(x, y, nothing, v)  # through the statistics alone
+        return by_weight, _sum_of(by_theta, self._product(x, d)), by_statistics
+
+    def _product(self, x: np.ndarray, d: Arrays) -> Arrays:
+        graph = self._jacobian(len(x))
+        graph.x.d, graph.a.d = x, 0.0
+        for name, variable in graph.q.items():
+            variable.d = d[name]
+        graph.a.grad.zero()
+        graph.product.forward()
+        graph.product.backward()
+        tangent, theta = graph.a.g.copy(), self.network.theta
+        graph.logits.forward()
+        p = np.exp(graph.logits.d - graph.logits.d.max(axis=1, keepdims=True))
+        p /= p.sum(axis=1, keepdims=True)
+        curved = p * (tangent - (p * tangent).sum(axis=1, keepdims=True)) / len(x)
+        for parameter in theta.values():
+            parameter.grad.zero()
+        graph.logits.backward(nn.NdArray.from_numpy_array(curved))
+        return {name: parameter.g.astype(np.float64) for name, parameter in theta.items()}
+
+    def _build_jacobian(self, batch_size: int) -> _JacobianGraph:
+        x = nn.Variable((batch_size, *self.network.image_shape))
+        logits = self.network.logits(x, test=False)
+        a = nn.Variable(logits.shape, need_grad=True)
+        theta = self.network.theta
+        q = {name: nn.Variable(p.shape) for name, p in theta.items()}
+        gradients = nn.grad([F.sum(logits * a)], list(theta.values()))
+        product = sum(F.sum(q[k] * g) for k, g in zip(theta, gradients, strict=True))
+        logits.persistent = True
+        return _JacobianGraph(x, a, q, logits, product)
+
+
+def _sum_of(a: Arrays, b: Arrays) -> Arrays:
+    return {name: a[name] + b[name] for name in a}
+
+
+VARIANTS: dict[str, type[StepAdjoint]] = {
+    "published": Published,
+    "damped": HessianOverBatch,
+    "no_hessian": WithoutHessian,
+    "exact": StepAdjoint,
+    "gauss_newton": GaussNewton,
+}
+
+
+def scores_of(trial: Trial, variant: str, states: str) -> tuple[np.ndarray, np.ndarray]:
+    """The influences (n_train,), and |u| after each covered step, last step first (T,)."""
+    adjoint_of, adjoint = VARIANTS[variant](trial.network, trial.optimiser), trial.final_gradient
+    final = trial.final_state()
+    state_before = states_of(trial) if states == TRUE else lambda t: final
+    influence, norms = np.zeros(trial.n_train), []
+    for t in trial.covered[::-1]:
+        trial.network.load(state_before(t))
+        step = trial.steps[t]
+        x, y = step_batch(trial.data.training, step, augmented=trial.optimiser.augmented)
+        by_weight, adjoint = adjoint_of(x, y, step.learning_rate, adjoint)
+        influence[step.indices] -= by_weight
+        norms.append(norm(adjoint))
+    return influence, np.array(norms)
+
+
+def norm(adjoint: Adjoint) -> float:
+    """|u| over all parameters."""
+    return float(np.sqrt(sum((array**2).sum() for array in adjoint.u.values())))
+
+
+@dataclass(frozen=True)
+class Work:
+    """The folder that processes of this benchmark share."""
+
+    folder: Path
+
+    @contextmanager
+    def claimed(self, name: str) -> Iterator[bool]:
+        """Whether this process is the one to compute `name`."""
+        mark = self.folder / f"{name}.claim"
+        try:
+            os.close(os.open(mark, os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            mark.unlink()
+
+
+def main() -> None:
+    """Score and retrain whatever is missing."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run_dir", type=Path, help="output folder of the training")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
+    parser.add_argument("--counts", type=int, nargs="+", default=[40, 200, 1000, 3000])
+    parser.add_argument(
+        "--variants", nargs="+", metavar="VARIANT/STATES",
+        default=["damped/true", "published/true", "exact/true", "damped/final",
+                 "published/final", "exact/final", "no_hessian/true", "gauss_newton/true"],
+        help=f"of {', '.join(VARIANTS)}, at the {TRUE} or the {FINAL} states",
+    )  # fmt: skip
+    parser.add_argument("--work", type=Path, required=True, help="folder of scores and rows")
+    chosen, rest = parser.parse_known_args()
+    for seed in chosen.seeds:
+        options = parse_options(COMMAND, [*rest, "-o", str(chosen.run_dir), "--seed", str(seed)])
+        judge(prepared(options).trial(seed), options.dataset, chosen)
+
+
+def judge(trial: Trial, dataset: str, chosen: argparse.Namespace) -> None:
+    """Compute what is missing of one trial."""
+    work = Work(chosen.work)
+    nothing = np.zeros(trial.n_train, bool)
+    _retrain(work, trial, f"{dataset}_{trial.seed}_none_0", nothing)
+    for name in chosen.variants:
+        variant, states = name.split("/")
+        stem = f"{dataset}_{trial.seed}_{variant}-{states}"
+        scores = work.folder / f"{stem}.npz"
+        if not scores.exists():
+            with work.claimed(stem) as mine:
+                if not mine:
+                    continue
+                influence, norms = scores_of(trial, variant, states)
+                np.savez(scores, influence=influence, norms=norms)
+        order = np.argsort(np.load(scores)["influence"], kind="stable")
+        for n in chosen.counts:
+            removed = np.isin(np.arange(trial.n_train), order[:n])
+            _retrain(work, trial, f"{stem}_{n}", removed)
+
+
+def _retrain(work: Work, trial: Trial, stem: str, removed: np.ndarray) -> None:
+    path = work.folder / f"{stem}.csv"
+    if path.exists():
+        return
+    with work.claimed(stem) as mine:
+        if mine:
+            row = retrain_without(trial, removed, stem)
+            save_csv(pd.DataFrame(row), path)
+            print(stem, row.iloc[-1].to_dict(), flush=True)
+
+
+if __name__ == "__main__":
+    main()

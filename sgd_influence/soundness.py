@@ -1,0 +1,135 @@
+"""Scores that cannot be right: what shows it, and what helps.
+
+Three checks, each of which a ranking that is worth following passes:
+
+1. Growth. The sweep multiplies u by one linearised step after the other. Where |u| grows far beyond
+   |u_T| the product of the steps is no contraction, and early steps get scores of any size.
+2. Size. Leaving one image out cannot lower the validation loss by more than that loss itself.
+3. Seats. What makes an image harmful does not depend on when it was trained on. A worst n that sat
+   mostly in the last steps is a ranking of seats, and removing it empties the last batches.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from utils.methods import Scores
+from utils.paths import OutputPaths
+from utils.steps import Step
+from utils.storage import save_json, unreadable
+
+GROWTH = 10.0
+"""The most that |u| may grow over |u_T| (docs/fidelity.md has what it does on real trainings)."""
+LAST = 10
+"""The last steps whose images are counted."""
+CROWDED = 5.0
+"""How many times the expected share of the worst images may sit in the last steps."""
+FEWEST = 5
+"""With fewer of the worst images in the last steps, chance explains them."""
+COUNTS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+"""The n of the worst images that are looked at."""
+
+
+REMEDY = (
+    "do not remove by them: use Hara, whose damped sweep stays in bounds, train with a lower --lr, "
+    "or look at --verify"
+)
+
+
+@dataclass(frozen=True)
+class Soundness:
+    """What tells whether the scores of a method in a trial can be followed.
+
+    Attributes:
+        growth: as in `Scores`.
+        validation_loss: mean (nats) of the final state.
+        problems: clauses of `problems_of`.
+    """
+
+    growth: float | None
+    validation_loss: float
+    problems: tuple[str, ...]
+
+
+def soundness_of(scores: Scores, steps: Sequence[Step], loss: float) -> Soundness:
+    """The soundness of scores; the arguments are those of `problems_of`."""
+    return Soundness(scores.growth, loss, tuple(problems_of(scores, steps, loss)))
+
+
+def save_soundness(soundness: Soundness, path: Path) -> None:
+    """Write it as JSON, whole or not at all."""
+    save_json(asdict(soundness), path)
+
+
+def problems_in(paths: OutputPaths, method: str, seeds: Sequence[int]) -> dict[int, list[str]]:
+    """The problems of a method by the seed of the trial; only trials that have some.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    files = {seed: paths.soundness(method, seed) for seed in seeds}
+    found = {seed: _problems_at(path) for seed, path in files.items() if path.exists()}
+    return {seed: problems for seed, problems in found.items() if problems}
+
+
+def _problems_at(path: Path) -> list[str]:
+    try:
+        return [str(problem) for problem in json.loads(path.read_text("utf-8"))["problems"]]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise unreadable(path, "cannot be read", error) from error
+
+
+def problems_of(scores: Scores, steps: Sequence[Step], loss: float) -> list[str]:
+    """Why the scores of a trial should not be followed, a clause each; empty if nothing shows it.
+
+    Args:
+        scores: predicted changes of the validation loss.
+        steps: those that the scores cover.
+        loss: the mean validation loss (nats) of the final state.
+    """
+    found = (
+        _growth_problem(scores.growth, len(steps)),
+        _size_problem(scores.influence, loss),
+        _seat_problem(scores.influence, steps),
+    )
+    return [problem for problem in found if problem]
+
+
+def _growth_problem(growth: float | None, n_steps: int) -> str:
+    if growth is None or growth <= GROWTH:
+        return ""
+    return (
+        f"the sweep grows {growth:.2g}-fold over {n_steps} steps (at most {GROWTH:g} is sound), so "
+        "that images of early steps have scores of any size"
+    )
+
+
+def _size_problem(influence: np.ndarray, loss: float) -> str:
+    lowest = float(influence.min())
+    if lowest >= -loss:
+        return ""
+    return (
+        f"leaving one image out is predicted to lower the validation loss by {-lowest:.3g} nats, "
+        f"but that loss is {loss:.3g}"
+    )
+
+
+def _seat_problem(influence: np.ndarray, steps: Sequence[Step]) -> str:
+    """Of the n with the largest excess."""
+    last = np.zeros(len(influence), bool)
+    last[np.concatenate([step.indices for step in steps[-LAST:]])] = True
+    order, expected = np.argsort(influence, kind="stable"), last.mean()
+    shares = {n: last[order[:n]].mean() for n in COUNTS if n <= len(influence) // 2}
+    crowded = [n for n, share in shares.items() if share * n >= FEWEST]
+    worst = max(crowded, key=lambda n: shares[n], default=0)
+    if not worst or shares[worst] <= CROWDED * expected:
+        return ""
+    return (
+        f"{shares[worst]:.0%} of its {worst} worst images sat in the last {LAST} of {len(steps)} "
+        f"steps, where {expected:.1%} are expected: it ranks seats, not images"
+    )
