@@ -14,7 +14,7 @@ from utils.images import ImageSet
 
 
 def oracle_columns(trial: RecordedTrial) -> dict[str, np.ndarray]:
-    """True changes and Hara's scores (n_train,) in double precision, all epochs covered."""
+    """True changes and Hara_exact (n_train,) in double precision, all epochs covered."""
     steps = [Batch(step.indices, step.learning_rate) for step in trial.steps]
     training, validation = (
         inputs_of(trial, trial.data.training),
@@ -25,7 +25,7 @@ def oracle_columns(trial: RecordedTrial) -> dict[str, np.ndarray]:
     states = list(train(start, training, steps, decay, np.ones(len(training.y))))
     return {
         "oracle: true": leave_one_out(start, training, steps, decay, validation),
-        "oracle: Hara": influence(states, training, steps, decay, validation),
+        "oracle: Hara_exact": influence(states, training, steps, decay, validation),
     }
 
 

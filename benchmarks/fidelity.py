@@ -48,7 +48,7 @@ APART = 1e-3
 AGAIN = "truth again"
 ORACLE = "oracle: "
 """What the columns of the double-precision oracle begin with."""
-DOUBLE, PRECISION = "Hara, double precision", "Hara, single against double"
+DOUBLE, PRECISION = "Hara_exact, double precision", "Hara_exact, single against double"
 N_EXTREMES = 10
 JUDGED = tuple(name for name, method in METHODS.items() if method.predicts or name == CONTROL)
 """The methods that predict changes of the validation loss, and the control."""
@@ -133,7 +133,7 @@ def predicted(
     columns = {name: removals @ _score(name, trial) for name in JUDGED}
     if last_epoch_too:
         last = replace(trial, cover_epochs=1)
-        for name in ("Hara", "Ours"):
+        for name in ("Hara_exact", "Ours_exact"):
             columns[f"{name}, last epoch"] = removals @ _score(name, last)
     return columns
 
@@ -162,9 +162,9 @@ def figures_of(raw: pd.DataFrame) -> pd.DataFrame:
         for method in known.columns[4:].difference(oracle, sort=False):
             rows.append((task, seed, method, *_agreement(str(task), known, "true", method)))
         if len(oracle):
-            columns = f"{ORACLE}true", f"{ORACLE}Hara"
+            columns = f"{ORACLE}true", f"{ORACLE}Hara_exact"
             rows.append((task, seed, DOUBLE, *_agreement(str(task), known, *columns)))
-            both = known["Hara"], known[f"{ORACLE}Hara"]
+            both = known["Hara_exact"], known[f"{ORACLE}Hara_exact"]
             rows.append((task, seed, PRECISION, spearmanr(*both).statistic, np.nan))
     return pd.DataFrame(rows, columns=["task", "seed", "method", "figure", "jaccard"])
 

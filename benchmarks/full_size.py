@@ -28,11 +28,11 @@ import pandas as pd
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the repository, when run as a script
 
-from benchmarks.deviations import Derivatives, HessianOverBatch, WithoutHessian
+from benchmarks.deviations import Derivatives, WithoutHessian
 from eval_sgd_influence import COMMAND
 from sgd_influence.eval import retrain_without
 from sgd_influence.replay import states_of
-from utils.adjoint import Adjoint, Arrays, StepAdjoint
+from utils.adjoint import Arrays, DampedAdjoint, StepAdjoint, cross_entropy
 from utils.options import parse_options
 from utils.pipeline import prepared
 from utils.sgd import step_batch
@@ -73,7 +73,7 @@ class _SingleGraph:
     value: nn.Variable
 
 
-class Published(HessianOverBatch):
+class Published(DampedAdjoint):
     """[H]'s published code: the Hessian divided once more, each gradient from a batch of one."""
 
     @cached_property
@@ -99,8 +99,7 @@ class Published(HessianOverBatch):
         w = nn.Variable((batch_size, 1), need_grad=True)
         with normalised_by_itself():
             logits = self.network.logits(x, test=False)
-        labels = F.one_hot(y, (logits.shape[1],))
-        losses = -F.sum(labels * F.log_softmax(logits), axis=1, keepdims=True)
+        losses = cross_entropy(logits, y)
         q = {name: nn.Variable(p.shape) for name, p in self.network.theta.items()}
         value = self._step_term(F.sum(w * losses) / batch_size, F.sum(w) / batch_size, q)
         return _SingleGraph(x, y, w, q, value)
@@ -165,7 +164,7 @@ def _sum_of(a: Arrays, b: Arrays) -> Arrays:
 
 VARIANTS: dict[str, type[StepAdjoint]] = {
     "published": Published,
-    "damped": HessianOverBatch,
+    "damped": DampedAdjoint,
     "no_hessian": WithoutHessian,
     "exact": StepAdjoint,
     "gauss_newton": GaussNewton,
@@ -184,13 +183,8 @@ def scores_of(trial: Trial, variant: str, states: str) -> tuple[np.ndarray, np.n
         x, y = step_batch(trial.data.training, step, augmented=trial.optimiser.augmented)
         by_weight, adjoint = adjoint_of(x, y, step.learning_rate, adjoint)
         influence[step.indices] -= by_weight
-        norms.append(norm(adjoint))
+        norms.append(adjoint.length)
     return influence, np.array(norms)
-
-
-def norm(adjoint: Adjoint) -> float:
-    """|u| over all parameters."""
-    return float(np.sqrt(sum((array**2).sum() for array in adjoint.u.values())))
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ def draw_single_images(path: Path) -> None:
 
 
 def hara_scores(trial: RecordedTrial) -> np.ndarray:
-    """The influences (n_train,) by Hara over the last epoch."""
+    """The influences (n_train,) by Hara_exact over the last epoch."""
     return trial.recorded.influence(trial.data.validation, trial.covered_start)
 
 

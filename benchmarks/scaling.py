@@ -98,7 +98,7 @@ def measure(work: Work, data: Path | None, folder: Path) -> dict[str, float]:
 
     row: dict[str, float] = {"steps": len(trial.steps), "parameters": trial.network.n_parameters}
     row |= timed("train", train)
-    row |= timed("infl", partial(METHODS["Hara"].score, trial))
+    row |= timed("infl", partial(METHODS["Hara_exact"].score, trial))
     row |= timed("eval", evaluate)
     return row | {"peak_bytes": peak_memory()}
 

@@ -82,6 +82,12 @@ def ours(trial: Trial) -> Scores:
     return _sweep_trial(trial, "Ours", DampedAdjoint, lambda t: final_state)
 
 
+def ours_exact(trial: Trial) -> Scores:
+    """The exact sweep with theta_t := theta_T; over many steps it may grow without bound."""
+    final_state = trial.final_state()
+    return _sweep_trial(trial, "Ours_exact", StepAdjoint, lambda t: final_state)
+
+
 def ours_mean(trial: Trial) -> Scores:
     """The exact sweep with the mean of the states before the covered steps in every step."""
     mean_state = mean_of(map(states_of(trial), trial.covered[::-1]), len(trial.covered))

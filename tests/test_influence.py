@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 from benchmarks.recorded import Recorded
 from influence_functions.infl import Solver, predict_influence, solve
 from tests.tiny import dense_net, digit_images, logistic_regression, smooth_net
-from utils.adjoint import Adjoint, StepAdjoint
+from utils.adjoint import Adjoint, DampedAdjoint, StepAdjoint, loss_gradient
 from utils.batch_norm import weighted_batch_normalization
 from utils.evaluation import Evaluator
 from utils.images import ImageSet
@@ -66,6 +66,34 @@ def test_step_equals_naive_loops(model, test, optimiser):
     hessian = _hessian(network, x, y, test)
     hessian += optimiser.weight_decay * np.eye(len(hessian))
     assert_close(_flat(before.u), _flat(after) - rate * hessian @ _flat(after), SINGLE)
+
+
+def test_damped_step_equals_naive_loops():
+    """[H]'s code: I_i = (eta/|B|) <u, grad loss_i> and u = u' - (eta/|B|) H u', H of the mean."""
+    data, rate = digit_images(0, 7), 0.3
+    network = Network(dense_net, (1, 8, 8), 10, seed=3)
+    rng = np.random.default_rng(0)
+    after = {name: rng.standard_normal(p.shape) for name, p in network.theta.items()}
+    x, y = step_batch(data, Step(0, np.arange(7), np.zeros(7, np.uint64), rate), augmented=False)
+
+    by_weight, before = DampedAdjoint(network, Optimiser())(x, y, rate, Adjoint(after, {}))
+
+    gradients = [_gradient(network, x[i : i + 1], y[i : i + 1], False) for i in range(7)]
+    assert_close(-by_weight, np.array([rate / 7 * _flat(after) @ g for g in gradients]), SINGLE)
+    hessian = _hessian(network, x, y, False)
+    assert_close(_flat(before.u), _flat(after) - rate / 7 * hessian @ _flat(after), SINGLE)
+
+
+def test_damped_sweep_takes_running_statistics_for_constants():
+    """In a net with BatchNorm their adjoint v neither changes nor adds anything."""
+    network, data = Network(smooth_net, (1, 8, 8), 10, seed=3), digit_images(0, 9)
+    after = loss_gradient(network, digit_images(100, 130))
+    x, y = step_batch(data, Step(0, np.arange(9), np.zeros(9, np.uint64), 0.1), augmented=False)
+    damped = DampedAdjoint(network, Optimiser())
+    by_weight, before = damped(x, y, 0.1, after)
+    without = damped(x, y, 0.1, Adjoint(after.u, {name: 0 * a for name, a in after.v.items()}))
+    assert np.array_equal(by_weight, without[0])
+    assert all(np.array_equal(before.v[name], array) for name, array in after.v.items())
 
 
 def _flat(arrays) -> np.ndarray:

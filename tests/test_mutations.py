@@ -58,6 +58,13 @@ MUTATIONS = [
         "test_step_equals_naive_loops and no",
     ),
     Mutation(
+        "damped sweep without its damping",
+        "utils/adjoint.py",
+        "return by_weight, {name: g / len(x) for",
+        "return by_weight, {name: g for",
+        "test_damped_step_equals_naive_loops",
+    ),
+    Mutation(
         "snapshots that alias",
         "utils/network.py",
         "return {name: p.d.copy() for name, p in (self.theta | self.statistics).items()}",

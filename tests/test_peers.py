@@ -60,16 +60,18 @@ def test_problem_holds_the_training(folder: Path) -> None:
 
 
 def test_methods_score_from_the_files_as_from_memory(folder: Path) -> None:
-    ours.score(folder, "Hara")
-    ours.score(folder, f"Hara{ours.WHOLE}")
+    ours.score(folder, "Hara_exact")
+    ours.score(folder, f"Hara_exact{ours.WHOLE}")
     problem = Problem.load(problem_path(folder))
-    last, whole = (np.load(scores_path(folder, name)) for name in ("Hara", f"Hara{ours.WHOLE}"))
+    last, whole = (
+        np.load(scores_path(folder, name)) for name in ("Hara_exact", f"Hara_exact{ours.WHOLE}")
+    )
     trial = ours.open_trial(folder, 1)
     trial.sgd.load(problem.state(0))
     recorded = Recorded(trial.network, trial.data.training, trial.steps, ours.OPTIMISER)
     np.testing.assert_array_equal(last, recorded.influence(trial.data.validation, 3))
     np.testing.assert_array_equal(whole, recorded.influence(trial.data.validation, 0))
-    result = load_result(folder, "Hara")
+    result = load_result(folder, "Hara_exact")
     assert result.peak_bytes >= result.idle_bytes > 0
     margins = trial.paths.margins(trial.seed)
     assert result.disk_bytes == bytes_of(folder / "ours_1") - bytes_of(margins)

@@ -53,6 +53,22 @@ def falling(to: float, noise: int = 0) -> dict[int, float]:
 FLAT = {0: 0.5} | dict(zip(COUNTS, (0.501, 0.499, 0.502, 0.498, 0.5, 0.501), strict=True))
 
 
+def test_nothing_is_recommended_from_unsound_scores() -> None:
+    """Not even where their removal gains; a sound method's smaller gain is followed."""
+    tried = by_n(falling(0.2)) | by_n(falling(0.3, noise=1), "Ours") | by_n(FLAT, "Random")
+    methods = ["Hara", "Ours", "Random"]
+    assert recommend(tried, methods, [0]).overall.method == "Hara"
+    found = recommend(tried, methods, [0], {"Hara": "the sweep grows"})
+    assert found.overall.method == "Ours"
+    assert (found.methods["Hara"].n, found.methods["Hara"].method) == (0, "Hara")
+    assert found.methods["Hara"].reason == "its scores are not sound: the sweep grows"
+    alone = recommend(tried, ["Hara", "Random"], [0], {"Hara": "the sweep grows"}).overall
+    assert alone.n == 0 and alone.best_tried is not None
+    assert alone.best_tried["method"] == "Random"
+    nobody = recommend(tried, ["Hara"], [0], {"Hara": "the sweep grows"}).overall
+    assert nobody.n == 0 and nobody.best_tried is None
+
+
 def test_a_clear_gain_is_recommended_with_the_smallest_n_near_the_best() -> None:
     tried = by_n(falling(0.3)) | by_n(FLAT, "Random")
     verdict = recommend(tried, ["Hara", "Random"], [0]).overall

@@ -44,6 +44,9 @@ def test_agreement_quotes_the_random_groups() -> None:
     assert agreement.random == pytest.approx(1)
     assert agreement.low <= 1 and agreement.high == pytest.approx(1)
     assert agreement.ranking == pytest.approx(-1)
+    assert agreement.ranking_low == pytest.approx(-1)
+    assert not agreement.trusted
+    assert agreement.of_random == "1.00 [1.00, 1.00]"
 
 
 def test_verify_joins_a_finished_run_and_resumes(
@@ -55,7 +58,7 @@ def test_verify_joins_a_finished_run_and_resumes(
     said = capsys.readouterr().out
     stages = said.split("Rough time")[-1].splitlines()[0]
     assert "verify" in stages and "infl" not in stages
-    assert "agreement" in said
+    assert "random groups" in said and "groups cut from ranking" in said
     assert before.items() <= contents(tmp_path).items()
     table = read_csv(tmp_path / "summary/verification.csv")
     columns = ["method", "seed", "group", "kind", "size", "predicted", "true"]

@@ -78,6 +78,7 @@ METHODS: dict[str, Method] = {
         Method("Hara_exact", "sgd_influence.infl:hara_exact", needs_states=True),
         Method("Hara_smoothed", "sgd_influence.infl:hara_smoothed", needs_states=True),
         Method("Ours", "sgd_influence.infl:ours"),
+        Method("Ours_exact", "sgd_influence.infl:ours_exact"),
         Method("Ours_mean", "sgd_influence.infl:ours_mean", needs_states=True),
         Method(
             "Influence_functions", "influence_functions.infl:influence_functions", scored_epochs=3

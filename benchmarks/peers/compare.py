@@ -49,8 +49,8 @@ from utils.storage import read_csv, save_csv
 
 HERE = Path(__file__).parent
 OURS = (
-    *("Hara", "Hara_smoothed", "Ours", "Influence_functions", "AUM", "Random"),
-    "Hara, all epochs",
+    *("Hara_exact", "Hara_smoothed", "Ours_exact", "Influence_functions", "AUM", "Random"),
+    "Hara_exact, all epochs",
 )
 PEERS = (
     *("captum TracInCP", "captum TracInCP self", "kronfluence EKFAC"),

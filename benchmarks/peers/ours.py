@@ -52,8 +52,8 @@ PROBLEMS: dict[str, Callable[[int, Path | None], RecordedTrial]] = {
 WHOLE = ", all epochs"
 """Ends the name of a method that covers the whole training, not the last epoch."""
 METHOD_NAMES = (
-    *("Hara", "Hara_smoothed", "Ours", "Influence_functions", "AUM", "Random"),
-    f"Hara{WHOLE}",
+    *("Hara_exact", "Hara_smoothed", "Ours_exact", "Influence_functions", "AUM", "Random"),
+    f"Hara_exact{WHOLE}",
 )
 
 OPTIMISER = Optimiser(augmented=False)
