@@ -126,7 +126,7 @@ def _seat_problem(influence: np.ndarray, steps: Sequence[Step]) -> str:
     order, expected = np.argsort(influence, kind="stable"), last.mean()
     shares = {n: last[order[:n]].mean() for n in COUNTS if n <= len(influence) // 2}
     crowded = [n for n, share in shares.items() if share * n >= FEWEST]
-    worst = max(crowded, key=lambda n: shares[n], default=0)
+    worst = max(crowded, key=lambda n: (shares[n], n), default=0)
     if not worst or shares[worst] <= CROWDED * expected:
         return ""
     return (
