@@ -6,7 +6,7 @@ DEMO_OUTPUT := output_demo
 # More options for the demo's command or for pytest: make demo DEMO_ARGS="-nt 3"
 DEMO_ARGS :=
 TEST_ARGS := -n 2 --dist loadfile
-# --subset: minutes instead of hours.
+# "--run subset": minutes instead of hours.
 REPRODUCTION_ARGS :=
 
 # Packages are installed uncompiled: a process that may not keep what it compiles takes seconds longer.

@@ -1,12 +1,16 @@
 """Write MNIST, CIFAR-10 and STL-10 archives in the official formats from real images.
 
     python benchmarks/make_archives.py --data PATH --out DIR [--n_train N] [--n_test N]
+    python benchmarks/make_archives.py --data PATH --out DIR --full
 
 PATH holds t10k-images-idx3-ubyte.gz, t10k-labels-idx1-ubyte.gz and cifar10-test-jpg.zip (with
 test/<class>/<number>.jpg). The images are shuffled by seed; the first N_TRAIN become training
-images, the next N_TEST test images. STL-10's are CIFAR-10 images enlarged from 32 to 96 px, in
-CIFAR-10's classes, the first 5,000 and 8,000 at most of both parts. The MD5 sums are not the
-published ones, so the commands read these archives with --allow_unverified_data only.
+images, the next N_TEST test images. With --full, PATH also holds train-images-idx3-ubyte.gz,
+train-labels-idx1-ubyte.gz and cifar10-train-jpg.zip, and all images of MNIST and CIFAR-10 go to
+the parts that they are of, training images shuffled by seed. STL-10's are CIFAR-10 images enlarged
+from 32 to 96 px, in CIFAR-10's classes, the first 5,000 and 8,000 at most of both parts. The MD5
+sums are not the published ones, so the commands read these archives with --allow_unverified_data
+only.
 """
 
 from __future__ import annotations
@@ -18,7 +22,8 @@ import pickle
 import struct
 import sys
 import tarfile
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -139,6 +144,13 @@ def write_enlarged_stl10(training: Labelled, test: Labelled, folder: Path) -> No
     write_stl10(large[0], large[1], folder)
 
 
+FULL: Mapping[str, tuple[Callable[..., Labelled], Callable[..., None]]] = {
+    "mnist": (mnist_images, write_mnist),
+    "cifar10": (cifar10_images, write_cifar10),
+}
+"""How the images of a data set are read, and how its archives are written."""
+
+
 def shuffled_parts(
     images: UInt8, labels: Int64, n_train: int, n_test: int, seed: int
 ) -> tuple[Labelled, Labelled]:
@@ -150,8 +162,27 @@ def shuffled_parts(
     return (images[first], labels[first]), (images[second], labels[second])
 
 
+def full_parts(
+    read: Callable[[Path, str], Labelled], data: Path, seed: int
+) -> tuple[Labelled, Labelled]:
+    """All training images, shuffled by seed, and all test images."""
+    images, labels = read(data, "train")
+    order = np.random.default_rng(seed).permutation(len(labels))
+    return (images[order], labels[order]), read(data, "test")
+
+
+def write_full(data: Path, folder: Path, seed: int = 0, names: Iterable[str] = FULL) -> None:
+    """Write the archives of MNIST and CIFAR-10 with all images, each file whole or not at all."""
+    for name in names:
+        read, write = FULL[name]
+        with tempfile.TemporaryDirectory(dir=folder) as made:
+            write(*full_parts(read, data, seed), Path(made))
+            for path in Path(made).iterdir():
+                path.rename(folder / path.name)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse the command line and write the six archives."""
+    """Parse the command line and write the archives."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -159,6 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the archives")
     parser.add_argument("--n_train", type=int, default=8000, help="default: 8000")
     parser.add_argument("--n_test", type=int, default=2000, help="default: 2000")
+    parser.add_argument("--full", action="store_true", help="all images of MNIST and CIFAR-10")
     parser.add_argument("--seed", type=int, default=0, help="of the shuffle; default: 0")
     options = parser.parse_args(arguments)
     try:
@@ -169,6 +201,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _write_all(options: argparse.Namespace) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
+    if options.full:
+        write_full(options.data, options.out, options.seed)
+        return
     for read, write in (
         (mnist_images, write_mnist),
         (cifar10_images, write_cifar10),

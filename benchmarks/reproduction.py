@@ -1,13 +1,13 @@
 """The experiments of [H] section 7.2 and of [S]: accuracy against the number of images removed.
 
-    python benchmarks/reproduction.py --data PATH [--subset] [--jobs 2]
+    python benchmarks/reproduction.py --data PATH [--run full|parted|subset] [--jobs 2]
 
-PATH holds the archives of MNIST or CIFAR-10, or only their test images (t10k-images-idx3-ubyte.gz,
-t10k-labels-idx1-ubyte.gz, cifar10-test-jpg.zip), which are then parted by seed into archives of the
-same format. Each trial is a run of eval_sgd_influence.py; a run that was cut off goes on. --subset
-takes few and small images: minutes instead of hours. After each trial the results and
-pictures are written anew, at the end the tables of docs/reproduction.md; rows of other runs are
-kept.
+PATH holds the images of MNIST or CIFAR-10, each as the official archives or as in
+benchmarks/make_archives.py. With --run full (the default) all images are used; parted takes the
+10,000 test images alone, parted by seed; subset takes a few small ones of these, in minutes.
+Each trial is a run of eval_sgd_influence.py with Hara, Ours and Random, then one with
+Influence_functions; a benchmark that was cut off resumes. After each trial results, pictures and
+the tables of docs/reproduction.md are written; rows of other runs are kept.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from joblib import Parallel, delayed
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the repository, when run as a script
 
-from benchmarks.make_archives import shuffled_parts, write_cifar10, write_mnist
-from benchmarks.real_images import cifar10_images, mnist_images
+from benchmarks.make_archives import FULL as ALL_IMAGES
+from benchmarks.make_archives import shuffled_parts, write_full
 from benchmarks.reproduction_tables import blocks_of, draw_runs, fill_page
 from benchmarks.stored import beside_stored, processor
 from sgd_influence.eval import SCORE_COLUMNS
@@ -51,7 +51,7 @@ class Experiment:
     """How a data set is run.
 
     Attributes:
-        run: subset, test images, or full.
+        run: full, parted or subset.
         dataset: a row of `DATASETS`.
         options: of eval_sgd_influence.py, beside the data, the trials and the folder.
     """
@@ -64,34 +64,28 @@ class Experiment:
 SUBSET = "--n_train 400 --n_val 300 --n_test 600 --image_size 16 -e 6 -r 8 40"
 PARTED = "--n_val 1000 -e 20 -r 1 10 40 100 200 600 1000 3000"
 FULL = f"-e 20 -r {' '.join(map(str, Options.remove_n_list[1:]))}"
+OPTIONS = {"full": FULL, "parted": PARTED, "subset": SUBSET}
 
 
-def experiment_of(dataset: str, data: Path, subset: bool) -> Experiment:
-    """The run that the files in `data` allow."""
-    if subset:
-        return Experiment("subset", dataset, SUBSET)
-    full = is_full(dataset, data)
-    return Experiment("full", dataset, FULL) if full else Experiment("parted", dataset, PARTED)
-
-
-def is_full(dataset: str, data: Path) -> bool:
-    """Whether all archives of the data set are there."""
-    return all((data / archive.name).exists() for archive in DATASETS[dataset].archives)
-
-
-def archives_of(dataset: str, data: Path, work: Path) -> list[str]:
-    """The options that name the archives; they are made from the test images if need be."""
-    if is_full(dataset, data):
-        return ["--data_dir", str(data)]
-    folder = work / "archives"
-    if not is_full(dataset, folder):
+def archives_of(experiment: Experiment, data: Path, work: Path) -> list[str]:
+    """The options that name the archives; those that are not in `data` are made in `work`."""
+    full = experiment.run == "full"
+    if full and are_there(experiment.dataset, data):
+        return ["--data_dir", str(data), "--allow_unverified_data"]
+    folder = work / ("archives_full" if full else "archives")
+    if not are_there(experiment.dataset, folder):
         folder.mkdir(parents=True, exist_ok=True)
-        read, write = {
-            "mnist": (mnist_images, write_mnist),
-            "cifar10": (cifar10_images, write_cifar10),
-        }[dataset]
-        write(*shuffled_parts(*read(data), N_TRAIN, N_TEST, PARTING_SEED), folder)
+        if full:
+            write_full(data, folder, names=[experiment.dataset])
+        else:
+            read, write = ALL_IMAGES[experiment.dataset]
+            write(*shuffled_parts(*read(data), N_TRAIN, N_TEST, PARTING_SEED), folder)
     return ["--data_dir", str(folder), "--allow_unverified_data"]
+
+
+def are_there(dataset: str, folder: Path) -> bool:
+    """Whether all archives of the data set are in `folder`."""
+    return all((folder / archive.name).exists() for archive in DATASETS[dataset].archives)
 
 
 def run_trial(experiment: Experiment, seed: int, where: Sequence[str], work: Path) -> pd.DataFrame:
@@ -147,11 +141,17 @@ def machine() -> str:
     return f"{processor()}, nnabla {nn.__version__} on the CPU"
 
 
+def commit() -> str:
+    """The commit that the work tree is at, with a + where it was changed since."""
+    command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+
 def store(rows: pd.DataFrame, experiment: Experiment, folder: Path) -> None:
     """Write the scores of a trial and how it was run; rows of other trials are kept."""
     cpu_seconds = round(float(rows["cpu_seconds"].iloc[0]))
     run = rows[KEYS].head(1).assign(
-        options=experiment.options, cpu_seconds=cpu_seconds, machine=machine()
+        options=experiment.options, cpu_seconds=cpu_seconds, machine=machine(), commit=commit()
     )  # fmt: skip
     scores = rows[[*KEYS, "method", "n_drops", *SCORE_COLUMNS]]
     save_csv(merged(scores, folder / RESULTS), folder / RESULTS)
@@ -166,18 +166,18 @@ def merged(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the trials and write what came out."""
     options = _parse(arguments)
-    experiments = [experiment_of(name, options.data, options.subset) for name in options.datasets]
-    where = {e: archives_of(e.dataset, options.data, options.work) for e in experiments}
+    experiments = [Experiment(options.run, name, OPTIONS[options.run]) for name in options.datasets]
+    where = {e: archives_of(e, options.data, options.work) for e in experiments}
     trials = product(options.seeds, experiments)
     tasks = (delayed(run_trial)(e, seed, where[e], options.work) for seed, e in trials)
     parallel = Parallel(options.jobs, backend="threading", return_as="generator_unordered")
     for rows in parallel(tasks):
         dataset = rows["dataset"].iloc[0]
         store(rows, next(e for e in experiments if e.dataset == dataset), options.out)
-        draw_runs(read_csv(options.out / RESULTS), options.out)
-    if options.page.exists():
         scores, runs = read_csv(options.out / RESULTS), read_csv(options.out / RUNS)
-        fill_page(options.page, blocks_of(scores, runs))
+        draw_runs(scores, options.out)
+        if options.page.exists():
+            fill_page(options.page, blocks_of(scores, runs))
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -185,7 +185,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True, help="folder with the images")
-    parser.add_argument("--subset", action="store_true", help="few, small images: minutes")
+    parser.add_argument("--run", choices=OPTIONS, default="full", help="default: full")
     parser.add_argument(
         "--seeds", type=int, nargs="+", default=list(range(5)), help="of the trials; default: 0..4"
     )

@@ -112,13 +112,24 @@ def blocks_of(scores: pd.DataFrame, runs: pd.DataFrame) -> dict[str, str]:
 
 def runs_table(runs: pd.DataFrame) -> str:
     """How each run was made: a row per run and data set."""
-    rows = [("run", "data set", "seeds", "options", "CPU minutes a trial, at most", "machine")]
+    rows = [
+        (
+            "run",
+            "data set",
+            "seeds",
+            "options",
+            "CPU minutes a trial, at most",
+            "machine",
+            "commits",
+        )
+    ]
     for (run, dataset), trials in runs.groupby(["run", "dataset"], sort=False):
         seeds = ", ".join(map(str, trials["seed"]))
         minutes = f"{trials['cpu_seconds'].max() / 60:.1f}"
         machines = "; ".join(trials["machine"].unique())
         options = f"`{trials['options'].iloc[0]}`"
-        rows.append((run, dataset, seeds, options, minutes, machines))
+        commits = ", ".join(trials["commit"].dropna().unique())
+        rows.append((run, dataset, seeds, options, minutes, machines, commits))
     return markdown(rows)
 
 

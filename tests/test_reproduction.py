@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 
 from benchmarks import deviations, reproduction
-from benchmarks.make_archives import write_idx
+from benchmarks.make_archives import write_full, write_idx
 from benchmarks.pictures import small_net
 from benchmarks.reproduction_tables import blocks_of, errors_of, filled, verdict
+from utils.datasets import DATASETS, read_mnist
 from utils.storage import read_csv
 
 ROOT = Path(__file__).parents[1]
@@ -42,15 +43,26 @@ def test_trials_are_run_and_stored_one_by_one(
 ) -> None:
     monkeypatch.setattr(reproduction, "N_TRAIN", 40)
     monkeypatch.setattr(reproduction, "N_TEST", 20)
-    monkeypatch.setattr(
-        reproduction, "SUBSET",
+    monkeypatch.setitem(
+        reproduction.OPTIONS, "subset",
         "--n_train 20 --n_val 10 --n_test 10 --image_size 8 --model mlp -e 1 -r 2 --context cpu",
     )  # fmt: skip
     out, page = tmp_path / "out", tmp_path / "page.md"
     page.write_text(PAGE)
     where = ["--work", str(tmp_path / "work"), "--out", str(out), "--page", str(page)]
     reproduction.main(
-        ["--data", str(images), "--subset", "--seeds", "0", "1", "--datasets", "mnist", *where]
+        [
+            "--data",
+            str(images),
+            "--run",
+            "subset",
+            "--seeds",
+            "0",
+            "1",
+            "--datasets",
+            "mnist",
+            *where,
+        ]
     )
     scores = read_csv(out / "reproduction.csv")
     assert scores.groupby(["seed", "method", "n_drops"]).size().to_dict() == {
@@ -92,13 +104,21 @@ def test_a_trial_without_influence_functions_is_kept(
         reproduction.run_trial(experiment, 3, [], tmp_path)
 
 
-def test_full_sets_are_taken_where_they_are(images: Path) -> None:
-    assert reproduction.experiment_of("mnist", images, False).run == "parted"
-    assert reproduction.experiment_of("mnist", images, True).run == "subset"
-    for part in ("images-idx3", "labels-idx1"):
-        (images / f"train-{part}-ubyte.gz").touch()
-    assert reproduction.experiment_of("mnist", images, False).run == "full"
-    assert reproduction.archives_of("mnist", images, images) == ["--data_dir", str(images)]
+def test_full_archives_are_taken_or_made(images: Path, tmp_path: Path) -> None:
+    """Those in the data folder where they are whole, else archives of all its images."""
+    full = reproduction.Experiment("full", "mnist", "")
+    with pytest.raises(FileNotFoundError):
+        reproduction.archives_of(full, images, tmp_path / "work")
+    pixels = np.random.default_rng(1).integers(0, 256, (90, 28, 28), dtype=np.uint8)
+    write_idx(pixels, images / "train-images-idx3-ubyte.gz")
+    write_idx((np.arange(90) % 10).astype(np.uint8), images / "train-labels-idx1-ubyte.gz")
+    assert reproduction.archives_of(full, images, tmp_path)[1] == str(images)
+    write_full(images, tmp_path, names=["mnist"])
+    made = [read_mnist([tmp_path / f.name for f in DATASETS["mnist"].archives])]
+    (training, labels), (test, _) = made[0]
+    order = np.random.default_rng(0).permutation(90)
+    assert np.array_equal(training[..., 0], pixels[order])
+    assert np.array_equal(labels, order % 10) and len(test) == 60
 
 
 def test_rows_of_other_trials_are_kept(tmp_path: Path) -> None:

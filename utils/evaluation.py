@@ -15,7 +15,7 @@ from utils.errors import UserError
 from utils.images import ImageSet, normalise
 from utils.network import Network
 
-EVALUATION_BATCH = 256
+EVALUATION_BATCH = 128
 
 
 @dataclass(frozen=True)
