@@ -17,12 +17,14 @@ import pytest
 import eval_influence_functions
 import eval_sgd_influence
 from benchmarks.make_archives import write_cifar10, write_mnist
+from benchmarks.reproduction_tables import filled
+from docs.option_table import option_table
 from tests.own_images import class_folders, rows_of
 from utils.command import main
 from utils.datasets import DATASETS
 from utils.methods import METHODS
 from utils.model import MODELS
-from utils.options import _build_parser
+from utils.options import build_parser
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -138,7 +140,7 @@ def test_sample_output_has_the_rows_of_a_run(
 
 def option_strings() -> set[str]:
     """All names of options of both commands, but for the help."""
-    parsers = [_build_parser(command) for command in BY_SCRIPT.values()]
+    parsers = [build_parser(command) for command in BY_SCRIPT.values()]
     names = {name for parser in parsers for name in parser._option_string_actions}
     return names - {"-h", "--help"}
 
@@ -149,6 +151,11 @@ def test_options_of_the_tables_are_in_the_help() -> None:
     named = {name for row in rows for name in re.findall(r"(?<![\w-])--?[a-zA-Z][\w-]*", row)}
     assert len(named) > 30
     assert named <= option_strings()
+
+
+def test_option_table_is_up_to_date() -> None:
+    text = text_of(OPTIONS)
+    assert filled(text, {"options": option_table()}) == text, "run python docs/option_table.py"
 
 
 def test_options_of_the_help_are_in_the_pages() -> None:

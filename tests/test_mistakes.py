@@ -77,7 +77,7 @@ OPTIONS = {
     "--split_seed x": "argument --split_seed: invalid int value: 'x'",
     "--cover_epochs 0": "--cover_epochs 0: must be a whole number of at least 1",
     "--cover_epochs 3": "--cover_epochs 3: there are 2 epochs (--n_epochs)",
-    "--cover_epochs some": "argument --cover_epochs: invalid number_or_all value: 'some'",
+    "--cover_epochs some": "argument --cover_epochs: 'some': must be a whole number, or all",
     "--verify 3": "--verify 3: needs 6 groups or more",
     "--verify x": "argument --verify: invalid int value: 'x'",
     "-di gpu0": "--device-id gpu0: expected a GPU number, or several separated by commas",

@@ -1,6 +1,8 @@
 """The options of both commands. Edit the defaults in `Options` for a new data set.
 
-Nothing heavy is imported here, so that `--help` answers at once.
+Each field carries its flags, its help text and its limit. The parser, the settings that the
+manifest keeps and the table in docs/options.md are made from them. Nothing heavy is imported here,
+so that `--help` answers at once.
 """
 
 from __future__ import annotations
@@ -9,8 +11,8 @@ import argparse
 import math
 import shlex
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,6 +20,71 @@ from utils.cache import CACHES, FINAL, RECOMPUTE
 from utils.errors import UserError
 from utils.methods import METHODS
 from utils.units import bytes_of
+
+RUN, TRAINING, DATA = "what is run", "training", "data"
+MACHINE, OUTPUT = "machine", "output"
+GROUPS = (RUN, TRAINING, DATA, MACHINE, OUTPUT)
+"""The groups of `--help`, in their order."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """How a field of `Options` is given on the command line.
+
+    Attributes:
+        group: of `--help`.
+        text: its meaning and unit.
+        flags: short forms before the long one.
+        shown: how help shows the default, if not as it is.
+        least: the smallest value allowed, of whole numbers.
+        changes_results: results made with another value must not be mixed with new ones.
+        argparse: further arguments of `ArgumentParser.add_argument`.
+    """
+
+    group: str
+    text: str
+    flags: tuple[str, ...] = ()
+    shown: str = ""
+    least: int | None = None
+    changes_results: bool = True
+    argparse: Mapping[str, Any] = field(default_factory=dict)
+
+
+def option(
+    default: Any,
+    group: str,
+    text: str,
+    *flags: str,
+    shown: str = "",
+    least: int | None = None,
+    changes_results: bool = True,
+    **more: Any,
+) -> Any:
+    """A field of `Options` with a flag; a default of False makes it a switch."""
+    if default is False:
+        more["action"], shown = "store_true", "off"
+    given = Option(group, text, flags, shown, least, changes_results, more)
+    return field(default=default, metadata={"option": given})
+
+
+def folder(text: str) -> Path:
+    """The path of a folder; an empty one would silently be the working directory."""
+    if not text:
+        raise argparse.ArgumentTypeError("empty path")
+    return Path(text)
+
+
+def number_or_all(text: str) -> int | None:
+    """A number of epochs; None for all of them."""
+    try:
+        return None if text == "all" else int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: must be a whole number, or all") from error
+
+
+def _sample(what: str) -> Any:
+    text = f"number of {what} images, a stratified subset drawn by the seed"
+    return option(None, DATA, text, type=int, metavar="N", shown="all", least=1)
 
 
 @dataclass(frozen=True)
@@ -29,57 +96,210 @@ class Options:
     """
 
     program: str
-    output_dir: Path
-    methods: tuple[str, ...]
-    left_out: tuple[str, ...] = ()
-    dataset: str = "cifar10"
-    n_epochs: int = 20
-    n_trials: int = 6
-    remove_n_list: tuple[int, ...] = (
-        0, 1, 10, 40, 100, 200, 600, 1000, 3000, 5000, 10000, 30000,
+    output_dir: Path = option(
+        MISSING, OUTPUT, "folder for everything that the run writes", "-o", type=folder,
+        metavar="DIR", changes_results=False,
     )  # fmt: skip
-    device_id: str = "0"
-    retrain_all: bool = False
-    cover_epochs: int | None = 1
-    damping: float | None = None
-    verify: int = 0
-    cleanse_n: int | None = None
-    relabel_candidates: bool = False
-    relabel_confidence: float = 0.9
-    dry_run: bool = False
-    seed: int = 0
-    batch_size: int = 64
-    lr: float = 0.05
-    lr_schedule: str = "constant"
-    momentum: float = 0.0
-    weight_decay: float = 0.0
-    model: str = "six_convolutions"
-    data_dir: Path | None = None
-    image_size: int | None = None
-    color: str = "auto"
-    n_train: int | None = None
-    n_val: int | None = None
-    n_test: int | None = None
-    split_seed: int | None = None
-    flip_labels: float | None = None
-    allow_unverified_data: bool = False
-    jobs: int | None = None
-    dask_scheduler: str | None = None
-    context: str = "auto"
-    conv: str = "fast"
-    cache: str = RECOMPUTE
-    cache_memory: int = 1000**3
-    overwrite: bool = False
-    no_report: bool = False
+    methods: tuple[str, ...] = option(
+        MISSING, RUN, f"methods that score the images, of {', '.join(METHODS)}", nargs="+",
+        choices=tuple(METHODS), metavar="METHOD", changes_results=False,
+    )  # fmt: skip
+    left_out: tuple[str, ...] = ()
+    dataset: str = option(
+        "cifar10", RUN,
+        "data set: cifar10, mnist, stl10 or digits (built in, no download), or a path: a folder "
+        "of class folders, a folder with NNC CSV files, or one such file",
+        "-ds", metavar="NAME_OR_PATH",
+    )  # fmt: skip
+    n_trials: int = option(
+        6, RUN, "number of trials; each trains, scores and retrains with its own seed", "-nt",
+        type=int, metavar="N", least=1, changes_results=False,
+    )  # fmt: skip
+    seed: int = option(
+        0, RUN, "seed of the first trial; trial k uses SEED + k and depends on it alone",
+        type=int, metavar="SEED", least=0, changes_results=False,
+    )  # fmt: skip
+    remove_n_list: tuple[int, ...] = option(
+        (0, 1, 10, 40, 100, 200, 600, 1000, 3000, 5000, 10000, 30000), RUN,
+        "how many of the most harmful images to remove, in any order; 0 always runs, an N not "
+        "below the number of training images is skipped",
+        "-r", type=int, nargs="+", metavar="N", least=0, changes_results=False,
+    )  # fmt: skip
+    retrain_all: bool = option(
+        False, RUN,
+        "after a removal retrain from the first step instead of from the start of the last "
+        "epoch; the scores still cover the last epochs of --cover_epochs",
+        "-ra",
+    )  # fmt: skip
+    cover_epochs: int | None = option(
+        1, RUN, "number of last epochs that the scores cover, or all", type=number_or_all,
+        metavar="N", least=1,
+    )  # fmt: skip
+    damping: float | None = option(
+        None, RUN,
+        "alpha above 0 of Influence_functions, which solve (H + ALPHA I) v = gradient, H in nats "
+        "per squared parameter; raise it where they diverge",
+        type=float, metavar="ALPHA", shown="by the data set: 10 for cifar10, else 0.1",
+    )  # fmt: skip
+    verify: int = option(
+        0, RUN,
+        "remove K groups of a tenth of the images, retrain, and compare with the scores: half "
+        "random groups, half cut from the rankings",
+        type=int, nargs="?", const=40, metavar="K", shown="off; 40 without a number",
+        changes_results=False,
+    )  # fmt: skip
+    cleanse_n: int | None = option(
+        None, RUN, "number of images that the cleansed data set leaves out, recommended or not",
+        type=int, metavar="N", shown="as recommended", least=0, changes_results=False,
+    )  # fmt: skip
+    relabel_candidates: bool = option(
+        False, RUN,
+        "list the removed images that a net trained without them is confident to be of another "
+        "class, for a person to confirm; nothing is relabelled",
+        changes_results=False,
+    )  # fmt: skip
+    relabel_confidence: float = option(
+        0.9, RUN, "least probability of the other class of such an image", type=float,
+        metavar="P", changes_results=False,
+    )  # fmt: skip
+    dry_run: bool = option(
+        False, RUN,
+        "print what the run would write, its memory and its time, and stop; writes no results, "
+        "only missing images and CSV files of the data set",
+        changes_results=False,
+    )  # fmt: skip
+    n_epochs: int = option(
+        20, TRAINING, "training length in epochs", "-e", type=int, metavar="N", least=1
+    )
+    batch_size: int = option(
+        64, TRAINING, "images per training step", type=int, metavar="N", least=1
+    )
+    lr: float = option(0.05, TRAINING, "learning rate of SGD", type=float, metavar="RATE")
+    lr_schedule: str = option(
+        "constant", TRAINING,
+        "learning rate over the training: constant; step, a tenth after half and a hundredth "
+        "after three quarters of it; or cosine, down to 0",
+        choices=("constant", "step", "cosine"),
+    )  # fmt: skip
+    momentum: float = option(
+        0.0, TRAINING, "momentum of SGD, at least 0 and below 1", type=float, metavar="MU"
+    )
+    weight_decay: float = option(
+        0.0, TRAINING, "L2 coefficient: LAMBDA/2 |parameters|^2 is added to each image's loss",
+        type=float, metavar="LAMBDA",
+    )  # fmt: skip
+    model: str = option(
+        "six_convolutions", TRAINING,
+        "network: six_convolutions, resnet, mlp, or your own as module:function, a function "
+        "(x, n_classes, test) that returns logits in ordinary nnabla",
+        metavar="NAME",
+    )  # fmt: skip
+    data_dir: Path | None = option(
+        None, DATA,
+        "folder with the archives of the data set; its images and CSV files are written there "
+        "too, or to the cache folder if it is read-only",
+        type=Path, metavar="DIR",
+        shown="$NNABLA_DATA_CLEANSING_CACHE, else ~/.cache/nnabla_data_cleansing",
+        changes_results=False,
+    )  # fmt: skip
+    image_size: int | None = option(
+        None, DATA, "side in pixels of the squares that images are cropped and resized to",
+        type=int, metavar="N", shown="from the images, 32 to 128; digits: 8", least=1,
+    )  # fmt: skip
+    color: str = option(
+        "auto", DATA, "channels of the images: gray, rgb, or auto: gray if all are gray",
+        choices=("auto", "gray", "rgb"),
+    )  # fmt: skip
+    n_train: int | None = _sample("training")
+    n_val: int | None = _sample("validation")
+    n_test: int | None = _sample("test")
+    split_seed: int | None = option(
+        None, DATA, "seed that draws the validation images, the same for all trials", type=int,
+        metavar="SEED", shown="the trial's seed", least=0,
+    )  # fmt: skip
+    flip_labels: float | None = option(
+        None, DATA,
+        "what if: give this share of the images, above 0 and below 1, the label of another class "
+        "in training, the same in all trials, drawn by --split_seed (0 without), to see which "
+        "methods find them; the data set's own files do not change",
+        type=float, metavar="SHARE", shown="off",
+    )  # fmt: skip
+    allow_unverified_data: bool = option(
+        False, DATA, "accept archives whose MD5 is not the published one, with a warning",
+        changes_results=False,
+    )  # fmt: skip
+    jobs: int | None = option(
+        None, MACHINE,
+        "number of worker processes for trials, methods, removals and groups of --verify, each "
+        "on one core or GPU and on the cores of idle ones; any number gives the same results; 1: "
+        "no worker, one core",
+        "-j", type=int, metavar="N", least=1, changes_results=False,
+        shown="as many as are worth starting: one a core or, with cudnn, a GPU of --device-id",
+    )  # fmt: skip
+    dask_scheduler: str | None = option(
+        None, MACHINE,
+        "use the workers of a Dask cluster instead; the address of its scheduler, such as "
+        "tcp://host:8786; needs requirements-dask.txt",
+        metavar="ADDRESS", shown="none", changes_results=False,
+    )  # fmt: skip
+    context: str = option(
+        "auto", MACHINE,
+        "where nnabla computes: cpu, cudnn (a GPU, with nnabla-ext-cuda), or auto: cudnn where "
+        "it works, else cpu",
+        choices=("auto", "cpu", "cudnn"), changes_results=False,
+    )  # fmt: skip
+    conv: str = option(
+        "fast", MACHINE,
+        "a net's functions on a CPU: fast (BLAS and compiled loops, seven times as fast) or "
+        "nnabla's own; they differ in the last bits",
+        choices=("fast", "nnabla"),
+    )  # fmt: skip
+    cache: str = option(
+        RECOMPUTE, MACHINE,
+        "states of the training kept on disk next to the final one: steps, one before every "
+        "covered step; recompute, one before every sqrt(T)-th of T covered steps, the others are "
+        "trained again when needed, with the same scores; final, none, without Hara",
+        choices=CACHES, changes_results=False,
+    )  # fmt: skip
+    cache_memory: int = option(
+        1000**3, MACHINE,
+        "memory for states that --cache recompute trains again, such as 500MB or 2GiB; with less "
+        "it trains them several times",
+        type=bytes_of, metavar="SIZE", shown="1GB", changes_results=False,
+    )  # fmt: skip
+    device_id: str = option(
+        "0", MACHINE,
+        "GPU number, or several separated by commas that workers take in turn (with --jobs 1 the "
+        "trials)",
+        "-di", metavar="ID", changes_results=False,
+    )  # fmt: skip
+    overwrite: bool = option(
+        False, OUTPUT,
+        "delete results in the output folder that were made with other options, instead of "
+        "refusing to run",
+        changes_results=False,
+    )  # fmt: skip
+    no_report: bool = option(
+        False, OUTPUT,
+        "do not write report/index.html; python -m utils.page DIR writes it later",
+        changes_results=False,
+    )  # fmt: skip
     command_line: str = ""
-    quiet: bool = False
-    verbose: bool = False
+    quiet: bool = option(
+        False, OUTPUT, "print warnings, errors and the closing table only", "-q",
+        changes_results=False,
+    )  # fmt: skip
+    verbose: bool = option(
+        False, OUTPUT, "also print the losses of each epoch and each removal evaluated", "-v",
+        changes_results=False,
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
-        for name, least in _LEAST.items():
+        for name, given in options_by_name().items():
             for value in _as_tuple(getattr(self, name)):
-                if value is not None and value < least:
-                    raise UserError(f"--{name} {value}: must be a whole number of at least {least}")
+                if given.least is not None and value is not None and value < given.least:
+                    least = f"must be a whole number of at least {given.least}"
+                    raise UserError(f"--{name} {value}: {least}")
         _check(math.isfinite(self.lr) and self.lr > 0, f"--lr {self.lr}: must be a number above 0")
         _check(
             self.cover_epochs is None or self.cover_epochs <= self.n_epochs,
@@ -155,24 +375,14 @@ def needing_states(methods: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in methods if METHODS[name].needs_states)
 
 
-def folder(text: str) -> Path:
-    """The path of a folder; an empty one would silently be the working directory."""
-    if not text:
-        raise ValueError("empty path")
-    return Path(text)
+def options_by_name() -> dict[str, Option]:
+    """The options of the command line, in the order of the fields."""
+    return {f.name: f.metadata["option"] for f in fields(Options) if "option" in f.metadata}
 
 
-def number_or_all(text: str) -> int | None:
-    """A number of epochs; None for all of them."""
-    return None if text == "all" else int(text)
-
-
-_LEAST = {
-    "n_epochs": 1, "n_trials": 1, "batch_size": 1, "n_train": 1, "n_val": 1, "n_test": 1,
-    "image_size": 1, "jobs": 1,
-    "cover_epochs": 1, "seed": 0, "split_seed": 0, "remove_n_list": 0,
-    "cleanse_n": 0,
-}  # fmt: skip
+def result_options() -> tuple[str, ...]:
+    """The options that results depend on."""
+    return tuple(name for name, given in options_by_name().items() if given.changes_results)
 
 
 def _as_tuple(value: int | tuple[int, ...] | None) -> tuple[int | None, ...]:
@@ -217,7 +427,7 @@ def parse_options(command: Command, arguments: Sequence[str] | None = None) -> O
         UserError: an option is out of its range.
         SystemExit: status 0 after `--help`, 2 where argparse cannot read the command line.
     """
-    chosen = vars(_build_parser(command).parse_args(arguments))
+    chosen = vars(build_parser(command).parse_args(arguments))
     if chosen["cache"] == FINAL and chosen["methods"] is command.methods:
         chosen["left_out"] = needing_states(command.methods)
         chosen["methods"] = [m for m in command.methods if m not in chosen["left_out"]]
@@ -228,154 +438,33 @@ def parse_options(command: Command, arguments: Sequence[str] | None = None) -> O
     return Options(program=command.program, **chosen)
 
 
-def _build_parser(command: Command) -> argparse.ArgumentParser:
+def build_parser(command: Command) -> argparse.ArgumentParser:
+    """The parser of a command, made from the fields of `Options`."""
     parser = _Parser(prog=command.program, description=command.description, allow_abbrev=False)
-    default = {field.name: field.default for field in fields(Options)}
-    default |= {"output_dir": Path(command.output_dir), "methods": command.methods}
-    for add in (_add_run, _add_training, _add_data, _add_machine, _add_output):
-        add(parser, default)
+    own = {"output_dir": Path(command.output_dir), "methods": command.methods}
+    given = {f.name: f for f in fields(Options) if "option" in f.metadata}
+    for title in GROUPS:
+        group = parser.add_argument_group(title)
+        for name, field_ in given.items():
+            if field_.metadata["option"].group == title:
+                _add(group, field_, own.get(name, field_.default))
     return parser
 
 
-def _add(
-    group: argparse._ArgumentGroup, default: dict[str, Any], *names: str, text: str, **more: Any
-) -> None:
-    name = names[-1].lstrip("-").replace("-", "_")
-    value = default[name]
-    shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
-    if more.get("action") == "store_true":
-        shown = "off"
-    more.setdefault("default", value)
-    shown = more.pop("default_text", shown)
-    group.add_argument(*names, help=f"{text} (default: {shown})", **more)
+def _add(group: argparse._ArgumentGroup, field_: Field, default: Any) -> None:
+    given: Option = field_.metadata["option"]
+    shown = given.shown or default_text(default)
+    more = {"default": default, **given.argparse}
+    group.add_argument(
+        *given.flags, long_flag(field_.name), help=f"{given.text} (default: {shown})", **more
+    )
 
 
-def _add_run(parser: argparse.ArgumentParser, default: dict[str, Any]) -> None:
-    group = parser.add_argument_group("what is run")
-    _add(group, default, "-ds", "--dataset", metavar="NAME_OR_PATH",
-         text="data set: cifar10, mnist, stl10 or digits (built in, no download), or a path: a "
-         "folder of class folders, a folder with NNC CSV files, or one such file")  # fmt: skip
-    _add(group, default, "-nt", "--n_trials", type=int, metavar="N",
-         text="number of trials; each trains, scores and retrains with its own seed")  # fmt: skip
-    _add(group, default, "--seed", type=int, metavar="SEED",
-         text="seed of the first trial; trial k uses SEED + k and depends on it alone")  # fmt: skip
-    _add(group, default, "-r", "--remove_n_list", type=int, nargs="+", metavar="N",
-         text="how many of the most harmful images to remove, in any order; 0 always runs, "
-         "an N not below the number of training images is skipped")  # fmt: skip
-    _add(group, default, "--methods", nargs="+", choices=tuple(METHODS), metavar="METHOD",
-         text=f"methods that score the images, of {', '.join(METHODS)}")  # fmt: skip
-    _add(group, default, "-ra", "--retrain_all", action="store_true",
-         text="after a removal retrain from the first step instead of from the start of the "
-         "last epoch; the scores still cover the last epochs of --cover_epochs")  # fmt: skip
-    _add(group, default, "--cover_epochs", type=number_or_all, metavar="N",
-         text="over how many last epochs the scores sweep: a number, or all")  # fmt: skip
-    _add(group, default, "--damping", type=float, metavar="ALPHA",
-         default_text="by the data set: 10 for cifar10, else 0.1",
-         text="alpha above 0 of Influence_functions, which solve (H + ALPHA I) v = gradient, H in "
-         "nats per squared parameter; raise it where they diverge")  # fmt: skip
-    _add(group, default, "--verify", type=int, nargs="?", const=40, metavar="K",
-         default_text="off; 40 without a number",
-         text="remove K groups of a tenth of the images for real, retrain, and compare with the "
-         "scores: half random groups, half parts of the rankings")  # fmt: skip
-    _add(group, default, "--cleanse_n", type=int, metavar="N", default_text="what is recommended",
-         text="how many images the cleansed data set leaves out, recommended or not")  # fmt: skip
-    _add(group, default, "--relabel_candidates", action="store_true",
-         text="list those of the removed images that a net trained without them is confident to "
-         "be of another class, for a person to confirm; nothing is relabelled")  # fmt: skip
-    _add(group, default, "--relabel_confidence", type=float, metavar="P",
-         text="probability of the other class from which on an image is listed so")  # fmt: skip
-    _add(group, default, "--dry_run", action="store_true",
-         text="say what the run would write, the memory and the time that it takes, and end; "
-         "writes no results, only the images and CSV files of the data set where they are "
-         "missing")  # fmt: skip
+def long_flag(name: str) -> str:
+    """The long form on the command line; `--device-id` has the reference's hyphen."""
+    return "--device-id" if name == "device_id" else f"--{name}"
 
 
-def _add_training(parser: argparse.ArgumentParser, default: dict[str, Any]) -> None:
-    group = parser.add_argument_group("training")
-    _add(group, default, "-e", "--n_epochs", type=int, metavar="N",
-         text="training length in epochs")  # fmt: skip
-    _add(group, default, "--batch_size", type=int, metavar="N",
-         text="images per training step")  # fmt: skip
-    _add(group, default, "--lr", type=float, metavar="RATE",
-         text="learning rate of SGD")  # fmt: skip
-    _add(group, default, "--lr_schedule", choices=("constant", "step", "cosine"),
-         text="how the learning rate changes over the training: constant; step, a tenth after "
-         "half and a hundredth after three quarters of it; or cosine, down to 0")  # fmt: skip
-    _add(group, default, "--momentum", type=float, metavar="MU",
-         text="momentum of SGD, at least 0 and below 1")  # fmt: skip
-    _add(group, default, "--weight_decay", type=float, metavar="LAMBDA",
-         text="L2 coefficient: LAMBDA/2 |parameters|^2 is added to each image's loss")  # fmt: skip
-    _add(group, default, "--model", metavar="NAME",
-         text="network: six_convolutions, resnet, mlp, or your own as module:function, a "
-         "function (x, n_classes, test) that returns logits in ordinary nnabla")  # fmt: skip
-
-
-def _add_data(parser: argparse.ArgumentParser, default: dict[str, Any]) -> None:
-    group = parser.add_argument_group("data")
-    _add(group, default, "--data_dir", type=Path, metavar="DIR",
-         default_text="$NNABLA_DATA_CLEANSING_CACHE, else ~/.cache/nnabla_data_cleansing",
-         text="folder with the archives of the data set, where its images and CSV files are "
-         "written too; if it is read-only they go to the cache folder")  # fmt: skip
-    _add(group, default, "--image_size", type=int, metavar="N",
-         default_text="by what is there, from 32 to 128; digits: 8",
-         text="side in pixels of the squares that images are cropped and resized to")  # fmt: skip
-    _add(group, default, "--color", choices=("auto", "gray", "rgb"),
-         text="channels of the images: gray, rgb, or auto: gray if all are gray")  # fmt: skip
-    for name, what in (("train", "training"), ("val", "validation"), ("test", "test")):
-        _add(group, default, f"--n_{name}", type=int, metavar="N", default_text="all",
-             text=f"number of {what} images, a stratified seeded subset")  # fmt: skip
-    _add(group, default, "--split_seed", type=int, metavar="SEED",
-         default_text="the trial's seed",
-         text="seed that draws the validation images, the same for all trials")  # fmt: skip
-    _add(group, default, "--flip_labels", type=float, metavar="SHARE", default_text="off",
-         text="what if: give this share of the images, above 0 and below 1, the label of another "
-         "class in training, the same in all trials, drawn by --split_seed (0 without), "
-         "to see which methods find them; the data set's own files stay as they are")  # fmt: skip
-    _add(group, default, "--allow_unverified_data", action="store_true",
-         text="accept archives whose MD5 is not the published one, with a warning")  # fmt: skip
-
-
-def _add_machine(parser: argparse.ArgumentParser, default: dict[str, Any]) -> None:
-    group = parser.add_argument_group("machine")
-    _add(group, default, "-j", "--jobs", type=int, metavar="N",
-         default_text="as many as pay: the cores or, with cudnn, the GPUs of --device-id, if there "
-         "is work and memory for them",
-         text="number of worker processes that trials, methods, removals and groups of --verify "
-         "are spread over, each on one core or GPU, and on the cores of those with nothing to do; "
-         "the results are the same with any number; 1: this process on one core")  # fmt: skip
-    _add(group, default, "--dask_scheduler", metavar="ADDRESS", default_text="none",
-         text="spread them over the workers of a Dask cluster instead, whose scheduler has this "
-         "address, such as tcp://host:8786; needs requirements-dask.txt")  # fmt: skip
-    _add(group, default, "--context", choices=("auto", "cpu", "cudnn"),
-         text="where nnabla computes: cpu, cudnn (a GPU, by nnabla-ext-cuda), or auto: cudnn "
-         "where it works, else cpu")  # fmt: skip
-    _add(group, default, "--conv", choices=("fast", "nnabla"),
-         text="a net's functions on a CPU: fast, by NumPy's BLAS and compiled loops, seven times "
-         "as fast as nnabla's; or nnabla; they differ in the last bits")  # fmt: skip
-    _add(group, default, "--cache", choices=CACHES,
-         text="states of the training kept on disk, beside the final one: steps, before every "
-         "covered step; recompute, before every sqrt(T)-th of T covered steps, the others are "
-         "trained once more when they are needed, with the same scores; final, none, so that "
-         "Hara is left out")  # fmt: skip
-    _add(group, default, "--cache_memory", type=bytes_of, metavar="SIZE", default_text="1GB",
-         text="memory for states that --cache recompute trains once more, such as 500MB or "
-         "2GiB; with less it trains them several times")  # fmt: skip
-    _add(group, default, "-di", "--device-id", metavar="ID",
-         text="GPU number, or several separated by commas that workers take in turn (with "
-         "--jobs 1 the trials)")  # fmt: skip
-
-
-def _add_output(parser: argparse.ArgumentParser, default: dict[str, Any]) -> None:
-    group = parser.add_argument_group("output")
-    _add(group, default, "-o", "--output_dir", type=folder, metavar="DIR",
-         text="folder for everything that the run writes")  # fmt: skip
-    _add(group, default, "--overwrite", action="store_true",
-         text="delete the results in the output folder that other options made, instead of "
-         "refusing to run")  # fmt: skip
-    _add(group, default, "--no_report", action="store_true",
-         text="do not write report/index.html, the page to look at; python -m utils.page DIR "
-         "writes it afterwards")  # fmt: skip
-    _add(group, default, "-q", "--quiet", action="store_true",
-         text="show warnings, errors and the closing table only")  # fmt: skip
-    _add(group, default, "-v", "--verbose", action="store_true",
-         text="show also losses per epoch and what each stage reads and writes")  # fmt: skip
+def default_text(default: Any) -> str:
+    """A default as help shows it."""
+    return " ".join(map(str, default)) if isinstance(default, tuple) else str(default)

@@ -14,14 +14,8 @@ from pathlib import Path
 from utils.errors import UserError
 from utils.lock import FolderLock
 from utils.manifest import Manifest, Settings, remove_temporaries
-from utils.options import Options
+from utils.options import Options, result_options
 from utils.paths import RESULT_FOLDERS, OutputPaths
-
-RESULT_OPTIONS = (
-    "dataset", "n_epochs", "batch_size", "lr", "lr_schedule", "momentum",
-    "weight_decay", "model", "conv", "retrain_all", "n_train", "n_val", "n_test", "split_seed",
-    "image_size", "color", "flip_labels",
-)  # fmt: skip
 
 DAMPED = "Influence_functions"
 """The method that the option `--damping` is of."""
@@ -37,7 +31,7 @@ def settings_of(options: Options, data_fingerprint: str, graph: str, damping: fl
         damping: alpha of the influence functions, given or by the data set; it counts where
             they are among the methods.
     """
-    chosen = {name: getattr(options, name) for name in RESULT_OPTIONS}
+    chosen = {name: getattr(options, name) for name in result_options()}
     others = {"command": options.program, "data": data_fingerprint, "model's graph": graph}
     damped = {"damping": damping if DAMPED in options.methods else None}
     return chosen | {"cover_epochs": options.n_covered_epochs} | damped | others
