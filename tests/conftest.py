@@ -15,8 +15,8 @@ SETTINGS = (
     "OPENBLAS_", "NUMBA_NUM_THREADS", "NUMBA_DISABLE_JIT", "NUMBA_CPU_",
     # what they print, and how
     "COLUMNS", "FORCE_COLOR", "LANG", "LC_", "LINES", "MPLBACKEND", "NO_COLOR", "PYTEST_ADDOPTS",
-    "PYTHONCOERCECLOCALE", "PYTHONIOENCODING", "PYTHONUTF8", "PYTHONWARNINGS", "PY_COLORS", "TQDM_",
-    "TZ",
+    "PYTHONCOERCECLOCALE", "PYTHONIOENCODING", "PYTHONUNBUFFERED", "PYTHONUTF8", "PYTHONWARNINGS",
+    "PY_COLORS", "TQDM_", "TZ",
 )  # fmt: skip
 """Variables of the caller's that no test sees, by the beginning of their names."""
 

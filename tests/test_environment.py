@@ -15,7 +15,7 @@ from utils.source import CACHE_VARIABLE
 
 SETTINGS = {
     "OPENBLAS_CORETYPE": "Prescott", "OPENBLAS_L2_SIZE": "512", "OMP_NUM_THREADS": "1",
-    "LC_ALL": "C", "TZ": "Asia/Tokyo", "COLUMNS": "20", "PYTHONWARNINGS": "ignore",
+    "LC_ALL": "C", "TZ": "Asia/Tokyo", "COLUMNS": "20", "PYTHONUNBUFFERED": "1",
 }  # fmt: skip
 
 SUITE = f"""
