@@ -64,7 +64,6 @@ def _run(options: Options) -> int:
     except UserError as error:
         return _end(MISTAKE, f"{name}: error: {error}")
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except OSError as error:
         if hung_up(error):
@@ -82,6 +81,16 @@ def _run(options: Options) -> int:
         for handler in log.handlers[:]:
             log.removeHandler(handler)
             handler.close()
+        _discard_unwritable()
+
+
+def _discard_unwritable() -> None:
+    """Drop buffered output that cannot be written: Python would exit with status 120 for it."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _goes_on(output: Path) -> str:
