@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from utils.cache import CACHES, FINAL, RECOMPUTE
 from utils.errors import UserError
 from utils.methods import METHODS
-from utils.units import bytes_of
+from utils.units import bytes_of, printable
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,8 @@ class Command:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+        line = f"{self.prog}: error: {message} (see {self.prog} --help)"
+        self.exit(2, f"{printable(line)}\n")
 
 
 def parse_options(command: Command, arguments: Sequence[str] | None = None) -> Options:
