@@ -211,10 +211,13 @@ class Manifest:
     def _check_is_of_here(self, problems: Mapping[str, str]) -> None:
         """Raise a UserError if more files are other files than are as they were written.
 
+        Files without content do not count: a power failure may leave many of them.
+
         Args:
             problems: of the outputs, by name.
         """
-        others = [name for name, problem in problems.items() if problem != MISSING]
+        there = [name for name, problem in problems.items() if problem != MISSING]
+        others = [name for name in there if (self.root / name).stat().st_size]
         if len(others) > len(self.outputs) - len(problems):
             what = f"{len(others)} of the files that it names are other files"
             raise UserError(

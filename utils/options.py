@@ -372,7 +372,7 @@ def _add_output(parser: argparse.ArgumentParser, default: dict[str, Any]) -> Non
          text="folder for everything that the run writes")  # fmt: skip
     _add(group, default, "--overwrite", action="store_true",
          text="delete the results in the output folder that other options made, instead of "
-         "refusing to run")  # fmt: skip
+         "refusing to run; files that no run wrote stay")  # fmt: skip
     _add(group, default, "--no_report", action="store_true",
          text="do not write report/index.html, the page to look at; python -m utils.page DIR "
          "writes it afterwards")  # fmt: skip
