@@ -154,6 +154,8 @@ class Manifest:
 
     def _killed(self) -> list[str]:
         """What is there of `begun`: files that a run was writing or removing when it was killed."""
+        if not self.intact:
+            return []
         written = [self._name(path) for path in self.paths.states()]
         inside = [name for name in written if name.rpartition("/")[0] in self.begun]
         removed = [name for name in sorted(self.begun) if (self.root / name).is_file()]

@@ -65,9 +65,9 @@ def run(options: Options) -> None:
             _preflight(work, work.trial(options.seed), client)
             return
         with claimed(paths, work.settings, options.overwrite) as manifest:
-            open_log_file(paths.log)
             manifest.check_versions()
             manifest.check_outputs()
+            open_log_file(paths.log)
             expected = _preflight(work, work.checked_trial(options.seed, manifest), client)
             before, ready = written_bytes(paths.root), time.monotonic()
             memory = _compute(work, manifest, expected.workers, client) + peak_memory()
