@@ -303,6 +303,19 @@ def test_killed_between_a_state_and_its_epoch(finished: Path) -> None:
     assert "begun" not in json.loads((finished / "manifest.json").read_text())
 
 
+def test_temporary_files_of_a_killed_run_go(finished: Path) -> None:
+    """One beside each file that a run writes."""
+    names = [*json.loads((finished / "manifest.json").read_text())["outputs"], "report/index.html"]
+    paths = [Path(name) for name in (*names, "verification/true_changes_seed_0.csv")]
+    left = [finished / p.parent / f".{p.stem}.0123abcd.tmp{p.suffix}" for p in paths]
+    for path in (*left, finished / ".trial_0.0123abcd.tmp" / "training.npy"):
+        write(path)
+    for more in ("--dry_run", ""):
+        assert sgd_influence(finished, f"{QUICK} {more}") == 0
+    assert not list(finished.rglob(".*"))
+    assert sgd_influence(finished, f"{QUICK} {OTHER} --overwrite") == 0
+
+
 def test_states_are_announced_before_they_are_there(tmp_path: Path) -> None:
     output, settings = tmp_path / "out", {"dataset": "x", "damping": None}
     with claimed(OutputPaths(output), settings, False):
