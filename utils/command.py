@@ -12,6 +12,7 @@ from pathlib import Path
 
 from utils.errors import UserError
 from utils.options import Command, Options, parse_options
+from utils.units import printable
 
 log = logging.getLogger("data_cleansing")
 
@@ -21,6 +22,7 @@ _NOT_WRITABLE = "make it writable, or choose another --output_dir"
 REMEDIES = {
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some of your quota",
+    errno.ENAMETOOLONG: "choose a shorter name",
     errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
     errno.EACCES: _NOT_WRITABLE,
     errno.EPERM: _NOT_WRITABLE,
@@ -38,7 +40,7 @@ def main(command: Command, arguments: Sequence[str] | None = None) -> int:
     try:
         options = parse_options(command, arguments)
     except UserError as error:
-        print(f"{command.program}: error: {error}", file=sys.stderr)
+        print(printable(f"{command.program}: error: {error}"), file=sys.stderr)
         return MISTAKE
     try:
         return _run(options)
@@ -96,7 +98,7 @@ def _discard_unwritable() -> None:
 def _goes_on(output: Path) -> str:
     from utils.paths import OutputPaths
 
-    if not OutputPaths(output).manifest.exists():
+    if not os.path.exists(OutputPaths(output).manifest):  # nor where it may not be looked for
         return "nothing is finished yet"
     return f"what is finished is kept in {output}, the same command goes on from there"
 
@@ -111,5 +113,5 @@ def _end(status: int, line: str) -> int:
     if log.handlers:
         log.error(line)
     else:
-        print(line, file=sys.stderr)
+        print(printable(line), file=sys.stderr)
     return status

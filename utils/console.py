@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import signal
 import sys
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from io import TextIOWrapper
 from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import TypeVar
 
 from tqdm import tqdm
+
+from utils.inside import open_file
+from utils.units import printable
 
 T = TypeVar("T")
 
@@ -24,6 +29,13 @@ logging.addLevelName(RESULT, "RESULT")
 log = logging.getLogger("data_cleansing")
 
 tqdm.set_lock(threading.RLock())  # its own is a semaphore of the system, lost in a killed worker
+
+
+class _Printable(logging.Formatter):
+    """One line, whatever is in the names of files and folders that it holds."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 class _TerminalHandler(logging.Handler):
@@ -45,7 +57,14 @@ def hung_up(error: OSError) -> bool:
 
 
 class _LogFile(logging.FileHandler):
-    """A log file that gives up silently where the disk is full: the run itself says that."""
+    """A log file that gives up silently where the disk is full: the run itself says that.
+
+    A link is not followed, and a file that has another name is left alone.
+    """
+
+    def _open(self) -> TextIOWrapper:
+        descriptor = open_file(Path(self.baseFilename), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        return open(descriptor, "a", encoding=self.encoding)
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Lose the record."""
@@ -58,6 +77,7 @@ class _LogFile(logging.FileHandler):
 def open_console(quiet: bool, verbose: bool) -> None:
     """Say what is logged on the terminal, and keep it for the log file that opens later."""
     terminal = _TerminalHandler()
+    terminal.setFormatter(_Printable())
     terminal.setLevel(RESULT if quiet else logging.DEBUG if verbose else logging.INFO)
     log.setLevel(logging.DEBUG)
     log.propagate = False
@@ -67,10 +87,13 @@ def open_console(quiet: bool, verbose: bool) -> None:
 
 
 def open_log_file(path: Path) -> None:
-    """Append everything that was and will be said to `path`, with its time."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Append everything that was and will be said to `path`, with its time.
+
+    Raises:
+        UserError: `path` is a link, or something else that is no file of its own.
+    """
     file = _LogFile(path, encoding="utf-8")
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    file.setFormatter(_Printable("%(asctime)s %(levelname)s %(message)s"))
     for kept in [h for h in log.handlers if isinstance(h, MemoryHandler)]:
         kept.setTarget(file)
         kept.flush()
@@ -135,6 +158,7 @@ def progress(items: Iterable[T], description: str, total: int | None = None) -> 
         for handler in log.handlers
     )
     disable = True if quiet else None
-    for item in tqdm(items, desc=description, total=total, leave=False, disable=disable):
+    shown = printable(description)
+    for item in tqdm(items, desc=shown, total=total, leave=False, disable=disable):
         stop_if_asked()
         yield item

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from utils.cache import CACHES, FINAL, RECOMPUTE
 from utils.errors import UserError
 from utils.methods import METHODS
-from utils.units import bytes_of
+from utils.units import bytes_of, printable
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,8 @@ class Command:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+        line = f"{self.prog}: error: {message} (see {self.prog} --help)"
+        self.exit(2, f"{printable(line)}\n")
 
 
 def parse_options(command: Command, arguments: Sequence[str] | None = None) -> Options:
@@ -371,7 +372,7 @@ def _add_output(parser: argparse.ArgumentParser, default: dict[str, Any]) -> Non
          text="folder for everything that the run writes")  # fmt: skip
     _add(group, default, "--overwrite", action="store_true",
          text="delete the results in the output folder that other options made, instead of "
-         "refusing to run")  # fmt: skip
+         "refusing to run; files that no run wrote stay")  # fmt: skip
     _add(group, default, "--no_report", action="store_true",
          text="do not write report/index.html, the page to look at; python -m utils.page DIR "
          "writes it afterwards")  # fmt: skip

@@ -18,6 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from utils.errors import UserError
 from utils.methods import CONTROL, METHODS, about_labels
+from utils.ours import check_own
 from utils.page_facts import Facts
 from utils.page_images import data_uris
 from utils.page_view import (
@@ -37,7 +38,7 @@ from utils.page_view import (
 from utils.paths import OutputPaths
 from utils.ranking import SHOWN_BEST, SHOWN_WORST
 from utils.storage import save_bytes
-from utils.units import duration, shown_bytes
+from utils.units import duration, printable, shown_bytes
 
 LARGEST = 5_000_000
 """Bytes that the page has at most."""
@@ -49,9 +50,12 @@ def write_page(paths: OutputPaths) -> Path:
     """Write the page of a finished output folder; returns its path.
 
     Raises:
-        UserError: the folder holds no finished run, or a file in it cannot be read.
+        UserError: the folder holds no finished run, a file in it cannot be read, or at the place
+            of the page is a file that no run wrote.
     """
-    save_bytes(page_of(Facts.read(paths)), paths.page)
+    page = page_of(Facts.read(paths))
+    check_own(paths.page, paths)
+    save_bytes(page, paths.page)
     return paths.page
 
 
@@ -130,13 +134,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     chosen = parser.parse_args(arguments)
     try:
-        print(write_page(OutputPaths(chosen.output_dir)).resolve())
-    except UserError as error:
-        print(f"{program}: error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        where = error.filename or chosen.output_dir
-        print(f"{program}: error: {where}: {error.strerror or error}", file=sys.stderr)
+        print(printable(str(write_page(OutputPaths(chosen.output_dir)).resolve())))
+    except (UserError, OSError) as error:
+        reason = str(error)
+        if isinstance(error, OSError):
+            reason = f"{error.filename or chosen.output_dir}: {error.strerror or error}"
+        print(printable(f"{program}: error: {reason}"), file=sys.stderr)
         return 2
     return 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -169,11 +170,13 @@ class Facts:
 def _manifest(paths: OutputPaths) -> Manifest:
     if not paths.root.is_dir():
         raise UserError(f"{paths.root}: no such folder; give the --output_dir of a finished run")
-    if not paths.manifest.exists():
+    if not os.path.lexists(paths.manifest):
         raise UserError(f"{paths.root}: holds no run; give the --output_dir of a finished one")
+    manifest = Manifest.read(paths)
+    manifest.check_places()
     if not paths.summary.exists():
         raise UserError(f"{paths.root}: its run is not finished; give the run's command again")
-    return Manifest.read(paths)
+    return manifest
 
 
 def _unsound(paths: OutputPaths, methods: Sequence[str]) -> list[tuple[str, int, str]]:
@@ -216,7 +219,7 @@ def _recommendation(path: Path) -> Recommended | None:
         return None
     except KeyError as error:
         raise unreadable(path, "is not whole", f"{error.args[0]} is missing") from error
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise unreadable(path, "cannot be read", error) from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from sgd_influence.analyze import analyze
 from utils import cores
 from utils.console import RESULT, open_log_file
 from utils.context import choose_backend, set_context
-from utils.datasets import prepare
+from utils.datasets import folders_of, prepare
 from utils.errors import UserError
 from utils.flips import record_flips, say_what_was_found, with_flips
 from utils.manifest import Manifest, Settings, remove_temporaries
@@ -32,7 +33,7 @@ from utils.predictions import record_for_page
 from utils.preflight import Estimate, check_space, estimate
 from utils.report import closing_line, opening_block
 from utils.runs import add_run, run_of
-from utils.settings import check_output_folder, claimed, settings_of
+from utils.settings import check_apart, check_output_folder, claimed, settings_of
 from utils.source import Source
 from utils.splits import TrialData, described, draw_split, load_trial
 from utils.steps import Step, load_steps, plan_steps
@@ -64,9 +65,9 @@ def run(options: Options) -> None:
             _preflight(work, work.trial(options.seed), client)
             return
         with claimed(paths, work.settings, options.overwrite) as manifest:
-            open_log_file(paths.log)
             manifest.check_versions()
             manifest.check_outputs()
+            open_log_file(paths.log)
             expected = _preflight(work, work.checked_trial(options.seed, manifest), client)
             before, ready = written_bytes(paths.root), time.monotonic()
             memory = _compute(work, manifest, expected.workers, client) + peak_memory()
@@ -155,7 +156,13 @@ class Prepared:
 
 
 def prepared(options: Options) -> Prepared:
-    """Choose where to compute, make the images ready, and check the model on them."""
+    """Choose where to compute, make the images ready, and check the model on them.
+
+    Raises:
+        UserError: any of it cannot be done, or images lie in the output folder or that among them.
+    """
+    paths = OutputPaths(options.output_dir)
+    check_apart(paths, folders_of(options.dataset, options.data_dir))
     backend = choose_backend(options.context, options.device_ids)
     set_context(backend, options.device_ids[0])
     threadpool_limits(1, "blas")  # nnabla computes on one core; more would change the last bits
@@ -166,6 +173,8 @@ def prepared(options: Options) -> Prepared:
         options.image_size,
         options.color,
     )
+    if os.path.isdir(options.dataset):  # a link in there may lead to images elsewhere
+        check_apart(paths, source.image_folders())
     load = lru_cache(maxsize=1)(partial(load_data, options, source))
     training = load(options.seed).training
     model = checked_model(options.model, training.shape, source.n_classes)
@@ -180,7 +189,7 @@ def prepared(options: Options) -> Prepared:
         damping=damping,
         settings=settings_of(options, source.fingerprint, graph, damping),
         counts=counts_below(len(training), options),
-        paths=OutputPaths(options.output_dir),
+        paths=paths,
     )
 
 

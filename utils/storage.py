@@ -18,9 +18,13 @@ import numpy as np
 import pandas as pd
 
 from utils.errors import UserError
+from utils.inside import check_place
 
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp(\.\w+)?")
 """Names of files that are being written; what a killed process leaves."""
+
+TRIAL = ".trial_"
+"""What the names of folders with such a name begin with that hold what workers are given."""
 
 
 class Keeper(Protocol):
@@ -42,8 +46,8 @@ class Keeper(Protocol):
     def settle(self, path: Path) -> None:
         """`path` is there now as it was expected."""
 
-    def forget(self, path: Path) -> None:
-        """`path` is about to be removed."""
+    def remove(self, path: Path) -> None:
+        """Remove `path` if it is of the account, and folders that are empty then."""
 
 
 _keepers: list[Keeper] = []
@@ -154,10 +158,17 @@ def check_folder_of(path: Path) -> None:
 
 
 def _make_folder(folder: Path) -> None:
-    """Make `folder` and those above it up to the folder of a keeper, which is never made again."""
+    """Make `folder` and those above it up to the folder of a keeper, which is never made again.
+
+    Raises:
+        UserError: there is a link, or something else, in the folder of a keeper.
+    """
     kept = {keeper.root for keeper in _keepers}
     wanted = takewhile(lambda path: path not in kept, (folder, *folder.parents))
     for path in reversed(list(wanted)):
+        root = next((root for root in kept if path.is_relative_to(root)), None)
+        if root is not None:
+            check_place(root, path.relative_to(root).as_posix(), folder=True)
         path.mkdir(exist_ok=True)
 
 
@@ -197,15 +208,17 @@ def _about(path: Path, error: OSError) -> OSError:
 
 
 def remove(path: Path) -> None:
-    """Remove a file of which account may be kept, and folders that are empty then."""
+    """Remove a file, of which account may be kept, and folders that are empty then."""
     if _deferrals:
         _deferrals[-1][1].append(Pending(path, None))
         return
-    for keeper in _keepers_of(path):
-        keeper.forget(path)
-    path.unlink(missing_ok=True)
-    with suppress(OSError):
-        os.removedirs(path.parent)
+    keepers = _keepers_of(path)
+    for keeper in keepers:
+        keeper.remove(path)
+    if not keepers:
+        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            os.removedirs(path.parent)
 
 
 def save_bytes(content: bytes | memoryview, path: Path, *, durable: bool = True) -> None:
@@ -269,6 +282,6 @@ def save_json(value: Any, path: Path) -> None:
 def unreadable(path: Path, what: str, error: Exception | str) -> UserError:
     """What to raise for a file of the run that was whole when the run looked at it."""
     remedy = "the same command makes it anew"
-    if not path.exists():
+    if not os.path.exists(path):
         return UserError(f"{path}: is gone, removed while the run went on; {remedy}")
     return UserError(f"{path}: {what} ({' '.join(str(error).split())[:200]}); {remedy}")

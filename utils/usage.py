@@ -43,5 +43,6 @@ def free_space(folder: Path) -> int:
 
 
 def written_bytes(folder: Path) -> int:
-    """Bytes of all files in `folder`."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    """Bytes of all files in `folder`; links are not followed."""
+    found = (os.path.join(where, name) for where, _, names in os.walk(folder) for name in names)
+    return sum(os.lstat(path).st_size for path in found)

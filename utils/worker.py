@@ -109,7 +109,7 @@ class Claim:
     def settle(self, path: Path) -> None:
         """As above."""
 
-    def forget(self, path: Path) -> None:
+    def remove(self, path: Path) -> None:
         """As above."""
 
 
