@@ -5,9 +5,24 @@ python -m utils.page OUTPUT_DIR
 
 from __future__ import annotations
 
+from utils.signals import (
+    SIGNALLED,
+    as_program,
+    heed,
+    how_ended,
+    interruptible,
+    received,
+    stop_if_asked,
+)
+
+PROGRAM = "python -m utils.page"
+if __name__ == "__main__":  # before the imports below, which take a second
+    heed(PROGRAM)
+
 import argparse
 import base64
 import hashlib
+import signal
 import sys
 from collections.abc import Iterable, Sequence
 from itertools import chain
@@ -50,7 +65,9 @@ def write_page(paths: OutputPaths) -> Path:
     Raises:
         UserError: the folder holds no finished run, or a file in it cannot be read.
     """
-    save_bytes(page_of(Facts.read(paths)), paths.page)
+    page = page_of(Facts.read(paths))
+    stop_if_asked()
+    save_bytes(page, paths.page)
     return paths.page
 
 
@@ -118,26 +135,34 @@ def _first_shown(facts: Facts) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the page of a folder; returns the exit status, 2 for a mistake said in one line."""
-    program = "python -m utils.page"
     parser = argparse.ArgumentParser(
-        prog=program,
+        prog=PROGRAM,
         description="Write report/index.html, the page to look at, of a finished output folder.",
     )
     parser.add_argument(
         "output_dir", type=Path, help="the folder that a run wrote into (its --output_dir)"
     )
     chosen = parser.parse_args(arguments)
+    with interruptible():
+        return _written(chosen.output_dir)
+
+
+def _written(folder: Path) -> int:
     try:
-        print(write_page(OutputPaths(chosen.output_dir)).resolve())
+        print(write_page(OutputPaths(folder)).resolve())
     except UserError as error:
-        print(f"{program}: error: {error}", file=sys.stderr)
+        print(f"{PROGRAM}: error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        where = error.filename or chosen.output_dir
-        print(f"{program}: error: {where}: {error.strerror or error}", file=sys.stderr)
+        where = error.filename or folder
+        print(f"{PROGRAM}: error: {where}: {error.strerror or error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        number = received() or signal.SIGINT
+        print(f"{PROGRAM}: {how_ended(number)}; no page was written", file=sys.stderr)
+        return SIGNALLED + number
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    as_program(main)
