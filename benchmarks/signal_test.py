@@ -3,18 +3,19 @@
     python benchmarks/signal_test.py [N] [--seed SEED] [--idle]
 
 N small runs on digits, by one process and by two workers in turn, each get one of SIGHUP, SIGTERM
-and SIGINT, to the process or to its whole group, at a seeded random moment between their first
-instruction and a little after their end, while two busy loops take the cores (none with --idle).
+and SIGINT, to the process or to its whole group, at a seeded random moment of their life, while two
+busy loops take the cores (none with --idle).
 Each must say no traceback, nothing raw of a library, at most the one line that closes it, and exit
 with 128 + n, or with 0 if the run had ended. A signal that arrives before Python has got to the
-script's first statement, which the masks of the process in /proc show, is counted apart: another
-run takes its place. So Linux alone can run this. The last line tells all counts; the exit status is
-1 if anything was wrong.
+script's first statement, which the masks of the process in /proc show, is counted apart; for one
+that comes after the run's end another run is started. So Linux alone can run this. The last line
+tells all counts; the exit status is 1 if anything was wrong.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import re
 import signal
@@ -41,9 +42,10 @@ WARNINGS = re.compile(
     r"Fatal Python error|KeyError|LokyProcess"
 )
 """What libraries and the interpreter say by themselves."""
-EARLY = 0.2
-"""Share of the signals that arrive in the first `BEGINNING` seconds, in which runs differ most."""
-BEGINNING = 0.3
+LAST = "report/index.html"
+EARLY, LATE = 0.3, 0.15
+"""Shares of the signals within `MOMENT` seconds of the start, and of the last file's appearance."""
+MOMENT = 0.3
 LONGEST = 120.0
 """Seconds from a signal to the end of its run, after which the run hangs."""
 
@@ -56,17 +58,20 @@ class Shot:
         number: which signal.
         group: it goes to all processes of the run's group.
         jobs: number of worker processes.
-        after: seconds from the run's start.
+        after: seconds from the run's start, or from the appearance of its last file.
+        late: the latter.
     """
 
     number: signal.Signals
     group: bool
     jobs: int
     after: float
+    late: bool
 
     def __str__(self) -> str:
         whom = "group" if self.group else "process"
-        return f"-j {self.jobs} {self.number.name:7} to the {whom:7} after {self.after:5.2f} s"
+        when = f"{self.after:5.2f} s {'from its end' if self.late else ''}"
+        return f"-j {self.jobs} {self.number.name:7} to the {whom:7} after {when}"
 
 
 @dataclass(frozen=True)
@@ -126,10 +131,9 @@ def _heed() -> None:
 
 
 def shoot(process: subprocess.Popen[str], number: signal.Signals, group: bool) -> End:
-    """Send a signal, and wait for the end."""
+    """Send a signal to a process that was not waited for yet, and wait for its end."""
     heeded, sent = heeds(process.pid), time.monotonic()
-    with suppress(ProcessLookupError):
-        (os.killpg if group else os.kill)(process.pid, number)
+    (os.killpg if group else os.kill)(process.pid, number)
     try:
         said, _ = process.communicate(timeout=LONGEST)
     except subprocess.TimeoutExpired:
@@ -163,13 +167,21 @@ def duration_of(output: Path, jobs: int) -> float:
 def shots(seed: int, durations: dict[int, float]) -> Iterator[Shot]:
     """Signals of all kinds in turn, at random moments."""
     rng = np.random.default_rng(seed)
-    count = 0
-    while True:
+    for count in itertools.count():
         jobs = (1, 2)[count % 2]
         number, group = SIGNALS[count // 2 % 3], bool(count // 6 % 2)
-        longest = BEGINNING if rng.random() < EARLY else 1.05 * durations[jobs]
-        yield Shot(number, group, jobs, rng.uniform(0, longest))
-        count += 1
+        share = rng.random()
+        longest = MOMENT if share < EARLY + LATE else durations[jobs]
+        yield Shot(number, group, jobs, rng.uniform(0, longest), EARLY < share < EARLY + LATE)
+
+
+def came(shot: Shot, process: subprocess.Popen[str], output: Path) -> bool:
+    """Wait for the moment of a signal; returns whether the run is there still."""
+    while shot.late and process.poll() is None and not (output / LAST).exists():
+        time.sleep(0.005)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(shot.after)
+    return process.poll() is None
 
 
 def signal_test(folder: Path, n_signals: int, seed: int) -> bool:
@@ -181,9 +193,11 @@ def signal_test(folder: Path, n_signals: int, seed: int) -> bool:
     for number, shot in enumerate(shots(seed, durations)):
         if counted == n_signals:
             break
-        process = started(folder / str(number), shot.jobs)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(shot.after)
+        output = folder / str(number)
+        process = started(output, shot.jobs)
+        if not came(shot, process, output):
+            process.communicate()
+            continue
         end = shoot(process, shot.number, shot.group)
         if not end.heeded:
             early += 1
