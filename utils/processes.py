@@ -8,13 +8,14 @@ the trackers that remove semaphores of processes that were killed.
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from typing import Any
 
@@ -61,7 +62,14 @@ class Pool(ProcessPoolExecutor):
         return future
 
     def end(self) -> None:
-        """End the processes, whatever they do."""
+        """End the processes, whatever they do.
+
+        loky drops the calls that wait and looks for them afterwards, which ends its thread with a
+        traceback; so it gets to see none.
+        """
+        with suppress(queue.Empty):
+            while True:
+                self._work_ids.get_nowait()
         self.shutdown(kill_workers=True)
 
 
