@@ -5,11 +5,10 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import signal
 import sys
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from io import TextIOWrapper
 from logging.handlers import MemoryHandler
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from utils.inside import open_file
+from utils.signals import stop_if_asked
 from utils.units import printable
 
 T = TypeVar("T")
@@ -99,47 +99,6 @@ def open_log_file(path: Path) -> None:
         kept.flush()
         log.removeHandler(kept)
     log.addHandler(file)
-
-
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_received: signal.Signals | None = None
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Let Ctrl-C, SIGTERM or SIGHUP end the block at the next item of a bar, a second one at once.
-
-    Python raises KeyboardInterrupt in whatever code is running, and swallows it where that is
-    the callback of a weak reference, of which nnabla's graphs have many. A signal that is
-    ignored, as under nohup, stays ignored.
-    """
-
-    def remember(signum: int, frame: object) -> None:
-        global _received
-        if _received:
-            raise KeyboardInterrupt
-        _received = signal.Signals(signum)
-
-    global _received
-    _received = None
-    heeded = [number for number in ENDING if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, remember) for number in heeded}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def received() -> signal.Signals | None:
-    """The signal that asked the block of `interruptible` to end."""
-    return _received
-
-
-def stop_if_asked() -> None:
-    """Raise KeyboardInterrupt if a signal asked the run to end."""
-    if _received:
-        raise KeyboardInterrupt
 
 
 def progress(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:

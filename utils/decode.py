@@ -11,8 +11,9 @@ import os
 import stat
 import tempfile
 import warnings
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from utils.errors import UserError
+from utils.signals import LOOK_EVERY, stop_if_asked
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP")
 FORMAT_NAMES = "PNG, JPEG, GIF, BMP, TIFF or WebP"
@@ -32,6 +34,7 @@ GRAY_MODES = ("1", "L", "LA", "La", "F")
 ORIENTATION = 0x0112  # EXIF tag; 1 is upright
 CHUNK = 100  # images that one worker takes at once
 SERIAL_BELOW = 2000  # images; for fewer, starting processes costs more than they save
+MOST_WORKERS = 8
 
 UInt8 = npt.NDArray[np.uint8]
 T = TypeVar("T")
@@ -227,23 +230,48 @@ def over_chunks(
     """Results of `function(chunk of paths, *more)`, in order, by several processes if many."""
     starts = range(0, len(paths), CHUNK)
     parts = [slice(start, start + CHUNK) for start in starts]
+    chunks = (paths[part] for part in parts)
     if len(paths) < SERIAL_BELOW:
-        results: Iterator[T] = (function(paths[part], *more) for part in parts)
+        results: Iterator[T] = (function(chunk, *more) for chunk in chunks)
     else:
-        from joblib import Parallel, cpu_count, delayed
-
-        workers = Parallel(n_jobs=min(cpu_count(), 8), return_as="generator")
-        results = workers(delayed(function)(paths[part], *more) for part in parts)
+        results = _by_processes(function, chunks, more)
     try:
         yield from zip(parts, results, strict=True)
     except BrokenProcessPool as error:
-        from utils.console import stop_if_asked
-
         stop_if_asked()  # what ends the run may have ended the processes first
         raise UserError(
             f"a process that read {paths[0]} and other images died, killed or for want of memory; "
             "free some memory, and the same command reads them again"
         ) from error
+
+
+def _by_processes(
+    function: Callable[..., T], chunks: Iterable[Sequence[str]], more: Sequence[Any]
+) -> Iterator[T]:
+    """Results in the order of `chunks`, of which few wait."""
+    from joblib import cpu_count
+
+    from utils.processes import Pool, live_under
+
+    n_workers = min(cpu_count(), MOST_WORKERS)
+    pool = Pool(n_workers, initializer=live_under, initargs=(os.getpid(),))
+    waiting: deque[Future[T]] = deque()
+    try:
+        for chunk in chunks:
+            waiting.append(pool.submit(function, chunk, *more))
+            if len(waiting) > 2 * n_workers:
+                yield _result(waiting.popleft())
+        while waiting:
+            yield _result(waiting.popleft())
+    finally:
+        pool.end()
+
+
+def _result(future: Future[T]) -> T:
+    """Wait for a result; a signal ends that."""
+    while not wait([future], LOOK_EVERY).done:
+        stop_if_asked()
+    return future.result()
 
 
 def room_for(shape: tuple[int, ...], folder: Path | None) -> UInt8:

@@ -5,9 +5,24 @@ python -m utils.page OUTPUT_DIR
 
 from __future__ import annotations
 
+from utils.signals import (
+    SIGNALLED,
+    as_program,
+    heed,
+    how_ended,
+    interruptible,
+    received,
+    stop_if_asked,
+)
+
+PROGRAM = "python -m utils.page"
+if __name__ == "__main__":  # before the imports below, which take a second
+    heed(PROGRAM)
+
 import argparse
 import base64
 import hashlib
+import signal
 import sys
 from collections.abc import Iterable, Sequence
 from itertools import chain
@@ -55,6 +70,7 @@ def write_page(paths: OutputPaths) -> Path:
     """
     page = page_of(Facts.read(paths))
     check_own(paths.page, paths)
+    stop_if_asked()
     save_bytes(page, paths.page)
     return paths.page
 
@@ -124,25 +140,33 @@ def _first_shown(facts: Facts) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the page of a folder; returns the exit status, 2 for a mistake said in one line."""
-    program = "python -m utils.page"
     parser = argparse.ArgumentParser(
-        prog=program,
+        prog=PROGRAM,
         description="Write report/index.html, the page to look at, of a finished output folder.",
     )
     parser.add_argument(
         "output_dir", type=Path, help="the folder that a run wrote into (its --output_dir)"
     )
     chosen = parser.parse_args(arguments)
+    with interruptible():
+        return _written(chosen.output_dir)
+
+
+def _written(folder: Path) -> int:
     try:
-        print(printable(str(write_page(OutputPaths(chosen.output_dir)).resolve())))
+        print(printable(str(write_page(OutputPaths(folder)).resolve())))
     except (UserError, OSError) as error:
         reason = str(error)
         if isinstance(error, OSError):
-            reason = f"{error.filename or chosen.output_dir}: {error.strerror or error}"
-        print(printable(f"{program}: error: {reason}"), file=sys.stderr)
+            reason = f"{error.filename or folder}: {error.strerror or error}"
+        print(printable(f"{PROGRAM}: error: {reason}"), file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        number = received() or signal.SIGINT
+        print(f"{PROGRAM}: {how_ended(number)}; no page was written", file=sys.stderr)
+        return SIGNALLED + number
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    as_program(main)
