@@ -73,6 +73,7 @@ class Manifest:
         coming: files that are being renamed to their final names.
         begun: folders in which states are being written, and files that are being removed: what
             is there and is not among the outputs was left by a run that was killed.
+        warnings: per method and seed of the trial, why its scores should not be followed.
         intact: the file was as this program had written it.
     """
 
@@ -83,6 +84,7 @@ class Manifest:
     outputs: dict[str, Print] = field(default_factory=dict)
     coming: dict[str, Print] = field(default_factory=dict)
     begun: set[str] = field(default_factory=set)
+    warnings: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     intact: bool = True
     _lock: FolderLock | None = field(default=None, init=False)
     _repeats: bool = field(default=True, init=False)
@@ -108,6 +110,7 @@ class Manifest:
                 _prints(value["outputs"]),
                 _prints(value["coming"]),
                 set(map(_place, value.get("begun", []))),
+                dict(value.get("warnings", {})),
                 intact=checksum == _checksum(value),
             )
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
@@ -125,6 +128,8 @@ class Manifest:
         }
         if self.begun:
             value["begun"] = sorted(self.begun)
+        if self.warnings:
+            value["warnings"] = self.warnings
         save_json(value | {"checksum": _checksum(value)}, self.paths.manifest)
 
     # ------------------------------------------------------------ what was there before

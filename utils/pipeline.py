@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from threadpoolctl import threadpool_limits
 
 from sgd_influence.analyze import analyze
+from sgd_influence.soundness import warnings_of
 from utils import cores
 from utils.console import RESULT, open_log_file
 from utils.context import choose_backend, set_context
@@ -90,6 +91,7 @@ def _compute(work: Prepared, manifest: Manifest, n_workers: int, client: Any) ->
     with _workers(work, n_workers, client) as workers:
         trial, memory = run_tasks(tasks, lambda seed: work.checked_trial(seed, manifest), workers)
     analyze(options, work.source, trial)
+    manifest.warnings = warnings_of(paths, METHODS)
     say_what_was_found(paths, options.methods, options.seeds)
     record_for_page(options, work.source, work.model, paths)
     return memory

@@ -26,8 +26,10 @@ RESULT_OPTIONS = (
     "image_size", "color", "flip_labels",
 )  # fmt: skip
 
-DAMPED = "Influence_functions"
-"""The method that the option `--damping` is of."""
+OF_METHODS = {"damping": ("Influence_functions",), "sweep": ("Hara", "Ours")}
+"""Settings that count only with certain methods."""
+EARLIER = {"sweep": "exact"}
+"""What folders of earlier versions do not say."""
 
 
 def settings_of(options: Options, data_fingerprint: str, graph: str, damping: float) -> Settings:
@@ -42,8 +44,11 @@ def settings_of(options: Options, data_fingerprint: str, graph: str, damping: fl
     """
     chosen = {name: getattr(options, name) for name in RESULT_OPTIONS}
     others = {"command": options.program, "data": data_fingerprint, "model's graph": graph}
-    damped = {"damping": damping if DAMPED in options.methods else None}
-    return chosen | {"cover_epochs": options.n_covered_epochs} | damped | others
+    of_methods = {"damping": damping, "sweep": "damped"}
+    for name, methods in OF_METHODS.items():
+        if not set(methods) & set(options.methods):
+            of_methods[name] = None
+    return chosen | {"cover_epochs": options.n_covered_epochs} | of_methods | others
 
 
 @contextmanager
@@ -154,7 +159,7 @@ def _account(paths: OutputPaths, settings: Settings, overwrite: bool) -> Manifes
     goes_on = before is not None and _has_results_of(before, settings, overwrite)
     remove_temporaries(paths)
     if before and goes_on:
-        before.options = _with_damping_of(before, settings)
+        before.options = _with_those_of_methods(before, settings)
         return before
     if before:
         before.remove_outputs()
@@ -172,9 +177,10 @@ def _problem(manifest: Manifest, settings: Settings) -> str:
     if not manifest.intact:
         what = "was edited by hand (its checksum does not fit)"
         return f"{manifest.paths.manifest}: {what}; put it back as it was, {remedy}"
-    there, wanted = manifest.options, _with_damping_of(manifest, settings)
-    if not (root / "influence" / DAMPED).exists():  # nothing there depends on it yet
-        there = there | {"damping": wanted["damping"]}
+    there, wanted = EARLIER | manifest.options, _with_those_of_methods(manifest, settings)
+    for name, methods in OF_METHODS.items():
+        if not any((root / "influence" / method).exists() for method in methods):
+            there = there | {name: wanted[name]}  # nothing there depends on it yet
     differences = "; ".join(_differences(there, wanted))
     if differences:
         what = f"holds results of other options: {differences}"
@@ -182,11 +188,10 @@ def _problem(manifest: Manifest, settings: Settings) -> str:
     return ""
 
 
-def _with_damping_of(manifest: Manifest, settings: Settings) -> Settings:
-    """The settings, with the damping that the results there have if this run needs none."""
-    if settings["damping"] is None:
-        return settings | {"damping": manifest.options.get("damping")}
-    return settings
+def _with_those_of_methods(manifest: Manifest, settings: Settings) -> Settings:
+    """The settings, with those of the results there for methods that this run does not have."""
+    there = EARLIER | manifest.options
+    return settings | {name: there.get(name) for name in OF_METHODS if settings[name] is None}
 
 
 def _differences(there: Mapping[str, object], wanted: Mapping[str, object]) -> list[str]:
@@ -199,4 +204,5 @@ def _differences(there: Mapping[str, object], wanted: Mapping[str, object]) -> l
 
 
 def _shown(name: str) -> str:
-    return f"the {name}" if name in ("command", "data", "model's graph") else f"--{name}"
+    own = ("command", "data", "model's graph", "sweep")
+    return f"the {name}" if name in own else f"--{name}"
