@@ -12,6 +12,7 @@ from pathlib import Path
 
 from utils.errors import UserError
 from utils.options import Command, Options, parse_options
+from utils.utf8 import insist_on_utf8
 
 log = logging.getLogger("data_cleansing")
 
@@ -35,6 +36,8 @@ def main(command: Command, arguments: Sequence[str] | None = None) -> int:
     0: done; 2: a mistake that the user can mend, said in one line; 128 + n: ended by signal n
     (130: Ctrl-C); 141: nobody reads the output any more.
     """
+    if arguments is None:
+        insist_on_utf8()
     try:
         options = parse_options(command, arguments)
     except UserError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import signal
 import sys
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from tqdm import tqdm
+
+from utils.errors import bounded
 
 T = TypeVar("T")
 
@@ -55,8 +58,19 @@ class _LogFile(logging.FileHandler):
             super().close()
 
 
+def _bound(record: logging.LogRecord) -> bool:
+    """Leave out the middle of a line that quotes more of the data than anybody reads."""
+    said = record.getMessage()
+    if (short := bounded(said)) != said:
+        record.msg, record.args = short, ()
+    return True
+
+
 def open_console(quiet: bool, verbose: bool) -> None:
     """Say what is logged on the terminal, and keep it for the log file that opens later."""
+    log.addFilter(_bound)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as standard error is
     terminal = _TerminalHandler()
     terminal.setLevel(RESULT if quiet else logging.DEBUG if verbose else logging.INFO)
     log.setLevel(logging.DEBUG)
@@ -69,7 +83,7 @@ def open_console(quiet: bool, verbose: bool) -> None:
 def open_log_file(path: Path) -> None:
     """Append everything that was and will be said to `path`, with its time."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = _LogFile(path, encoding="utf-8")
+    file = _LogFile(path, encoding="utf-8", errors="backslashreplace")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     for kept in [h for h in log.handlers if isinstance(h, MemoryHandler)]:
         kept.setTarget(file)

@@ -13,6 +13,7 @@ import nnabla as nn
 import numpy as np
 
 from utils.fast import fast_functions
+from utils.files import check_regular
 from utils.model import Model
 from utils.storage import save_bytes, unreadable
 
@@ -120,6 +121,7 @@ def load_state(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> State:
             that are no finite numbers.
     """
     try:
+        check_regular(path)
         with nn.parameter_scope("", scope=OrderedDict()):
             nn.load_parameters(str(path))
             state = {k: v.d.copy() for k, v in nn.get_parameters(grad_only=False).items()}

@@ -37,6 +37,7 @@ from utils.paths import OutputPaths
 from utils.ranking import SHOWN_BEST, SHOWN_WORST
 from utils.storage import save_bytes
 from utils.units import duration, shown_bytes
+from utils.utf8 import insist_on_utf8
 
 LARGEST = 5_000_000
 """Bytes that the page has at most."""
@@ -118,6 +119,8 @@ def _first_shown(facts: Facts) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the page of a folder; returns the exit status, 2 for a mistake said in one line."""
+    if arguments is None:
+        insist_on_utf8()
     program = "python -m utils.page"
     parser = argparse.ArgumentParser(
         prog=program,

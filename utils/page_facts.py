@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from utils.errors import UserError
+from utils.files import check_regular
 from utils.manifest import Manifest
 from utils.methods import METHODS
 from utils.nnc_csv import IMAGE, LABEL
@@ -172,6 +173,7 @@ def _manifest(paths: OutputPaths) -> Manifest:
 def _table(path: Path, columns: Sequence[str]) -> pd.DataFrame | None:
     """A table that may be there, with these columns at least; one of no rows counts too."""
     try:
+        check_regular(path)
         table = pd.read_csv(path, float_precision="round_trip")
     except FileNotFoundError:
         return None
@@ -195,6 +197,7 @@ def _tables(files: Mapping[str, Path]) -> dict[str, pd.DataFrame]:
 def _recommendation(path: Path) -> Recommended | None:
     """What the file holds; None where it is not there or of another version."""
     try:
+        check_regular(path)
         value = json.loads(path.read_text(encoding="utf-8"))
         return recommended(value) if value["version"] == READ_VERSION else None
     except FileNotFoundError:
@@ -207,6 +210,7 @@ def _recommendation(path: Path) -> Recommended | None:
 
 def _class_names(path: Path) -> dict[int, str]:
     try:
+        check_regular(path)
         table = pd.read_csv(path, dtype={"name": str}, keep_default_na=False)
     except FileNotFoundError:
         return {}

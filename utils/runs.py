@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
+from utils.files import check_regular
 from utils.storage import save_json
 
 
@@ -40,6 +41,7 @@ def add_run(run: Run, path: Path) -> None:
 def load_runs(path: Path) -> list[Run]:
     """The runs in the order in which they ended; none where the list is gone or not one."""
     try:
+        check_regular(path)
         return [Run(**run) for run in json.loads(path.read_text(encoding="utf-8"))]
     except (OSError, ValueError, TypeError):
         return []
