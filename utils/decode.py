@@ -116,14 +116,14 @@ def _upright(path: str, side: int | None) -> tuple[Image.Image, tuple[int, int],
     """An image as "L" or "RGB", its true size, and how it was converted.
 
     JPEG files of more than `LARGE` pixels are decoded at a half, a quarter or an eighth of their
-    size if that leaves twice `side` px at least; `side` px of it then differ from those of the
-    whole image by less than a level in the mean.
+    size if that leaves four times `side` px at least; reduced to `side` px it then differs from
+    the whole image by less than a level in the mean of a photograph.
     """
     with _content(path) as stream, _opened(stream) as image:
         size = image.size
         conversions = ["first of several frames"] if getattr(image, "n_frames", 1) > 1 else []
         if side and math.prod(size) > LARGE:
-            image.draft(None, (2 * side, 2 * side))
+            image.draft(None, (4 * side, 4 * side))
         _check_memory(size, _memory_for(image, math.prod(size), as_it_is=side is None))
         if _is_turned(image):
             ImageOps.exif_transpose(image, in_place=True)

@@ -31,7 +31,7 @@ class Limit:
 def memory_limit(proc: Path = PROC) -> Limit:
     """The memory of this machine, or the limit of a control group (a container) if that is less."""
     machine = Limit(machine_memory(), "of this machine")
-    groups = [Limit(g.limit, f"limit of the control group {g.folder}") for g in _groups(proc)]
+    groups = [Limit(g.limit, "limit of this container or control group") for g in _groups(proc)]
     return min((machine, *groups), key=lambda limit: limit.size)
 
 
