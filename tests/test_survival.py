@@ -535,7 +535,7 @@ def test_full_disk_of_the_data_folder(
     small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file that memory is mapped to takes its space before it is used."""
-    monkeypatch.setattr(os, "sysconf", lambda name: 0)
+    monkeypatch.setattr(decode, "free_memory", lambda: 0)
     assert decode.room_for((100, 8, 8, 1), small_disk).sum() == 0
     with pytest.raises(OSError, match="No space left on device") as raised:
         decode.room_for((1000, 32, 32, 1), small_disk)

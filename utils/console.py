@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import os
 import sys
@@ -16,6 +17,7 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from utils.errors import bounded
 from utils.inside import open_file
 from utils.signals import stop_if_asked
 from utils.units import printable
@@ -74,8 +76,19 @@ class _LogFile(logging.FileHandler):
             super().close()
 
 
+def _bound(record: logging.LogRecord) -> bool:
+    """Leave out the middle of a line that quotes more of the data than anybody reads."""
+    said = record.getMessage()
+    if (short := bounded(said)) != said:
+        record.msg, record.args = short, ()
+    return True
+
+
 def open_console(quiet: bool, verbose: bool) -> None:
     """Say what is logged on the terminal, and keep it for the log file that opens later."""
+    log.addFilter(_bound)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as standard error is
     terminal = _TerminalHandler()
     terminal.setFormatter(_Printable())
     terminal.setLevel(RESULT if quiet else logging.DEBUG if verbose else logging.INFO)
@@ -92,7 +105,7 @@ def open_log_file(path: Path) -> None:
     Raises:
         UserError: `path` is a link, or something else that is no file of its own.
     """
-    file = _LogFile(path, encoding="utf-8")
+    file = _LogFile(path, encoding="utf-8", errors="backslashreplace")
     file.setFormatter(_Printable("%(asctime)s %(levelname)s %(message)s"))
     for kept in [h for h in log.handlers if isinstance(h, MemoryHandler)]:
         kept.setTarget(file)

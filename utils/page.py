@@ -14,9 +14,11 @@ from utils.signals import (
     received,
     stop_if_asked,
 )
+from utils.utf8 import insist_on_utf8
 
 PROGRAM = "python -m utils.page"
 if __name__ == "__main__":  # before the imports below, which take a second
+    insist_on_utf8()
     heed(PROGRAM)
 
 import argparse

@@ -14,6 +14,7 @@ import pandas as pd
 
 from sgd_influence.soundness import problems_in
 from utils.errors import UserError
+from utils.files import check_regular
 from utils.manifest import Manifest
 from utils.methods import METHODS
 from utils.nnc_csv import IMAGE, LABEL
@@ -190,6 +191,7 @@ def _unsound(paths: OutputPaths, methods: Sequence[str]) -> list[tuple[str, int,
 def _table(path: Path, columns: Sequence[str]) -> pd.DataFrame | None:
     """A table that may be there, with these columns at least; one of no rows counts too."""
     try:
+        check_regular(path)
         table = pd.read_csv(path, float_precision="round_trip")
     except FileNotFoundError:
         return None
@@ -213,6 +215,7 @@ def _tables(files: Mapping[str, Path]) -> dict[str, pd.DataFrame]:
 def _recommendation(path: Path) -> Recommended | None:
     """What the file holds; None where it is not there or of another version."""
     try:
+        check_regular(path)
         value = json.loads(path.read_text(encoding="utf-8"))
         return recommended(value) if value["version"] == READ_VERSION else None
     except FileNotFoundError:
@@ -225,6 +228,7 @@ def _recommendation(path: Path) -> Recommended | None:
 
 def _class_names(path: Path) -> dict[int, str]:
     try:
+        check_regular(path)
         table = pd.read_csv(path, dtype={"name": str}, keep_default_na=False)
     except FileNotFoundError:
         return {}

@@ -31,7 +31,7 @@ from utils.options import Options
 from utils.page import write_page
 from utils.paths import OutputPaths
 from utils.predictions import record_for_page
-from utils.preflight import Estimate, check_space, estimate
+from utils.preflight import Estimate, check_memory, check_space, estimate
 from utils.report import closing_line, opening_block
 from utils.runs import add_run, run_of
 from utils.settings import check_apart, check_output_folder, claimed, settings_of
@@ -41,7 +41,7 @@ from utils.steps import Step, load_steps, plan_steps
 from utils.tasks import tasks_of
 from utils.trial import Trial, make_trial
 from utils.units import duration
-from utils.usage import free_space, peak_memory, physical_cores, written_bytes
+from utils.usage import Watch, free_space, memory_limit, physical_cores, written_bytes
 from utils.worker import Setup
 from utils.workers import Here, Processes, Workers, run_tasks
 
@@ -57,6 +57,11 @@ def run(options: Options) -> None:
     Raises:
         UserError: the data, the output folder or the machine does not allow it.
     """
+    with Watch().running() as watch:
+        _run(options, watch)
+
+
+def _run(options: Options, watch: Watch) -> None:
     started = time.monotonic()
     work = prepared(options)
     paths = work.paths
@@ -71,12 +76,14 @@ def run(options: Options) -> None:
             open_log_file(paths.log)
             expected = _preflight(work, work.checked_trial(options.seed, manifest), client)
             before, ready = written_bytes(paths.root), time.monotonic()
-            memory = _compute(work, manifest, expected.workers, client) + peak_memory()
+            elsewhere = _compute(work, manifest, expected.workers, client)
+            memory = elsewhere + watch.peak()
             size = max(0, written_bytes(paths.root) - before)
             seconds = time.monotonic() - started
             add_run(run_of(options.command_line, seconds, memory, size), paths.runs)
     if not options.no_report:  # the account of the folder is whole now
         log.info("Page to look at: %s", write_page(paths).resolve())
+    memory = elsewhere + watch.peak()
     size, ended = max(0, written_bytes(paths.root) - before), time.monotonic()
     log.info(closing_line(expected, size, memory, ended - ready))
     first = f"{duration(ready - started)} of it before the estimate"
@@ -84,7 +91,10 @@ def run(options: Options) -> None:
 
 
 def _compute(work: Prepared, manifest: Manifest, n_workers: int, client: Any) -> int:
-    """Compute what is missing and put it together; returns bytes that workers took at most."""
+    """Compute what is missing and put it together.
+
+    Returns bytes that workers took at most which are not processes of this one.
+    """
     options, paths = work.options, work.paths
     methods = [METHODS[name] for name in options.methods]
     tasks = tasks_of(options, paths, methods, work.counts)
@@ -94,7 +104,7 @@ def _compute(work: Prepared, manifest: Manifest, n_workers: int, client: Any) ->
     manifest.warnings = warnings_of(paths, METHODS)
     say_what_was_found(paths, options.methods, options.seeds)
     record_for_page(options, work.source, work.model, paths)
-    return memory
+    return 0 if client is None else memory
 
 
 @dataclass(frozen=True)
@@ -289,6 +299,8 @@ def _preflight(work: Prepared, trial: Trial, client: Any) -> Estimate:
     for line in opening_block(options, trial, work.backend, work.counts, expected, free):
         log.log(RESULT if options.dry_run else logging.INFO, line)
     check_space(expected.space, free, trial.paths.root)
+    if client is None:
+        check_memory(alone, expected, options.jobs, memory_limit())
     if options.retrain_all and trial.covered_start > 0:
         log.info(
             "The scores cover the last %d of %d retrained epochs; --cover_epochs all covers all.",

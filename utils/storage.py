@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import os
@@ -18,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from utils.errors import UserError
+from utils.files import check_regular
 from utils.inside import check_place
 
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp(\.\w+)?")
@@ -228,8 +230,26 @@ def save_bytes(content: bytes | memoryview, path: Path, *, durable: bool = True)
 
 
 def save_csv(table: pd.DataFrame, path: Path, *, index: bool = False) -> None:
-    """Write `table` as UTF-8 CSV with Unix line ends, whole or not at all."""
-    save_bytes(table.to_csv(index=index, lineterminator="\n").encode("utf-8"), path)
+    """Write `table` as UTF-8 CSV with Unix line ends, whole or not at all.
+
+    Raises:
+        UserError: a name in it is not UTF-8.
+    """
+    save_bytes(csv_bytes(table, path, index=index), path)
+
+
+def csv_bytes(table: pd.DataFrame, path: Path, *, index: bool = False) -> bytes:
+    """What `save_csv` writes to `path`; raises as that does."""
+    text = table.to_csv(index=index, lineterminator="\n")
+    if "\r" in text:  # would be taken for the end of a row, and is quoted only with all texts
+        text = table.to_csv(index=index, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        name = text[max(0, error.start - 60) : error.end + 20].splitlines()[0]
+        raise UserError(
+            f"{path}: is to hold a name that is not UTF-8 (...{name!r}); rename that file or folder"
+        ) from error
 
 
 def read_csv(path: Path, columns: Iterable[str] = ()) -> pd.DataFrame:
@@ -240,6 +260,7 @@ def read_csv(path: Path, columns: Iterable[str] = ()) -> pd.DataFrame:
             is missing.
     """
     try:
+        check_regular(path)
         table = pd.read_csv(path, float_precision="round_trip")
     except (OSError, ValueError) as error:
         raise unreadable(path, "cannot be read", error) from error
@@ -266,6 +287,7 @@ def load_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
         UserError: the file is not there, no .npy file, or of another shape.
     """
     try:
+        check_regular(path)
         array = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise unreadable(path, "cannot be read", error) from error

@@ -17,6 +17,7 @@ from typing import Protocol
 from joblib.externals.loky.backend.context import get_context
 
 from utils.console import log, progress
+from utils.context import release_memory
 from utils.cores import taken
 from utils.errors import UserError
 from utils.handover import hand_over, take_over
@@ -57,7 +58,8 @@ class Here:
         return trial
 
     def closed(self, seed: int) -> None:
-        """Nothing is kept of a trial."""
+        """Give back the memory of the trial's graphs, before those of the next are built."""
+        release_memory()
 
     def submit(self, trial: Trial, job: Job) -> Future[Outcome]:
         """Compute the job; whatever it raises is raised here."""
