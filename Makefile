@@ -35,7 +35,7 @@ venv-dev:
 	@bash .ci/setup_venv.sh requirements.txt requirements-dask.txt requirements-dev.txt
 
 demo: venv
-	$(PYTHON) eval_sgd_influence.py -ds digits -o $(DEMO_OUTPUT) -e 8 -r 0 10 40 100 \
+	$(PYTHON) eval_sgd_influence.py -ds digits -o "$(DEMO_OUTPUT)" -e 8 -r 0 10 40 100 \
 		--flip_labels 0.1 --methods Hara Ours AUM Random $(DEMO_ARGS)
 	@echo "The page to look at is $(CURDIR)/$(DEMO_OUTPUT)/report/index.html"
 	@echo "The picture is $(CURDIR)/$(DEMO_OUTPUT)/fig/result.png"
@@ -50,24 +50,24 @@ lint: venv-dev
 	$(PYTHON) -m mypy
 
 fidelity: venv
-	$(PYTHON) benchmarks/fidelity.py $(if $(DATA),--data $(DATA))
+	$(PYTHON) benchmarks/fidelity.py $(if $(DATA),--data "$(DATA)")
 
 # LABEL_NOISE_ARGS="--seeds 0 --only mnist/uniform/0.1" for less.
 LABEL_NOISE_ARGS :=
 label_noise:
 	@VENV=.venv-label-noise MODULES="nnabla.parametric_functions, cleanlab.rank" bash .ci/setup_venv.sh requirements.txt requirements-benchmarks.txt
-	.venv-label-noise/bin/python benchmarks/label_noise.py $(if $(DATA),--data $(DATA)) $(LABEL_NOISE_ARGS)
+	.venv-label-noise/bin/python benchmarks/label_noise.py $(if $(DATA),--data "$(DATA)") $(LABEL_NOISE_ARGS)
 
 scaling: venv
-	$(PYTHON) benchmarks/scaling.py $(if $(DATA),--data $(DATA))
+	$(PYTHON) benchmarks/scaling.py $(if $(DATA),--data "$(DATA)")
 
 # Keeps problems and truths in output_peers/. PEERS_ARGS="--seeds 0 --groups_whole 20" for less.
 PEERS_ARGS :=
 peers: venv
 	@VENV=.venv-peers PYTHON_VERSION=3.11 MODULES="torch, captum, kronfluence" \
 	    bash .ci/setup_venv.sh benchmarks/peers/requirements.txt
-	$(PYTHON) benchmarks/peers/compare.py $(if $(DATA),--data $(DATA)) $(PEERS_ARGS)
+	$(PYTHON) benchmarks/peers/compare.py $(if $(DATA),--data "$(DATA)") $(PEERS_ARGS)
 
 reproduction: venv
 	@test -n "$(DATA)" || { echo "give the folder of the images: make reproduction DATA=PATH"; exit 2; }
-	$(PYTHON) benchmarks/reproduction.py --data $(DATA) $(REPRODUCTION_ARGS)
+	$(PYTHON) benchmarks/reproduction.py --data "$(DATA)" $(REPRODUCTION_ARGS)

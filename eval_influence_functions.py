@@ -1,8 +1,11 @@
 """Cleanse training data by influence functions: train, score, remove, retrain, compare."""
 
-import sys
+import _signal  # of `signal` what needs no file to be read
 
-from utils.command import main
+if __name__ == "__main__":  # kept back until `program` heeds them, in a few milliseconds
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP))
+
+from utils.command import program
 from utils.options import Command
 
 COMMAND = Command(
@@ -14,4 +17,4 @@ COMMAND = Command(
 )
 
 if __name__ == "__main__":
-    sys.exit(main(COMMAND))
+    program(COMMAND)

@@ -12,6 +12,7 @@
 set -eu
 shopt -s nullglob
 cd "${BASH_SOURCE[0]%/*}/.."
+HOME=${HOME:-~} # services and containers may run without it; bash asks the system then
 
 readonly venv=${VENV:-.venv}
 readonly version=${PYTHON_VERSION:-3.10}

@@ -33,6 +33,8 @@ from eval_sgd_influence import COMMAND
 from sgd_influence.eval import retrain_without
 from sgd_influence.replay import states_of
 from utils.adjoint import Arrays, DampedAdjoint, StepAdjoint, cross_entropy
+from utils.layout import channels_first, channels_last, lies_channels_last
+from utils.maps import MapAffine, MapMoments
 from utils.options import parse_options
 from utils.pipeline import prepared
 from utils.sgd import step_batch
@@ -52,6 +54,11 @@ def normalised_by_itself() -> Iterator[None]:
         maps = list(range(2, x.ndim))
         if not maps:
             raise NotImplementedError("a batch of one has no variance without maps")
+        if lies_channels_last(x):
+            mean, squares = map(channels_first, MapMoments()(channels_last(x)))
+            scale = gamma * (squares / float(np.prod(x.shape[2:])) + eps) ** -0.5
+            terms = (channels_last(term) for term in (x, scale, beta - mean * scale))
+            return channels_first(MapAffine()(*terms))
         centred = x - F.mean(x, maps, keepdims=True)
         variance = F.mean(centred**2, maps, keepdims=True)
         return centred * (gamma * (variance + eps) ** -0.5) + beta

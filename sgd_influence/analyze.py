@@ -63,9 +63,9 @@ def analyze(options: Options, source: Source, trial: Trial) -> None:
     save_json(recommendation.as_json(), paths.recommendation)
     counts = {method: verdict.n for method, verdict in recommendation.methods.items()}
     cleanse(options, source, paths, tried, counts)
-    log.log(RESULT, "\n%s", closing_table(recommendation, agreements))
-    for line in closing_words(recommendation):
-        log.log(RESULT, line)
+    table = closing_table(recommendation, agreements).splitlines()
+    for line in ("", *table, *closing_words(recommendation)):
+        log.log(RESULT, "%s", line)
     for method, agreement in agreements.items():
         if METHODS[method].predicts and not agreement.trusted:
             both = agreement.of_random, agreement.of_ranking

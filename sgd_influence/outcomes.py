@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from utils.files import check_regular
 from utils.storage import save_bytes, unreadable
 
 
@@ -46,6 +47,7 @@ def load_outcomes(path: Path) -> Outcomes:
         UserError: the file is not there, cut short or no such archive.
     """
     try:
+        check_regular(path)
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
             return Outcomes(**archive)
     except Exception as error:

@@ -12,7 +12,7 @@ Three checks, each of which a ranking that is worth following passes:
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -75,6 +75,16 @@ def problems_in(paths: OutputPaths, method: str, seeds: Sequence[int]) -> dict[i
     files = {seed: paths.soundness(method, seed) for seed in seeds}
     found = {seed: _problems_at(path) for seed, path in files.items() if path.exists()}
     return {seed: problems for seed, problems in found.items() if problems}
+
+
+def warnings_of(paths: OutputPaths, methods: Iterable[str]) -> dict[str, dict[str, list[str]]]:
+    """The problems that the folder holds, by method and by the seed of the trial as text."""
+    by_method = {method: problems_in(paths, method, paths.trained()) for method in methods}
+    return {
+        method: {str(seed): problems for seed, problems in found.items()}
+        for method, found in by_method.items()
+        if found
+    }
 
 
 def _problems_at(path: Path) -> list[str]:

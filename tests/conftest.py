@@ -1,18 +1,37 @@
-"""Every test keeps its data in a cache folder of the test run, never in the user's."""
+"""What holds for every test: its environment, its data folder, and the list of skipped tests."""
 
 from __future__ import annotations
 
+import os
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from utils.source import CACHE_VARIABLE
+SETTINGS = (
+    # how libraries compute
+    "BLIS_", "CUDA_", "DASK_", "GOTO_", "JOBLIB_", "KMP_", "LOKY_", "MKL_", "NNABLA_", "OMP_",
+    "OPENBLAS_", "NUMBA_NUM_THREADS", "NUMBA_DISABLE_JIT", "NUMBA_CPU_",
+    # what they print, and how
+    "COLUMNS", "FORCE_COLOR", "LANG", "LC_", "LINES", "MPLBACKEND", "NO_COLOR", "PYTEST_ADDOPTS",
+    "PYTHONCOERCECLOCALE", "PYTHONIOENCODING", "PYTHONUNBUFFERED", "PYTHONUTF8", "PYTHONWARNINGS",
+    "PY_COLORS", "TQDM_", "TZ",
+)  # fmt: skip
+"""Variables of the caller's that no test sees, by the beginning of their names."""
+
+
+def pytest_sessionstart() -> None:
+    """Before any test loads NumPy and before any child process, which inherits the environment."""
+    for name in [name for name in os.environ if name.startswith(SETTINGS)]:
+        del os.environ[name]
 
 
 @pytest.fixture(autouse=True, scope="session")
 def data_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The cache folder of all tests of one worker."""
+    """The cache folder of all tests of one worker, never the user's."""
+    from utils.source import CACHE_VARIABLE  # loads NumPy
+
     folder = tmp_path_factory.mktemp("cache")
     patch = pytest.MonkeyPatch()
     patch.setenv(CACHE_VARIABLE, str(folder))
@@ -33,3 +52,16 @@ def few_resamples() -> Iterator[None]:
 def learnt(monkeypatch: pytest.MonkeyPatch) -> None:
     """No word that a small net has learnt nothing in few steps."""
     monkeypatch.setattr("sgd_influence.train.no_better_than_guessing", lambda *known: "")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """List the skipped tests by what they need, above pytest's closing line."""
+    by_reason = defaultdict(list)
+    for report in terminalreporter.getreports("skipped"):
+        by_reason[report.longrepr[2].removeprefix("Skipped: ")].append(report.nodeid)
+    if by_reason:
+        terminalreporter.write_sep("=", "skipped tests")
+    for reason, tests in sorted(by_reason.items()):
+        terminalreporter.write_line(f"{len(tests)} skipped: {reason}")
+        for test in sorted(tests):
+            terminalreporter.write_line(f"    {test}")

@@ -91,8 +91,8 @@ def wait_for(process: subprocess.Popen[str], there: Callable[[], object]) -> Non
 
 def last_line(said: str) -> str:
     """What was said last, without a traceback before it."""
-    assert "Traceback" not in said
-    assert "Exception ignored" not in said
+    assert "Traceback" not in said, said
+    assert "Exception ignored" not in said, said
     line = said.strip().splitlines()[-1]
     print(line)
     return line

@@ -15,6 +15,7 @@ import pytest
 import eval_influence_functions
 import eval_sgd_influence
 from tests.runs import SMALL, contents, heed_signals, sgd_influence
+from tests.runs import command as small_command
 from utils.options import parse_options
 from utils.source import CACHE_VARIABLE
 
@@ -85,6 +86,26 @@ def test_quiet_shows_the_closing_table_only(
     assert said.err == ""
     assert said.out.split()[:3] == ["method", "n", "removed"]
     assert "Trial 0: trained" in (tmp_path / "run.log").read_text()
+
+
+@pytest.mark.parametrize(("full", "status"), [(True, 2), (False, 141)])
+def test_output_that_cannot_be_written(
+    full: bool, status: int, tmp_path: Path, data_cache: Path
+) -> None:
+    """A full disk, or a reader that has gone: no second error as Python exits."""
+    if full:
+        output = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reader, output = os.pipe()
+        os.close(reader)
+    outcome = subprocess.run(
+        small_command(tmp_path / "out"), env=os.environ | {CACHE_VARIABLE: str(data_cache)},
+        stdout=output, stderr=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
+    os.close(output)
+    assert outcome.returncode == status, outcome.stderr
+    assert "Exception ignored" not in outcome.stderr
+    assert "Traceback" not in outcome.stderr
 
 
 def test_interrupt_keeps_what_is_done(tmp_path: Path, data_cache: Path) -> None:

@@ -13,7 +13,7 @@ import tarfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
@@ -511,7 +511,7 @@ def forbid_reading_what_has_no_mode(monkeypatch: pytest.MonkeyPatch) -> None:
     """As for everybody but root, who may run the tests."""
     content = decode._content
 
-    def checked(path: str) -> bytes:
+    def checked(path: str) -> IO[bytes]:
         if os.path.exists(path) and os.stat(path).st_mode & 0o777 == 0:
             raise PermissionError(13, "Permission denied")
         return content(path)

@@ -398,15 +398,33 @@ def test_mistake_is_one_line_and_status_2(
     assert files_of(output) == files_of(finished)
 
 
-@pytest.mark.parametrize("damage", ["edited", "foreign"])
-def test_overwrite_makes_a_folder_good_again(damage: str, finished: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["option edited", "an output taken out", "hash edited"])
+def test_overwrite_of_an_edited_manifest(
+    damage: str, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What it lists with the hash that fits is deleted; another file may be somebody's."""
     output = shutil.copytree(finished, tmp_path / "out")
-    if damage == "foreign":
-        foreign_score(output)
-    else:
-        FOLDERS["manifest: hash edited"][0](output)
+    FOLDERS[f"manifest: {damage}"][0](output)
+    if damage != "option edited":
+        before = files_of(output)
+        assert sgd_influence(output, f"{RUN} --overwrite") == 2
+        assert f"{output / HARA}: " in one_line(capsys.readouterr().err)
+        assert files_of(output) == before
+        (output / HARA).rename(tmp_path / "moved elsewhere")
     assert sgd_influence(output, f"{RUN} --overwrite") == 0
     assert files_of(output) == files_of(finished)
+
+
+def test_overwrite_leaves_what_no_run_wrote(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = shutil.copytree(finished, tmp_path / "out")
+    foreign_score(output)
+    before = files_of(output)
+    assert sgd_influence(output, f"{RUN} --overwrite") == 2
+    line = one_line(capsys.readouterr().err)
+    assert "score_delete_worst_6_seed_0.csv: was not written by a run into this folder" in line
+    assert files_of(output) == before
 
 
 def test_folder_of_something_else_is_left_alone(

@@ -316,7 +316,7 @@ def test_what_is_too_large_for_the_memory_is_mapped(
 ) -> None:
     folder = class_folders(tmp_path / "images", 10)
     in_memory = prepared(folder)
-    monkeypatch.setattr("os.sysconf", lambda name: 1)
+    monkeypatch.setattr(decode, "free_memory", lambda: 1)
     mapped = prepared(folder)
     assert mapped.pool is not None and isinstance(mapped.pool.images, np.memmap)
     assert in_memory.pool is not None and not isinstance(in_memory.pool.images, np.memmap)
@@ -334,8 +334,7 @@ def test_what_is_too_large_for_the_memory_is_mapped(
 def test_memory_is_mapped_beyond_half_of_what_is_free(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    free = {"SC_AVPHYS_PAGES": 10, "SC_PAGE_SIZE": 4}
-    monkeypatch.setattr("os.sysconf", free.__getitem__)
+    monkeypatch.setattr(decode, "free_memory", lambda: 40)
     assert not isinstance(room_for((20,), tmp_path), np.memmap)
     assert isinstance(room_for((21,), tmp_path), np.memmap)
     assert list(tmp_path.iterdir()) == []

@@ -30,7 +30,9 @@ from utils.storage import read_csv, save_json
 SCRIPT, ATTRIBUTE = "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>'
 ODD_FILE = "'\" onload=alert(1) <b>{{ 7 * 7 }}.png"
 FAST = "--model mlp --context cpu -e 2 -nt 1 --batch_size 16"
-needs_browser = pytest.mark.skipif(not browser.PROGRAM, reason="no Chromium on this machine")
+needs_browser = pytest.mark.skipif(
+    not browser.PROGRAM, reason="needs Chromium (apt-get install chromium)"
+)
 
 
 @pytest.fixture(scope="module")

@@ -175,7 +175,7 @@ def test_each_worker_process_has_a_device_of_its_own() -> None:
     with Processes(2, "cpu", ("4", "5"), _no_setup).running() as workers:
         devices: dict[int, str] = {}
         while len(devices) < 2:
-            done, _ = wait([workers._executor.submit(_device_here) for _ in range(4)])
+            done, _ = wait([workers._pool.submit(_device_here) for _ in range(4)])
             devices |= dict(future.result() for future in done)
     assert sorted(devices.values()) == ["4", "5"]
 

@@ -29,6 +29,7 @@ from benchmarks.peers.problem import (
 )
 from benchmarks.recorded import Recorded
 from benchmarks.tasks import mnist_cnn
+from tests.runs import ROOT
 from utils.methods import METHODS
 from utils.storage import read_csv
 
@@ -115,7 +116,7 @@ def test_being_killed_is_a_result(folder: Path) -> None:
         f"record(pathlib.Path({str(folder)!r}), Result('killed', 'a 1', 'b', True), "
         "lambda: os.kill(os.getpid(), signal.SIGKILL), lambda: 0)"
     )
-    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -9
+    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == -9
     assert load_result(folder, "killed").error == KILLED
 
 

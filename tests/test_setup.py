@@ -148,6 +148,12 @@ def test_says_in_one_line_how_to_get_one(machine: Machine) -> None:
     assert "uv python install 3.10" in result.stderr
 
 
+def test_needs_no_home(machine: Machine) -> None:
+    """Services and some containers set none. Another Python may be found in the real home."""
+    del machine.env["HOME"]
+    assert "unbound variable" not in machine.find().stderr
+
+
 # A stand-in for Python: makes a virtual environment with itself in it, and notes what pip is asked.
 STAND_IN = """
 case "$*" in

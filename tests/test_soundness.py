@@ -9,6 +9,7 @@ import pytest
 from sgd_influence.soundness import problems_in, problems_of
 from tests.runs import sgd_influence
 from utils.adjoint import DampedAdjoint
+from utils.manifest import Manifest
 from utils.methods import Scores
 from utils.paths import OutputPaths
 from utils.steps import plan_steps
@@ -80,3 +81,18 @@ def test_a_run_warns_and_recommends_nothing(
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert "the sweep grows" in manifest["warnings"]["Hara"]["0"][0]
     assert len(read_csv(tmp_path / "influence/Hara/influence_hara_0.csv")) == 60
+
+
+def test_scores_of_the_earlier_arithmetic_are_not_mixed_with_new_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Earlier versions computed Hara and Ours by the exact sweep; their folders do not say so."""
+    assert sgd_influence(tmp_path, "-r 0 --methods Hara AUM") == 0
+    manifest = Manifest.read(OutputPaths(tmp_path))
+    assert manifest.options.pop("sweep") == "damped"
+    manifest.save()
+    capsys.readouterr()
+    assert sgd_influence(tmp_path, "-r 0 --methods Hara AUM") == 2
+    assert "the sweep was exact, now damped" in capsys.readouterr().err
+    assert sgd_influence(tmp_path, "-r 0 --methods AUM Random") == 0  # neither has a sweep
+    assert Manifest.read(OutputPaths(tmp_path)).options["sweep"] == "exact"

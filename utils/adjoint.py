@@ -21,12 +21,12 @@ import nnabla.functions as F
 import numpy as np
 
 from utils.batch_norm import RunningStatistics, weighted_batch_normalization
-from utils.console import stop_if_asked
 from utils.evaluation import EVALUATION_BATCH, batches_of
 from utils.images import ImageSet, normalise
 from utils.kinks import smoothed_kinks
 from utils.network import Network
 from utils.sgd import Optimiser
+from utils.signals import stop_if_asked
 
 Arrays = dict[str, np.ndarray]
 

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from utils.errors import UserError
+from utils.files import check_regular
 
 LOG = logging.getLogger("data_cleansing")
 CHUNK = 1 << 20  # bytes read or downloaded at once
@@ -79,6 +80,7 @@ def md5_of(path: Path) -> str:
     """The MD5 sum of a file, as 32 hexadecimal digits. Raises UserError if it can't be read."""
     digest = hashlib.md5(usedforsecurity=False)
     try:
+        check_regular(path)
         with open(path, "rb") as stream:
             while chunk := stream.read(CHUNK):
                 digest.update(chunk)
@@ -171,6 +173,7 @@ def read_members(archive: Path, names: Sequence[str], limit: int) -> dict[str, b
     """
     contents: dict[str, bytes] = {}
     try:
+        check_regular(archive)
         with _BoundedGzip(archive) as stream:
             stream.limit = limit
             with tarfile.open(fileobj=stream, mode="r:") as tar:
@@ -233,6 +236,7 @@ def read_idx(path: Path) -> UInt8:
     header says.
     """
     try:
+        check_regular(path)
         with gzip.open(path, "rb") as stream:
             shape = _idx_shape(stream)
             content = stream.read(math.prod(shape) + 1)

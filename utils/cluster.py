@@ -22,6 +22,7 @@ from utils.blas import VARIABLE, advised_kernels
 from utils.errors import UserError
 from utils.handover import sent
 from utils.manifest import versions_here
+from utils.signals import stop_if_asked
 from utils.tasks import Job
 from utils.trial import Trial
 from utils.worker import Outcome, Setup, sees, work_apart, work_beside
@@ -102,11 +103,13 @@ class Cluster(HandingOver):
         try:
             yield self
         except KilledWorker as error:
+            stop_if_asked()  # what ends the run may have ended the workers or the scheduler first
             raise UserError(
                 f"a job ended {error.allowed_failures + 1} of the cluster's workers, maybe for "
                 f"want of memory; {remedy}"
             ) from error
         except (CancelledError, OSError) as error:  # OSError: of the scheduler, or of a file
+            stop_if_asked()
             of_dask = isinstance(error, (CancelledError, CommClosedError))
             if of_dask or self._client.status != "running":
                 raise UserError(f"the Dask scheduler is gone; {remedy}") from error

@@ -26,7 +26,7 @@ def compiled(function: Function) -> Function:
     others, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(_folder_of(function))
     try:
         return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # no folder for the cache
+    except (RuntimeError, UnicodeEncodeError):  # no folder, or one whose name numba cannot take
         return numba.njit(**options)(function)
     finally:
         numba.config.CACHE_DIR = others

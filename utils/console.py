@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import errno
+import io
 import logging
-import signal
+import os
 import sys
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from io import TextIOWrapper
 from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import TypeVar
 
 from tqdm import tqdm
+
+from utils.errors import bounded
+from utils.inside import open_file
+from utils.signals import stop_if_asked
+from utils.units import printable
 
 T = TypeVar("T")
 
@@ -24,6 +31,13 @@ logging.addLevelName(RESULT, "RESULT")
 log = logging.getLogger("data_cleansing")
 
 tqdm.set_lock(threading.RLock())  # its own is a semaphore of the system, lost in a killed worker
+
+
+class _Printable(logging.Formatter):
+    """One line, whatever is in the names of files and folders that it holds."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 class _TerminalHandler(logging.Handler):
@@ -45,7 +59,14 @@ def hung_up(error: OSError) -> bool:
 
 
 class _LogFile(logging.FileHandler):
-    """A log file that gives up silently where the disk is full: the run itself says that."""
+    """A log file that gives up silently where the disk is full: the run itself says that.
+
+    A link is not followed, and a file that has another name is left alone.
+    """
+
+    def _open(self) -> TextIOWrapper:
+        descriptor = open_file(Path(self.baseFilename), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        return open(descriptor, "a", encoding=self.encoding)
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Lose the record."""
@@ -55,9 +76,21 @@ class _LogFile(logging.FileHandler):
             super().close()
 
 
+def _bound(record: logging.LogRecord) -> bool:
+    """Leave out the middle of a line that quotes more of the data than anybody reads."""
+    said = record.getMessage()
+    if (short := bounded(said)) != said:
+        record.msg, record.args = short, ()
+    return True
+
+
 def open_console(quiet: bool, verbose: bool) -> None:
     """Say what is logged on the terminal, and keep it for the log file that opens later."""
+    log.addFilter(_bound)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as standard error is
     terminal = _TerminalHandler()
+    terminal.setFormatter(_Printable())
     terminal.setLevel(RESULT if quiet else logging.DEBUG if verbose else logging.INFO)
     log.setLevel(logging.DEBUG)
     log.propagate = False
@@ -67,56 +100,18 @@ def open_console(quiet: bool, verbose: bool) -> None:
 
 
 def open_log_file(path: Path) -> None:
-    """Append everything that was and will be said to `path`, with its time."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = _LogFile(path, encoding="utf-8")
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    """Append everything that was and will be said to `path`, with its time.
+
+    Raises:
+        UserError: `path` is a link, or something else that is no file of its own.
+    """
+    file = _LogFile(path, encoding="utf-8", errors="backslashreplace")
+    file.setFormatter(_Printable("%(asctime)s %(levelname)s %(message)s"))
     for kept in [h for h in log.handlers if isinstance(h, MemoryHandler)]:
         kept.setTarget(file)
         kept.flush()
         log.removeHandler(kept)
     log.addHandler(file)
-
-
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_received: signal.Signals | None = None
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Let Ctrl-C, SIGTERM or SIGHUP end the block at the next item of a bar, a second one at once.
-
-    Python raises KeyboardInterrupt in whatever code is running, and swallows it where that is
-    the callback of a weak reference, of which nnabla's graphs have many. A signal that is
-    ignored, as under nohup, stays ignored.
-    """
-
-    def remember(signum: int, frame: object) -> None:
-        global _received
-        if _received:
-            raise KeyboardInterrupt
-        _received = signal.Signals(signum)
-
-    global _received
-    _received = None
-    heeded = [number for number in ENDING if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, remember) for number in heeded}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def received() -> signal.Signals | None:
-    """The signal that asked the block of `interruptible` to end."""
-    return _received
-
-
-def stop_if_asked() -> None:
-    """Raise KeyboardInterrupt if a signal asked the run to end."""
-    if _received:
-        raise KeyboardInterrupt
 
 
 def progress(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
@@ -135,6 +130,7 @@ def progress(items: Iterable[T], description: str, total: int | None = None) -> 
         for handler in log.handlers
     )
     disable = True if quiet else None
-    for item in tqdm(items, desc=description, total=total, leave=False, disable=disable):
+    shown = printable(description)
+    for item in tqdm(items, desc=shown, total=total, leave=False, disable=disable):
         stop_if_asked()
         yield item

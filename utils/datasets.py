@@ -210,7 +210,7 @@ def prepare(
     again. Raises UserError for an unknown name, an archive that is missing, damaged or not the
     published one, if no folder can be written, and for whatever is wrong with a user's images.
     """
-    if name not in DATASETS and os.path.lexists(name):
+    if _is_path(name):
         return own_source(Path(name), data_dir, image_size, color)
     if name not in DATASETS:
         known = f"known are {', '.join(DATASETS)}"
@@ -224,6 +224,32 @@ def prepare(
     folder = first_writable([images, roots[1] / images.name])
     source = _source(name, row, images, folder, fingerprint)
     return replace(source, form=_form(row, source.training[IMAGE][0], image_size, color))
+
+
+def folders_of(name: str, data_dir: Path | None) -> list[Path]:
+    """Where images are read from and kept: a user's own path, `data_dir` and the cache folder."""
+    own = [Path(name)] if _is_path(name) else []
+    return [*own, *([data_dir] if data_dir else []), cache_folder()]
+
+
+def _is_path(name: str) -> bool:
+    """Whether `name` is no row of the table but a path that is there.
+
+    Raises:
+        UserError: it may not be looked for.
+    """
+    if name in DATASETS:
+        return False
+    try:
+        os.stat(name)
+    except FileNotFoundError:
+        return os.path.islink(name)
+    except (NotADirectoryError, ValueError):
+        return False
+    except OSError as error:
+        remedy = "make the folders on its way searchable, or give another path"
+        raise UserError(f"--dataset {name}: {error.strerror}; {remedy}") from error
+    return True
 
 
 def _root(folder: Path) -> Path:

@@ -10,10 +10,10 @@ import nnabla as nn
 import nnabla.functions as F
 import numpy as np
 
-from utils.console import stop_if_asked
 from utils.errors import UserError
 from utils.images import ImageSet, normalise
 from utils.network import Network
+from utils.signals import stop_if_asked
 
 EVALUATION_BATCH = 128
 

@@ -21,6 +21,7 @@ from utils.evaluation import batches_of
 from utils.images import ImageSet
 from utils.splits import TrialData
 from utils.steps import Step, archive_of, steps_in
+from utils.storage import TRIAL
 from utils.trial import Trial
 
 UInt8 = npt.NDArray[np.uint8]
@@ -40,7 +41,7 @@ class TakenOver:
 def hand_over(trial: Trial) -> Path:
     """Write what a worker needs of a trial; returns the folder that holds it."""
     root = trial.paths.root
-    folder = root.absolute() / f".trial_{trial.seed}.{secrets.token_hex(4)}.tmp"
+    folder = root.absolute() / f"{TRIAL}{trial.seed}.{secrets.token_hex(4)}.tmp"
     folder.mkdir()
     for name, images in _sets(trial.data).items():
         _save_images(images.images, folder / f"{name}.npy")

@@ -103,11 +103,13 @@ def decode_images(
     where: Callable[[int], str],
     description: str,
     folder: Path | None = None,
+    memory: int = 0,
 ) -> tuple[npt.NDArray[np.uint8], Counter[str]]:
     """Decode image files to uint8 (N, H, W, C); also how many were converted in which way.
 
     where: says of a position which file and row it is; description: what a progress bar says;
-    folder: what is too large for the memory becomes a nameless file there. Raises UserError,
+    folder: what is too large for the memory becomes a nameless file there; memory: bytes that it
+    takes to decode one of them, at most. Raises UserError,
     naming the first image that is broken or differs from the first in size or channels.
     """
     try:
@@ -116,7 +118,7 @@ def decode_images(
         raise broken_images([(0, problem_of(error))], where) from error
     images, counts = room_for((len(paths), *shape), folder), Counter[str]()
     problems: list[tuple[int, str]] = []
-    chunks = over_chunks(decode_chunk, paths, form, shape)
+    chunks = over_chunks(decode_chunk, paths, form, shape, memory=memory)
     for part, (decoded, converted, failed) in progress(chunks, description):
         images[part] = decoded
         counts += converted

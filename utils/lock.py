@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from utils.errors import UserError
+from utils.inside import open_file
 
 log = logging.getLogger("data_cleansing")
 
@@ -34,6 +35,29 @@ class Holder:
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}, since {self.since}"
 
+    def lives(self) -> bool:
+        """Whether the process is there and is not this one; it is one of this host."""
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:  # somebody else's
+            return True
+        return self.pid != os.getpid()
+
+
+_LARGEST_PID = 2**31 - 1
+
+
+def holder_of(content: bytes) -> Holder | None:
+    """Who is named in a lock file; None if nobody is."""
+    try:
+        holder = Holder(**json.loads(content))
+    except (ValueError, TypeError, RecursionError):
+        return None
+    texts = isinstance(holder.host, str) and isinstance(holder.since, str)
+    return holder if texts and type(holder.pid) is int and 0 < holder.pid <= _LARGEST_PID else None
+
 
 class FolderLock:
     """Locks the folder of the file `path` while its block runs; the file names the holder.
@@ -42,7 +66,8 @@ class FolderLock:
     that was killed stays; the next run takes it over and says so.
 
     Raises:
-        UserError: another process holds it; the line names process and host.
+        UserError: another process holds it; the line names process and host. Or `path` is a link,
+            or something else that is no file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -52,10 +77,10 @@ class FolderLock:
     def __enter__(self) -> FolderLock:
         while not self.held():
             self._release()
-            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
-            self._lock()
+            self._descriptor = open_file(self.path, os.O_RDWR | os.O_CREAT)
+            seen = self._lock()
         try:
-            self._take_over()
+            self._take_over(seen)
         except BaseException:
             self._release()
             raise
@@ -74,7 +99,7 @@ class FolderLock:
     def held(self) -> bool:
         """Whether the file is there and is the one that this process locked."""
         try:
-            return os.path.samestat(os.fstat(self._descriptor), os.stat(self.path))
+            return os.path.samestat(os.fstat(self._descriptor), os.lstat(self.path))
         except OSError:
             return False
 
@@ -83,7 +108,8 @@ class FolderLock:
             os.close(self._descriptor)
         self._descriptor = -1
 
-    def _lock(self) -> None:
+    def _lock(self) -> bool:
+        """Lock the file; returns whether the kernel would have shown another holder."""
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -98,17 +124,25 @@ class FolderLock:
                 "%s: cannot be locked (%s); do not run two commands into this folder at once",
                 self.path, error.strerror,
             )  # fmt: skip
+            return False
+        return True
 
-    def _take_over(self) -> None:
+    def _take_over(self, seen: bool) -> None:
         """Write this process into the file, if who is there has ended.
 
-        A lock held on another host is not always seen from here, so that one is believed.
+        A lock held on another host is not always seen from here, so that one is believed. Where
+        the kernel shows no locks (`seen` is False), the holder is looked for by its number.
         """
         before, me = self._holder(), Holder.here()
         if before and before.host != me.host:
             raise UserError(
                 f"{self.path.parent}: {before}, was running into it, and whether it still is "
                 f"cannot be seen from {me.host}; if it has ended, delete {self.path}"
+            )
+        if before and not seen and before.lives():
+            raise UserError(
+                f"{self.path.parent}: {before}, is running into it, as far as can be seen where "
+                f"files cannot be locked; if it has ended, delete {self.path}"
             )
         if before:
             log.warning("%s: taken over from %s, which was killed", self.path.parent, before)
@@ -117,7 +151,4 @@ class FolderLock:
 
     def _holder(self) -> Holder | None:
         """Who is named in the file; None if it was killed before it wrote that."""
-        try:
-            return Holder(**json.loads(os.pread(self._descriptor, 4096, 0)))
-        except (ValueError, TypeError):
-            return None
+        return holder_of(os.pread(self._descriptor, 4096, 0))

@@ -9,28 +9,33 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import platform
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import utils
 from utils.blas import kernels_here
 from utils.console import progress
 from utils.errors import UserError
+from utils.inside import REMEDY, check_place, open_file, read_file, remove_file
 from utils.lock import FolderLock
 from utils.paths import RESULT_FOLDERS, OutputPaths
-from utils.storage import TEMPORARY, kept_by, save_json
+from utils.storage import TEMPORARY, TRIAL, kept_by, save_json
 
 log = logging.getLogger("data_cleansing")
 
 FORMAT = 1
 NAMED = 5
 """Files that a line names."""
+MISSING = "missing"
+_MOST = 2**63
+"""Above all sizes of files."""
 LIBRARIES = (
     "nnabla", "numpy", "numba", "llvmlite", "pandas", "pillow", "scipy", "scikit-learn", "h5py",
 )  # fmt: skip
@@ -46,12 +51,13 @@ class Print:
 
     @classmethod
     def of(cls, path: Path) -> Print:
-        """That of a file."""
-        digest = hashlib.sha256()
-        with path.open("rb") as stream:
+        """That of a regular file."""
+        digest, size = hashlib.sha256(), 0
+        with open(open_file(path), "rb") as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)
-        return cls(path.stat().st_size, digest.hexdigest())
+                size += len(block)
+        return cls(size, digest.hexdigest())
 
 
 @dataclass
@@ -65,6 +71,9 @@ class Manifest:
         inputs: per CSV file of a split what its images and labels are known by.
         outputs: per file under the folder what it is known by.
         coming: files that are being renamed to their final names.
+        begun: folders in which states are being written, and files that are being removed: what
+            is there and is not among the outputs was left by a run that was killed.
+        warnings: per method and seed of the trial, why its scores should not be followed.
         intact: the file was as this program had written it.
     """
 
@@ -74,6 +83,8 @@ class Manifest:
     inputs: dict[str, dict[str, Any]] = field(default_factory=dict)
     outputs: dict[str, Print] = field(default_factory=dict)
     coming: dict[str, Print] = field(default_factory=dict)
+    begun: set[str] = field(default_factory=set)
+    warnings: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     intact: bool = True
     _lock: FolderLock | None = field(default=None, init=False)
     _repeats: bool = field(default=True, init=False)
@@ -93,14 +104,16 @@ class Manifest:
         try:
             return cls(
                 paths,
-                dict(value["options"]),
-                dict(value["versions"]),
-                dict(value["inputs"]),
+                _options(value["options"]),
+                _versions(value["versions"]),
+                _inputs(value["inputs"]),
                 _prints(value["outputs"]),
                 _prints(value["coming"]),
+                set(map(_place, value.get("begun", []))),
+                dict(value.get("warnings", {})),
                 intact=checksum == _checksum(value),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise _no_account(paths) from error
 
     def save(self) -> None:
@@ -113,6 +126,10 @@ class Manifest:
             "outputs": {name: asdict(known) for name, known in self.outputs.items()},
             "coming": {name: asdict(known) for name, known in self.coming.items()},
         }
+        if self.begun:
+            value["begun"] = sorted(self.begun)
+        if self.warnings:
+            value["warnings"] = self.warnings
         save_json(value | {"checksum": _checksum(value)}, self.paths.manifest)
 
     # ------------------------------------------------------------ what was there before
@@ -120,44 +137,122 @@ class Manifest:
     def settle_all(self) -> None:
         """Take up what a killed run had announced, if it came to be."""
         for name, known in self.coming.items():
-            path = self.paths.root / name
-            if path.is_file() and Print.of(path) == known:
+            if self._is_there(name) and Print.of(self.paths.root / name) == known:
                 self.outputs[name] = known
         self.coming = {}
 
     def foreign(self) -> list[str]:
-        """Files that would be taken up although no run of this folder wrote them."""
-        return [name for name in map(self._name, self.paths.taken_up()) if name not in self.outputs]
+        """Files under the names of results that no run of this folder wrote."""
+        found = [*self.paths.results(), *filter(self._is_trained, self.paths.states())]
+        killed = set(self._killed())
+        unknown = [name for name in map(self._name, found) if name not in self.outputs]
+        return [name for name in unknown if name not in killed]
+
+    def _is_trained(self, state: Path) -> bool:
+        """Whether the training that a state is of is finished.
+
+        Before that, an earlier version that was killed may have left states of which it kept no
+        account; they are replaced where the training repeats them, and only there.
+        """
+        mark = self.paths.mark_of_training(state)
+        return mark is not None and self._name(mark) in self.outputs
+
+    def _killed(self) -> list[str]:
+        """What is there of `begun`: files that a run was writing or removing when it was killed."""
+        if not self.intact:
+            return []
+        written = [self._name(path) for path in self.paths.states()]
+        inside = [name for name in written if name.rpartition("/")[0] in self.begun]
+        removed = [name for name in sorted(self.begun) if (self.root / name).is_file()]
+        return [name for name in (*inside, *removed) if name not in self.outputs]
+
+    def check_places(self) -> None:
+        """Check that files and folders are what a run writes, and no links, pipes or devices.
+
+        Raises:
+            UserError: something else stands at the place of one.
+        """
+        for folder in (*RESULT_FOLDERS, self.paths.page.parent.name):
+            check_place(self.root, folder, folder=True)
+        found = map(self._name, (*self.paths.results(), *self.paths.states()))
+        for name in sorted({*self.outputs, *self.coming, *found}):
+            check_place(self.root, name)
 
     def check_outputs(self) -> None:
-        """Remove every file that is not as it was written, and name it: it is made anew."""
+        """Remove every file that is not as it was written, and name it: it is made anew.
+
+        Raises:
+            UserError: most are not: the account is that of another folder.
+        """
         names = progress(sorted(self.outputs), "checking what is there")
         problems = {name: problem for name in names if (problem := self._problem(name))}
+        self._check_is_of_here(problems)
         for name in problems:
             path = self.paths.root / name
             self._drop(path)
             if mark := self.paths.mark_of_training(path):
                 self._drop(mark)  # so that the training goes on where something is lost
-        for path in self.paths.states():  # of an epoch that was not finished
-            if self._name(path) not in self.outputs:
-                path.unlink()
+        self._remove_killed()
         for problem in sorted(set(problems.values())):
             lost = [name for name, found in problems.items() if found == problem]
             log.warning("%s: %s; made anew", _listed(self.paths.root, lost), problem)
         self.save()
 
+    def remove_outputs(self) -> None:
+        """Remove the files of the account, and folders that are empty then, and nothing else.
+
+        Raises:
+            UserError: the account was edited by hand, or is that of another folder, and does not
+                tell whose the files are; all are left as they are.
+        """
+        problems = {name: problem for name in self.outputs if (problem := self._problem(name))}
+        self._check_is_of_here(problems)
+        changed = [name for name, problem in problems.items() if problem != MISSING]
+        if changed and not self.intact:
+            what = f"is not what {self.paths.manifest.name} says, which was edited by hand"
+            raise UserError(f"{self.root / changed[0]}: {what}; {REMEDY}")
+        for name in list(self.outputs):
+            self._drop(self.root / name)
+        self._remove_killed()
+
+    def _check_is_of_here(self, problems: Mapping[str, str]) -> None:
+        """Raise a UserError if more files are other files than are as they were written.
+
+        Files without content do not count: a power failure may leave many of them.
+
+        Args:
+            problems: of the outputs, by name.
+        """
+        there = [name for name, problem in problems.items() if problem != MISSING]
+        others = [name for name in there if (self.root / name).stat().st_size]
+        if len(others) > len(self.outputs) - len(problems):
+            what = f"{len(others)} of the files that it names are other files"
+            raise UserError(
+                f"{self.paths.manifest}: seems to be that of another folder ({what}, such as "
+                f"{others[0]}); put the right one back, or choose another --output_dir"
+            )
+
+    def _remove_killed(self) -> None:
+        for name in self._killed():
+            remove_file(self.root, name)
+        self.begun = set()
+
     def _drop(self, path: Path) -> None:
         self.outputs.pop(self._name(path), None)
-        path.unlink(missing_ok=True)
+        remove_file(self.root, self._name(path))
 
     def _problem(self, name: str) -> str:
         path, known = self.paths.root / name, self.outputs[name]
-        if not path.is_file():
-            return "missing"
+        if not self._is_there(name):
+            return MISSING
         size = path.stat().st_size
         if size < known.bytes:
             return "cut short"
         return "changed" if size > known.bytes or Print.of(path) != known else ""
+
+    def _is_there(self, name: str) -> bool:
+        check_place(self.root, name)
+        return os.path.lexists(self.root / name)
 
     def check_versions(self) -> None:
         """Warn if other versions made what is there: the last bits may differ."""
@@ -200,6 +295,7 @@ class Manifest:
             with suppress(OSError, UserError):
                 self._save_in_folder()
             raise
+        self.begun = set()  # all of it is in the account, or gone
         self._save_in_folder()
 
     @property
@@ -222,9 +318,10 @@ class Manifest:
     def expect(self, path: Path, temporary: Path, durable: bool) -> None:
         """Announce a file; on disk if it is durable or takes the place of another."""
         name, known = self._name(path), Print.of(temporary)
+        self._check_is_own(name, known)
         replaces = self.outputs.get(name, known) != known
         self.coming[name] = known
-        if durable or replaces:
+        if durable or replaces or not self._begin(path):
             self._save_in_folder()
         if replaces and path.suffix == ".h5" and self._repeats:
             self._repeats = False
@@ -233,15 +330,41 @@ class Manifest:
                 "library?); what was computed from the earlier ones stays", path,
             )  # fmt: skip
 
+    def _check_is_own(self, name: str, known: Print) -> None:
+        """Raise a UserError if a file stands at `name` that no run wrote, and holds other bytes."""
+        there = self._is_there(name)
+        if there and name not in self.outputs and Print.of(self.root / name) != known:
+            raise self.not_written_here([name])
+
+    def not_written_here(self, names: list[str]) -> UserError:
+        """What to raise for files that `foreign` names."""
+        what = f"was not written by a run into this folder ({len(names)} such files)"
+        return UserError(f"{self.root / names[0]}: {what}; {REMEDY}")
+
+    def _begin(self, path: Path) -> bool:
+        """Whether the account on disk says already that such files are being written.
+
+        The states of an epoch are announced together: one by one takes as long as a small step.
+        """
+        folder = self._name(path.parent)
+        begun = folder in self.begun
+        if path.suffix == ".h5":
+            self.begun.add(folder)
+        return begun
+
     def settle(self, path: Path) -> None:
         """The announced file is there."""
         name = self._name(path)
         self.outputs[name] = self.coming.pop(name)
 
-    def forget(self, path: Path) -> None:
-        """A file goes; the account first, since without it the file is of no use."""
-        if self.outputs.pop(self._name(path), None):
+    def remove(self, path: Path) -> None:
+        """Remove a file of the account; from that first, since without it the file is of no use."""
+        name = self._name(path)
+        if self.outputs.pop(name, None):
+            self.begun.add(name)
             self._save_in_folder()
+            remove_file(self.root, name)
+            self.begun.discard(name)
 
     def _save_in_folder(self) -> None:
         self.check_folder()
@@ -260,33 +383,63 @@ def versions_here() -> dict[str, str]:
 
 def remove_temporaries(paths: OutputPaths) -> None:
     """Remove the files that a killed run was writing, and what it had laid out for its workers."""
-    folders = [*(paths.root / name for name in RESULT_FOLDERS), paths.page.parent]
-    listed = [paths.root.glob(".*"), *(folder.rglob(".*") for folder in folders)]
-    for path in [path for found in listed for path in found if TEMPORARY.fullmatch(path.name)]:
-        if path.is_dir():
+    folders = (*RESULT_FOLDERS, paths.page.parent.name)
+    walks = [walk for folder in folders for walk in os.walk(paths.root / folder)]
+    below = [Path(where, name) for where, _, names in walks for name in names]
+    for path in [*paths.root.glob(".*"), *below]:
+        if not TEMPORARY.fullmatch(path.name) or path.is_symlink():
+            continue
+        if path.is_file():
+            remove_file(paths.root, path.relative_to(paths.root).as_posix())
+        elif path.is_dir() and path.name.startswith(TRIAL):
             shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
 
 
 def _prints(value: Mapping[str, Any]) -> dict[str, Print]:
     """Raises ValueError for a file elsewhere: what is not as it was written is removed."""
-    for name in value:
-        inside = any(Path(name).is_relative_to(folder) for folder in RESULT_FOLDERS)
-        if not inside or ".." in Path(name).parts:
-            raise ValueError(name)
-    return {name: Print(**known) for name, known in value.items()}
+    return {_place(name): _print(**known) for name, known in value.items()}
+
+
+def _place(name: str) -> str:
+    """The name of a file in a folder of results; raises ValueError if it is none."""
+    path = PurePosixPath(name)
+    inside = len(path.parts) > 1 and path.parts[0] in RESULT_FOLDERS
+    if not inside or ".." in path.parts or str(path) != name or not name.isprintable():
+        raise ValueError(name)
+    return name
+
+
+def _print(bytes: int, sha256: str) -> Print:
+    if type(bytes) is not int or not 0 <= bytes < _MOST or not isinstance(sha256, str):
+        raise ValueError(bytes)
+    return Print(bytes, sha256)
+
+
+def _options(value: Mapping[str, Any]) -> Settings:
+    """Raises KeyError or ValueError for options that no run has."""
+    if any(isinstance(one, (dict, list)) for one in (value["dataset"], *value.values())):
+        raise ValueError(value)
+    return dict(value)
+
+
+def _versions(value: Mapping[str, Any]) -> dict[str, str]:
+    if not all(isinstance(one, str) for one in value.values()):
+        raise ValueError(value)
+    return dict(value)
+
+
+def _inputs(value: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    for known in value.values():
+        numbers = known["images"], _print(known["bytes"], known["sha256"]).bytes
+        if any(type(number) is not int or not 0 <= number < _MOST for number in numbers):
+            raise ValueError(known)
+    return dict(value)
 
 
 def _json_of(paths: OutputPaths) -> Any:
     try:
-        return json.loads(paths.manifest.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{paths.root}: holds folders of a run ({', '.join(RESULT_FOLDERS)}) without the "
-            f"{paths.manifest.name} of one; choose another --output_dir"
-        ) from error
-    except (OSError, ValueError) as error:
+        return json.loads(read_file(paths.manifest).decode("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"{paths.manifest}: cannot be read ({error}), so that nothing says what the results "
             "beside it were made from; put it back or choose another --output_dir"

@@ -8,11 +8,15 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
+import h5py
 import nnabla as nn
 import numpy as np
 
+from utils.errors import UserError
 from utils.fast import fast_functions
+from utils.inside import read_file
 from utils.model import Model
 from utils.storage import save_bytes, unreadable
 
@@ -120,23 +124,47 @@ def load_state(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> State:
             that are no finite numbers.
     """
     try:
+        content = read_file(path)
+        problem = _problem_of(_arrays_in(content), shapes)
+        if problem:
+            raise unreadable(path, "cannot be used", problem)
         with nn.parameter_scope("", scope=OrderedDict()):
-            nn.load_parameters(str(path))
+            nn.load_parameters(io.BytesIO(content), extension=".h5")
             state = {k: v.d.copy() for k, v in nn.get_parameters(grad_only=False).items()}
+    except UserError:
+        raise
     except Exception as error:
         raise unreadable(path, "is not a readable parameter file", error) from error
-    problem = _problem_of(state, shapes)
-    if problem:
+    not_finite = next((k for k, v in sorted(state.items()) if not np.isfinite(v).all()), "")
+    if not_finite:
+        problem = f"{not_finite} holds values that are not finite"
         raise unreadable(path, "cannot be used", problem)
     return state
 
 
-def _problem_of(state: State, shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """Why `state` cannot be used; empty if it can."""
-    for name in sorted(shapes.keys() | state.keys()):
-        there = state[name].shape if name in state else "missing"
-        wanted = shapes.get(name, "not part of it")
-        if there != wanted:
-            return f"it holds the parameters of another net: {name} is {there}, here {wanted}"
-    not_finite = next((k for k, v in sorted(state.items()) if not np.isfinite(v).all()), "")
-    return f"{not_finite} holds values that are not finite" if not_finite else ""
+def _arrays_in(content: bytes) -> dict[str, tuple[int, ...]]:
+    """The shape of each array in a parameter file, by name; no values are read.
+
+    Raises:
+        ValueError: an array's values are in other files, which HDF5 would read.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def look(name: str, found: Any) -> None:
+        if isinstance(found, h5py.Dataset):
+            if found.external or found.is_virtual:
+                raise ValueError(f"the values of {name} are in another file")
+            shapes[name] = found.shape
+
+    with h5py.File(io.BytesIO(content), "r") as file:
+        file.visititems(look)
+    return shapes
+
+
+def _problem_of(there: Mapping[str, object], shapes: Mapping[str, object]) -> str:
+    """Why a file of arrays of these shapes cannot be used; empty if it can."""
+    for name in sorted(shapes.keys() | there.keys()):
+        found, wanted = there.get(name, "missing"), shapes.get(name, "not part of it")
+        if found != wanted:
+            return f"it holds the parameters of another net: {name} is {found}, here {wanted}"
+    return ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv as csv_module
+import errno
 import os
 import re
 from collections.abc import Sequence
@@ -11,10 +13,13 @@ import numpy as np
 import pandas as pd
 
 from utils.errors import UserError
+from utils.files import check_regular
 
 IMAGE, LABEL = "x:image", "y:label"
 CLASS = "#class"
 """The column for names of classes; NNC takes columns that begin so for comments."""
+MOST_COLUMNS, LONGEST_NAME = 5000, 1000
+"""Columns of a user's CSV file at most, and characters of a label or of a class's name."""
 
 
 def read_nnc_csv(csv: Path) -> pd.DataFrame:
@@ -42,6 +47,8 @@ def read_users_csv(csv: Path) -> tuple[pd.DataFrame, list[str]]:
     given = list(table[IMAGE])
     table = _with_absolute_paths(table, csv)
     table[LABEL] = _label_texts(csv, [label.strip() for label in table[LABEL]])
+    if CLASS in table:
+        _check_lengths(csv, list(table[CLASS]))
     return table, given
 
 
@@ -62,10 +69,12 @@ def paths_that_climb(paths: Sequence[str]) -> int:
 def _read_table(csv: Path) -> pd.DataFrame:
     """All fields as text, the columns of images and labels first called IMAGE and LABEL."""
     try:
+        check_regular(csv)
+        _check_width(csv)
         table = pd.read_csv(csv, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{csv}: its text is not UTF-8; save it as CSV UTF-8") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, csv_module.Error) as error:
         raise UserError(f"{csv}: cannot be read as CSV ({_reason(error)})") from error
     if not isinstance(table.index, pd.RangeIndex):  # pandas' way with one field too many
         raise UserError(f"{csv}: rows have more fields than the header; quote names with commas")
@@ -75,8 +84,23 @@ def _read_table(csv: Path) -> pd.DataFrame:
     return table
 
 
+def _check_width(csv: Path) -> None:
+    """Refuse what has so many columns that reading it takes minutes.
+
+    Raises:
+        UserError: there are more than `MOST_COLUMNS`.
+    """
+    with open(csv, encoding="utf-8-sig", newline="") as stream:
+        width = len(next(csv_module.reader(stream), ()))
+    if width > MOST_COLUMNS:
+        raise UserError(
+            f"{csv}: row 1: {width:,} columns, {MOST_COLUMNS:,} at most are read; take out those "
+            f"beside {IMAGE}, {LABEL} and {CLASS}"
+        )
+
+
 def _reason(error: Exception) -> str:
-    if isinstance(error, pd.errors.EmptyDataError):
+    if isinstance(error, pd.errors.EmptyDataError) or getattr(error, "errno", 0) == errno.ENODATA:
         return f"it is empty; give it the header {IMAGE},{LABEL} and a row per image"
     text = getattr(error, "strerror", None) or str(error).splitlines()[0].strip()
     return f"{text}; give an NNC CSV file, names with commas or quotes in quotes"
@@ -118,6 +142,7 @@ def _label_texts(csv: Path, labels: list[str]) -> list[str]:
     for row, label in enumerate(labels):
         if label.lower() in ("", "nan"):
             raise _bad_label(csv, row, label, "give the class or take the row out")
+    _check_lengths(csv, labels)
     numbers = [_number(label) for label in labels]
     if None in numbers:
         return labels
@@ -125,6 +150,13 @@ def _label_texts(csv: Path, labels: list[str]) -> list[str]:
         if not (number is not None and number >= 0 and number.is_integer()):
             raise _bad_label(csv, row, labels[row], "classes must be whole numbers from 0 on")
     return [str(int(label)) if label.isdecimal() else f"{float(label):.0f}" for label in labels]
+
+
+def _check_lengths(csv: Path, names: Sequence[str]) -> None:
+    for row, name in enumerate(names):
+        if len(name) > LONGEST_NAME:
+            remedy = f"names of classes have {LONGEST_NAME:,} characters at most; shorten it"
+            raise _bad_label(csv, row, name, remedy)
 
 
 def _number(label: str) -> float | None:

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 from utils.cache import CACHES, FINAL, RECOMPUTE
 from utils.errors import UserError
 from utils.methods import METHODS
-from utils.units import bytes_of
+from utils.units import bytes_of, printable
 
 RUN, TRAINING, DATA = "what is run", "training", "data"
 MACHINE, OUTPUT = "machine", "output"
@@ -276,7 +276,7 @@ class Options:
     overwrite: bool = option(
         False, OUTPUT,
         "delete results in the output folder that were made with other options, instead of "
-        "refusing to run",
+        "refusing to run; files that no run wrote stay",
         changes_results=False,
     )  # fmt: skip
     no_report: bool = option(
@@ -413,7 +413,8 @@ class Command:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+        line = f"{self.prog}: error: {message} (see {self.prog} --help)"
+        self.exit(2, f"{printable(line)}\n")
 
 
 def parse_options(command: Command, arguments: Sequence[str] | None = None) -> Options:

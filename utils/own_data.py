@@ -53,7 +53,7 @@ def own_source(path: Path, data_dir: Path | None, image_size: int | None, color:
     tables = {part.name: _numbered(part.table, labels) for part in rows.parts}
     sets = make_up_sets(tables, names, shown(path))
     form = _form(findings, image_size, color)
-    pool = _decoded(rows, form, folder)
+    pool = _decoded(rows, form, folder, max(f.memory for f in findings))
     save_csv(pd.DataFrame({"label": range(len(names)), "name": names}), folder / CLASSES)
     return Source(
         name=_file_name(path),
@@ -161,8 +161,8 @@ def _form(findings: Sequence[Finding], image_size: int | None, color: str) -> Fo
     return Form(side, channels[color])
 
 
-def _decoded(rows: Rows, form: Form, folder: Path) -> Pool:
-    """Every image once."""
+def _decoded(rows: Rows, form: Form, folder: Path, memory: int) -> Pool:
+    """Every image once; `memory`: bytes that it takes to decode one of them, at most."""
     first_rows: dict[str, int] = {}
     for row, path in enumerate(rows.paths):
         first_rows.setdefault(path, row)
@@ -171,7 +171,7 @@ def _decoded(rows: Rows, form: Form, folder: Path) -> Pool:
     def where(number: int) -> str:
         return rows.where(positions[number])
 
-    images, counts = decode_images(paths, form, where, "reading images", folder)
+    images, counts = decode_images(paths, form, where, "reading images", folder, memory)
     _say_conversions(counts, images.shape[1:])
     return Pool(images, {path: number for number, path in enumerate(paths)})
 

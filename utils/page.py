@@ -5,9 +5,26 @@ python -m utils.page OUTPUT_DIR
 
 from __future__ import annotations
 
+from utils.signals import (
+    SIGNALLED,
+    as_program,
+    heed,
+    how_ended,
+    interruptible,
+    received,
+    stop_if_asked,
+)
+from utils.utf8 import insist_on_utf8
+
+PROGRAM = "python -m utils.page"
+if __name__ == "__main__":  # before the imports below, which take a second
+    insist_on_utf8()
+    heed(PROGRAM)
+
 import argparse
 import base64
 import hashlib
+import signal
 import sys
 from collections.abc import Iterable, Sequence
 from itertools import chain
@@ -18,6 +35,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from utils.errors import UserError
 from utils.methods import CONTROL, METHODS, about_labels
+from utils.ours import check_own
 from utils.page_facts import Facts
 from utils.page_images import data_uris
 from utils.page_view import (
@@ -37,7 +55,7 @@ from utils.page_view import (
 from utils.paths import OutputPaths
 from utils.ranking import SHOWN_BEST, SHOWN_WORST
 from utils.storage import save_bytes
-from utils.units import duration, shown_bytes
+from utils.units import duration, printable, shown_bytes
 
 LARGEST = 5_000_000
 """Bytes that the page has at most."""
@@ -49,9 +67,13 @@ def write_page(paths: OutputPaths) -> Path:
     """Write the page of a finished output folder; returns its path.
 
     Raises:
-        UserError: the folder holds no finished run, or a file in it cannot be read.
+        UserError: the folder holds no finished run, a file in it cannot be read, or at the place
+            of the page is a file that no run wrote.
     """
-    save_bytes(page_of(Facts.read(paths)), paths.page)
+    page = page_of(Facts.read(paths))
+    check_own(paths.page, paths)
+    stop_if_asked()
+    save_bytes(page, paths.page)
     return paths.page
 
 
@@ -120,26 +142,33 @@ def _first_shown(facts: Facts) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the page of a folder; returns the exit status, 2 for a mistake said in one line."""
-    program = "python -m utils.page"
     parser = argparse.ArgumentParser(
-        prog=program,
+        prog=PROGRAM,
         description="Write report/index.html, the page to look at, of a finished output folder.",
     )
     parser.add_argument(
         "output_dir", type=Path, help="the folder that a run wrote into (its --output_dir)"
     )
     chosen = parser.parse_args(arguments)
+    with interruptible():
+        return _written(chosen.output_dir)
+
+
+def _written(folder: Path) -> int:
     try:
-        print(write_page(OutputPaths(chosen.output_dir)).resolve())
-    except UserError as error:
-        print(f"{program}: error: {error}", file=sys.stderr)
+        print(printable(str(write_page(OutputPaths(folder)).resolve())))
+    except (UserError, OSError) as error:
+        reason = str(error)
+        if isinstance(error, OSError):
+            reason = f"{error.filename or folder}: {error.strerror or error}"
+        print(printable(f"{PROGRAM}: error: {reason}"), file=sys.stderr)
         return 2
-    except OSError as error:
-        where = error.filename or chosen.output_dir
-        print(f"{program}: error: {where}: {error.strerror or error}", file=sys.stderr)
-        return 2
+    except KeyboardInterrupt:
+        number = received() or signal.SIGINT
+        print(f"{PROGRAM}: {how_ended(number)}; no page was written", file=sys.stderr)
+        return SIGNALLED + number
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    as_program(main)

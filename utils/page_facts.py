@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import pandas as pd
 
 from sgd_influence.soundness import problems_in
 from utils.errors import UserError
+from utils.files import check_regular
 from utils.manifest import Manifest
 from utils.methods import METHODS
 from utils.nnc_csv import IMAGE, LABEL
@@ -169,11 +171,13 @@ class Facts:
 def _manifest(paths: OutputPaths) -> Manifest:
     if not paths.root.is_dir():
         raise UserError(f"{paths.root}: no such folder; give the --output_dir of a finished run")
-    if not paths.manifest.exists():
+    if not os.path.lexists(paths.manifest):
         raise UserError(f"{paths.root}: holds no run; give the --output_dir of a finished one")
+    manifest = Manifest.read(paths)
+    manifest.check_places()
     if not paths.summary.exists():
         raise UserError(f"{paths.root}: its run is not finished; give the run's command again")
-    return Manifest.read(paths)
+    return manifest
 
 
 def _unsound(paths: OutputPaths, methods: Sequence[str]) -> list[tuple[str, int, str]]:
@@ -187,6 +191,7 @@ def _unsound(paths: OutputPaths, methods: Sequence[str]) -> list[tuple[str, int,
 def _table(path: Path, columns: Sequence[str]) -> pd.DataFrame | None:
     """A table that may be there, with these columns at least; one of no rows counts too."""
     try:
+        check_regular(path)
         table = pd.read_csv(path, float_precision="round_trip")
     except FileNotFoundError:
         return None
@@ -210,18 +215,20 @@ def _tables(files: Mapping[str, Path]) -> dict[str, pd.DataFrame]:
 def _recommendation(path: Path) -> Recommended | None:
     """What the file holds; None where it is not there or of another version."""
     try:
+        check_regular(path)
         value = json.loads(path.read_text(encoding="utf-8"))
         return recommended(value) if value["version"] == READ_VERSION else None
     except FileNotFoundError:
         return None
     except KeyError as error:
         raise unreadable(path, "is not whole", f"{error.args[0]} is missing") from error
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise unreadable(path, "cannot be read", error) from error
 
 
 def _class_names(path: Path) -> dict[int, str]:
     try:
+        check_regular(path)
         table = pd.read_csv(path, dtype={"name": str}, keep_default_na=False)
     except FileNotFoundError:
         return {}

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from PIL import Image
 
-from utils.decode import Form, decode_file
+from utils.decode import picture_of
 
 LARGEST_EXACT, LARGEST = 64, 128
 """Longer side in pixels up to which a picture is kept as it is, and of those made smaller."""
@@ -21,10 +21,9 @@ def data_uris(files: Iterable[str]) -> dict[str, str]:
 
 def _uri(file: str) -> str:
     try:
-        pixels = decode_file(file, Form()).pixels
+        picture = picture_of(file, LARGEST)
     except Exception:  # a broken file may raise anything in a decoder
         return ""
-    picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     kind, content = _encoded(picture)
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from utils.methods import METHODS
+
 TRAININGS, FINAL_MODEL = "infl_results_sgd", "final_model.h5"
 RESULT_FOLDERS = ("influence", "score", "summary", "fig", "verification", "cleansed", TRAININGS)
 UNREPEATABLE = ("run.log", "runs.json", "report")
 """What tells of times, and so differs between runs whose results are the same, byte for byte."""
-_TAKEN_UP = (
+_RESULTS = (
     "influence/*/influence_*.csv",
     "influence/*/soundness_*.json",
     "score/*/score_delete_worst_*_seed_*.csv",
     "score/*/outcomes_delete_worst_*_seed_*.npz",
-    "verification/*_seed_*.csv",
-    f"{TRAININGS}/seed_*/*.csv",
+    "verification/true_changes_seed_*.csv",
+    "verification/verification_seed_*.csv",
+    f"{TRAININGS}/seed_*/learning_curve.csv",
+    f"{TRAININGS}/seed_*/steps.npz",
+    f"{TRAININGS}/seed_*/margins.npy",
+    f"{TRAININGS}/seed_*/{FINAL_MODEL}",
 )
+_STATES = "model_step*.h5"
 
 
 @dataclass(frozen=True)
@@ -167,14 +175,22 @@ class OutputPaths:
         marks = (self.root / TRAININGS).glob(f"seed_*/{FINAL_MODEL}")
         return sorted(int(path.parent.name.removeprefix("seed_")) for path in marks)
 
-    def taken_up(self) -> Iterator[Path]:
-        """The files that are there and that a run takes up instead of computing them."""
-        for pattern in _TAKEN_UP:
+    def results(self) -> Iterator[Path]:
+        """What is there under the names of results, but for `states`, whoever wrote it."""
+        for pattern in _RESULTS:
             yield from sorted(self.root.glob(pattern))
+        named = (self.cleansed, self.removed, self.relabel)
+        once = [
+            self.classes, self.predictions, self.summary, self.recommendation, self.verification,
+            self.agreement, self.flipped_labels, self.figure, self.verification_figure,
+        ]  # fmt: skip
+        for path in (*once, *(path(method) for method in METHODS for path in named)):
+            if os.path.lexists(path):
+                yield path
 
     def states(self) -> Iterator[Path]:
-        """The parameter files that are there."""
-        yield from sorted((self.root / TRAININGS).rglob("*.h5"))
+        """What is there under the names of states before a step, whoever wrote it."""
+        yield from sorted((self.root / TRAININGS).glob(f"seed_*/epoch*/weights/{_STATES}"))
 
     def mark_of_training(self, path: Path) -> Path | None:
         """The file that marks the training finished to which `path` belongs; None for others."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 from threadpoolctl import threadpool_limits
 
 from sgd_influence.analyze import analyze
+from sgd_influence.soundness import warnings_of
 from utils import cores
 from utils.console import RESULT, open_log_file
 from utils.context import choose_backend, set_context
-from utils.datasets import prepare
+from utils.datasets import folders_of, prepare
 from utils.errors import UserError
 from utils.flips import record_flips, say_what_was_found, with_flips
 from utils.manifest import Manifest, Settings, remove_temporaries
@@ -29,17 +31,17 @@ from utils.options import Options
 from utils.page import write_page
 from utils.paths import OutputPaths
 from utils.predictions import record_for_page
-from utils.preflight import Estimate, check_space, estimate
+from utils.preflight import Estimate, check_memory, check_space, estimate
 from utils.report import closing_line, opening_block
 from utils.runs import add_run, run_of
-from utils.settings import check_output_folder, claimed, settings_of
+from utils.settings import check_apart, check_output_folder, claimed, settings_of
 from utils.source import Source
 from utils.splits import TrialData, described, draw_split, load_trial
 from utils.steps import Step, load_steps, plan_steps
 from utils.tasks import tasks_of
 from utils.trial import Trial, make_trial
 from utils.units import duration
-from utils.usage import free_space, peak_memory, physical_cores, written_bytes
+from utils.usage import Watch, free_space, memory_limit, physical_cores, written_bytes
 from utils.worker import Setup
 from utils.workers import Here, Processes, Workers, run_tasks
 
@@ -55,6 +57,11 @@ def run(options: Options) -> None:
     Raises:
         UserError: the data, the output folder or the machine does not allow it.
     """
+    with Watch().running() as watch:
+        _run(options, watch)
+
+
+def _run(options: Options, watch: Watch) -> None:
     started = time.monotonic()
     work = prepared(options)
     paths = work.paths
@@ -64,17 +71,19 @@ def run(options: Options) -> None:
             _preflight(work, work.trial(options.seed), client)
             return
         with claimed(paths, work.settings, options.overwrite) as manifest:
-            open_log_file(paths.log)
             manifest.check_versions()
             manifest.check_outputs()
+            open_log_file(paths.log)
             expected = _preflight(work, work.checked_trial(options.seed, manifest), client)
             before, ready = written_bytes(paths.root), time.monotonic()
-            memory = _compute(work, manifest, expected.workers, client) + peak_memory()
+            elsewhere = _compute(work, manifest, expected.workers, client)
+            memory = elsewhere + watch.peak()
             size = max(0, written_bytes(paths.root) - before)
             seconds = time.monotonic() - started
             add_run(run_of(options.command_line, seconds, memory, size), paths.runs)
     if not options.no_report:  # the account of the folder is whole now
         log.info("Page to look at: %s", write_page(paths).resolve())
+    memory = elsewhere + watch.peak()
     size, ended = max(0, written_bytes(paths.root) - before), time.monotonic()
     log.info(closing_line(expected, size, memory, ended - ready))
     first = f"{duration(ready - started)} of it before the estimate"
@@ -82,16 +91,20 @@ def run(options: Options) -> None:
 
 
 def _compute(work: Prepared, manifest: Manifest, n_workers: int, client: Any) -> int:
-    """Compute what is missing and put it together; returns bytes that workers took at most."""
+    """Compute what is missing and put it together.
+
+    Returns bytes that workers took at most which are not processes of this one.
+    """
     options, paths = work.options, work.paths
     methods = [METHODS[name] for name in options.methods]
     tasks = tasks_of(options, paths, methods, work.counts)
     with _workers(work, n_workers, client) as workers:
         trial, memory = run_tasks(tasks, lambda seed: work.checked_trial(seed, manifest), workers)
     analyze(options, work.source, trial)
+    manifest.warnings = warnings_of(paths, METHODS)
     say_what_was_found(paths, options.methods, options.seeds)
     record_for_page(options, work.source, work.model, paths)
-    return memory
+    return 0 if client is None else memory
 
 
 @dataclass(frozen=True)
@@ -155,7 +168,13 @@ class Prepared:
 
 
 def prepared(options: Options) -> Prepared:
-    """Choose where to compute, make the images ready, and check the model on them."""
+    """Choose where to compute, make the images ready, and check the model on them.
+
+    Raises:
+        UserError: any of it cannot be done, or images lie in the output folder or that among them.
+    """
+    paths = OutputPaths(options.output_dir)
+    check_apart(paths, folders_of(options.dataset, options.data_dir))
     backend = choose_backend(options.context, options.device_ids)
     set_context(backend, options.device_ids[0])
     threadpool_limits(1, "blas")  # nnabla computes on one core; more would change the last bits
@@ -166,6 +185,8 @@ def prepared(options: Options) -> Prepared:
         options.image_size,
         options.color,
     )
+    if os.path.isdir(options.dataset):  # a link in there may lead to images elsewhere
+        check_apart(paths, source.image_folders())
     load = lru_cache(maxsize=1)(partial(load_data, options, source))
     training = load(options.seed).training
     model = checked_model(options.model, training.shape, source.n_classes)
@@ -180,7 +201,7 @@ def prepared(options: Options) -> Prepared:
         damping=damping,
         settings=settings_of(options, source.fingerprint, graph, damping),
         counts=counts_below(len(training), options),
-        paths=OutputPaths(options.output_dir),
+        paths=paths,
     )
 
 
@@ -278,6 +299,8 @@ def _preflight(work: Prepared, trial: Trial, client: Any) -> Estimate:
     for line in opening_block(options, trial, work.backend, work.counts, expected, free):
         log.log(RESULT if options.dry_run else logging.INFO, line)
     check_space(expected.space, free, trial.paths.root)
+    if client is None:
+        check_memory(alone, expected, options.jobs, memory_limit())
     if options.retrain_all and trial.covered_start > 0:
         log.info(
             "The scores cover the last %d of %d retrained epochs; --cover_epochs all covers all.",

@@ -18,13 +18,16 @@ from utils.ranking import SHOWN_BEST, SHOWN_WORST
 from utils.storage import read_csv
 from utils.trial import Trial
 from utils.units import shown_bytes
-from utils.usage import machine_memory, memory_now, peak_memory
+from utils.usage import Limit, memory_limit, peak_memory, process_limit, taken_now
 
 ANALYSIS_SECONDS = 1.0
 """Summarising and drawing, with the import of what draws."""
 
 START_SECONDS = 5.0
 """Starting worker processes, which import nnabla and build their graphs anew."""
+
+HELPERS = 27e6
+"""Bytes of memory of the processes that clean up after workers."""
 
 FIGURE, VERIFICATION_PANEL = 60_000, 45_000
 """Bytes of the figure, and of a method's panel in that of `--verify`."""
@@ -82,15 +85,20 @@ class Estimate:
 
     Attributes:
         stages: by name, those in which something is to be done.
-        memory: bytes that the processes take at most, together.
+        memory: bytes that the processes take at most at a time, what they share counted once.
         images: bytes of the images of all trials, which are written out for worker processes.
         workers: how many processes compute; with 1 it is this one.
+        waiting: bytes of memory of this process while others compute, with the libraries and images
+            that all have in common; as if it computed if None.
+        each: bytes of memory of each of those others, without these; the same if None.
     """
 
     stages: dict[str, Work]
     memory: float
     images: float = 0.0
     workers: int = 1
+    waiting: float | None = None
+    each: float | None = None
 
     @property
     def total(self) -> Work:
@@ -112,8 +120,20 @@ class Estimate:
         if n_workers == 1:
             return self
         stages = {name: work.by(n_workers) for name, work in self.stages.items()}
-        memory = (n_workers + 1) * self.memory
+        memory = max(self.memory, self._waiting + n_workers * self._each)
         return replace(self, stages=stages, memory=memory, workers=n_workers)
+
+    def workers_in(self, size: float) -> int:
+        """How many workers so many bytes of memory have room for; 1 if that is this process."""
+        return max(1, int((size - self._waiting) // self._each))
+
+    @property
+    def _waiting(self) -> float:
+        return self.memory if self.waiting is None else self.waiting
+
+    @property
+    def _each(self) -> float:
+        return max(1.0, self.memory if self.each is None else self.each)
 
     def workers_that_pay(self, places: int) -> int:
         """How many workers compute if it is left to the program: 1 where starting takes longer.
@@ -121,7 +141,7 @@ class Estimate:
         Args:
             places: cores or GPUs that there are for them.
         """
-        room = int(machine_memory() // self.memory) - 1
+        room = self.workers_in(memory_limit().size)
         n_workers = max(1, min(places, self.parts, room))
         saved = self.total.seconds - self.by(n_workers).total.seconds
         return n_workers if saved > START_SECONDS else 1
@@ -153,10 +173,46 @@ def estimate(options: Options, trial: Trial, counts: Sequence[int]) -> Estimate:
     room = _room(trial, missing)
     rest = _Rest(options, trial, methods, counts, measure(trial, missing, max(counts)), room)
     held = min(room, _longest_segment(trial)) + COMPARED if room else 0
-    next_data = _held_bytes(trial) if options.n_trials > 1 else 0
-    memory = max(peak_memory(), memory_now() + held * trial.state_bytes + next_data)
+    stages, images = rest.stages(), _held_bytes(trial)
+    now, states = taken_now(), held * trial.state_bytes
+    next_images = images if options.n_trials > 1 else 0
     release_memory()
-    return Estimate(rest.stages(), memory, options.n_trials * _image_bytes(trial))
+    return Estimate(
+        stages=stages,
+        memory=max(peak_memory(), now.resident + states + next_images),
+        images=options.n_trials * _image_bytes(trial),
+        waiting=taken_now().resident + HELPERS,
+        each=max(0, now.own + states - images),
+    )
+
+
+def check_memory(alone: Estimate, expected: Estimate, jobs: int | None, limit: Limit) -> None:
+    """Refuse a run that there is no memory for.
+
+    Args:
+        alone: what it takes if this process computes.
+        expected: what it takes.
+        jobs: the number of processes that was asked for.
+        limit: what all processes may take together.
+
+    Raises:
+        UserError: it takes more.
+    """
+    single = process_limit()
+    if single is not None and single < min(alone.memory, limit.size):
+        limit = Limit(single, "limit of a process, ulimit -v")
+    there = f"but only {shown_bytes(limit.size)} are there ({limit.of})"
+    if alone.memory > limit.size:
+        raise UserError(
+            f"the run takes about {shown_bytes(alone.memory)} of memory, {there}; give it more, or "
+            "a smaller --batch_size, --image_size, --n_train or --cache_memory"
+        )
+    if jobs is not None and expected.memory > limit.size:
+        raise UserError(
+            f"--jobs {jobs}: {expected.workers} processes take about "
+            f"{shown_bytes(expected.memory)} of memory, {there}; give --jobs "
+            f"{alone.workers_in(limit.size)}, or more memory"
+        )
 
 
 def check_space(needed: float, free: int, root: Path) -> None:

@@ -9,7 +9,7 @@ from utils.options import Options
 from utils.preflight import Estimate
 from utils.trial import Trial
 from utils.units import counted, duration, shown_bytes
-from utils.usage import machine_memory
+from utils.usage import machine_memory, memory_limit
 
 
 def opening_block(
@@ -58,12 +58,13 @@ def closing_line(estimate: Estimate, size: float, memory: float, seconds: float)
 
 def _needs(estimate: Estimate, free: int) -> dict[str, str]:
     """The rows of what the run takes."""
-    total, stages = estimate.total, estimate.stages
+    total, stages, limit = estimate.total, estimate.stages, memory_limit()
+    group = "" if limit.size == machine_memory() else f" ({limit.of})"
     sizes = ", ".join(f"{name} {shown_bytes(work.size)}" for name, work in stages.items())
     times = ", ".join(f"{name} {duration(work.seconds)}" for name, work in stages.items())
     return {
         "Disk": f"{shown_bytes(total.size)} to write ({sizes}); {shown_bytes(free)} are free",
-        "Memory": f"about {shown_bytes(estimate.memory)}, of {shown_bytes(machine_memory())}",
+        "Memory": f"about {shown_bytes(estimate.memory)}, of {shown_bytes(limit.size)}{group}",
         "Rough time": f"{duration(total.seconds)} on this machine for what is not done ({times})",
     }
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from utils.decode import Form
 from utils.images import Pool
+from utils.nnc_csv import IMAGE
 
 CACHE_VARIABLE = "NNABLA_DATA_CLEANSING_CACHE"
 TRAINING, VALIDATION, TEST = "training", "validation", "test"
@@ -40,6 +41,12 @@ class Source:
     n_validation: int
     validation: pd.DataFrame | None = None
     pool: Pool | None = None
+
+    def image_folders(self) -> list[Path]:
+        """The folders that images lie in, each once."""
+        tables = (self.training, self.validation, self.test)
+        images = (path for table in tables if table is not None for path in table[IMAGE])
+        return [Path(folder) for folder in dict.fromkeys(map(os.path.dirname, images))]
 
 
 def are_labels(class_names: Sequence[str]) -> bool:

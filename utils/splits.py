@@ -15,7 +15,7 @@ from utils.errors import UserError
 from utils.images import ImageSet, load_image_set
 from utils.nnc_csv import IMAGE, LABEL, read_nnc_csv
 from utils.source import TEST_SEED, Source
-from utils.storage import save_csv
+from utils.storage import csv_bytes, save_bytes
 
 Int64 = npt.NDArray[np.int64]
 
@@ -174,9 +174,9 @@ def _split_files(source: Source, sizes: tuple[int, int, int], seed: int) -> Spli
 
 def _save_if_other(table: pd.DataFrame, path: Path) -> None:
     """Write `table` to `path`, unless that has the same content already."""
-    content = table.to_csv(index=False, lineterminator="\n").encode()
+    content = csv_bytes(table, path)
     if not path.is_file() or path.read_bytes() != content:
-        save_csv(table, path)
+        save_bytes(content, path)
 
 
 def described(images: ImageSet) -> dict[str, int | str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from utils.files import check_regular
 from utils.storage import save_bytes, unreadable
 
 
@@ -104,6 +105,7 @@ def load_steps(path: Path) -> list[Step]:
         UserError: the file is not there, cut short or not a step record.
     """
     try:
+        check_regular(path)
         return steps_in(path.read_bytes())
     except Exception as error:
         raise unreadable(path, "is not a readable step record", error) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import os
@@ -18,9 +19,14 @@ import numpy as np
 import pandas as pd
 
 from utils.errors import UserError
+from utils.files import check_regular
+from utils.inside import check_place
 
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp(\.\w+)?")
 """Names of files that are being written; what a killed process leaves."""
+
+TRIAL = ".trial_"
+"""What the names of folders with such a name begin with that hold what workers are given."""
 
 
 class Keeper(Protocol):
@@ -42,8 +48,8 @@ class Keeper(Protocol):
     def settle(self, path: Path) -> None:
         """`path` is there now as it was expected."""
 
-    def forget(self, path: Path) -> None:
-        """`path` is about to be removed."""
+    def remove(self, path: Path) -> None:
+        """Remove `path` if it is of the account, and folders that are empty then."""
 
 
 _keepers: list[Keeper] = []
@@ -154,10 +160,17 @@ def check_folder_of(path: Path) -> None:
 
 
 def _make_folder(folder: Path) -> None:
-    """Make `folder` and those above it up to the folder of a keeper, which is never made again."""
+    """Make `folder` and those above it up to the folder of a keeper, which is never made again.
+
+    Raises:
+        UserError: there is a link, or something else, in the folder of a keeper.
+    """
     kept = {keeper.root for keeper in _keepers}
     wanted = takewhile(lambda path: path not in kept, (folder, *folder.parents))
     for path in reversed(list(wanted)):
+        root = next((root for root in kept if path.is_relative_to(root)), None)
+        if root is not None:
+            check_place(root, path.relative_to(root).as_posix(), folder=True)
         path.mkdir(exist_ok=True)
 
 
@@ -197,15 +210,17 @@ def _about(path: Path, error: OSError) -> OSError:
 
 
 def remove(path: Path) -> None:
-    """Remove a file of which account may be kept, and folders that are empty then."""
+    """Remove a file, of which account may be kept, and folders that are empty then."""
     if _deferrals:
         _deferrals[-1][1].append(Pending(path, None))
         return
-    for keeper in _keepers_of(path):
-        keeper.forget(path)
-    path.unlink(missing_ok=True)
-    with suppress(OSError):
-        os.removedirs(path.parent)
+    keepers = _keepers_of(path)
+    for keeper in keepers:
+        keeper.remove(path)
+    if not keepers:
+        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            os.removedirs(path.parent)
 
 
 def save_bytes(content: bytes | memoryview, path: Path, *, durable: bool = True) -> None:
@@ -215,8 +230,26 @@ def save_bytes(content: bytes | memoryview, path: Path, *, durable: bool = True)
 
 
 def save_csv(table: pd.DataFrame, path: Path, *, index: bool = False) -> None:
-    """Write `table` as UTF-8 CSV with Unix line ends, whole or not at all."""
-    save_bytes(table.to_csv(index=index, lineterminator="\n").encode("utf-8"), path)
+    """Write `table` as UTF-8 CSV with Unix line ends, whole or not at all.
+
+    Raises:
+        UserError: a name in it is not UTF-8.
+    """
+    save_bytes(csv_bytes(table, path, index=index), path)
+
+
+def csv_bytes(table: pd.DataFrame, path: Path, *, index: bool = False) -> bytes:
+    """What `save_csv` writes to `path`; raises as that does."""
+    text = table.to_csv(index=index, lineterminator="\n")
+    if "\r" in text:  # would be taken for the end of a row, and is quoted only with all texts
+        text = table.to_csv(index=index, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        name = text[max(0, error.start - 60) : error.end + 20].splitlines()[0]
+        raise UserError(
+            f"{path}: is to hold a name that is not UTF-8 (...{name!r}); rename that file or folder"
+        ) from error
 
 
 def read_csv(path: Path, columns: Iterable[str] = ()) -> pd.DataFrame:
@@ -227,6 +260,7 @@ def read_csv(path: Path, columns: Iterable[str] = ()) -> pd.DataFrame:
             is missing.
     """
     try:
+        check_regular(path)
         table = pd.read_csv(path, float_precision="round_trip")
     except (OSError, ValueError) as error:
         raise unreadable(path, "cannot be read", error) from error
@@ -253,6 +287,7 @@ def load_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
         UserError: the file is not there, no .npy file, or of another shape.
     """
     try:
+        check_regular(path)
         array = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise unreadable(path, "cannot be read", error) from error
@@ -269,6 +304,6 @@ def save_json(value: Any, path: Path) -> None:
 def unreadable(path: Path, what: str, error: Exception | str) -> UserError:
     """What to raise for a file of the run that was whole when the run looked at it."""
     remedy = "the same command makes it anew"
-    if not path.exists():
+    if not os.path.exists(path):
         return UserError(f"{path}: is gone, removed while the run went on; {remedy}")
     return UserError(f"{path}: {what} ({' '.join(str(error).split())[:200]}); {remedy}")

@@ -1,4 +1,4 @@
-"""Bytes, times and numbers as people write and read them.
+"""Bytes, times, numbers and names as people write and read them.
 
 Bytes are in powers of ten (KB, MB, GB, TB) or of two (KiB, ...).
 """
@@ -50,3 +50,13 @@ def duration(seconds: float) -> str:
 def counted(number: int, noun: str) -> str:
     """A number with its noun, in the plural where it has to be."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def printable(text: str) -> str:
+    r"""A text as one line that no terminal takes for a command: what cannot be printed is escaped.
+
+    A newline becomes \n, ESC becomes \x1b, and a byte of a name that is no UTF-8 its number.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

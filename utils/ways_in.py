@@ -51,9 +51,9 @@ class Rows:
 
     @cached_property
     def class_names(self) -> list[str]:
-        """What the column `CLASS` calls the class of each row; empty where it says nothing."""
+        """What the column `CLASS` calls the class of each row, exactly; empty where nothing."""
         tables = (part.table for part in self.parts)
-        named = (t[CLASS].str.strip() if CLASS in t else [""] * len(t) for t in tables)
+        named = (t[CLASS] if CLASS in t else [""] * len(t) for t in tables)
         return [name for names in named for name in names]
 
     @cached_property

@@ -9,11 +9,9 @@ import logging
 import multiprocessing
 import os
 import shutil
-import signal
 import socket
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -23,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from utils import cores
 from utils.errors import UserError
 from utils.options import Options
+from utils.processes import live_under
 from utils.storage import Pending, deferred, kept_by
 from utils.usage import peak_memory
 
@@ -31,9 +30,6 @@ if TYPE_CHECKING:
     from utils.trial import Trial
 
 log = logging.getLogger("data_cleansing")
-
-PARENT_EVERY = 0.5
-"""Seconds between looks at whether the process that started this one is alive."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +105,7 @@ class Claim:
     def settle(self, path: Path) -> None:
         """As above."""
 
-    def forget(self, path: Path) -> None:
+    def remove(self, path: Path) -> None:
         """As above."""
 
 
@@ -141,9 +137,7 @@ def begin(
     # Where psutil is installed loky takes what nnabla keeps for the next graph for a leak, and
     # starts the worker anew after almost every job.
     process_executor._USE_PSUTIL = False
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # the parent heeds them, and ends its workers
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    live_under(parent)
     cores.share(n_cores, free)
     prepare(backend, device_of(multiprocessing.current_process().name, device_ids))
 
@@ -151,12 +145,6 @@ def begin(
 def device_of(name: str, device_ids: Sequence[str]) -> str:
     """The device of a worker: the names of the workers of a run end with consecutive numbers."""
     return device_ids[int(name.rpartition("-")[2]) % len(device_ids)]
-
-
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(PARENT_EVERY)
-    os._exit(1)
 
 
 def prepare(backend: str, device_id: str) -> None:

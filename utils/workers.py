@@ -14,21 +14,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from joblib.externals.loky import ProcessPoolExecutor
 from joblib.externals.loky.backend.context import get_context
 
-from utils.console import log, progress, stop_if_asked
+from utils.console import log, progress
+from utils.context import release_memory
 from utils.cores import taken
 from utils.errors import UserError
 from utils.handover import hand_over, take_over
 from utils.paths import TRAININGS
+from utils.processes import Pool, sheltered
+from utils.signals import LOOK_EVERY, stop_if_asked
 from utils.storage import carry_out, check_folder_of, save_bytes
 from utils.tasks import Job, Schedule, Task
 from utils.trial import Trial
 from utils.worker import Outcome, Setup, begin, work
-
-LOOK_EVERY = 0.2
-"""Seconds between looks at whether a signal asked the run to end."""
 
 
 class Workers(Protocol):
@@ -59,7 +58,8 @@ class Here:
         return trial
 
     def closed(self, seed: int) -> None:
-        """Nothing is kept of a trial."""
+        """Give back the memory of the trial's graphs, before those of the next are built."""
+        release_memory()
 
     def submit(self, trial: Trial, job: Job) -> Future[Outcome]:
         """Compute the job; whatever it raises is raised here."""
@@ -113,9 +113,10 @@ class Processes(HandingOver):
         super().__init__(setup)
         warnings.filterwarnings("ignore", "Failed to kill subprocesses", UserWarning)  # of loky
         self._n_workers = n_workers
-        free = get_context().Semaphore(n_workers)
+        with sheltered():
+            free = get_context().Semaphore(n_workers)
         about = backend, tuple(device_ids), os.getpid(), n_workers, free
-        self._executor = ProcessPoolExecutor(n_workers, initializer=begin, initargs=about)
+        self._pool = Pool(n_workers, initializer=begin, initargs=about)
 
     def slots(self) -> int:
         """A job for each worker."""
@@ -123,7 +124,7 @@ class Processes(HandingOver):
 
     def submit(self, trial: Trial, job: Job) -> Future[Outcome]:
         """Give the job to a worker that is free."""
-        return self._executor.submit(work, self.setups[trial.seed], job.compute)
+        return self._pool.submit(work, self.setups[trial.seed], job.compute)
 
     @contextmanager
     def running(self) -> Iterator[Processes]:
@@ -138,7 +139,7 @@ class Processes(HandingOver):
             stop_if_asked()  # what ends the run may have ended the workers first
             raise _died(error) from error
         finally:
-            self._executor.shutdown(kill_workers=True)
+            self._pool.end()
 
 
 def _died(error: BrokenProcessPool) -> UserError:
