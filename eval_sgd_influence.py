@@ -5,8 +5,8 @@ import _signal  # of `signal` what needs no file to be read
 if __name__ == "__main__":  # kept back until `program` heeds them, in a few milliseconds
     _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP))
 
-from utils.command import program
 from utils.options import Command
+from utils.run.command import program
 
 COMMAND = Command(
     program="eval_sgd_influence.py",

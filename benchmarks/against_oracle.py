@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.oracle import Batch, Examples, influence, leave_one_out, train
 from benchmarks.recorded import RecordedTrial
-from utils.images import ImageSet
+from utils.data.images import ImageSet
 
 
 def oracle_columns(trial: RecordedTrial) -> dict[str, np.ndarray]:

@@ -13,7 +13,7 @@ from benchmarks.against_oracle import inputs_of
 from benchmarks.oracle import Examples
 from benchmarks.recorded import RecordedTrial
 from influence_functions.infl import predict_influence, relative_residual, score
-from utils.adjoint import Arrays, StepAdjoint, loss_gradient
+from utils.training.adjoint import Arrays, StepAdjoint, loss_gradient
 
 TOLERANCE, MOST_PRODUCTS = 1e-4, 2000
 """Relative residual and Hessian-vector products at which conjugate gradients end."""

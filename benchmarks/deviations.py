@@ -31,16 +31,16 @@ from benchmarks.recorded import RecordedTrial, recorded_trial
 from benchmarks.reproduction_tables import fill_page, markdown
 from benchmarks.tasks import FLIPPED
 from sgd_influence.infl import sweep
-from utils.adjoint import Arrays, DampedAdjoint, StepAdjoint, loss_gradient
-from utils.datasets import read_digits
-from utils.flips import flipped
-from utils.images import ImageSet
-from utils.model import Model, six_convolutions
-from utils.network import Network
-from utils.sgd import Optimiser
-from utils.splits import stratified
-from utils.steps import plan_steps
-from utils.storage import read_csv, save_csv, written_beside
+from utils.data.datasets import read_digits
+from utils.data.flips import flipped
+from utils.data.images import ImageSet
+from utils.data.splits import stratified
+from utils.output.storage import read_csv, save_csv, written_beside
+from utils.training.adjoint import Arrays, DampedAdjoint, StepAdjoint, loss_gradient
+from utils.training.models import Model, six_convolutions
+from utils.training.network import Network
+from utils.training.sgd import Optimiser
+from utils.training.steps import plan_steps
 
 N_TRAIN, N_VALIDATION, N_GROUPS, SHARE = 256, 400, 60, 0.1
 

@@ -40,8 +40,8 @@ from benchmarks.stored import beside_stored
 from benchmarks.tasks import QUICK, TASKS, Task
 from utils.errors import UserError
 from utils.methods import CONTROL, METHODS
-from utils.network import State
-from utils.storage import save_csv
+from utils.output.storage import save_csv
+from utils.training.network import State
 
 APART = 1e-3
 """Relative distance of the two starts from which the truth is computed twice."""

@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from utils.methods import METHODS
-from utils.storage import written_beside
+from utils.output.storage import written_beside
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -32,14 +32,14 @@ from benchmarks.deviations import Derivatives, WithoutHessian
 from eval_sgd_influence import COMMAND
 from sgd_influence.eval import retrain_without
 from sgd_influence.replay import states_of
-from utils.adjoint import Arrays, DampedAdjoint, StepAdjoint, cross_entropy
-from utils.layout import channels_first, channels_last, lies_channels_last
-from utils.maps import MapAffine, MapMoments
+from utils.kernels.channels_last import channels_first, channels_last, lies_channels_last
+from utils.kernels.maps import MapAffine, MapMoments
 from utils.options import parse_options
-from utils.pipeline import prepared
-from utils.sgd import step_batch
-from utils.storage import save_csv
-from utils.trial import Trial
+from utils.output.storage import save_csv
+from utils.run.pipeline import prepared
+from utils.training.adjoint import Arrays, DampedAdjoint, StepAdjoint, cross_entropy
+from utils.training.sgd import step_batch
+from utils.training.trial import Trial
 
 TRUE, FINAL = "true", "final"
 

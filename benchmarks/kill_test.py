@@ -28,7 +28,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from utils.paths import UNREPEATABLE
+from utils.output.paths import UNREPEATABLE
 
 COMMAND = (
     "eval_sgd_influence.py -ds digits -e 3 -nt 2 -r 0 5 20 --n_train 88 --n_val 40 --n_test 40 "

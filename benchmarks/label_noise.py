@@ -41,20 +41,20 @@ from benchmarks.real_images import Labelled, cifar10_images, mnist_images
 from benchmarks.reproduction_tables import fill_page, markdown, mean_and_deviation
 from benchmarks.stored import beside_stored
 from sgd_influence.train import record_steps, train_epoch
-from utils.cache import RECOMPUTE
+from utils.data.flips import flipped
+from utils.data.images import ImageSet
+from utils.data.splits import SplitFiles, TrialData
 from utils.errors import UserError
-from utils.evaluation import Evaluator
-from utils.flips import flipped
-from utils.images import ImageSet
 from utils.methods import METHODS
-from utils.model import six_convolutions
-from utils.network import Network
-from utils.paths import OutputPaths
-from utils.sgd import SGD, Optimiser
-from utils.splits import SplitFiles, TrialData
-from utils.steps import Step, plan_steps
-from utils.storage import read_csv, save_csv
-from utils.trial import Trial
+from utils.output.paths import OutputPaths
+from utils.output.storage import read_csv, save_csv
+from utils.training.evaluation import Evaluator
+from utils.training.kept_states import RECOMPUTE
+from utils.training.models import six_convolutions
+from utils.training.network import Network
+from utils.training.sgd import SGD, Optimiser
+from utils.training.steps import Step, plan_steps
+from utils.training.trial import Trial
 
 RESULTS = ROOT / "benchmarks" / "results"
 LOSS, CLEANLAB = "Loss, final model", "cleanlab"

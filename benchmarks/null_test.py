@@ -33,13 +33,13 @@ from benchmarks.make_archives import shuffled_parts, write_mnist
 from benchmarks.real_images import mnist_images
 from sgd_influence.analyze import load_tried
 from sgd_influence.recommend import Recommendation, Tried, Verdict, recommend
-from utils.command import main as run_command
-from utils.datasets import prepare
+from utils.data.datasets import prepare
+from utils.data.nnc_csv import LABEL, read_nnc_csv
+from utils.data.splits import draw_split
 from utils.errors import UserError
-from utils.nnc_csv import LABEL, read_nnc_csv
-from utils.paths import OutputPaths
-from utils.splits import draw_split
-from utils.storage import save_csv
+from utils.output.paths import OutputPaths
+from utils.output.storage import save_csv
+from utils.run.command import main as run_command
 
 FLIPPED_SHARE = 0.1
 N_CLASSES = 10

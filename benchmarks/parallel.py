@@ -32,16 +32,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from eval_sgd_influence import COMMAND
 from sgd_influence.eval import retrain_without
 from sgd_influence.train import record_steps, train_epoch
-from utils.adjoint import StepAdjoint, loss_gradient
 from utils.console import open_console
 from utils.options import Options, parse_options
-from utils.pipeline import Prepared, prepared
-from utils.settings import claimed
-from utils.sgd import step_batch
+from utils.output.settings import claimed
+from utils.run.pipeline import Prepared, prepared
+from utils.run.tasks import Job
+from utils.run.workers import Processes
 from utils.signals import interruptible
-from utils.tasks import Job
-from utils.trial import Trial
-from utils.workers import Processes
+from utils.training.adjoint import StepAdjoint, loss_gradient
+from utils.training.sgd import step_batch
+from utils.training.trial import Trial
 
 BATCH = 64
 

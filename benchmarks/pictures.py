@@ -29,8 +29,8 @@ sys.path.insert(0, str(ROOT))  # the repository, when run as a script
 
 from benchmarks.deviations import changes, digits_trial
 from benchmarks.recorded import RecordedTrial
-from utils.datasets import read_digits
-from utils.storage import written_beside
+from utils.data.datasets import read_digits
+from utils.output.storage import written_beside
 
 N_IMAGES = 64
 """Of the training images are left out one by one."""

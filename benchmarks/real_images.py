@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from utils.archives import find_or_download
-from utils.datasets import DATASETS
-from utils.source import cache_folder
+from utils.data.archives import find_or_download
+from utils.data.datasets import DATASETS
+from utils.data.source import cache_folder
 
 UInt8 = npt.NDArray[np.uint8]
 Int64 = npt.NDArray[np.int64]

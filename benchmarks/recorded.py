@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 
 from sgd_influence.infl import sweep
-from utils.adjoint import Adjoint, StepAdjoint, loss_gradient
-from utils.cache import STEPS
-from utils.evaluation import Evaluator
-from utils.images import ImageSet
-from utils.network import Network, State
-from utils.paths import OutputPaths
-from utils.sgd import SGD, Optimiser
-from utils.splits import SplitFiles, TrialData
-from utils.steps import Step
-from utils.trial import Trial
+from utils.data.images import ImageSet
+from utils.data.splits import SplitFiles, TrialData
+from utils.output.paths import OutputPaths
+from utils.training.adjoint import Adjoint, StepAdjoint, loss_gradient
+from utils.training.evaluation import Evaluator
+from utils.training.kept_states import STEPS
+from utils.training.network import Network, State
+from utils.training.sgd import SGD, Optimiser
+from utils.training.steps import Step
+from utils.training.trial import Trial
 
 
 class Recorded:

@@ -33,10 +33,10 @@ from benchmarks.make_archives import shuffled_parts, write_full
 from benchmarks.reproduction_tables import blocks_of, draw_runs, fill_page
 from benchmarks.stored import beside_stored, processor
 from sgd_influence.eval import SCORE_COLUMNS
-from utils.datasets import DATASETS
+from utils.data.datasets import DATASETS
 from utils.methods import NO_REMOVAL
 from utils.options import Options
-from utils.storage import read_csv, save_csv
+from utils.output.storage import read_csv, save_csv
 
 METHODS, LAST_METHOD = ("Hara", "Ours", "Random"), "Influence_functions"
 N_TRAIN, N_TEST, PARTING_SEED = 7000, 3000, 0

@@ -10,11 +10,11 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from utils.cache import CACHES, kept_steps
 from utils.methods import METHODS, NO_REMOVAL
-from utils.model import six_convolutions
-from utils.network import Network, hdf5_of
-from utils.storage import save_bytes, written_beside
+from utils.output.storage import save_bytes, written_beside
+from utils.training.kept_states import CACHES, kept_steps
+from utils.training.models import six_convolutions
+from utils.training.network import Network, hdf5_of
 from utils.units import shown_bytes
 
 if TYPE_CHECKING:

@@ -31,8 +31,8 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the repository, when run as a script
 
-from utils.storage import read_csv, save_csv, written_beside
-from utils.usage import peak_memory
+from utils.output.storage import read_csv, save_csv, written_beside
+from utils.output.usage import peak_memory
 
 STAGES = ("train", "infl", "eval")
 SIDE, N_EVALUATED = 8, 300
@@ -116,15 +116,15 @@ def timed(name: str, stage: Callable[[], object]) -> dict[str, float]:
 def trial_of(work: Work, data: Path | None, folder: Path):  # type: ignore[no-untyped-def]
     """The trial of `work` on MNIST images, with its files under `folder`."""
     from benchmarks.tasks import small_mnist
-    from utils.cache import RECOMPUTE
-    from utils.images import ImageSet
-    from utils.model import three_blocks
-    from utils.network import Network
-    from utils.paths import OutputPaths
-    from utils.sgd import Optimiser
-    from utils.splits import SplitFiles, TrialData
-    from utils.steps import plan_steps
-    from utils.trial import Trial
+    from utils.data.images import ImageSet
+    from utils.data.splits import SplitFiles, TrialData
+    from utils.output.paths import OutputPaths
+    from utils.training.kept_states import RECOMPUTE
+    from utils.training.models import three_blocks
+    from utils.training.network import Network
+    from utils.training.sgd import Optimiser
+    from utils.training.steps import plan_steps
+    from utils.training.trial import Trial
 
     images, labels = small_mnist(data, SIDE)
     rows = np.random.default_rng(0).permutation(len(labels))

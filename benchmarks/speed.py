@@ -41,11 +41,11 @@ sys.path.insert(0, str(ROOT))
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from utils.images import ImageSet
-from utils.model import MODELS
-from utils.network import Network
-from utils.sgd import SGD, Optimiser
-from utils.steps import Step
+from utils.data.images import ImageSet
+from utils.training.models import MODELS
+from utils.training.network import Network
+from utils.training.sgd import SGD, Optimiser
+from utils.training.steps import Step
 
 COMMAND = "eval_sgd_influence.py -ds mnist -e 3 -nt 1 -r 0 10 100 --context cpu -v"
 SIZES = "--n_train 1000 --n_val 300 --n_test 300"

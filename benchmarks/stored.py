@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from utils.storage import read_csv
+from utils.output.storage import read_csv
 
 
 def beside_stored(rows: pd.DataFrame, path: Path, keys: Sequence[str]) -> pd.DataFrame:

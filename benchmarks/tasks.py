@@ -17,12 +17,12 @@ from sklearn.linear_model import LogisticRegressionCV
 
 from benchmarks.real_images import Int64, UInt8, cifar10_images, mnist_images
 from benchmarks.recorded import RecordedTrial, recorded_trial
-from utils.flips import flipped
-from utils.images import ImageSet
-from utils.model import six_convolutions
-from utils.network import Network
-from utils.sgd import Optimiser
-from utils.steps import Step, plan_steps
+from utils.data.flips import flipped
+from utils.data.images import ImageSet
+from utils.training.models import six_convolutions
+from utils.training.network import Network
+from utils.training.sgd import Optimiser
+from utils.training.steps import Step, plan_steps
 
 N_BINARY = 200
 """Training, validation and (unused) test images of [H] section 7.1."""

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from utils.adjoint import Arrays, StepAdjoint, loss_gradient
 from utils.console import progress
+from utils.data.images import ImageSet, normalise
 from utils.errors import UserError
-from utils.evaluation import batches_of
-from utils.images import ImageSet, normalise
-from utils.trial import Trial
+from utils.training.adjoint import Arrays, StepAdjoint, loss_gradient
+from utils.training.evaluation import batches_of
+from utils.training.trial import Trial
 
 log = logging.getLogger("data_cleansing")
 

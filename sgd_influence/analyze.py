@@ -17,14 +17,14 @@ from sgd_influence.recommend import Recommendation, Tried, recommend
 from sgd_influence.soundness import problems_in
 from sgd_influence.verify import Agreement, compare
 from utils.console import RESULT
-from utils.flips import what_if
+from utils.data.flips import what_if
+from utils.data.source import Source
 from utils.methods import METHODS, NO_REMOVAL, about_labels
 from utils.options import Options
-from utils.paths import OutputPaths
-from utils.report import sizes_of
-from utils.source import Source
-from utils.storage import read_csv, save_csv, save_json, written_beside
-from utils.trial import Trial
+from utils.output.paths import OutputPaths
+from utils.output.storage import read_csv, save_csv, save_json, written_beside
+from utils.run.messages import sizes_of
+from utils.training.trial import Trial
 from utils.units import counted
 
 if TYPE_CHECKING:

@@ -16,13 +16,13 @@ import pandas as pd
 
 from sgd_influence.outcomes import Outcomes
 from sgd_influence.recommend import Tried
-from utils.nnc_csv import CLASS, IMAGE, LABEL, read_nnc_csv
+from utils.data.nnc_csv import CLASS, IMAGE, LABEL, read_nnc_csv
+from utils.data.source import Source, are_labels
+from utils.data.splits import draw_split
 from utils.options import Options
-from utils.paths import OutputPaths
-from utils.ranking import joined
-from utils.source import Source, are_labels
-from utils.splits import draw_split
-from utils.storage import read_csv, remove, save_csv
+from utils.output.paths import OutputPaths
+from utils.output.ranking import joined
+from utils.output.storage import read_csv, remove, save_csv
 
 log = logging.getLogger("data_cleansing")
 

@@ -11,9 +11,9 @@ import pandas as pd
 
 from sgd_influence.outcomes import Outcomes
 from utils.console import progress
-from utils.evaluation import Evaluation
-from utils.steps import Step, by_epoch
-from utils.trial import Trial
+from utils.training.evaluation import Evaluation
+from utils.training.steps import Step, by_epoch
+from utils.training.trial import Trial
 
 SCORE_COLUMNS = ["val_loss", "test_loss", "val_accuracy", "test_accuracy"]
 

@@ -12,14 +12,14 @@ from functools import partial
 import numpy as np
 
 from sgd_influence.replay import states_of
-from utils.adjoint import Adjoint, DampedAdjoint, StepAdjoint
 from utils.console import progress
-from utils.images import ImageSet
+from utils.data.images import ImageSet
 from utils.methods import Scores
-from utils.network import Network, State
-from utils.sgd import Optimiser, step_batch
-from utils.steps import Step
-from utils.trial import Trial
+from utils.training.adjoint import Adjoint, DampedAdjoint, StepAdjoint
+from utils.training.network import Network, State
+from utils.training.sgd import Optimiser, step_batch
+from utils.training.steps import Step
+from utils.training.trial import Trial
 
 KINK_WIDTH = 0.3
 """Of `Hara_smoothed`, in root mean squares of a ReLU's inputs (docs/fidelity.md)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from utils.trial import Trial
+from utils.training.trial import Trial
 
 
 def aum(trial: Trial) -> np.ndarray:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.files import check_regular
-from utils.storage import save_bytes, unreadable
+from utils.output.storage import save_bytes, unreadable
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from utils.cache import longest_segment
 from utils.console import progress
+from utils.data.images import ImageSet
 from utils.errors import UserError
-from utils.images import ImageSet
-from utils.network import State
-from utils.sgd import SGD
-from utils.steps import Step
-from utils.trial import Trial
+from utils.training.kept_states import longest_segment
+from utils.training.network import State
+from utils.training.sgd import SGD
+from utils.training.steps import Step
+from utils.training.trial import Trial
 from utils.units import shown_bytes
 
 log = logging.getLogger("data_cleansing")

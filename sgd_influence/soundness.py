@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from utils.methods import Scores
-from utils.paths import OutputPaths
-from utils.steps import Step
-from utils.storage import save_json, unreadable
+from utils.output.paths import OutputPaths
+from utils.output.storage import save_json, unreadable
+from utils.training.steps import Step
 
 GROWTH = 10.0
 """The most that |u| may grow over |u_T| (docs/fidelity.md has what it does on real trainings)."""

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 
 from utils.console import progress
-from utils.network import Network, State, save_state
-from utils.steps import by_epoch, save_steps
-from utils.storage import read_csv, remove, save_array, save_csv
-from utils.trial import Trial
+from utils.output.storage import read_csv, remove, save_array, save_csv
+from utils.training.network import Network, State, save_state
+from utils.training.steps import by_epoch, save_steps
+from utils.training.trial import Trial
 
 log = logging.getLogger("data_cleansing")
 

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from utils.methods import METHODS, Method
-from utils.paths import OutputPaths
-from utils.storage import read_csv, save_csv, written_beside
-from utils.trial import Trial
+from utils.output.paths import OutputPaths
+from utils.output.storage import read_csv, save_csv, written_beside
+from utils.training.trial import Trial
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -30,7 +30,7 @@ def pytest_sessionstart() -> None:
 @pytest.fixture(autouse=True, scope="session")
 def data_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The cache folder of all tests of one worker, never the user's."""
-    from utils.source import CACHE_VARIABLE  # loads NumPy
+    from utils.data.source import CACHE_VARIABLE  # loads NumPy
 
     folder = tmp_path_factory.mktemp("cache")
     patch = pytest.MonkeyPatch()

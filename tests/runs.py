@@ -13,12 +13,12 @@ from pathlib import Path
 
 import eval_influence_functions
 import eval_sgd_influence
-from utils.command import main
-from utils.manifest import Manifest, Print
-from utils.model import find_model
-from utils.network import Network, State, load_state
-from utils.paths import OutputPaths
-from utils.source import CACHE_VARIABLE
+from utils.data.source import CACHE_VARIABLE
+from utils.output.manifest import Manifest, Print
+from utils.output.paths import OutputPaths
+from utils.run.command import main
+from utils.training.models import find_model
+from utils.training.network import Network, State, load_state
 
 ROOT = Path(__file__).parents[1]
 SMALL = "-ds digits -e 2 -nt 1 -r 0 5 --n_train 60 --n_val 30 --n_test 30 --batch_size 16"

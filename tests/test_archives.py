@@ -25,8 +25,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.make_archives import cifar_batch, python2_pickle, write_idx, write_tar
-from utils import archives
-from utils.archives import (
+from utils.data import archives
+from utils.data.archives import (
     ArchiveFile,
     find_or_download,
     first_writable,

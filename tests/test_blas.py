@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.runs import ROOT
-from utils import blas
+from utils.kernels import blas
 
 AVX2 = "fpu sse4_2 fma avx avx2"
 AVX512 = f"{AVX2} avx512f avx512dq avx512cd avx512bw avx512vl"

@@ -14,12 +14,12 @@ from benchmarks.recorded import Recorded
 from sgd_influence.replay import LEAST_ROOM, Replay, replayed_steps
 from tests.runs import contents, influence_functions, read_state, record, sgd_influence
 from tests.tiny import digit_images, smooth_net
-from utils.cache import CACHES, FINAL, RECOMPUTE, STEPS, kept_steps, longest_segment
 from utils.errors import UserError
-from utils.model import find_model
-from utils.network import Network, State, load_state, save_state
-from utils.sgd import SGD, Optimiser
-from utils.steps import Step, plan_steps
+from utils.training.kept_states import CACHES, FINAL, RECOMPUTE, STEPS, kept_steps, longest_segment
+from utils.training.models import find_model
+from utils.training.network import Network, State, load_state, save_state
+from utils.training.sgd import SGD, Optimiser
+from utils.training.steps import Step, plan_steps
 
 MLP = "--model mlp -r 0"
 

@@ -21,9 +21,9 @@ from sgd_influence.outcomes import Outcomes
 from tests.own_images import class_folders, csv_of
 from tests.own_images import rows_of as csv_rows
 from tests.runs import sgd_influence
-from utils.nnc_csv import CLASS, IMAGE, LABEL
-from utils.own_data import own_source
-from utils.storage import read_csv
+from utils.data.nnc_csv import CLASS, IMAGE, LABEL
+from utils.data.own_data import own_source
+from utils.output.storage import read_csv
 
 QUICK = "--model mlp --context cpu --methods Hara"
 TINY = "-e 1 -nt 1 -r 0 3 6 --batch_size 8 --image_size 8"

@@ -16,8 +16,8 @@ import eval_influence_functions
 import eval_sgd_influence
 from tests.runs import SMALL, contents, heed_signals, sgd_influence
 from tests.runs import command as small_command
+from utils.data.source import CACHE_VARIABLE
 from utils.options import parse_options
-from utils.source import CACHE_VARIABLE
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ["eval_sgd_influence.py", "eval_influence_functions.py"]
@@ -70,7 +70,7 @@ def test_help_is_grouped_and_complete(script: str) -> None:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    code = "import sys, utils.command; print({'numpy', 'nnabla', 'pandas'} & set(sys.modules))"
+    code = "import sys, utils.run.command; print({'numpy', 'nnabla', 'pandas'} & set(sys.modules))"
     outcome = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )

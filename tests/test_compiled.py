@@ -8,10 +8,10 @@ from types import ModuleType
 
 import pytest
 
-from utils import compiled
+from utils.kernels import compiled
 
 LOOP = """
-from utils.compiled import compiled
+from utils.kernels.compiled import compiled
 
 @compiled
 def more(x):

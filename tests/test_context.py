@@ -10,9 +10,9 @@ from types import ModuleType, SimpleNamespace
 import nnabla as nn
 import pytest
 
-from utils import worker
-from utils.context import choose_backend, set_context
 from utils.errors import UserError
+from utils.run import worker_process as worker
+from utils.training.device import choose_backend, set_context
 
 
 @pytest.fixture(autouse=True)
@@ -73,8 +73,8 @@ def test_missing_library_falls_back_with_one_warning(
         raise error
 
     said: list[str] = []
-    monkeypatch.setattr("utils.context.log.warning", lambda text, *a: said.append(text % a))
-    monkeypatch.setattr("utils.context.importlib.import_module", fail)
+    monkeypatch.setattr("utils.training.device.log.warning", lambda text, *a: said.append(text % a))
+    monkeypatch.setattr("utils.training.device.importlib.import_module", fail)
     assert choose_backend("auto", ("0",)) == "cpu"
     assert len(said) == 1
     assert "nnabla-ext-cuda120" in said[0]

@@ -12,19 +12,19 @@ import numpy as np
 import pytest
 
 from tests.tiny import digit_images
-from utils.adjoint import StepAdjoint
-from utils.convolution import (
+from utils.kernels.convolution import (
     ROWS,
     Geometry,
     convolve,
     input_gradient,
     weight_gradient,
 )
-from utils.fast import fast_functions
-from utils.model import MODELS
-from utils.network import Network
-from utils.sgd import SGD, Optimiser
-from utils.steps import plan_steps
+from utils.kernels.fast_functions import fast_functions
+from utils.training.adjoint import StepAdjoint
+from utils.training.models import MODELS
+from utils.training.network import Network
+from utils.training.sgd import SGD, Optimiser
+from utils.training.steps import plan_steps
 
 TOLERANCE = 1e-5
 

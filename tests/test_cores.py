@@ -13,15 +13,15 @@ import pytest
 import eval_sgd_influence
 from tests.runs import SMALL
 from tests.tiny import digit_images
-from utils import convolution, cores, maps
-from utils.adjoint import StepAdjoint, loss_gradient
-from utils.array_functions import ArrayFunction
-from utils.command import main
-from utils.convolution import Geometry, convolve, input_gradient, weight_gradient
-from utils.model import MODELS
-from utils.network import Network
-from utils.sgd import SGD, Optimiser, step_batch
-from utils.steps import plan_steps
+from utils.kernels import convolution, cores, maps
+from utils.kernels.array_functions import ArrayFunction
+from utils.kernels.convolution import Geometry, convolve, input_gradient, weight_gradient
+from utils.run.command import main
+from utils.training.adjoint import StepAdjoint, loss_gradient
+from utils.training.models import MODELS
+from utils.training.network import Network
+from utils.training.sgd import SGD, Optimiser, step_batch
+from utils.training.steps import plan_steps
 
 FUNCTIONS = {
     "FastConvolution", "FastConvolutionInputGradient", "FastConvolutionWeightGradient",
@@ -124,8 +124,8 @@ def test_process_that_computes_alone_takes_the_cores_that_there_are(
 ) -> None:
     shared: list[int] = []
     monkeypatch.setattr(cores, "share", shared.append)
-    monkeypatch.setattr("utils.pipeline.physical_cores", lambda: 3)
-    monkeypatch.setattr("utils.preflight.START_SECONDS", 1e9)
+    monkeypatch.setattr("utils.run.pipeline.physical_cores", lambda: 3)
+    monkeypatch.setattr("utils.run.preflight.START_SECONDS", 1e9)
     command = [*f"{SMALL} -r 0 --model mlp --context cpu -o".split(), str(tmp_path)]
     assert main(eval_sgd_influence.COMMAND, command) == 0
     assert shared == [3, 1]

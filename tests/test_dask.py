@@ -17,13 +17,13 @@ from types import SimpleNamespace
 import pytest
 from distributed import Client
 
-import utils.cluster
+import utils.run.dask_cluster
 from benchmarks.kill_test import differing, files_of
 from tests.runs import last_line, sgd_influence
 from utils.errors import UserError
-from utils.manifest import versions_here
-from utils.trial import Trial
-from utils.worker import Setup
+from utils.output.manifest import versions_here
+from utils.run.worker_process import Setup
+from utils.training.trial import Trial
 
 ROOT = Path(__file__).parents[1]
 RUN = "--model mlp --context cpu -r 0 5 7 9 --methods Hara Random"
@@ -116,7 +116,7 @@ def test_run_ends_with_the_same_bytes_though_a_worker_is_killed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     if not shared:
-        monkeypatch.setattr(utils.cluster, "sees", lambda root, claim: False)
+        monkeypatch.setattr(utils.run.dask_cluster, "sees", lambda root, claim: False)
     output = tmp_path / "out"
     with dask(scheduler, *WORKER) as first, dask(scheduler, *WORKER):
         wait_for_workers(scheduler, 2)
@@ -162,7 +162,7 @@ def test_calls_that_find_no_scheduler_are_told_from_errors_of_files(
     client = SimpleNamespace(
         status=status, get_executor=lambda pure: executor, run=lambda *arguments: {"a": True}
     )
-    cluster = utils.cluster.Cluster(client, no_setup, tmp_path, b"")
+    cluster = utils.run.dask_cluster.Cluster(client, no_setup, tmp_path, b"")
     with pytest.raises(error, match=said), cluster.running():
         raise OSError("disk full")
 
@@ -173,7 +173,7 @@ def test_scheduler_without_workers(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(utils.cluster, "SECONDS", 2)
+    monkeypatch.setattr(utils.run.dask_cluster, "SECONDS", 2)
     where = address(scheduler)
     assert sgd_influence(tmp_path / "out", f"{RUN} --dask_scheduler {where}") == 2
     line = last_line(capsys.readouterr().err)
@@ -184,24 +184,24 @@ def test_scheduler_without_workers(
 
 @pytest.mark.parametrize("where", ["tcp://127.0.0.1:1", "127.0.0.1:x", "nothing at all"])
 def test_scheduler_that_does_not_answer(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(utils.cluster, "SECONDS", 1)
+    monkeypatch.setattr(utils.run.dask_cluster, "SECONDS", 1)
     with pytest.raises(UserError, match="no scheduler answers"), \
-            utils.cluster.connected(where):  # fmt: skip
+            utils.run.dask_cluster.connected(where):  # fmt: skip
         pass
 
 
 def test_worker_with_other_libraries_is_named(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(utils.cluster.log, "handlers", [caplog.handler])
-    monkeypatch.setattr(utils.cluster.log, "propagate", False)
+    monkeypatch.setattr(utils.run.dask_cluster.log, "handlers", [caplog.handler])
+    monkeypatch.setattr(utils.run.dask_cluster.log, "propagate", False)
     found = {
         "same": versions_here(),
         "older": versions_here() | {"numba": "0.1", "gone": "2"},
         "slow": versions_here() | {"BLAS kernels": "Prescott"},
     }
     with caplog.at_level(logging.WARNING, "data_cleansing"):
-        utils.cluster.warn_of_others(found, {"same": "", "older": "", "slow": "Haswell"})
+        utils.run.dask_cluster.warn_of_others(found, {"same": "", "older": "", "slow": "Haswell"})
     assert [record.getMessage() for record in caplog.records] == [
         "Dask worker older has numba 0.1, gone 2: last bits may differ",
         "Dask worker slow has BLAS kernels Prescott: last bits may differ; "

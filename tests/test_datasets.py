@@ -24,13 +24,13 @@ from benchmarks.make_archives import (
     write_mnist,
     write_stl10,
 )
-from utils import datasets
-from utils.archives import md5_of
-from utils.datasets import DATASETS, INDEX, prepare
-from utils.decode import Form
+from utils.data import datasets
+from utils.data.archives import md5_of
+from utils.data.datasets import DATASETS, INDEX, prepare
+from utils.data.decode import Form
+from utils.data.source import CACHE_VARIABLE, Source
+from utils.data.splits import draw_split, load_trial, split_sizes, stratified
 from utils.errors import UserError
-from utils.source import CACHE_VARIABLE, Source
-from utils.splits import draw_split, load_trial, split_sizes, stratified
 
 N_TRAIN, N_TEST = 60, 30
 LABELS = np.arange(N_TRAIN + N_TEST) % 10
@@ -130,8 +130,9 @@ def test_digits_are_written_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_importing_the_table_imports_no_heavy_package() -> None:
-    code = "import utils.datasets, sys; sys.exit(bool({'sklearn', 'nnabla'} & set(sys.modules)))"
-    root = Path(datasets.__file__).parent.parent
+    heavy = "{'sklearn', 'nnabla'} & set(sys.modules)"
+    code = f"import utils.data.datasets, sys; sys.exit(bool({heavy}))"
+    root = Path(datasets.__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
 
 

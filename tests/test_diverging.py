@@ -13,7 +13,7 @@ import pytest
 from benchmarks.kill_test import differing, files_of
 from sgd_influence.train import guessing_loss, lucky_accuracy, no_better_than_guessing
 from tests.runs import contents, sgd_influence
-from utils.sgd import SGD
+from utils.training.sgd import SGD
 
 RUN = "--model mlp --context cpu"
 REMEDY = "the training diverges; choose a lower --lr (or --momentum) and another --output_dir; what"

@@ -20,11 +20,11 @@ from benchmarks.make_archives import write_cifar10, write_mnist
 from benchmarks.reproduction_tables import filled
 from docs.option_table import option_table
 from tests.own_images import class_folders, rows_of
-from utils.command import main
-from utils.datasets import DATASETS
+from utils.data.datasets import DATASETS
 from utils.methods import METHODS
-from utils.model import MODELS
 from utils.options import build_parser
+from utils.run.command import main
+from utils.training.models import MODELS
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.kill_test import differing, files_of
 from tests.runs import ROOT, command, sgd_influence
-from utils.source import CACHE_VARIABLE
+from utils.data.source import CACHE_VARIABLE
 
 SETTINGS = {
     "OPENBLAS_CORETYPE": "Prescott", "OPENBLAS_L2_SIZE": "512", "OMP_NUM_THREADS": "1",

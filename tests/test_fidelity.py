@@ -21,10 +21,10 @@ from benchmarks.recorded import RecordedTrial, recorded_trial
 from benchmarks.tasks import TASKS, Task, dense, scaling_of
 from tests.tiny import digit_images
 from utils.methods import METHODS
-from utils.network import Network
-from utils.sgd import Optimiser
-from utils.steps import plan_steps
-from utils.storage import read_csv
+from utils.output.storage import read_csv
+from utils.training.network import Network
+from utils.training.sgd import Optimiser
+from utils.training.steps import plan_steps
 
 DECAY = 0.1
 PRECISION = 0.999

@@ -14,17 +14,17 @@ from sklearn.metrics import roc_auc_score
 from benchmarks.recorded import RecordedTrial, recorded_trial
 from tests.runs import contents, sgd_influence
 from tests.tiny import digit_images, smooth_net
-from utils.flips import COLUMNS, flipped
-from utils.images import ImageSet
-from utils.manifest import Manifest
+from utils.data.flips import COLUMNS, flipped
+from utils.data.images import ImageSet
+from utils.data.nnc_csv import IMAGE, LABEL
 from utils.methods import METHODS
-from utils.network import Network
-from utils.nnc_csv import IMAGE, LABEL
-from utils.paths import OutputPaths
-from utils.sgd import Optimiser, margins_of, step_batch
-from utils.steps import plan_steps
-from utils.storage import read_csv
-from utils.trial import Trial
+from utils.output.manifest import Manifest
+from utils.output.paths import OutputPaths
+from utils.output.storage import read_csv
+from utils.training.network import Network
+from utils.training.sgd import Optimiser, margins_of, step_batch
+from utils.training.steps import plan_steps
+from utils.training.trial import Trial
 
 FLIPS = "--model mlp --methods AUM Random --flip_labels 0.2 -e 3"
 FILE = "summary/flipped_labels.csv"

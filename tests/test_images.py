@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from utils.decode import Form, common_side
+from utils.data.decode import Form, common_side
+from utils.data.images import augment, load_image_set, normalise
+from utils.data.nnc_csv import read_nnc_csv
 from utils.errors import UserError
-from utils.images import augment, load_image_set, normalise
-from utils.nnc_csv import read_nnc_csv
 
 
 def save_image(path: Path, array: np.ndarray) -> None:

@@ -11,14 +11,14 @@ from scipy.stats import spearmanr
 from benchmarks.recorded import Recorded
 from influence_functions.infl import Solver, predict_influence, solve
 from tests.tiny import dense_net, digit_images, logistic_regression, smooth_net
-from utils.adjoint import Adjoint, DampedAdjoint, StepAdjoint, loss_gradient
-from utils.batch_norm import weighted_batch_normalization
-from utils.evaluation import Evaluator
-from utils.images import ImageSet
-from utils.model import Model
-from utils.network import Network
-from utils.sgd import SGD, Optimiser, step_batch
-from utils.steps import Step, plan_steps
+from utils.data.images import ImageSet
+from utils.kernels.batch_norm import weighted_batch_normalization
+from utils.training.adjoint import Adjoint, DampedAdjoint, StepAdjoint, loss_gradient
+from utils.training.evaluation import Evaluator
+from utils.training.models import Model
+from utils.training.network import Network
+from utils.training.sgd import SGD, Optimiser, step_batch
+from utils.training.steps import Step, plan_steps
 
 SINGLE = 2e-5
 """Tolerance, relative to the largest entry, of two float32 computations of one quantity."""

@@ -16,13 +16,13 @@ from scipy.stats import norm
 
 from influence_functions.infl import _divergence
 from tests.runs import influence_functions, sgd_influence
-from utils.adjoint import StepAdjoint
-from utils.kinks import smoothed_kinks
-from utils.model import MODELS
-from utils.network import Network
-from utils.paths import OutputPaths
-from utils.sgd import Optimiser
-from utils.storage import read_csv
+from utils.kernels.smoothed_relu import smoothed_kinks
+from utils.output.paths import OutputPaths
+from utils.output.storage import read_csv
+from utils.training.adjoint import StepAdjoint
+from utils.training.models import MODELS
+from utils.training.network import Network
+from utils.training.sgd import Optimiser
 
 SINGLE = 1e-6
 
@@ -72,7 +72,7 @@ def test_maps_that_lie_channels_last_have_the_same_curvature(
         )
 
     fast, plain = by_theta(0.3), by_theta(0.0)
-    monkeypatch.setattr("utils.kinks.lies_channels_last", lambda x: False)
+    monkeypatch.setattr("utils.kernels.smoothed_relu.lies_channels_last", lambda x: False)
     stock = by_theta(0.3)
     assert np.linalg.norm(fast - stock) < 1e-4 * np.linalg.norm(stock)
     assert np.linalg.norm(plain - stock) > 1e-1 * np.linalg.norm(stock)

@@ -13,13 +13,13 @@ from benchmarks.label_noise import FIGURES, KEYS, SETTINGS, flipped_labels, foun
 from benchmarks.make_archives import write_idx
 from benchmarks.reproduction_tables import filled
 from tests.runs import ROOT
+from utils.data.images import ImageSet
 from utils.errors import UserError
-from utils.evaluation import Evaluator
-from utils.images import ImageSet
-from utils.network import Network
-from utils.sgd import Optimiser
-from utils.steps import Step
-from utils.storage import read_csv
+from utils.output.storage import read_csv
+from utils.training.evaluation import Evaluator
+from utils.training.network import Network
+from utils.training.sgd import Optimiser
+from utils.training.steps import Step
 
 
 def test_figures_of_a_ranking() -> None:

@@ -19,23 +19,24 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-import utils.pipeline
+import utils.run.pipeline
 from tests.own_images import class_folders, csv_of, picture, rows_of
 from tests.runs import ROOT, sgd_influence
-from utils import decode, usage
-from utils.archives import md5_of, read_idx, read_members
 from utils.console import open_console
-from utils.datasets import prepare
-from utils.decode import Form, decode_file, picture_of, survey_file
+from utils.data import decode
+from utils.data.archives import md5_of, read_idx, read_members
+from utils.data.datasets import prepare
+from utils.data.decode import Form, decode_file, picture_of, survey_file
+from utils.data.nnc_csv import CLASS, MOST_COLUMNS, read_users_csv
+from utils.data.source import CACHE_VARIABLE
 from utils.errors import LONGEST, UserError
 from utils.files import check_regular
-from utils.network import load_state
-from utils.nnc_csv import CLASS, MOST_COLUMNS, read_users_csv
-from utils.preflight import Estimate, Work, check_memory
-from utils.source import CACHE_VARIABLE
-from utils.steps import load_steps
-from utils.storage import load_array, read_csv, save_csv
-from utils.usage import Limit, Watch, free_memory, machine_memory, memory_limit, taken_now
+from utils.output import usage
+from utils.output.storage import load_array, read_csv, save_csv
+from utils.output.usage import Limit, Watch, free_memory, machine_memory, memory_limit, taken_now
+from utils.run.preflight import Estimate, Work, check_memory
+from utils.training.network import load_state
+from utils.training.steps import load_steps
 
 GB = 10**9
 
@@ -105,7 +106,7 @@ def test_what_is_common_counts_once() -> None:
 
 
 def test_default_workers_have_room_in_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("utils.preflight.memory_limit", lambda: Limit(700, "here"))
+    monkeypatch.setattr("utils.run.preflight.memory_limit", lambda: Limit(700, "here"))
     assert estimate_of(300, 200, 150).workers_that_pay(8) == 3
 
 
@@ -130,7 +131,7 @@ def test_a_run_without_room_is_one_line(
     more: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     limit = Limit(20_000_000, "limit of this container or control group")
-    monkeypatch.setattr(utils.pipeline, "memory_limit", lambda: limit)
+    monkeypatch.setattr(utils.run.pipeline, "memory_limit", lambda: limit)
     assert sgd_influence(tmp_path / "out", f"--model mlp {more}") == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert "but only 20 MB are there (limit of this container or control group); give" in line
@@ -352,7 +353,7 @@ def test_a_locale_without_utf8_is_left_for_utf8(tmp_path: Path) -> None:
 def test_loops_are_compiled_where_numba_cannot_keep_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from utils import compiled
+    from utils.kernels import compiled
 
     monkeypatch.setattr(compiled, "KEPT", tmp_path / "kept")
     source = tmp_path / os.fsdecode(b"caf\xe9") / "loop.py"

@@ -26,13 +26,13 @@ from benchmarks.make_archives import write_cifar10, write_mnist, write_stl10, wr
 from benchmarks.real_images import Labelled
 from tests.own_images import class_folders, csv_of, picture, rows_of
 from tests.runs import sgd_influence
-from utils import decode
-from utils.archives import read_idx
-from utils.datasets import prepare
+from utils.data import decode
+from utils.data.archives import read_idx
+from utils.data.datasets import prepare
+from utils.data.nnc_csv import read_users_csv
+from utils.data.source import CACHE_VARIABLE, Source
+from utils.data.splits import TrialData, draw_split, load_trial
 from utils.errors import UserError
-from utils.nnc_csv import read_users_csv
-from utils.source import CACHE_VARIABLE, Source
-from utils.splits import TrialData, draw_split, load_trial
 
 RUN = "-e 1 -r 0 -nt 1 --methods Random --model mlp --image_size 8 --context cpu"
 

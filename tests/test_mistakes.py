@@ -15,10 +15,10 @@ import pytest
 
 from benchmarks.kill_test import files_of
 from tests.runs import influence_functions, read_state, sgd_influence
-from utils.lock import FolderLock
-from utils.manifest import FORMAT, Manifest
-from utils.network import save_state
-from utils.paths import OutputPaths
+from utils.output.lock import FolderLock
+from utils.output.manifest import FORMAT, Manifest
+from utils.output.paths import OutputPaths
+from utils.training.network import save_state
 
 RUN = "--model mlp --context cpu"
 TRAINING = "infl_results_sgd/seed_00"
@@ -451,7 +451,7 @@ def test_memory_that_does_not_suffice(
     def asks_for_much(*_: object) -> None:
         np.zeros(2**60, np.uint8)
 
-    monkeypatch.setattr("utils.pipeline.load_data", asks_for_much)
+    monkeypatch.setattr("utils.run.pipeline.load_data", asks_for_much)
     assert sgd_influence(tmp_path, RUN) == 2
     line = one_line(capsys.readouterr().err)
     assert line.startswith("not enough memory (Unable to allocate 1.00 EiB")

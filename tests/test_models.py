@@ -12,10 +12,10 @@ from tests.runs import sgd_influence
 from tests.test_influence import CENTRAL_DIFFERENCE, error_of_sweep
 from tests.tiny import smooth_net
 from utils.errors import UserError
-from utils.model import MODELS
-from utils.model_check import checked_model
-from utils.sgd import Optimiser
-from utils.steps import learning_rates, plan_steps
+from utils.training.model_check import checked_model
+from utils.training.models import MODELS
+from utils.training.sgd import Optimiser
+from utils.training.steps import learning_rates, plan_steps
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32)], ids=["gray 8", "colour 32"])

@@ -11,8 +11,8 @@ import pytest
 
 from benchmarks.null_test import by_accuracy, flipped_digits, main
 from sgd_influence.outcomes import Outcomes
-from utils.datasets import prepare
-from utils.nnc_csv import IMAGE, LABEL
+from utils.data.datasets import prepare
+from utils.data.nnc_csv import IMAGE, LABEL
 
 
 def test_a_tenth_of_the_training_labels_is_flipped_and_no_other(tmp_path: Path) -> None:

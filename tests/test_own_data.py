@@ -13,11 +13,11 @@ from PIL import Image
 
 from tests.own_images import class_folders, csv_of, picture, rows_of
 from tests.runs import sgd_influence
-from utils import decode
-from utils.datasets import prepare
-from utils.decode import Form, decode_file, room_for
-from utils.source import CACHE_VARIABLE, Source
-from utils.splits import TrialData, draw_split, load_trial
+from utils.data import decode
+from utils.data.datasets import prepare
+from utils.data.decode import Form, decode_file, room_for
+from utils.data.source import CACHE_VARIABLE, Source
+from utils.data.splits import TrialData, draw_split, load_trial
 
 RUN = "-e 1 -r 0 2 -nt 1 --model mlp --image_size 8 --context cpu"
 

@@ -20,19 +20,19 @@ import pytest
 
 from tests.own_images import class_folders, csv_of
 from tests.runs import SMALL, last_line, sgd_influence
-from utils import storage
-from utils.command import main as command
 from utils.console import open_log_file
-from utils.datasets import prepare
+from utils.data.datasets import prepare
+from utils.data.source import CACHE_VARIABLE
 from utils.errors import UserError
-from utils.inside import open_file, remove_file
-from utils.lock import FolderLock, Holder
-from utils.manifest import Manifest, Print, _checksum
-from utils.network import hdf5_of, load_state
-from utils.page import main as page_of
-from utils.paths import OutputPaths
-from utils.settings import claimed
-from utils.source import CACHE_VARIABLE
+from utils.link_free import open_file, remove_file
+from utils.output import storage
+from utils.output.lock import FolderLock, Holder
+from utils.output.manifest import Manifest, Print, _checksum
+from utils.output.paths import OutputPaths
+from utils.output.settings import claimed
+from utils.page.__main__ import main as page_of
+from utils.run.command import main as command
+from utils.training.network import hdf5_of, load_state
 
 QUICK = "--model mlp --context cpu --methods Hara Random"
 OTHER = "-e 1 -r 0 3"

@@ -18,14 +18,15 @@ from eval_sgd_influence import COMMAND
 from tests import browser
 from tests.own_images import picture
 from tests.runs import contents, sgd_influence
-from utils.command import main as command
-from utils.nnc_csv import IMAGE, LABEL
-from utils.page import LARGEST, main, page_of, write_page
-from utils.page_facts import Facts
-from utils.page_images import data_uris
-from utils.paths import OutputPaths
-from utils.ranking import overlap_by_chance, ranked
-from utils.storage import read_csv, save_json
+from utils.data.nnc_csv import IMAGE, LABEL
+from utils.output.paths import OutputPaths
+from utils.output.ranking import overlap_by_chance, ranked
+from utils.output.storage import read_csv, save_json
+from utils.page.__main__ import main
+from utils.page.facts import Facts
+from utils.page.images import data_uris
+from utils.page.page import LARGEST, page_of, write_page
+from utils.run.command import main as command
 
 SCRIPT, ATTRIBUTE = "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>'
 ODD_FILE = "'\" onload=alert(1) <b>{{ 7 * 7 }}.png"

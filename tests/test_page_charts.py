@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from utils.page_charts import LABEL_WIDTH, x_axis
-from utils.run_charts import learning_chart, removal_chart
+from utils.page.charts import learning_chart, removal_chart
+from utils.page.svg import LABEL_WIDTH, x_axis
 
 
 @pytest.mark.parametrize(

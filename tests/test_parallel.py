@@ -18,21 +18,21 @@ from joblib.externals.loky import ProcessPoolExecutor
 
 from benchmarks.kill_test import differing, files_of
 from tests.runs import children, last_line, sgd_influence, start, wait_for
-from utils import worker
+from utils.data.images import ImageSet, Picked
+from utils.data.splits import SplitFiles, TrialData
 from utils.errors import UserError
-from utils.handover import hand_over, sent, take_over, unpacked
-from utils.images import ImageSet, Picked
-from utils.model import find_model
 from utils.options import Options
-from utils.paths import OutputPaths
-from utils.preflight import Estimate, Work
-from utils.splits import SplitFiles, TrialData
-from utils.steps import plan_steps
-from utils.storage import carry_out, deferred, kept_by, remove, save_bytes
-from utils.tasks import Schedule, Task
-from utils.trial import Trial, make_trial
-from utils.worker import Claim, device_of
-from utils.workers import Processes
+from utils.output.paths import OutputPaths
+from utils.output.storage import carry_out, deferred, kept_by, remove, save_bytes
+from utils.run import worker_process as worker
+from utils.run.handover import hand_over, sent, take_over, unpacked
+from utils.run.preflight import Estimate, Work
+from utils.run.tasks import Schedule, Task
+from utils.run.worker_process import Claim, device_of
+from utils.run.workers import Processes
+from utils.training.models import find_model
+from utils.training.steps import plan_steps
+from utils.training.trial import Trial, make_trial
 
 QUICK = "--model mlp --context cpu"
 OPTIONS = Options(program="tests", output_dir=Path("nowhere"), methods=("Random",))

@@ -31,7 +31,7 @@ from benchmarks.recorded import Recorded
 from benchmarks.tasks import mnist_cnn
 from tests.runs import ROOT
 from utils.methods import METHODS
-from utils.storage import read_csv
+from utils.output.storage import read_csv
 
 
 @pytest.fixture(scope="module")

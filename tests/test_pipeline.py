@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import utils.tasks
+import utils.run.tasks
 from tests.runs import contents, influence_functions, sgd_influence
-from utils.nnc_csv import IMAGE
-from utils.paths import UNREPEATABLE
-from utils.storage import read_csv
+from utils.data.nnc_csv import IMAGE
+from utils.output.paths import UNREPEATABLE
+from utils.output.storage import read_csv
 
 ALL_METHODS = ["Hara", "Ours", "Random"]
 SCORES = ["val_loss", "test_loss", "val_accuracy", "test_accuracy"]
@@ -150,8 +150,8 @@ def test_finished_stages_are_taken_up(
         raise AssertionError("a finished stage was run again")
 
     before = contents(finished)
-    monkeypatch.setattr(utils.tasks, "train_epoch", forbidden)
-    monkeypatch.setattr(utils.tasks, "evaluate_without", forbidden)
+    monkeypatch.setattr(utils.run.tasks, "train_epoch", forbidden)
+    monkeypatch.setattr(utils.run.tasks, "evaluate_without", forbidden)
     assert sgd_influence(finished) == 0
     assert contents(finished) == before
     assert "training taken up" in capsys.readouterr().out

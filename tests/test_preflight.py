@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-import utils.pipeline
+import utils.run.pipeline
 from tests.runs import contents, influence_functions, sgd_influence
+from utils.output.usage import free_space, machine_memory, peak_memory, written_bytes
 from utils.units import bytes_of, shown_bytes
-from utils.usage import free_space, machine_memory, peak_memory, written_bytes
 
 FACTOR = 1.5
 """How far an estimate may be from what then happens."""
@@ -103,7 +103,7 @@ def test_dry_run_is_refused_where_the_run_would_be(
 def test_too_little_space_is_refused_with_both_figures(
     dry: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(utils.pipeline, "free_space", lambda folder: 3_000_000)
+    monkeypatch.setattr(utils.run.pipeline, "free_space", lambda folder: 3_000_000)
     assert sgd_influence(tmp_path, f"--cache steps {dry}") == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert re.search(

@@ -13,8 +13,8 @@ from benchmarks import deviations, reproduction
 from benchmarks.make_archives import write_full, write_idx
 from benchmarks.pictures import small_net
 from benchmarks.reproduction_tables import blocks_of, errors_of, filled, verdict
-from utils.datasets import DATASETS, read_mnist
-from utils.storage import read_csv
+from utils.data.datasets import DATASETS, read_mnist
+from utils.output.storage import read_csv
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

@@ -11,8 +11,8 @@ import pytest
 import sgd_influence.eval as stage
 from sgd_influence.eval import first_touched
 from tests.runs import contents, sgd_influence
-from utils.steps import Step
-from utils.trial import Trial
+from utils.training.steps import Step
+from utils.training.trial import Trial
 
 SCORES = "score/**/*.csv"
 

@@ -12,7 +12,7 @@ import pytest
 import benchmarks.scaling as scaling
 from benchmarks.make_archives import write_idx
 from benchmarks.scaling import STAGES, Work, exponent, exponents
-from utils.storage import read_csv
+from utils.output.storage import read_csv
 
 
 def test_exponent_of_a_power_law():

@@ -19,7 +19,8 @@ import pytest
 from benchmarks import signal_test
 from benchmarks.signal_test import End, heeds, shoot
 from tests.runs import ROOT, children, heed_signals
-from utils import page, signals
+from utils import signals
+from utils.page import __main__ as page
 from utils.processes import Pool
 from utils.signals import interruptible, received, stop_if_asked
 
@@ -77,9 +78,9 @@ else:
 @pytest.mark.parametrize(
     ("where", "name"),
     [
-        ("utils", "SIGINT"), ("utils", "SIGTERM"), ("utils.blas", "SIGHUP"),
-        ("utils.command", "SIGINT"), ("utils.options", "SIGTERM"), ("parsing", "SIGINT"),
-        ("numpy", "SIGHUP"), ("nnabla", "SIGINT"), ("utils.pipeline", "SIGTERM"),
+        ("utils", "SIGINT"), ("utils", "SIGTERM"), ("utils.kernels.blas", "SIGHUP"),
+        ("utils.run.command", "SIGINT"), ("utils.options", "SIGTERM"), ("parsing", "SIGINT"),
+        ("numpy", "SIGHUP"), ("nnabla", "SIGINT"), ("utils.run.pipeline", "SIGTERM"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -117,8 +118,9 @@ def test_signal_while_the_page_is_made(
         os.kill(os.getpid(), signal.SIGTERM)
         return b"page"
 
-    monkeypatch.setattr(page, "page_of", made)
-    monkeypatch.setattr(page, "Facts", SimpleNamespace(read=lambda paths: None))
+    monkeypatch.setattr("utils.page.page.page_of", made)
+    nothing = SimpleNamespace(read=lambda paths: None)
+    monkeypatch.setattr("utils.page.page.Facts", nothing)
     before = signal.getsignal(signal.SIGTERM)
     assert page.main([str(tmp_path)]) == 143
     assert capsys.readouterr().err == (
@@ -185,7 +187,7 @@ def test_signal_to_the_group(
 CHUNKS = """
 import time
 from pathlib import Path
-from utils import decode
+from utils.data import decode
 from utils.signals import as_program, heed, interruptible
 
 decode.SERIAL_BELOW = decode.CHUNK = 1
@@ -245,9 +247,9 @@ def _touch_and_wait(path: Path) -> None:
 
 HANGS = """
 import ctypes, os, sys, time
-import utils.pipeline
+import utils.run.pipeline
 from eval_sgd_influence import COMMAND
-from utils.command import program
+from utils.run.command import program
 
 def fifo():
     os.mkfifo("fifo")
@@ -276,7 +278,7 @@ def run(options):
     print("hangs", flush=True)
     globals()[where]()
 
-utils.pipeline.run = run
+utils.run.pipeline.run = run
 where = sys.argv.pop(1)
 program(COMMAND)
 """

@@ -8,12 +8,12 @@ import pytest
 
 from sgd_influence.soundness import problems_in, problems_of
 from tests.runs import sgd_influence
-from utils.adjoint import DampedAdjoint
-from utils.manifest import Manifest
 from utils.methods import Scores
-from utils.paths import OutputPaths
-from utils.steps import plan_steps
-from utils.storage import read_csv
+from utils.output.manifest import Manifest
+from utils.output.paths import OutputPaths
+from utils.output.storage import read_csv
+from utils.training.adjoint import DampedAdjoint
+from utils.training.steps import plan_steps
 
 N = 2000
 STEPS = plan_steps(0, N, 1, 20, 0.1)  # 100 steps

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import utils.tasks
+import utils.run.tasks
 from benchmarks.kill_test import differing, files_of
 from tests import users_models
 from tests.own_images import picture
@@ -37,15 +37,15 @@ from tests.runs import (
     start,
     wait_for,
 )
-from utils import decode
+from utils.data import decode
+from utils.data.source import CACHE_VARIABLE
 from utils.errors import UserError
-from utils.lock import FolderLock
-from utils.manifest import Manifest
-from utils.model import find_model
-from utils.model_check import checked_model
-from utils.network import save_state
-from utils.paths import OutputPaths
-from utils.source import CACHE_VARIABLE
+from utils.output.lock import FolderLock
+from utils.output.manifest import Manifest
+from utils.output.paths import OutputPaths
+from utils.training.model_check import checked_model
+from utils.training.models import find_model
+from utils.training.network import save_state
 
 QUICK = "--model mlp --context cpu"
 TRAINING = "infl_results_sgd/seed_00"
@@ -156,8 +156,8 @@ def test_undamaged_files_are_not_computed_again(
 ) -> None:
     """Only the sweep of the damaged influence is run."""
     change(finished / "influence/Hara/influence_hara_0.csv")
-    monkeypatch.setattr(utils.tasks, "train_epoch", None)
-    monkeypatch.setattr(utils.tasks, "evaluate_without", None)
+    monkeypatch.setattr(utils.run.tasks, "train_epoch", None)
+    monkeypatch.setattr(utils.run.tasks, "evaluate_without", None)
     assert sgd_influence(finished, QUICK) == 0
 
 
@@ -346,7 +346,7 @@ def test_killed_training_goes_on_where_it_was(
     class Killed(BaseException):
         pass
 
-    from utils.sgd import SGD
+    from utils.training.sgd import SGD
 
     taken: list[int] = []
     step = SGD.step
@@ -575,7 +575,7 @@ def test_signal_while_training_and_evaluating(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unbroken: Path
 ) -> None:
     """Without any bar to come: the evaluation looks for signals too."""
-    from utils.evaluation import Evaluator
+    from utils.training.evaluation import Evaluator
 
     evaluate = Evaluator.__call__
 

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import utils.tasks
+import utils.run.tasks
 from sgd_influence.eval import retrain_without
 from sgd_influence.verify import agreement_of, make_groups
 from tests.runs import contents, sgd_influence
-from utils.storage import read_csv
+from utils.output.storage import read_csv
 
 RANKINGS = {"Hara": np.arange(50)[::-1], "Ours": np.arange(50)}
 QUICK = "--model mlp"
@@ -78,7 +78,7 @@ def test_verify_joins_a_finished_run_and_resumes(
     def forbidden(*_: object) -> None:
         raise AssertionError("a verified group was removed again")
 
-    monkeypatch.setattr(utils.tasks, "retrain_without", forbidden)
+    monkeypatch.setattr(utils.run.tasks, "retrain_without", forbidden)
     assert sgd_influence(tmp_path, f"{QUICK} -r 0 --verify 6") == 0
 
 
@@ -108,7 +108,7 @@ def test_other_groups_of_an_earlier_run_do_not_keep_new_ones_from_being_saved(
             raise KeyboardInterrupt
         return retrain_without(*arguments, **named)
 
-    monkeypatch.setattr(utils.tasks, "retrain_without", interrupted)
+    monkeypatch.setattr(utils.run.tasks, "retrain_without", interrupted)
     assert sgd_influence(tmp_path, f"{QUICK} -r 0 --verify 6") == 130
     known = read_csv(tmp_path / "verification/true_changes_seed_0.csv")
     assert len(known) == 13

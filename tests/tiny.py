@@ -8,7 +8,7 @@ import nnabla.parametric_functions as PF
 import numpy as np
 from sklearn.datasets import load_digits
 
-from utils.images import ImageSet
+from utils.data.images import ImageSet
 
 
 def digit_images(start: int, stop: int, classes: tuple[int, ...] = tuple(range(10))) -> ImageSet:

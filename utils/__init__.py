@@ -1,6 +1,6 @@
 """What both commands share: options, data sets, networks, files and the pipeline."""
 
-from utils.blas import choose_kernels
+from utils.kernels.blas import choose_kernels
 
 __version__ = "0.1.0"
 

@@ -18,7 +18,7 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from utils.errors import bounded
-from utils.inside import open_file
+from utils.link_free import open_file
 from utils.signals import stop_if_asked
 from utils.units import printable
 

@@ -31,8 +31,8 @@ class Method:
     Attributes:
         name: as in `--methods` and in the paths of its files.
         scorer: "module:function", imported when it is used; the function takes a
-            `utils.trial.Trial` and returns the influence of each training image (n_train,), or
-            `Scores`.
+            `utils.training.trial.Trial` and returns the influence of each training image
+            (n_train,), or `Scores`.
         scored_epochs: for how many epochs of steps it takes a double backward, which is its cost;
             None: the covered ones.
         needs_states: it needs the states before the covered steps; the others do with the final

@@ -16,9 +16,9 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-from utils.cache import CACHES, FINAL, RECOMPUTE
 from utils.errors import UserError
 from utils.methods import METHODS
+from utils.training.kept_states import CACHES, FINAL, RECOMPUTE
 from utils.units import bytes_of, printable
 
 RUN, TRAINING, DATA = "what is run", "training", "data"

@@ -45,7 +45,7 @@ from benchmarks.peers.problem import (
     truth_path,
 )
 from benchmarks.stored import beside_stored, processor
-from utils.storage import read_csv, save_csv
+from utils.output.storage import read_csv, save_csv
 
 HERE = Path(__file__).parent
 OURS = (

@@ -31,17 +31,17 @@ from benchmarks.peers.problem import (
 )
 from benchmarks.recorded import Recorded, RecordedTrial
 from benchmarks.tasks import TASKS, mnist_cnn, small_mnist
-from utils.cache import RECOMPUTE
-from utils.images import ImageSet, normalise
+from utils.data.images import ImageSet, normalise
+from utils.data.splits import SplitFiles, TrialData
 from utils.methods import METHODS, Method
-from utils.model import six_convolutions
-from utils.network import Network, State, save_state
-from utils.paths import OutputPaths
-from utils.sgd import Optimiser
-from utils.splits import SplitFiles, TrialData
-from utils.steps import Step, save_steps
-from utils.storage import read_csv, save_array, save_csv
-from utils.trial import Trial
+from utils.output.paths import OutputPaths
+from utils.output.storage import read_csv, save_array, save_csv
+from utils.training.kept_states import RECOMPUTE
+from utils.training.models import six_convolutions
+from utils.training.network import Network, State, save_state
+from utils.training.sgd import Optimiser
+from utils.training.steps import Step, save_steps
+from utils.training.trial import Trial
 
 PROBLEMS: dict[str, Callable[[int, Path | None], RecordedTrial]] = {
     "mnist_cnn": mnist_cnn,

@@ -1,0 +1,411 @@
+"""From the bytes of an image file to unsigned bytes of one size and colour.
+
+Kept light, because worker processes import it: no pandas, no nnabla.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import tempfile
+import warnings
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from utils.errors import UserError
+from utils.files import check_regular
+from utils.output.usage import free_memory
+from utils.signals import LOOK_EVERY, stop_if_asked
+from utils.units import shown_bytes
+
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP")
+FORMAT_NAMES = "PNG, JPEG, GIF, BMP, TIFF or WebP"
+MIN_SIDE, MAX_SIDE = 32, 128  # pixels, unless a size is asked for
+GRAY_MODES = ("1", "L", "LA", "La", "F")
+ORIENTATION = 0x0112  # EXIF tag; 1 is upright
+LARGE = 10_000_000  # pixels above which a JPEG file is decoded at a smaller size
+UNCHECKED = 32_000_000  # bytes that are taken to decode an image without a look at the memory
+STRIP = 250_000  # pixels that are converted at once
+PROCESS = 100_000_000  # bytes that a process takes which decodes, without its images
+CHUNK = 100  # images that one worker takes at once
+SERIAL_BELOW = 2000  # images; for fewer, starting processes costs more than they save
+MOST_WORKERS = 8
+
+UInt8 = npt.NDArray[np.uint8]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Form:
+    """What images become: squares of `side` px, of `channels` 1 or 3; None leaves them alone."""
+
+    side: int | None = None
+    channels: int | None = None
+
+
+class Finding(NamedTuple):
+    """What a look at a file finds; where there is a problem, nothing else.
+
+    Hash of its bytes, shorter side in px, colour, bytes of memory to decode it at full size.
+    """
+
+    digest: bytes
+    shorter: int
+    colour: bool
+    problem: str
+    memory: int = 0
+
+
+class Decoded(NamedTuple):
+    """One image, uint8 (H, W, C), and in which ways it was converted."""
+
+    pixels: UInt8
+    conversions: tuple[str, ...]
+
+
+def common_side(side: float) -> int:
+    """The side in px that images of shorter side `side` get by default: 32 to 128."""
+    return round(min(max(side, MIN_SIDE), MAX_SIDE))
+
+
+# ---------------------------------------------------------------- one file
+
+
+def survey_file(path: str) -> Finding:
+    """Look at the bytes and the header of an image file; nothing is raised."""
+    try:
+        with _content(path) as stream, _opened(stream) as image:
+            memory = _memory_for(image, math.prod(image.size))
+            found = min(image.size), _is_colour(image), "", memory
+        return Finding(_digest(path), *found)
+    except Exception as error:  # a broken file may raise anything in a decoder
+        return Finding(b"", 0, False, problem_of(error))
+
+
+def decode_file(path: str, form: Form) -> Decoded:
+    """Decode an image file; what is wrong with it is raised as whatever the decoder raises."""
+    pixels, size, conversions = _upright(path, form.side)
+    if form.side:
+        conversions += _fitting(size, form.side)
+        pixels = _fitted(pixels, form.side)
+    mode = {1: "L", 3: "RGB", None: pixels.mode}[form.channels]
+    if mode != pixels.mode:
+        conversions.append("gray to RGB" if mode == "RGB" else "colour to gray")
+        pixels = pixels.convert(mode)
+    array = np.asarray(pixels)
+    return Decoded(array.reshape(*array.shape[:2], -1), tuple(conversions))
+
+
+def picture_of(path: str, shorter: int) -> Image.Image:
+    """The image of a file as "L" or "RGB"; large ones may be reduced, to `shorter` px or more.
+
+    What is wrong with it is raised as whatever the decoder raises.
+    """
+    return _upright(path, shorter)[0]
+
+
+def _upright(path: str, side: int | None) -> tuple[Image.Image, tuple[int, int], list[str]]:
+    """An image as "L" or "RGB", its true size, and how it was converted.
+
+    JPEG files of more than `LARGE` pixels are decoded at a half, a quarter or an eighth of their
+    size if that leaves four times `side` px at least; reduced to `side` px it then differs from
+    the whole image by less than a level in the mean of a photograph.
+    """
+    with _content(path) as stream, _opened(stream) as image:
+        size = image.size
+        conversions = ["first of several frames"] if getattr(image, "n_frames", 1) > 1 else []
+        if side and math.prod(size) > LARGE:
+            image.draft(None, (4 * side, 4 * side))
+        _check_memory(size, _memory_for(image, math.prod(size), as_it_is=side is None))
+        if _is_turned(image):
+            ImageOps.exif_transpose(image, in_place=True)
+            conversions.append("turned by EXIF")
+        pixels, kind = _eight_bit(image)
+    return pixels, size, conversions + ([kind] if kind else [])
+
+
+EACH = {"1": 1, "L": 1, "P": 1, "I;16": 2}
+"""Bytes of a pixel in Pillow; 4 in other modes."""
+DECODER = {"WEBP": 12, "TIFF": 3}
+"""Bytes of a pixel that a decoder takes beside the image, where it does."""
+
+
+def _memory_for(image: Image.Image, in_file: int, as_it_is: bool = False) -> int:
+    """Bytes of memory that it takes to decode an image.
+
+    Args:
+        image: as opened.
+        in_file: pixels in the file, of which it may be that fewer are decoded.
+        as_it_is: it becomes an array of its size.
+    """
+    each = EACH.get(image.mode, 4)
+    converted = 1 if image.mode in GRAY_MODES or image.mode.startswith("I") else 4
+    bytes_each = each + DECODER.get(image.format or "", 0)
+    if _needs_conversion(image):
+        bytes_each += converted
+    # Pillow decodes a PNG to find metadata that may follow its pixels
+    if (image.format != "PNG" or "exif" in image.info) and _is_turned(image):
+        bytes_each += each
+    if as_it_is:
+        bytes_each += 3
+    coefficients = 6 if image.info.get("progressive") else 0  # of all of a JPEG file
+    return math.prod(image.size) * bytes_each + in_file * coefficients
+
+
+def _check_memory(size: tuple[int, int], needed: int) -> None:
+    if needed > UNCHECKED and needed > (free := free_memory()):
+        raise _Refused(
+            f"{size[0]}x{size[1]} px take {shown_bytes(needed)} of memory to decode, "
+            f"{shown_bytes(free)} are free; free some memory, or make the image smaller"
+        )
+
+
+def problem_of(error: Exception) -> str:
+    """What a failed decoding says about the file, in a few words."""
+    if isinstance(error, UnidentifiedImageError):
+        return f"not an image in {FORMAT_NAMES}"
+    if isinstance(error, Image.DecompressionBombError):
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
+        return f"its header announces more than {limit} million pixels"
+    if isinstance(error, _Refused):
+        return str(error)
+    return getattr(error, "strerror", None) or "not a whole image"
+
+
+class _Refused(ValueError):
+    """Says what is wrong with an image."""
+
+
+def _content(path: str) -> IO[bytes]:
+    check_regular(path)
+    return open(path, "rb")
+
+
+def _digest(path: str) -> bytes:
+    """A hash of the content of a file."""
+    digest = hashlib.blake2b(digest_size=16)
+    with _content(path) as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.digest()
+
+
+@contextmanager
+def _opened(stream: IO[bytes]) -> Iterator[Image.Image]:
+    Image.init()  # knows all formats from here on
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Pillow, about odd metadata
+        with Image.open(stream, formats=FORMATS) as image:
+            yield image
+
+
+def _is_turned(image: Image.Image) -> bool:
+    return bool(image.getexif().get(ORIENTATION, 1) != 1)
+
+
+def _is_colour(image: Image.Image) -> bool:
+    if image.mode in ("P", "PA"):
+        palette = np.array(image.getpalette() or [], np.uint8).reshape(-1, 3)
+        return bool((palette != palette[:, :1]).any())
+    return image.mode not in GRAY_MODES and not image.mode.startswith("I")
+
+
+def _eight_bit(image: Image.Image) -> tuple[Image.Image, str]:
+    """`image` as "L" if it is gray, else as "RGB", and what it was if something else."""
+    if image.mode == "F":
+        raise _Refused("its pixels are floating-point numbers; save it with 8 or 16 bit")
+    image.load()
+    if image.mode.startswith("I"):
+        return _in_strips(image, "L", _upper_bits), "16 bit"
+    mode = "RGB" if _is_colour(image) else "L"
+    if _is_transparent(image):
+        return _in_strips(image, mode, _on_white), "transparent"
+    kinds = {"P": "palette", "1": "black and white", "L": "", "RGB": ""}
+    kind = kinds.get(image.mode, image.mode)
+    if image.mode == mode:
+        return image, kind
+    return _in_strips(image, mode, lambda strip: strip), kind
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    return image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
+
+
+def _needs_conversion(image: Image.Image) -> bool:
+    return image.mode not in ("L", "RGB") or _is_transparent(image)
+
+
+def _in_strips(
+    image: Image.Image, mode: str, change: Callable[[Image.Image], Image.Image]
+) -> Image.Image:
+    """`change` of an image and then its conversion to `mode`, strip by strip to save memory."""
+    width, height = image.size
+    rows = max(1, STRIP // width)
+    changed = Image.new(mode, image.size)
+    for top in range(0, height, rows):
+        strip = image.crop((0, top, width, min(top + rows, height)))
+        changed.paste(change(strip).convert(mode), (0, top))
+    return changed
+
+
+def _upper_bits(image: Image.Image) -> Image.Image:
+    """Of 16 bits the upper 8; Pillow's own conversion cuts at 255."""
+    return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """What a page shows of a transparent image."""
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+
+
+def _fitting(size: tuple[int, int], side: int) -> list[str]:
+    width, height = size
+    return ["cropped"] * (width != height) + ["resized"] * (min(size) != side)
+
+
+def _fitted(image: Image.Image, side: int) -> Image.Image:
+    """The central square of `image`, brought to `side` px by bilinear interpolation."""
+    square = min(image.size)
+    left, top = ((length - square) // 2 for length in image.size)
+    box = (left, top, left + square, top + square)
+    if side == square:
+        return image.crop(box)
+    return image.resize((side, side), Image.Resampling.BILINEAR, box)
+
+
+# ---------------------------------------------------------------- many files
+
+
+def survey_chunk(paths: Sequence[str]) -> list[Finding]:
+    """`survey_file` of several."""
+    return [survey_file(path) for path in paths]
+
+
+def decode_chunk(
+    paths: Sequence[str], form: Form, shape: tuple[int, int, int]
+) -> tuple[UInt8, Counter[str], list[tuple[int, str]]]:
+    """Decode several images to one shape (H, W, C).
+
+    Returns uint8 (N, H, W, C), how many were converted in which way (all of them as ""), and
+    position and problem of those that failed.
+    """
+    images, counts = np.zeros((len(paths), *shape), np.uint8), Counter[str]()
+    problems: list[tuple[int, str]] = []
+    for position, path in enumerate(paths):
+        try:
+            decoded = decode_file(path, form)
+            _check_shape(decoded.pixels, shape)
+        except Exception as error:  # a broken file may raise anything in a decoder
+            problems.append((position, problem_of(error)))
+            continue
+        images[position] = decoded.pixels
+        counts.update({*decoded.conversions, ""} if decoded.conversions else ())
+    return images, counts, problems
+
+
+def _check_shape(pixels: UInt8, shape: tuple[int, int, int]) -> None:
+    if pixels.shape != shape:
+        sizes = f"{size_text(pixels.shape)} where the first image has {size_text(shape)}"
+        raise _Refused(f"{sizes}; all need one size and colour, give --image_size and --color")
+
+
+def size_text(shape: Sequence[int]) -> str:
+    """A shape (H, W, C) in words: 28x28 px gray."""
+    height, width, channels = shape
+    return f"{width}x{height} px {'gray' if channels == 1 else 'RGB'}"
+
+
+def over_chunks(
+    function: Callable[..., T], paths: Sequence[str], *more: Any, memory: int = 0
+) -> Iterator[tuple[slice, T]]:
+    """Results of `function(chunk of paths, *more)`, in order, by several processes if many.
+
+    memory: bytes that an image takes at most; there are not more processes than there is room for.
+    """
+    starts = range(0, len(paths), CHUNK)
+    parts = [slice(start, start + CHUNK) for start in starts]
+    chunks = (paths[part] for part in parts)
+    n_processes = _processes_for(memory)
+    if len(paths) < SERIAL_BELOW or n_processes == 1:
+        results: Iterator[T] = (function(chunk, *more) for chunk in chunks)
+    else:
+        results = _by_processes(n_processes, function, chunks, more)
+    try:
+        yield from zip(parts, results, strict=True)
+    except BrokenProcessPool as error:
+        stop_if_asked()  # what ends the run may have ended the processes first
+        raise UserError(
+            f"a process that read {paths[0]} and other images died, killed or for want of memory; "
+            "free some memory, and the same command reads them again"
+        ) from error
+
+
+def _by_processes(
+    n_processes: int,
+    function: Callable[..., T],
+    chunks: Iterable[Sequence[str]],
+    more: Sequence[Any],
+) -> Iterator[T]:
+    """Results in the order of `chunks`, of which few wait."""
+    from utils.processes import Pool, live_under
+
+    pool = Pool(n_processes, initializer=live_under, initargs=(os.getpid(),))
+    waiting: deque[Future[T]] = deque()
+    try:
+        for chunk in chunks:
+            waiting.append(pool.submit(function, chunk, *more))
+            if len(waiting) > 2 * n_processes:
+                yield _result(waiting.popleft())
+        while waiting:
+            yield _result(waiting.popleft())
+    finally:
+        pool.end()
+
+
+def _result(future: Future[T]) -> T:
+    """Wait for a result; a signal ends that."""
+    while not wait([future], LOOK_EVERY).done:
+        stop_if_asked()
+    return future.result()
+
+
+def _processes_for(memory: int) -> int:
+    """How many processes decode images that take so many bytes each at most; 1 is this one."""
+    from joblib import cpu_count
+
+    return max(1, min(cpu_count(), MOST_WORKERS, free_memory() // (PROCESS + memory)))
+
+
+def room_for(shape: tuple[int, ...], folder: Path | None) -> UInt8:
+    """An array for decoded images: a nameless file in `folder` if memory is short for it.
+
+    That is, if it takes more than half of the memory that is free now.
+    """
+    size = int(np.prod(shape))
+    if folder is None or size <= free_memory() // 2:
+        return np.empty(shape, np.uint8)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as file:  # the mapping keeps it until it ends
+        _take_space(file.fileno(), size, folder)
+        return np.memmap(file, np.uint8, "w+", shape=shape)
+
+
+def _take_space(descriptor: int, size: int, folder: Path) -> None:
+    """Take the space of a file to be mapped: on a full disk a mapping ends the process later."""
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(descriptor, 0, size)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(folder)) from error

@@ -1,0 +1,112 @@
+"""`--flip_labels`: a what-if with wrong training labels, and how many of them the methods found."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from utils.console import RESULT
+from utils.data.nnc_csv import IMAGE, LABEL
+from utils.data.source import Source
+from utils.data.splits import TrialData
+from utils.errors import UserError
+from utils.output.paths import OutputPaths
+from utils.output.storage import read_csv, save_csv
+
+log = logging.getLogger("data_cleansing")
+
+Int32 = npt.NDArray[np.int32]
+INDEX, TO, SEED = "datasource_index", "flipped_to", "seed"
+COLUMNS = (INDEX, IMAGE, "label", TO, SEED)
+
+
+def flipped(labels: Int32, n_classes: int, fraction: float, seed: int) -> Int32:
+    """Give some images the label of another class, drawn uniformly.
+
+    Args:
+        labels: (n,), 0 to K - 1.
+        n_classes: K.
+        fraction: share of the images, rounded to a whole number of them.
+        seed: draws the images and their new labels.
+    """
+    rng = np.random.default_rng([seed, 5])
+    rows = rng.permutation(len(labels))[: round(fraction * len(labels))]
+    wrong = labels.copy()
+    wrong[rows] = (labels[rows] + rng.integers(1, n_classes, len(rows))) % n_classes
+    return wrong
+
+
+def with_flips(data: TrialData, source: Source, fraction: float, seed: int) -> TrialData:
+    """The data of a trial with flipped training labels; its CSV files stay as they are.
+
+    The share is of all images that trials draw their training images from, so that an image has
+    one label in all of them; those that a trial holds for validation keep theirs.
+
+    Raises:
+        UserError: the share comes to no image.
+    """
+    given = source.training[LABEL].to_numpy(np.int32)
+    wrong = flipped(given, source.n_classes, fraction, seed)
+    if np.array_equal(wrong, given):
+        what = f"of {len(given)} images that is none; give a larger share"
+        raise UserError(f"--flip_labels {fraction:g}: {what}")
+    label_of = dict(zip(zip(source.training[IMAGE], given, strict=True), wrong, strict=True))
+    training = data.training
+    keys = zip(training.paths, training.labels, strict=True)
+    labels = np.array([label_of[key] for key in keys], np.int32)
+    return replace(data, training=replace(training, labels=labels), given_labels=training.labels)
+
+
+def record_flips(data: TrialData, seed: int, paths: OutputPaths) -> None:
+    """Note the flipped labels of a trial, if there are any, beside those of other trials.
+
+    A row per image: `label` is the one that the data set gives, `flipped_to` the one trained on.
+    """
+    if data.given_labels is None:
+        return
+    rows = np.flatnonzero(data.training.labels != data.given_labels)
+    images = [data.training.paths[row] for row in rows]
+    labels = data.given_labels[rows], data.training.labels[rows]
+    table = pd.DataFrame(dict(zip(COLUMNS, (rows, images, *labels, seed), strict=True)))
+    if paths.flipped_labels.exists():
+        there = read_csv(paths.flipped_labels, COLUMNS)
+        table = pd.concat([there[there[SEED] != seed], table])
+    save_csv(table.sort_values([SEED, INDEX], kind="stable"), paths.flipped_labels)
+
+
+def what_if(share: float | None) -> str:
+    """What a recommendation says where labels were flipped; empty where none were (None)."""
+    if share is None:
+        return ""
+    what = (
+        f"this is a what-if: {100 * share:g} % of the images bear a flipped label (--flip_labels)"
+    )
+    return f"{what}, so look at the lists under cleansed/, but do not use them"
+
+
+def say_what_was_found(paths: OutputPaths, methods: Sequence[str], seeds: Sequence[int]) -> None:
+    """Say of each method how many of its worst images were flips, mean over the trials."""
+    if not paths.flipped_labels.exists():
+        return
+    flips = read_csv(paths.flipped_labels, COLUMNS)
+    n = round(flips[SEED].isin(seeds).sum() / len(seeds))
+    for method in methods if n else ():
+        found, chance = np.mean([_found(paths, flips, method, s, n) for s in seeds], axis=0)
+        log.log(
+            RESULT, "Of the %d worst by %s, %s were flipped labels (expected by chance: %.3g)",
+            n, method, f"{found:.1f}".removesuffix(".0"), chance,
+        )  # fmt: skip
+
+
+def _found(
+    paths: OutputPaths, flips: pd.DataFrame, method: str, seed: int, n: int
+) -> tuple[int, float]:
+    """In one trial: flips among the n worst, and those expected there by chance."""
+    ranking = read_csv(paths.influence(method, seed), (INDEX,))[INDEX]
+    wrong = ranking.isin(flips.loc[flips[SEED] == seed, INDEX])
+    return int(wrong[:n].sum()), n * wrong.mean()

@@ -1,0 +1,477 @@
+"""The account of an output folder: what its results were made from, and the hash of each.
+
+`manifest.json` is written before a file gets its final name, with the hash of what is coming, so
+that a run that is killed at any moment leaves no file that the account does not know.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import platform
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import utils
+from utils.console import progress
+from utils.errors import UserError
+from utils.kernels.blas import kernels_here
+from utils.link_free import REMEDY, check_place, open_file, read_file, remove_file
+from utils.output.lock import FolderLock
+from utils.output.paths import RESULT_FOLDERS, OutputPaths
+from utils.output.storage import TEMPORARY, TRIAL, kept_by, save_json
+
+log = logging.getLogger("data_cleansing")
+
+FORMAT = 1
+NAMED = 5
+"""Files that a line names."""
+MISSING = "missing"
+_MOST = 2**63
+"""Above all sizes of files."""
+LIBRARIES = (
+    "nnabla", "numpy", "numba", "llvmlite", "pandas", "pillow", "scipy", "scikit-learn", "h5py",
+)  # fmt: skip
+Settings = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Print:
+    """What a file is known by: its size in bytes and the SHA-256 of its content."""
+
+    bytes: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> Print:
+        """That of a regular file."""
+        digest, size = hashlib.sha256(), 0
+        with open(open_file(path), "rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+                size += len(block)
+        return cls(size, digest.hexdigest())
+
+
+@dataclass
+class Manifest:
+    """The account of one output folder.
+
+    Attributes:
+        paths: of the folder.
+        options: what the results depend on.
+        versions: of this program and its libraries when the folder was begun.
+        inputs: per CSV file of a split what its images and labels are known by.
+        outputs: per file under the folder what it is known by.
+        coming: files that are being renamed to their final names.
+        begun: folders in which states are being written, and files that are being removed: what
+            is there and is not among the outputs was left by a run that was killed.
+        warnings: per method and seed of the trial, why its scores should not be followed.
+        intact: the file was as this program had written it.
+    """
+
+    paths: OutputPaths
+    options: Settings
+    versions: dict[str, str] = field(default_factory=lambda: versions_here())
+    inputs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    outputs: dict[str, Print] = field(default_factory=dict)
+    coming: dict[str, Print] = field(default_factory=dict)
+    begun: set[str] = field(default_factory=set)
+    warnings: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    intact: bool = True
+    _lock: FolderLock | None = field(default=None, init=False)
+    _repeats: bool = field(default=True, init=False)
+
+    # ------------------------------------------------------------ the file
+
+    @classmethod
+    def read(cls, paths: OutputPaths) -> Manifest:
+        """Read the account of a folder.
+
+        Raises:
+            UserError: there is none, it is no JSON, no account, or of a newer version.
+        """
+        value = _json_of(paths)
+        _check_format(paths, value)
+        checksum = value.pop("checksum", None)
+        try:
+            return cls(
+                paths,
+                _options(value["options"]),
+                _versions(value["versions"]),
+                _inputs(value["inputs"]),
+                _prints(value["outputs"]),
+                _prints(value["coming"]),
+                set(map(_place, value.get("begun", []))),
+                dict(value.get("warnings", {})),
+                intact=checksum == _checksum(value),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            raise _no_account(paths) from error
+
+    def save(self) -> None:
+        """Write the account, whole or not at all."""
+        value = {
+            "format": FORMAT,
+            "options": self.options,
+            "versions": self.versions,
+            "inputs": self.inputs,
+            "outputs": {name: asdict(known) for name, known in self.outputs.items()},
+            "coming": {name: asdict(known) for name, known in self.coming.items()},
+        }
+        if self.begun:
+            value["begun"] = sorted(self.begun)
+        if self.warnings:
+            value["warnings"] = self.warnings
+        save_json(value | {"checksum": _checksum(value)}, self.paths.manifest)
+
+    # ------------------------------------------------------------ what was there before
+
+    def settle_all(self) -> None:
+        """Take up what a killed run had announced, if it came to be."""
+        for name, known in self.coming.items():
+            if self._is_there(name) and Print.of(self.paths.root / name) == known:
+                self.outputs[name] = known
+        self.coming = {}
+
+    def foreign(self) -> list[str]:
+        """Files under the names of results that no run of this folder wrote."""
+        found = [*self.paths.results(), *filter(self._is_trained, self.paths.states())]
+        killed = set(self._killed())
+        unknown = [name for name in map(self._name, found) if name not in self.outputs]
+        return [name for name in unknown if name not in killed]
+
+    def _is_trained(self, state: Path) -> bool:
+        """Whether the training that a state is of is finished.
+
+        Before that, an earlier version that was killed may have left states of which it kept no
+        account; they are replaced where the training repeats them, and only there.
+        """
+        mark = self.paths.mark_of_training(state)
+        return mark is not None and self._name(mark) in self.outputs
+
+    def _killed(self) -> list[str]:
+        """What is there of `begun`: files that a run was writing or removing when it was killed."""
+        if not self.intact:
+            return []
+        written = [self._name(path) for path in self.paths.states()]
+        inside = [name for name in written if name.rpartition("/")[0] in self.begun]
+        removed = [name for name in sorted(self.begun) if (self.root / name).is_file()]
+        return [name for name in (*inside, *removed) if name not in self.outputs]
+
+    def check_places(self) -> None:
+        """Check that files and folders are what a run writes, and no links, pipes or devices.
+
+        Raises:
+            UserError: something else stands at the place of one.
+        """
+        for folder in (*RESULT_FOLDERS, self.paths.page.parent.name):
+            check_place(self.root, folder, folder=True)
+        found = map(self._name, (*self.paths.results(), *self.paths.states()))
+        for name in sorted({*self.outputs, *self.coming, *found}):
+            check_place(self.root, name)
+
+    def check_outputs(self) -> None:
+        """Remove every file that is not as it was written, and name it: it is made anew.
+
+        Raises:
+            UserError: most are not: the account is that of another folder.
+        """
+        names = progress(sorted(self.outputs), "checking what is there")
+        problems = {name: problem for name in names if (problem := self._problem(name))}
+        self._check_is_of_here(problems)
+        for name in problems:
+            path = self.paths.root / name
+            self._drop(path)
+            if mark := self.paths.mark_of_training(path):
+                self._drop(mark)  # so that the training goes on where something is lost
+        self._remove_killed()
+        for problem in sorted(set(problems.values())):
+            lost = [name for name, found in problems.items() if found == problem]
+            log.warning("%s: %s; made anew", _listed(self.paths.root, lost), problem)
+        self.save()
+
+    def remove_outputs(self) -> None:
+        """Remove the files of the account, and folders that are empty then, and nothing else.
+
+        Raises:
+            UserError: the account was edited by hand, or is that of another folder, and does not
+                tell whose the files are; all are left as they are.
+        """
+        problems = {name: problem for name in self.outputs if (problem := self._problem(name))}
+        self._check_is_of_here(problems)
+        changed = [name for name, problem in problems.items() if problem != MISSING]
+        if changed and not self.intact:
+            what = f"is not what {self.paths.manifest.name} says, which was edited by hand"
+            raise UserError(f"{self.root / changed[0]}: {what}; {REMEDY}")
+        for name in list(self.outputs):
+            self._drop(self.root / name)
+        self._remove_killed()
+
+    def _check_is_of_here(self, problems: Mapping[str, str]) -> None:
+        """Raise a UserError if more files are other files than are as they were written.
+
+        Files without content do not count: a power failure may leave many of them.
+
+        Args:
+            problems: of the outputs, by name.
+        """
+        there = [name for name, problem in problems.items() if problem != MISSING]
+        others = [name for name in there if (self.root / name).stat().st_size]
+        if len(others) > len(self.outputs) - len(problems):
+            what = f"{len(others)} of the files that it names are other files"
+            raise UserError(
+                f"{self.paths.manifest}: seems to be that of another folder ({what}, such as "
+                f"{others[0]}); put the right one back, or choose another --output_dir"
+            )
+
+    def _remove_killed(self) -> None:
+        for name in self._killed():
+            remove_file(self.root, name)
+        self.begun = set()
+
+    def _drop(self, path: Path) -> None:
+        self.outputs.pop(self._name(path), None)
+        remove_file(self.root, self._name(path))
+
+    def _problem(self, name: str) -> str:
+        path, known = self.paths.root / name, self.outputs[name]
+        if not self._is_there(name):
+            return MISSING
+        size = path.stat().st_size
+        if size < known.bytes:
+            return "cut short"
+        return "changed" if size > known.bytes or Print.of(path) != known else ""
+
+    def _is_there(self, name: str) -> bool:
+        check_place(self.root, name)
+        return os.path.lexists(self.root / name)
+
+    def check_versions(self) -> None:
+        """Warn if other versions made what is there: the last bits may differ."""
+        now = versions_here()
+        differing = [
+            f"{name} {self.versions.get(name)}, now {now.get(name)}"
+            for name in sorted(now.keys() | self.versions.keys())
+            if self.versions.get(name) != now.get(name)
+        ]
+        if differing:
+            log.warning(
+                "%s: begun with %s; what is added may differ in the last bits",
+                self.paths.root, ", ".join(differing),
+            )  # fmt: skip
+
+    def check_input(self, csv: Path, found: Mapping[str, Any]) -> None:
+        """Note what a CSV file of a split names, or compare it with what was noted before.
+
+        Raises:
+            UserError: names, labels or sizes of the images are not what they were.
+        """
+        known = self.inputs.setdefault(csv.name, dict(found))
+        if known != found:
+            raise UserError(
+                f"{csv}: names other images, labels or sizes ({_counts(found)}) than the results "
+                f"in {self.paths.root} were made from ({_counts(known)}); put the data back as "
+                "they were, choose another --output_dir, or delete the results with --overwrite"
+            )
+
+    # ------------------------------------------------------------ while the run goes on
+
+    @contextmanager
+    def recording(self, lock: FolderLock) -> Iterator[None]:
+        """Keep account of every file that the block writes into the folder."""
+        self._lock = lock
+        try:
+            with kept_by(self):
+                yield
+        except BaseException:
+            with suppress(OSError, UserError):
+                self._save_in_folder()
+            raise
+        self.begun = set()  # all of it is in the account, or gone
+        self._save_in_folder()
+
+    @property
+    def root(self) -> Path:
+        """The output folder."""
+        return self.paths.root
+
+    def keeps(self, path: Path) -> bool:
+        """Whether `path` is under one of the folders of results."""
+        return any(path.is_relative_to(self.paths.root / folder) for folder in RESULT_FOLDERS)
+
+    def check_folder(self) -> None:
+        """Raise a UserError if the folder was removed while the run went on."""
+        if self._lock is not None and not self._lock.held():
+            raise UserError(
+                f"{self.paths.root}: was removed or replaced while the run went on; the same "
+                "command starts anew"
+            )
+
+    def expect(self, path: Path, temporary: Path, durable: bool) -> None:
+        """Announce a file; on disk if it is durable or takes the place of another."""
+        name, known = self._name(path), Print.of(temporary)
+        self._check_is_own(name, known)
+        replaces = self.outputs.get(name, known) != known
+        self.coming[name] = known
+        if durable or replaces or not self._begin(path):
+            self._save_in_folder()
+        if replaces and path.suffix == ".h5" and self._repeats:
+            self._repeats = False
+            log.warning(
+                "%s: the training repeats with other numbers than before (another machine or "
+                "library?); what was computed from the earlier ones stays", path,
+            )  # fmt: skip
+
+    def _check_is_own(self, name: str, known: Print) -> None:
+        """Raise a UserError if a file stands at `name` that no run wrote, and holds other bytes."""
+        there = self._is_there(name)
+        if there and name not in self.outputs and Print.of(self.root / name) != known:
+            raise self.not_written_here([name])
+
+    def not_written_here(self, names: list[str]) -> UserError:
+        """What to raise for files that `foreign` names."""
+        what = f"was not written by a run into this folder ({len(names)} such files)"
+        return UserError(f"{self.root / names[0]}: {what}; {REMEDY}")
+
+    def _begin(self, path: Path) -> bool:
+        """Whether the account on disk says already that such files are being written.
+
+        The states of an epoch are announced together: one by one takes as long as a small step.
+        """
+        folder = self._name(path.parent)
+        begun = folder in self.begun
+        if path.suffix == ".h5":
+            self.begun.add(folder)
+        return begun
+
+    def settle(self, path: Path) -> None:
+        """The announced file is there."""
+        name = self._name(path)
+        self.outputs[name] = self.coming.pop(name)
+
+    def remove(self, path: Path) -> None:
+        """Remove a file of the account; from that first, since without it the file is of no use."""
+        name = self._name(path)
+        if self.outputs.pop(name, None):
+            self.begun.add(name)
+            self._save_in_folder()
+            remove_file(self.root, name)
+            self.begun.discard(name)
+
+    def _save_in_folder(self) -> None:
+        self.check_folder()
+        self.save()
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.paths.root).as_posix()
+
+
+def versions_here() -> dict[str, str]:
+    """What the last bits of results may depend on: program, Python, libraries, processor."""
+    own = {"data cleansing": utils.__version__, "python": platform.python_version()}
+    machine = {"machine": platform.machine(), "BLAS kernels": kernels_here()}
+    return own | {name: version(name) for name in LIBRARIES} | machine
+
+
+def remove_temporaries(paths: OutputPaths) -> None:
+    """Remove the files that a killed run was writing, and what it had laid out for its workers."""
+    folders = (*RESULT_FOLDERS, paths.page.parent.name)
+    walks = [walk for folder in folders for walk in os.walk(paths.root / folder)]
+    below = [Path(where, name) for where, _, names in walks for name in names]
+    for path in [*paths.root.glob(".*"), *below]:
+        if not TEMPORARY.fullmatch(path.name) or path.is_symlink():
+            continue
+        if path.is_file():
+            remove_file(paths.root, path.relative_to(paths.root).as_posix())
+        elif path.is_dir() and path.name.startswith(TRIAL):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _prints(value: Mapping[str, Any]) -> dict[str, Print]:
+    """Raises ValueError for a file elsewhere: what is not as it was written is removed."""
+    return {_place(name): _print(**known) for name, known in value.items()}
+
+
+def _place(name: str) -> str:
+    """The name of a file in a folder of results; raises ValueError if it is none."""
+    path = PurePosixPath(name)
+    inside = len(path.parts) > 1 and path.parts[0] in RESULT_FOLDERS
+    if not inside or ".." in path.parts or str(path) != name or not name.isprintable():
+        raise ValueError(name)
+    return name
+
+
+def _print(bytes: int, sha256: str) -> Print:
+    if type(bytes) is not int or not 0 <= bytes < _MOST or not isinstance(sha256, str):
+        raise ValueError(bytes)
+    return Print(bytes, sha256)
+
+
+def _options(value: Mapping[str, Any]) -> Settings:
+    """Raises KeyError or ValueError for options that no run has."""
+    if any(isinstance(one, (dict, list)) for one in (value["dataset"], *value.values())):
+        raise ValueError(value)
+    return dict(value)
+
+
+def _versions(value: Mapping[str, Any]) -> dict[str, str]:
+    if not all(isinstance(one, str) for one in value.values()):
+        raise ValueError(value)
+    return dict(value)
+
+
+def _inputs(value: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    for known in value.values():
+        numbers = known["images"], _print(known["bytes"], known["sha256"]).bytes
+        if any(type(number) is not int or not 0 <= number < _MOST for number in numbers):
+            raise ValueError(known)
+    return dict(value)
+
+
+def _json_of(paths: OutputPaths) -> Any:
+    try:
+        return json.loads(read_file(paths.manifest).decode("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"{paths.manifest}: cannot be read ({error}), so that nothing says what the results "
+            "beside it were made from; put it back or choose another --output_dir"
+        ) from error
+
+
+def _no_account(paths: OutputPaths) -> UserError:
+    return UserError(
+        f"{paths.manifest}: is not the account of a run; put it back or choose another --output_dir"
+    )
+
+
+def _check_format(paths: OutputPaths, value: Any) -> None:
+    number = value.get("format") if isinstance(value, dict) else None
+    if not isinstance(number, int):
+        raise _no_account(paths)
+    if number > FORMAT:
+        raise UserError(
+            f"{paths.manifest}: was written by a newer version (format {number}, this one reads "
+            f"{FORMAT}); update this program or choose another --output_dir"
+        )
+
+
+def _checksum(value: Mapping[str, Any]) -> str:
+    """SHA-256 of the account without itself: a hand that edits it is noticed."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode("utf-8")).hexdigest()
+
+
+def _listed(root: Path, names: list[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(str(root / name) for name in names[:NAMED]) + more
+
+
+def _counts(known: Mapping[str, Any]) -> str:
+    return f"{known['images']} images of {known['bytes']} bytes, {str(known['sha256'])[:8]}"

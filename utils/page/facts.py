@@ -1,0 +1,246 @@
+"""What the page tells, read from a finished output folder and nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from sgd_influence.soundness import problems_in
+from utils.data.nnc_csv import IMAGE, LABEL
+from utils.errors import UserError
+from utils.files import check_regular
+from utils.methods import METHODS
+from utils.output.manifest import Manifest
+from utils.output.paths import OutputPaths
+from utils.output.ranking import SHOWN_WORST, Seats, rankings, seats
+from utils.output.runs import Run, load_runs
+from utils.output.storage import read_csv, unreadable
+from utils.page.verdict import Recommended, recommended
+
+READ_VERSION = 1
+"""Of summary/recommendation.json."""
+SUMMARY = ("val_loss", "val_accuracy", "test_accuracy", "method", "seed", "n_drops", "mean", "std")
+CURVE = ("epoch", "train_loss", "val_loss", "val_accuracy")
+VERIFICATION = ("method", "kind", "group", "predicted", "true")
+AGREEMENT = ("method", "random", "low", "high", "ranking")
+REMOVED = (IMAGE, LABEL, "influence", "rank", "suggested_label", "confidence")
+FLIPPED = (IMAGE, "label", "flipped_to")
+PREDICTIONS = (IMAGE, LABEL, "predicted", "confidence")
+"""The columns that the page reads of each table."""
+Key = tuple[str, int]
+"""Path and label of an image."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """What models say of an image.
+
+    Attributes:
+        label: the class they prefer.
+        confidence: its probability.
+        left_out: they were trained without the image.
+    """
+
+    label: int
+    confidence: float
+    left_out: bool
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The content of an output folder.
+
+    Attributes:
+        paths: of the folder.
+        manifest: its account.
+        rankings: per method, as `utils.output.ranking.ranked` gives it.
+        summary: the table of scores.
+        curves: the learning curve of each trial by its seed.
+        verification, agreement: predicted beside true changes, and how far they agree; None
+            without `--verify`.
+        recommendation: what the run wrote; None where none is there, or one of another version.
+        removed, relabel: per method the tables of the cleansed data that are there.
+        flipped: the labels that were flipped; None where none were.
+        class_names: by label; empty where the run wrote none.
+        predictions: what the final models say of the images shown.
+        runs: the commands that wrote here.
+        seats: per method that predicts, `utils.output.ranking.seats_of_worst`.
+        unsound: (method, trial, problems) where scores should not be followed.
+    """
+
+    paths: OutputPaths
+    manifest: Manifest
+    rankings: Mapping[str, pd.DataFrame]
+    summary: pd.DataFrame
+    curves: Mapping[int, pd.DataFrame]
+    verification: pd.DataFrame | None
+    agreement: pd.DataFrame | None
+    recommendation: Recommended | None
+    removed: Mapping[str, pd.DataFrame]
+    relabel: Mapping[str, pd.DataFrame]
+    flipped: pd.DataFrame | None
+    class_names: Mapping[int, str]
+    predictions: Mapping[Key, Said]
+    runs: list[Run]
+    seats: Mapping[str, Seats]
+    unsound: Sequence[tuple[str, int, str]]
+
+    @classmethod
+    def read(cls, paths: OutputPaths) -> Facts:
+        """Read a folder.
+
+        Raises:
+            UserError: it is not the folder of a finished run, or a file in it cannot be read.
+        """
+        manifest = _manifest(paths)
+        methods = tuple(METHODS)
+        return cls(
+            paths=paths,
+            manifest=manifest,
+            rankings=rankings(paths, methods),
+            summary=_with_columns(read_csv(paths.summary), SUMMARY, paths.summary),
+            curves={s: read_csv(paths.learning_curve(s), CURVE) for s in paths.trained()},
+            verification=_table(paths.verification, VERIFICATION),
+            agreement=_table(paths.agreement, AGREEMENT),
+            recommendation=_recommendation(paths.recommendation),
+            removed=_tables({method: paths.removed(method) for method in methods}),
+            relabel=_tables({method: paths.relabel(method) for method in methods}),
+            flipped=_table(paths.flipped_labels, FLIPPED),
+            class_names=_class_names(paths.classes),
+            predictions=_predictions(paths.predictions),
+            runs=load_runs(paths.runs),
+            seats=seats(paths, [name for name in methods if METHODS[name].predicts]),
+            unsound=_unsound(paths, methods),
+        )
+
+    @property
+    def methods(self) -> list[str]:
+        """Those that scored images here, in the order of their table."""
+        return list(self.rankings)
+
+    def name_of(self, label: int) -> str:
+        """The name of a class."""
+        return self.class_names.get(label, str(label))
+
+    def n_recommended(self, method: str) -> int:
+        """How many images were recommended to be removed by a method."""
+        verdicts = self.recommendation.methods if self.recommendation else {}
+        return verdicts[method].n if method in verdicts else 0
+
+    def n_worst(self, method: str) -> int:
+        """Of how many of the worst the page counts classes: those removed, else those shown."""
+        removed = self.removed.get(method)
+        wanted = SHOWN_WORST if removed is None or removed.empty else len(removed)
+        return min(wanted, len(self.rankings[method]))
+
+    @cached_property
+    def said(self) -> dict[Key, Said]:
+        """What models say of each image shown or removed; those trained without it go first."""
+        judged = dict(self.predictions)
+        for table in self.removed.values():
+            known = table.dropna(subset=["suggested_label", "confidence"])
+            columns = known[[IMAGE, LABEL, "suggested_label", "confidence"]]
+            for image, label, suggested, confidence in columns.itertuples(index=False):
+                judged[image, int(label)] = Said(int(suggested), float(confidence), True)
+        return judged
+
+    @cached_property
+    def flips(self) -> dict[Key, int]:
+        """The true label of each image that bears a flipped one."""
+        if self.flipped is None:
+            return {}
+        columns = self.flipped[[IMAGE, "label", "flipped_to"]].itertuples(index=False)
+        return {(image, int(flipped)): int(true) for image, true, flipped in columns}
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Bytes of the results by the folder that they lie in."""
+        sizes: Counter[str] = Counter()
+        for name, known in self.manifest.outputs.items():
+            sizes[name.split("/")[0]] += known.bytes
+        return dict(sizes)
+
+
+def _manifest(paths: OutputPaths) -> Manifest:
+    if not paths.root.is_dir():
+        raise UserError(f"{paths.root}: no such folder; give the --output_dir of a finished run")
+    if not os.path.lexists(paths.manifest):
+        raise UserError(f"{paths.root}: holds no run; give the --output_dir of a finished one")
+    manifest = Manifest.read(paths)
+    manifest.check_places()
+    if not paths.summary.exists():
+        raise UserError(f"{paths.root}: its run is not finished; give the run's command again")
+    return manifest
+
+
+def _unsound(paths: OutputPaths, methods: Sequence[str]) -> list[tuple[str, int, str]]:
+    return [
+        (method, seed, "; ".join(problems))
+        for method in methods
+        for seed, problems in problems_in(paths, method, paths.trained()).items()
+    ]
+
+
+def _table(path: Path, columns: Sequence[str]) -> pd.DataFrame | None:
+    """A table that may be there, with these columns at least; one of no rows counts too."""
+    try:
+        check_regular(path)
+        table = pd.read_csv(path, float_precision="round_trip")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise unreadable(path, "cannot be read", error) from error
+    return _with_columns(table, columns, path)
+
+
+def _with_columns(table: pd.DataFrame, columns: Sequence[str], path: Path) -> pd.DataFrame:
+    missing = [name for name in columns if name not in table]
+    if missing:
+        raise unreadable(path, "is not whole", f"no column {missing[0]}")
+    return table
+
+
+def _tables(files: Mapping[str, Path]) -> dict[str, pd.DataFrame]:
+    tables = {method: _table(path, REMOVED) for method, path in files.items()}
+    return {method: table for method, table in tables.items() if table is not None}
+
+
+def _recommendation(path: Path) -> Recommended | None:
+    """What the file holds; None where it is not there or of another version."""
+    try:
+        check_regular(path)
+        value = json.loads(path.read_text(encoding="utf-8"))
+        return recommended(value) if value["version"] == READ_VERSION else None
+    except FileNotFoundError:
+        return None
+    except KeyError as error:
+        raise unreadable(path, "is not whole", f"{error.args[0]} is missing") from error
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise unreadable(path, "cannot be read", error) from error
+
+
+def _class_names(path: Path) -> dict[int, str]:
+    try:
+        check_regular(path)
+        table = pd.read_csv(path, dtype={"name": str}, keep_default_na=False)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise unreadable(path, "cannot be read", error) from error
+    table = _with_columns(table, ("label", "name"), path)
+    return dict(zip(table["label"].astype(int), table["name"], strict=True))
+
+
+def _predictions(path: Path) -> dict[Key, Said]:
+    table = _table(path, PREDICTIONS)
+    if table is None:
+        return {}
+    columns = table[list(PREDICTIONS)].itertuples(index=False)
+    return {(image, int(y)): Said(int(p), float(sure), False) for image, y, p, sure in columns}

@@ -1,0 +1,39 @@
+"""Pictures as data URIs, small enough for a page that holds them all."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable
+
+from PIL import Image
+
+from utils.data.decode import picture_of
+
+LARGEST_EXACT, LARGEST = 64, 128
+"""Longer side in pixels up to which a picture is kept as it is, and of those made smaller."""
+
+
+def data_uris(files: Iterable[str]) -> dict[str, str]:
+    """A data URI for each image file; an empty text where it is missing or broken."""
+    return {file: _uri(file) for file in dict.fromkeys(files)}
+
+
+def _uri(file: str) -> str:
+    try:
+        picture = picture_of(file, LARGEST)
+    except Exception:  # a broken file may raise anything in a decoder
+        return ""
+    kind, content = _encoded(picture)
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _encoded(picture: Image.Image) -> tuple[str, bytes]:
+    """Small pictures as PNG, exact; larger ones as JPEG of at most `LARGEST` px a side."""
+    stream = io.BytesIO()
+    if max(picture.size) <= LARGEST_EXACT:
+        picture.save(stream, "PNG", optimize=True)
+        return "png", stream.getvalue()
+    picture.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
+    picture.save(stream, "JPEG", quality=85)
+    return "jpeg", stream.getvalue()

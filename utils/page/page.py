@@ -1,0 +1,118 @@
+"""The page: report/index.html, one file, made from a finished output folder."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from utils.methods import CONTROL, METHODS, about_labels
+from utils.output.ours import check_own
+from utils.output.paths import OutputPaths
+from utils.output.ranking import SHOWN_BEST, SHOWN_WORST
+from utils.output.storage import save_bytes
+from utils.page.facts import Facts
+from utils.page.images import data_uris
+from utils.page.view import (
+    Comparison,
+    MethodView,
+    Tile,
+    class_names_of,
+    comparison,
+    flip_table,
+    learning_charts,
+    method_views,
+    removal_charts,
+    score_charts,
+    seat_charts,
+    verification_charts,
+)
+from utils.signals import stop_if_asked
+from utils.units import duration, shown_bytes
+
+LARGEST = 5_000_000
+"""Bytes that the page has at most."""
+GALLERIES = ((SHOWN_WORST, SHOWN_BEST), (20, 10), (10, 5), (5, 2), (1, 1))
+"""Images of the worst and of the best per method; the first with which the page is small enough."""
+
+
+def write_page(paths: OutputPaths) -> Path:
+    """Write the page of a finished output folder; returns its path.
+
+    Raises:
+        UserError: the folder holds no finished run, a file in it cannot be read, or at the place
+            of the page is a file that no run wrote.
+    """
+    page = page_of(Facts.read(paths))
+    check_own(paths.page, paths)
+    stop_if_asked()
+    save_bytes(page, paths.page)
+    return paths.page
+
+
+def page_of(facts: Facts, largest: int = LARGEST) -> bytes:
+    """The page as UTF-8, with as many images as fit into `largest` bytes."""
+    charts = {
+        "accuracy": removal_charts(facts),
+        "verification": verification_charts(facts),
+        "learning": learning_charts(facts),
+        "scores": score_charts(facts),
+        "seats": seat_charts(facts),
+    }
+    for worst, best in GALLERIES:
+        page = _rendered(facts, charts, worst, best)
+        if len(page) <= largest:
+            break
+    return page
+
+
+def _rendered(facts: Facts, charts: dict[str, Any], worst: int, best: int) -> bytes:
+    overall = facts.recommendation.overall if facts.recommendation else None
+    views, compared = method_views(facts, worst, best), comparison(facts, worst)
+    tiles = list(_tiles(views, compared))
+    uris = data_uris(tile.file for tile in tiles)
+    environment = Environment(
+        loader=PackageLoader("utils.page"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {"size": shown_bytes, "duration": duration, "number": "{:,}".format}
+    script = environment.loader.get_source(environment, "page.js")[0]  # type: ignore[union-attr]
+    text = environment.get_template("page.html").render(
+        facts=facts,
+        overall=overall,
+        about_labels=about_labels(overall.n, facts.methods) if overall else "",
+        verdicts=list(facts.recommendation.methods.values()) if facts.recommendation else [],
+        charts=charts,
+        views=views,
+        first=_first_shown(facts),
+        class_names=class_names_of(facts, views),
+        compared=compared,
+        flips=flip_table(facts) if facts.flipped is not None else None,
+        pictures={file: f"p{number}" for number, file in enumerate(uris)},
+        uris=uris,
+        missing=sorted({tile.file for tile in tiles if not uris[tile.file]}),
+        thinned=(worst, best) if (worst, best) != GALLERIES[0] else None,
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+    return text.encode("utf-8", errors="backslashreplace")
+
+
+def _tiles(views: Iterable[MethodView], compared: Comparison | None) -> Iterable[Tile]:
+    galleries = ((*view.harmful, *view.helpful, *view.relabel) for view in views)
+    return chain(*galleries, *((compared.agreed, compared.disputed) if compared else ()))
+
+
+def _first_shown(facts: Facts) -> str:
+    """Whose images are shown first: the recommended method's, else those of one for labels."""
+    recommended = facts.recommendation.overall.name if facts.recommendation else ""
+
+    def place(method: str) -> tuple[bool, bool, bool]:
+        return method != recommended, not METHODS[method].for_labels, method == CONTROL
+
+    return min(facts.methods, key=place)

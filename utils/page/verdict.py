@@ -1,0 +1,126 @@
+"""What was recommended, as the page says it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from utils.page.charts import shown
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was recommended, of one method or overall.
+
+    Attributes:
+        name: of the method, as in the paths of its files; method: as people read it; both empty
+            for none.
+        n: images to remove.
+        headline: the recommendation in a sentence.
+        gain, test_gain: points of accuracy gained on validation and on test.
+        interval, test_interval: the 95 % intervals of these.
+        accuracy, no_removal: test accuracy with and without removal.
+        reason, disagreement: sentences.
+        closest: the candidate that came closest, in a sentence, where none is to be removed.
+    """
+
+    name: str
+    method: str
+    n: int
+    headline: str
+    gain: str
+    interval: str
+    test_gain: str
+    test_interval: str
+    accuracy: str
+    no_removal: str
+    reason: str
+    disagreement: str
+    closest: str
+
+
+def verdict_of(value: Mapping[str, Any]) -> Verdict:
+    """The view of a verdict of summary/recommendation.json.
+
+    Raises:
+        KeyError, TypeError, ValueError: fields are missing, or hold something else.
+    """
+    n, name = int(value["n"]), str(value["method"] or "")
+    method = shown(name)
+    images = "the image" if n == 1 else f"the {n:,} images"
+    best = value["best_tried"]
+    return Verdict(
+        name=name,
+        method=method,
+        n=n,
+        headline=f"Remove {images} that {method} ranks worst." if n else "Remove none.",
+        gain=_points(value["expected_gain_points"]),
+        interval=_interval(value["interval_points"]),
+        test_gain=_points(value["test_gain_points"]),
+        test_interval=_interval(value["test_interval_points"]),
+        accuracy=f"{value['test_accuracy']:.2%}",
+        no_removal=f"{value['test_accuracy_no_removal']:.2%}",
+        reason=_sentence(value["reason"]),
+        disagreement=_sentence(value["trials_disagree"]),
+        closest=_closest(best) if best else "",
+    )
+
+
+def _closest(best: Mapping[str, Any]) -> str:
+    gain = _with_interval(best["expected_gain_points"], best["interval_points"])
+    test = _with_interval(best["test_gain_points"], best["test_interval_points"])
+    what = f"What came closest: {shown(best['method'])}, n = {best['n']:,}"
+    return f"{what}; in points of accuracy {gain} on validation and {test} on test."
+
+
+def _with_interval(points: float, ends: Sequence[float]) -> str:
+    interval = _interval(ends)
+    return f"{_points(points)} ({interval})" if interval else _points(points)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:].rstrip('.')}." if text else ""
+
+
+def _points(points: float) -> str:
+    return f"{points:+.2f}".replace("-", "−") if points else "0"
+
+
+def _interval(ends: Sequence[float]) -> str:
+    low, high = ends
+    return f"{low:+.2f} to {high:+.2f}".replace("-", "−") if low or high else ""
+
+
+@dataclass(frozen=True)
+class Recommended:
+    """The content of summary/recommendation.json.
+
+    Attributes:
+        rule: by which the n were chosen, in words.
+        measure: the column of the scores that decided.
+        what_if: a sentence where the labels were flipped on purpose, else empty.
+        overall: the verdict to follow.
+        methods: the verdict of each.
+    """
+
+    rule: str
+    measure: str
+    what_if: str
+    overall: Verdict
+    methods: dict[str, Verdict]
+
+
+def recommended(value: Mapping[str, Any]) -> Recommended:
+    """The view of a recommendation of version 1.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: as in `verdict_of`.
+    """
+    return Recommended(
+        rule=str(value["rule"]),
+        measure=str(value["measure"]),
+        what_if=_sentence(value["what_if"]),
+        overall=verdict_of(value["overall"]),
+        methods={name: verdict_of(verdict) for name, verdict in value["methods"].items()},
+    )

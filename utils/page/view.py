@@ -1,0 +1,425 @@
+"""What the template of the page shows, made from the facts of a run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from utils.data.nnc_csv import IMAGE, LABEL
+from utils.methods import CONTROL, METHODS
+from utils.output.ranking import overlap_by_chance, shown_of
+from utils.page.charts import (
+    css_of,
+    learning_chart,
+    removal_chart,
+    score_chart,
+    seat_chart,
+    shown,
+    verification_chart,
+)
+from utils.page.facts import Facts, Key
+from utils.page.svg import Chart
+
+MOST_CLASSES = 20
+"""Rows of the list of classes and of the matrix of confusions, at most."""
+MOST_PAIRS = 24
+N_COMPARED = 12
+"""Images shown on which methods agree, and as many on which they do not."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """An image of a gallery.
+
+    Attributes:
+        file: its path; name: without the folders.
+        label: the name of its given class.
+        said: the name of the class that models prefer, empty where unknown.
+        confidence: its probability in per cent, as text.
+        agrees: whether that is the given one.
+        left_out: the models were trained without the image.
+        influence: as text.
+        rank: from 1.
+        note: what else is known of it.
+    """
+
+    file: str
+    name: str
+    label: str
+    said: str
+    confidence: str
+    agrees: bool
+    left_out: bool
+    influence: str
+    rank: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A row of a bar list: `share` and `expected` are fractions of the longest."""
+
+    name: str
+    count: int
+    share: float
+    expected: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Given labels (rows) against what models say (columns); `cells` are (count, shade 0 to 1)."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[tuple[int, float, bool], ...]], ...]
+
+
+@dataclass(frozen=True)
+class MethodView:
+    """What the page shows of the images by one method.
+
+    Attributes:
+        name: as in the paths of its files; shown: as people read it; css: its colour.
+        n_images: that it ranks, whatever their labels.
+        harmful, helpful: the galleries; harmful_title, helpful_title: what they are.
+        n_worst: of how many of the worst classes and confusions are counted.
+        bars, more_classes: images per class, and how many lie in classes not listed.
+        matrix: of confusions; None where there are too many classes or nothing is known.
+        pairs: (given, said, count), the most frequent first.
+        n_judged: images of which it is known what models say.
+        n_removed: images that the cleansed data leave out.
+        relabel: candidates for another label; n_relabel: how many there are.
+    """
+
+    name: str
+    shown: str
+    css: str
+    n_images: int
+    harmful: tuple[Tile, ...]
+    helpful: tuple[Tile, ...]
+    harmful_title: str
+    helpful_title: str
+    n_worst: int
+    bars: tuple[Bar, ...]
+    more_classes: str
+    matrix: Matrix | None
+    pairs: tuple[tuple[str, str, int], ...]
+    n_judged: int
+    n_removed: int
+    relabel: tuple[Tile, ...]
+    n_relabel: int
+
+
+def method_views(facts: Facts, worst: int, best: int) -> list[MethodView]:
+    """The views of all methods, with so many of the worst and of the best images."""
+    return [_method_view(facts, method, worst, best) for method in facts.methods]
+
+
+def _method_view(facts: Facts, method: str, worst: int, best: int) -> MethodView:
+    ranking = facts.rankings[method]
+    harmful, helpful = shown_of(ranking, worst, best)
+    titles = _gallery_titles(method)
+    first = ranking.head(facts.n_worst(method))
+    bars, more = class_bars(facts, first, ranking)
+    judged = _judged(facts, first)
+    none = ranking.head(0)
+    candidates = facts.relabel.get(method, none)
+    return MethodView(
+        name=method,
+        shown=shown(method),
+        css=css_of(method),
+        n_images=ranking[IMAGE].nunique(),
+        harmful=_tiles(facts, harmful, method),
+        helpful=_tiles(facts, helpful, method),
+        harmful_title=titles[0],
+        helpful_title=titles[1],
+        n_worst=len(first),
+        bars=bars,
+        more_classes=more,
+        matrix=confusion_matrix(facts, judged),
+        pairs=_confused_pairs(facts, judged),
+        n_judged=len(judged),
+        n_removed=len(facts.removed.get(method, none)),
+        relabel=_tiles(facts, candidates.head(worst), method),
+        n_relabel=len(candidates),
+    )
+
+
+def _gallery_titles(method: str) -> tuple[str, str]:
+    """What the first and the last images of a ranking are."""
+    if method == CONTROL:
+        return "first in a random order", "last in it"
+    if METHODS[method].for_labels:
+        return "most suspicious", "least suspicious"
+    return "most harmful", "most helpful"
+
+
+# ---------------------------------------------------------------- tiles
+
+
+def _tiles(facts: Facts, rows: pd.DataFrame, method: str) -> tuple[Tile, ...]:
+    columns = rows[[IMAGE, LABEL, "influence", "rank"]].itertuples(index=False)
+    return tuple(
+        tile(facts, (f, int(y)), "" if method == CONTROL else score(i), f"{int(r):,}")
+        for f, y, i, r in columns
+    )
+
+
+def tile(facts: Facts, key: Key, influence: str, rank: str, note: str = "") -> Tile:
+    """An image with what is known of it."""
+    file, label = key
+    said, true = facts.said.get(key), facts.flips.get(key)
+    flip = f"flipped, was {facts.name_of(true)}" if true is not None else ""
+    return Tile(
+        file=file,
+        name=os.path.basename(file),
+        label=facts.name_of(label),
+        said=facts.name_of(said.label) if said else "",
+        confidence=percent(said.confidence) if said else "",
+        agrees=said is not None and said.label == label,
+        left_out=said is not None and said.left_out,
+        influence=influence,
+        rank=rank,
+        note=" · ".join(filter(None, (flip, note))),
+    )
+
+
+def percent(fraction: float) -> str:
+    """A probability in per cent, never rounded up to certainty; spaces do not break."""
+    text = "> 99.9 %" if fraction > 0.999 else f"{100 * fraction:.3g} %"
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def score(value: float) -> str:
+    """An influence with its sign, three figures."""
+    return f"{value:+.3g}".replace("-", "−")
+
+
+# ---------------------------------------------------------------- classes and confusions
+
+
+def class_bars(
+    facts: Facts, first: pd.DataFrame, ranking: pd.DataFrame
+) -> tuple[tuple[Bar, ...], str]:
+    """How many of the worst are of each class, and in words how many of classes not listed."""
+    counts = first[LABEL].value_counts(sort=False).sort_index()
+    counts = counts.sort_values(ascending=False, kind="stable")
+    expected = ranking[LABEL].value_counts(normalize=True) * len(first)
+    listed = counts.head(MOST_CLASSES)
+    longest = max(listed.max(), expected[listed.index].max()) if len(listed) else 1
+    bars = tuple(
+        Bar(facts.name_of(int(y)), int(n), n / longest, expected[y] / longest,
+            f"{n} of {len(first)}; {expected[y]:.1f} would be by chance")
+        for y, n in listed.items()
+    )  # fmt: skip
+    rest = counts.iloc[MOST_CLASSES:]
+    return bars, f"{rest.sum()} more in {len(rest)} other classes" if len(rest) else ""
+
+
+def _judged(facts: Facts, first: pd.DataFrame) -> pd.DataFrame:
+    """Given and said labels of those of the worst of which models say something."""
+    keys = zip(first[IMAGE], first[LABEL].astype(int), strict=True)
+    pairs = [(key[1], facts.said[key].label) for key in keys if key in facts.said]
+    return pd.DataFrame(pairs, columns=["given", "said"])
+
+
+def confusion_matrix(facts: Facts, judged: pd.DataFrame) -> Matrix | None:
+    """Given label against what models say; None for nothing, or more classes than can be read."""
+    labels = sorted({*judged["given"], *judged["said"]})
+    if not labels or len(labels) > MOST_CLASSES:
+        return None
+    table = pd.crosstab(judged["given"], judged["said"]).reindex(columns=labels, fill_value=0)
+    darkest = table.to_numpy().max()
+    rows = tuple(
+        (facts.name_of(y), tuple((int(n), n / darkest, x == y) for x, n in row.items()))
+        for y, row in table.iterrows()
+    )
+    return Matrix(tuple(map(facts.name_of, labels)), rows)
+
+
+def _confused_pairs(facts: Facts, judged: pd.DataFrame) -> tuple[tuple[str, str, int], ...]:
+    confused = judged[judged["given"] != judged["said"]]
+    counts = confused.value_counts(sort=False).sort_values(ascending=False, kind="stable")
+    return tuple(
+        (facts.name_of(given), facts.name_of(said), int(n))
+        for (given, said), n in counts.head(MOST_PAIRS).items()
+    )
+
+
+# ---------------------------------------------------------------- methods against each other
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How far methods agree.
+
+    Attributes:
+        n: of how many of the worst the overlap is counted.
+        by_chance: overlap of two random rankings, in per cent, and in words why it is more than n.
+        names: of the methods.
+        rows: per method, against each: overlap in per cent and rank correlation; None for itself.
+        agreed, disputed: images that all rank among the worst, and such as one does and another
+            ranks in the better half.
+    """
+
+    n: int
+    by_chance: str
+    names: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[tuple[str, str] | None, ...]], ...]
+    agreed: tuple[Tile, ...]
+    disputed: tuple[Tile, ...]
+
+
+def comparison(facts: Facts, worst: int) -> Comparison | None:
+    """Compare the rankings of all methods; None where there is only one."""
+    if len(facts.methods) < 2:
+        return None
+    tables = {m: table.set_index([IMAGE, LABEL]) for m, table in facts.rankings.items()}
+    places = pd.DataFrame({m: (t["rank"] - 1) / len(t) for m, t in tables.items()}).dropna()
+    n = min(max(map(facts.n_worst, facts.methods)), len(places))
+    first = {method: set(places[method].nsmallest(n).index) for method in places}
+    correlation = places.corr("spearman")
+    rows = tuple(
+        (shown(a), tuple(_pair(first, correlation, a, b, n) if a != b else None for b in places))
+        for a in places
+    )
+    agreed, disputed = _compared(facts, places.drop(columns=CONTROL, errors="ignore"), worst)
+    n_trials = tables[facts.methods[0]]["n_trials"][places.index].to_numpy()
+    by_chance = f"{overlap_by_chance(n_trials, n):.0%}"
+    if n_trials.min() < n_trials.max():
+        by_chance += ": images that few trials trained on come first or last more often than others"
+    return Comparison(n, by_chance, tuple(map(shown, places)), rows, agreed, disputed)
+
+
+def _pair(
+    first: Mapping[str, set], correlation: pd.DataFrame, a: str, b: str, n: int
+) -> tuple[str, str]:
+    overlap = len(first[a] & first[b]) / n
+    return f"{overlap:.0%}", f"{correlation.loc[a, b]:+.2f}".replace("-", "−")
+
+
+def _compared(
+    facts: Facts, places: pd.DataFrame, worst: int
+) -> tuple[tuple[Tile, ...], tuple[Tile, ...]]:
+    """Of the images that are in some gallery: those of one opinion, and those of two."""
+    if places.shape[1] < 2:
+        return (), ()
+    edge = worst / len(places)
+    highest, lowest = places.max(axis=1), places.min(axis=1)
+    agreed = places[highest < edge].assign(by=highest).sort_values("by", kind="stable")
+    split = places[(lowest < edge) & (highest > 0.5)]
+    disputed = split.assign(by=lowest - highest).sort_values("by", kind="stable")
+    return tuple(
+        tuple(_compared_tile(facts, key, row) for key, row in rows.head(N_COMPARED).iterrows())
+        for rows in (agreed.drop(columns="by"), disputed.drop(columns="by"))
+    )  # type: ignore[return-value]
+
+
+def _compared_tile(facts: Facts, key: Any, row: pd.Series) -> Tile:
+    ranks = " · ".join(f"{shown(method)} {_in_words(place)}" for method, place in row.items())
+    return tile(facts, (key[0], int(key[1])), "", "", ranks)
+
+
+def _in_words(place: float) -> str:
+    """Where in a ranking: `place` is the share of the images that are worse."""
+    return f"worst {max(place, 0.001):.1%}" if place < 0.5 else f"best {max(1 - place, 0.001):.1%}"
+
+
+# ---------------------------------------------------------------- flips
+
+
+def flip_table(facts: Facts) -> tuple[tuple[str, ...], list[tuple[int, str, tuple[str, ...]]]]:
+    """Names of methods, and per n removed: by chance and by each method, how many were flips."""
+    counts = sorted(int(n) for n in facts.summary["n_drops"].unique() if n > 0)
+    rows = []
+    for n in counts:
+        found = [_flips_among(facts, table, n) for table in facts.rankings.values()]
+        total = [_flips_among(facts, t, len(t)) / len(t) * n for t in facts.rankings.values()]
+        rows.append((n, f"{np.mean(total):.1f}", tuple(map(str, found))))
+    return tuple(map(shown, facts.methods)), rows
+
+
+def _flips_among(facts: Facts, ranking: pd.DataFrame, n: int) -> int:
+    first = ranking.head(n)
+    return sum(k in facts.flips for k in zip(first[IMAGE], first[LABEL].astype(int), strict=True))
+
+
+# ---------------------------------------------------------------- charts
+
+
+def removal_charts(facts: Facts) -> list[Chart]:
+    """Scores against n removed: what decides on validation, and the test accuracy."""
+    decides = facts.recommendation.measure if facts.recommendation else ""
+    titles = {"val_accuracy": "Validation accuracy", "test_accuracy": "Test accuracy (reported)"}
+    if decides == "val_loss":
+        titles = {"val_loss": "Validation loss"} | titles
+    charts = [
+        removal_chart(facts.summary, column, title + (" (decides)" if column == decides else ""))
+        for column, title in titles.items()
+    ]
+    return [chart for chart in charts if chart]
+
+
+def seat_charts(facts: Facts) -> list[Chart]:
+    """Where in the last epoch the worst images of each method were trained on."""
+    return [seat_chart(facts.seats)] if facts.seats else []
+
+
+def learning_charts(facts: Facts) -> list[Chart]:
+    """Losses and accuracy of the trainings against the epoch."""
+    if not facts.curves:
+        return []
+    curves = dict(facts.curves)
+    losses = {"train_loss": "m0", "val_loss": "m2"}
+    return [
+        learning_chart(curves, losses, "Loss", "mean loss (nats)"),
+        learning_chart(curves, {"val_accuracy": "m2"}, "Validation accuracy", "accuracy (%)"),
+    ]
+
+
+def verification_charts(facts: Facts) -> list[Chart]:
+    """True against predicted changes, a chart for each method that was verified."""
+    table = facts.verification
+    if table is None:
+        return []
+    return [verification_chart(table, m, _agreement(facts, m)) for m in table["method"].unique()]
+
+
+def _agreement(facts: Facts, method: str) -> str:
+    """How far a method agrees with true retraining, in a sentence; empty where unknown."""
+    known = facts.agreement
+    if known is None or method not in set(known["method"]):
+        return ""
+    a = known.set_index("method").loc[method]
+    random = f"{a['random']:.2f} (95 % interval {a['low']:.2f} to {a['high']:.2f})"
+    ranking = f"{a['ranking']:.2f}"
+    if "ranking_low" in a:  # earlier versions wrote no interval
+        ranking += f" (95 % interval {a['ranking_low']:.2f} to {a['ranking_high']:.2f})"
+    text = f"Spearman over random groups {random}; over groups cut from the rankings {ranking}."
+    return text.replace("-", "−")
+
+
+def score_charts(facts: Facts) -> list[Chart]:
+    """How the scores of each method but the control are distributed."""
+    charts = []
+    for method, ranking in facts.rankings.items():
+        if method != CONTROL:
+            n = facts.n_recommended(method)
+            scores = ranking["influence"].to_numpy()
+            cut = float(np.sort(scores)[:n][-1]) if n else None
+            charts.append(score_chart(scores, cut, method))
+    return charts
+
+
+def class_names_of(facts: Facts, views: Sequence[MethodView]) -> list[str]:
+    """The given classes of all images in the galleries, in the order of their labels."""
+    shown_ones = {
+        tile.label for view in views for tile in (*view.relabel, *view.harmful, *view.helpful)
+    }
+    labels = {int(label) for table in facts.rankings.values() for label in table[LABEL].unique()}
+    return [name for label in sorted(labels) if (name := facts.name_of(label)) in shown_ones]

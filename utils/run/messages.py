@@ -1,0 +1,131 @@
+"""What is said before a run, the block that names the work and what it takes, and after it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from utils.options import Options
+from utils.output.usage import machine_memory, memory_limit
+from utils.run.preflight import Estimate
+from utils.training.kept_states import FINAL, RECOMPUTE, STEPS
+from utils.training.trial import Trial
+from utils.units import counted, duration, shown_bytes
+
+
+def opening_block(
+    options: Options,
+    trial: Trial,
+    backend: str,
+    counts: Sequence[int],
+    estimate: Estimate,
+    free: int,
+) -> list[str]:
+    """The lines said before work starts.
+
+    Args:
+        options: as parsed.
+        trial: the first trial.
+        backend: where nnabla computes.
+        counts: the n that will run.
+        estimate: what the run takes.
+        free: bytes free where it writes.
+    """
+    rows = {
+        "Data set": f"{options.dataset}: {sizes_of(trial)}",
+        "Training CSV": trial.data.files.training,
+        **_flips(trial),
+        "Model": f"{options.model}, {trial.network.n_parameters:,} parameters, on {backend}",
+        "Training": _training(options, trial),
+        "Trials": f"{options.n_trials} (seed {', '.join(map(str, options.seeds))})",
+        "Methods": ", ".join(options.methods) + _left_out(options),
+        "Removing n": " ".join(map(str, counts)) + _skipped(options, counts),
+        "Output": trial.paths.root.resolve(),
+        "Cache": _cache(trial),
+        "Workers": _workers(options, estimate),
+    }
+    return [f"{name:<15}{text}" for name, text in (rows | _needs(estimate, free)).items()]
+
+
+def closing_line(estimate: Estimate, size: float, memory: float, seconds: float) -> str:
+    """What the run used after its estimate, beside that: bytes on disk, of memory, seconds."""
+    total = estimate.total
+    return (
+        f"Used (estimated): {duration(seconds)} ({duration(total.seconds)}), "
+        f"{shown_bytes(size)} on disk ({shown_bytes(total.size)}), "
+        f"{shown_bytes(memory)} of memory at most ({shown_bytes(estimate.memory)})"
+    )
+
+
+def _needs(estimate: Estimate, free: int) -> dict[str, str]:
+    """The rows of what the run takes."""
+    total, stages, limit = estimate.total, estimate.stages, memory_limit()
+    group = "" if limit.size == machine_memory() else f" ({limit.of})"
+    sizes = ", ".join(f"{name} {shown_bytes(work.size)}" for name, work in stages.items())
+    times = ", ".join(f"{name} {duration(work.seconds)}" for name, work in stages.items())
+    return {
+        "Disk": f"{shown_bytes(total.size)} to write ({sizes}); {shown_bytes(free)} are free",
+        "Memory": f"about {shown_bytes(estimate.memory)}, of {shown_bytes(limit.size)}{group}",
+        "Rough time": f"{duration(total.seconds)} on this machine for what is not done ({times})",
+    }
+
+
+def _cache(trial: Trial) -> str:
+    """What is kept of the training."""
+    covered, kept = trial.covered, trial.kept_steps
+    states = {
+        STEPS: f"the state before each of the {len(covered)} covered steps",
+        RECOMPUTE: f"parameters are kept before {len(kept)} of the {len(covered)} covered steps, "
+        "those of the others are computed again",
+        FINAL: "the final state and the one that removals retrain from",
+    }
+    return f"{trial.cache}: {states[trial.cache]}"
+
+
+def _flips(trial: Trial) -> dict[str, str]:
+    """The row of a what-if with wrong labels; none without it."""
+    given, labels = trial.data.given_labels, trial.data.training.labels
+    if given is None:
+        return {}
+    count = f"{(labels != given).sum()} of {trial.n_train} training images"
+    where = trial.paths.flipped_labels.relative_to(trial.paths.root)
+    return {"Flipped labels": f"what if: {count} have the label of another class, see {where}"}
+
+
+def _workers(options: Options, estimate: Estimate) -> str:
+    """Who computes."""
+    if options.dask_scheduler:
+        return f"{estimate.workers} of the Dask cluster at {options.dask_scheduler}"
+    several = f"{estimate.workers} processes side by side"
+    return several if estimate.workers > 1 else "this process"
+
+
+def _left_out(options: Options) -> str:
+    names = " and ".join(options.left_out)
+    return f" ({names} is left out: --cache {FINAL} keeps no states)" if names else ""
+
+
+def sizes_of(trial: Trial) -> str:
+    """How many images of what shape the parts have."""
+    data, (channels, height, width) = trial.data, trial.network.image_shape
+    parts = f"{len(data.training):,} training, {len(data.validation):,} validation"
+    return f"{parts}, {len(data.test):,} test images of {channels}x{height}x{width}"
+
+
+def _training(options: Options, trial: Trial) -> str:
+    start = "the first step" if options.retrain_all else "the start of the last epoch"
+    sgd = [f"{options.lr_schedule} learning rate {options.lr:g}"]
+    sgd += [f"momentum {options.momentum:g}"] if options.momentum else []
+    sgd += [f"weight decay {options.weight_decay:g}"] if options.weight_decay else []
+    of_epoch = counted(len(trial.steps) // trial.n_epochs, "step")
+    steps = f"{counted(trial.n_epochs, 'epoch')} of {of_epoch}"
+    batch = f"batch {options.batch_size}"
+    return f"{steps}, {batch}, {', '.join(sgd)}; removals retrain from {start}"
+
+
+def _skipped(options: Options, counts: Sequence[int]) -> str:
+    skipped = [str(n) for n in options.removal_counts if n not in counts]
+    reason = "not below the number of training images"
+    said = f" (skipped: {' '.join(skipped)}, {reason})" if skipped else ""
+    given = options.remove_n_list
+    repeated = [str(n) for n in options.removal_counts if given.count(n) > 1]
+    return said + (f" (given more than once: {' '.join(repeated)})" if repeated else "")

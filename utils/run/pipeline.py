@@ -1,0 +1,319 @@
+"""The one pipeline of both commands: train -> infl -> eval -> analyze, over all trials."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from threadpoolctl import threadpool_limits
+
+from sgd_influence.analyze import analyze
+from sgd_influence.soundness import warnings_of
+from utils.console import RESULT, open_log_file
+from utils.data.datasets import folders_of, prepare
+from utils.data.flips import record_flips, say_what_was_found, with_flips
+from utils.data.source import Source
+from utils.data.splits import TrialData, described, draw_split, load_trial
+from utils.errors import UserError
+from utils.kernels import cores
+from utils.methods import METHODS
+from utils.options import Options
+from utils.output.manifest import Manifest, Settings, remove_temporaries
+from utils.output.paths import OutputPaths
+from utils.output.runs import add_run, run_of
+from utils.output.settings import check_apart, check_output_folder, claimed, settings_of
+from utils.output.usage import Watch, free_space, memory_limit, physical_cores, written_bytes
+from utils.page.page import write_page
+from utils.page.predictions import record_for_page
+from utils.run.messages import closing_line, opening_block
+from utils.run.preflight import Estimate, check_memory, check_space, estimate
+from utils.run.tasks import tasks_of
+from utils.run.worker_process import Setup
+from utils.run.workers import Here, Processes, Workers, run_tasks
+from utils.training.device import choose_backend, set_context
+from utils.training.model_check import checked_model
+from utils.training.models import Model
+from utils.training.network import Network
+from utils.training.steps import Step, load_steps, plan_steps
+from utils.training.trial import Trial, make_trial
+from utils.units import duration
+
+if TYPE_CHECKING:
+    from utils.run.dask_cluster import Cluster
+
+log = logging.getLogger("data_cleansing")
+
+
+def run(options: Options) -> None:
+    """Run all stages; finished ones are taken up from the output folder.
+
+    Raises:
+        UserError: the data, the output folder or the machine does not allow it.
+    """
+    with Watch().running() as watch:
+        _run(options, watch)
+
+
+def _run(options: Options, watch: Watch) -> None:
+    started = time.monotonic()
+    work = prepared(options)
+    paths = work.paths
+    with _cluster_of(options) as client:
+        if options.dry_run:
+            check_output_folder(paths, work.settings)
+            _preflight(work, work.trial(options.seed), client)
+            return
+        with claimed(paths, work.settings, options.overwrite) as manifest:
+            manifest.check_versions()
+            manifest.check_outputs()
+            open_log_file(paths.log)
+            expected = _preflight(work, work.checked_trial(options.seed, manifest), client)
+            before, ready = written_bytes(paths.root), time.monotonic()
+            elsewhere = _compute(work, manifest, expected.workers, client)
+            memory = elsewhere + watch.peak()
+            size = max(0, written_bytes(paths.root) - before)
+            seconds = time.monotonic() - started
+            add_run(run_of(options.command_line, seconds, memory, size), paths.runs)
+    if not options.no_report:  # the account of the folder is whole now
+        log.info("Page to look at: %s", write_page(paths).resolve())
+    memory = elsewhere + watch.peak()
+    size, ended = max(0, written_bytes(paths.root) - before), time.monotonic()
+    log.info(closing_line(expected, size, memory, ended - ready))
+    first = f"{duration(ready - started)} of it before the estimate"
+    log.info("Finished in %s, %s: %s", duration(ended - started), first, paths.root.resolve())
+
+
+def _compute(work: Prepared, manifest: Manifest, n_workers: int, client: Any) -> int:
+    """Compute what is missing and put it together.
+
+    Returns bytes that workers took at most which are not processes of this one.
+    """
+    options, paths = work.options, work.paths
+    methods = [METHODS[name] for name in options.methods]
+    tasks = tasks_of(options, paths, methods, work.counts)
+    with _workers(work, n_workers, client) as workers:
+        trial, memory = run_tasks(tasks, lambda seed: work.checked_trial(seed, manifest), workers)
+    analyze(options, work.source, trial)
+    manifest.warnings = warnings_of(paths, METHODS)
+    say_what_was_found(paths, options.methods, options.seeds)
+    record_for_page(options, work.source, work.model, paths)
+    return 0 if client is None else memory
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run works on.
+
+    Attributes:
+        options: as parsed.
+        backend: where nnabla computes.
+        source: the images.
+        load: gives the split of a trial by its seed; the latest is kept.
+        model: builds the graph.
+        damping: alpha of the influence functions.
+        settings: what the results depend on.
+        counts: the n to remove.
+        paths: the files of the run.
+    """
+
+    options: Options
+    backend: str
+    source: Source
+    load: Callable[[int], TrialData]
+    model: Model
+    damping: float
+    settings: Settings
+    counts: list[int]
+    paths: OutputPaths
+
+    def trial(self, seed: int) -> Trial:
+        """Open a trial, on the GPU whose turn it is."""
+        options, data = self.options, self.load(seed)
+        devices = options.device_ids
+        set_context(self.backend, devices[(seed - options.seed) % len(devices)])
+        steps = steps_of(options, seed, len(data.training), self.paths)
+        model, classes = self.model, self.source.n_classes
+        return make_trial(options, seed, data, steps, model, classes, self.damping, self.paths)
+
+    def checked_trial(self, seed: int, manifest: Manifest) -> Trial:
+        """Open a trial after its split is noted, or compared with what an earlier run noted.
+
+        Raises:
+            UserError: the data have changed since.
+        """
+        data = self.load(seed)
+        check_inputs(manifest, data)
+        record_flips(data, seed, self.paths)
+        return self.trial(seed)
+
+    def setup(self, trial: Trial, folder: Path) -> Setup:
+        """What workers need of a trial that was handed over in `folder`."""
+        return Setup(
+            options=self.options,
+            seed=trial.seed,
+            backend=self.backend,
+            n_classes=self.source.n_classes,
+            damping=self.damping,
+            root=self.paths.root.absolute(),
+            folder=folder,
+            claim=self.paths.lock.read_bytes(),
+        )
+
+
+def prepared(options: Options) -> Prepared:
+    """Choose where to compute, make the images ready, and check the model on them.
+
+    Raises:
+        UserError: any of it cannot be done, or images lie in the output folder or that among them.
+    """
+    paths = OutputPaths(options.output_dir)
+    check_apart(paths, folders_of(options.dataset, options.data_dir))
+    backend = choose_backend(options.context, options.device_ids)
+    set_context(backend, options.device_ids[0])
+    threadpool_limits(1, "blas")  # nnabla computes on one core; more would change the last bits
+    source = prepare(
+        options.dataset,
+        options.data_dir,
+        options.allow_unverified_data,
+        options.image_size,
+        options.color,
+    )
+    if os.path.isdir(options.dataset):  # a link in there may lead to images elsewhere
+        check_apart(paths, source.image_folders())
+    load = lru_cache(maxsize=1)(partial(load_data, options, source))
+    training = load(options.seed).training
+    model = checked_model(options.model, training.shape, source.n_classes)
+    damping = source.damping if options.damping is None else options.damping
+    graph = Network(model, training.shape, source.n_classes).graph
+    return Prepared(
+        options=options,
+        backend=backend,
+        source=source,
+        load=load,
+        model=model,
+        damping=damping,
+        settings=settings_of(options, source.fingerprint, graph, damping),
+        counts=counts_below(len(training), options),
+        paths=paths,
+    )
+
+
+@contextmanager
+def _cluster_of(options: Options) -> Iterator[Any]:
+    """A client of the Dask cluster that computes; None without one."""
+    if options.dask_scheduler is None:
+        yield None
+        return
+    from utils.run.dask_cluster import connected
+
+    with connected(options.dask_scheduler) as client:
+        yield client
+
+
+@contextmanager
+def _workers(work: Prepared, n_workers: int, client: Any) -> Iterator[Workers]:
+    """Who computes the tasks; nothing of them is left in the output folder."""
+    if client is None and n_workers == 1:
+        cores.share(work.options.jobs or physical_cores())
+        try:
+            yield Here()
+        finally:
+            cores.share(1)
+        return
+    try:
+        with _started(work, n_workers, client).running() as workers:
+            yield workers
+    finally:
+        remove_temporaries(work.paths)
+
+
+def _started(work: Prepared, n_workers: int, client: Any) -> Processes | Cluster:
+    if client is None:
+        return Processes(n_workers, work.backend, work.options.device_ids, work.setup)
+    from utils.run.dask_cluster import Cluster
+
+    return Cluster(client, work.setup, work.paths.root, work.paths.lock.read_bytes())
+
+
+def counts_below(n_train: int, options: Options) -> list[int]:
+    """The n that can be removed, 0 included.
+
+    Raises:
+        UserError: none of those given can.
+    """
+    if min(options.remove_n_list) >= n_train:
+        given = " ".join(map(str, options.remove_n_list))
+        raise UserError(
+            f"--remove_n_list {given}: there are only {n_train} training images; give an n below"
+        )
+    if options.cleanse_n is not None and options.cleanse_n >= n_train:
+        raise UserError(
+            f"--cleanse_n {options.cleanse_n}: there are only {n_train} training images in a "
+            "trial; give a number below"
+        )
+    return [n for n in options.removal_counts if n < n_train]
+
+
+def load_data(options: Options, source: Source, seed: int) -> TrialData:
+    """Draw the split of a trial, write its CSV files and decode its images."""
+    split_seed = options.split_seed_of(seed)
+    files = draw_split(source, split_seed, options.n_train, options.n_val, options.n_test)
+    data = load_trial(source, files)
+    if options.flip_labels is None:
+        return data
+    return with_flips(data, source, options.flip_labels, options.split_seed or 0)
+
+
+def check_inputs(manifest: Manifest, data: TrialData) -> None:
+    """Note what the split of a trial names, or compare it with what an earlier run noted.
+
+    Raises:
+        UserError: the data have changed since.
+    """
+    manifest.check_input(data.files.training, described(data.training))
+    manifest.check_input(data.files.validation, described(data.validation))
+    manifest.check_input(data.files.test, described(data.test))
+
+
+def steps_of(options: Options, seed: int, n_train: int, paths: OutputPaths) -> list[Step]:
+    """The steps of a trial: those recorded, before its training those planned."""
+    if paths.steps(seed).exists():
+        return load_steps(paths.steps(seed))
+    return plan_steps(
+        seed, n_train, options.n_epochs, options.batch_size, options.lr, options.lr_schedule
+    )
+
+
+def _preflight(work: Prepared, trial: Trial, client: Any) -> Estimate:
+    """Say what will be done and what it takes; refuse it where the disk has no room for it."""
+    options = work.options
+    alone = estimate(options, trial, work.counts)
+    expected, free = alone.by(_n_workers(work, alone, client)), free_space(trial.paths.root)
+    for line in opening_block(options, trial, work.backend, work.counts, expected, free):
+        log.log(RESULT if options.dry_run else logging.INFO, line)
+    check_space(expected.space, free, trial.paths.root)
+    if client is None:
+        check_memory(alone, expected, options.jobs, memory_limit())
+    if options.retrain_all and trial.covered_start > 0:
+        log.info(
+            "The scores cover the last %d of %d retrained epochs; --cover_epochs all covers all.",
+            options.n_covered_epochs, options.n_epochs,
+        )  # fmt: skip
+    return expected
+
+
+def _n_workers(work: Prepared, alone: Estimate, client: Any) -> int:
+    """How many workers compute."""
+    if client is not None:
+        return len(client.ncores())
+    if work.options.jobs is not None:
+        return min(work.options.jobs, max(1, alone.parts))
+    places = len(work.options.device_ids) if work.backend == "cudnn" else physical_cores()
+    return alone.workers_that_pay(places)

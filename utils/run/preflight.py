@@ -1,0 +1,375 @@
+"""What the rest of a run takes, before its first stage: bytes on disk, memory and time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sgd_influence.replay import COMPARED, replayed_steps, room_for, states_there
+from utils.errors import UserError
+from utils.methods import METHODS, Method
+from utils.options import Options
+from utils.output.ranking import SHOWN_BEST, SHOWN_WORST
+from utils.output.storage import read_csv
+from utils.output.usage import Limit, memory_limit, peak_memory, process_limit, taken_now
+from utils.run.costs import Costs, measure
+from utils.training.device import release_memory
+from utils.training.kept_states import longest_segment
+from utils.training.trial import Trial
+from utils.units import shown_bytes
+
+ANALYSIS_SECONDS = 1.0
+"""Summarising and drawing, with the import of what draws."""
+
+START_SECONDS = 5.0
+"""Starting worker processes, which import nnabla and build their graphs anew."""
+
+HELPERS = 27e6
+"""Bytes of memory of the processes that clean up after workers."""
+
+FIGURE, VERIFICATION_PANEL = 60_000, 45_000
+"""Bytes of the figure, and of a method's panel in that of `--verify`."""
+
+STEP, EXAMPLE = 24, 20
+"""Bytes in the records of a step and of each of its examples, with its margin."""
+
+INFLUENCE_ROW, SCORE_ROW, SUMMARY_ROW, GROUP_ROW = 30, 80, 110, 90
+"""Bytes of a row of the CSV files; a row of influences holds the image's path besides."""
+
+OUTCOMES, VAL_OUTCOME, TEST_OUTCOME, REMOVED_OUTCOME = 1200, 4, 0.2, 7
+"""Bytes of an archive of outcomes, and of each image in it."""
+
+CLEANSED_ROW, VERDICT = 4, 1200
+"""Bytes of a row of the cleansed list beside the image's path, and of a verdict."""
+
+PAGE, TILE, PREDICTION, LARGEST_PICTURE = 70_000, 600, 30, 6000
+"""Bytes of the page without images, of an image's entry without path and picture, of a row of the
+predictions beside the path, and of a picture at most."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be done.
+
+    Attributes:
+        size: bytes that are written.
+        seconds: on this machine, by one process.
+        longest: seconds of its longest part that one process has to do alone.
+        parts: of how many such parts it is.
+    """
+
+    size: float = 0.0
+    seconds: float = 0.0
+    longest: float = 0.0
+    parts: int = 0
+
+    @classmethod
+    def of(cls, size: float, seconds: Sequence[float]) -> Work:
+        """Of parts that take `seconds` each."""
+        return cls(size, sum(seconds), max(seconds, default=0.0), len(seconds))
+
+    def __add__(self, other: Work) -> Work:
+        longest, parts = max(self.longest, other.longest), self.parts + other.parts
+        return Work(self.size + other.size, self.seconds + other.seconds, longest, parts)
+
+    def by(self, n_workers: int) -> Work:
+        """The same with the seconds that several processes take, side by side."""
+        return replace(self, seconds=max(self.seconds / n_workers, self.longest))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What the rest of a run takes.
+
+    Attributes:
+        stages: by name, those in which something is to be done.
+        memory: bytes that the processes take at most at a time, what they share counted once.
+        images: bytes of the images of all trials, which are written out for worker processes.
+        workers: how many processes compute; with 1 it is this one.
+        waiting: bytes of memory of this process while others compute, with the libraries and images
+            that all have in common; as if it computed if None.
+        each: bytes of memory of each of those others, without these; the same if None.
+    """
+
+    stages: dict[str, Work]
+    memory: float
+    images: float = 0.0
+    workers: int = 1
+    waiting: float | None = None
+    each: float | None = None
+
+    @property
+    def total(self) -> Work:
+        """All stages together."""
+        return together(self.stages.values())
+
+    @property
+    def space(self) -> float:
+        """Bytes that are needed while the run goes on."""
+        return self.total.size + (self.images if self.workers > 1 else 0.0)
+
+    @property
+    def parts(self) -> int:
+        """How many parts there are at most that can be done side by side."""
+        return max((work.parts for work in self.stages.values()), default=0)
+
+    def by(self, n_workers: int) -> Estimate:
+        """The same for so many workers; this process holds the images and waits for them."""
+        if n_workers == 1:
+            return self
+        stages = {name: work.by(n_workers) for name, work in self.stages.items()}
+        memory = max(self.memory, self._waiting + n_workers * self._each)
+        return replace(self, stages=stages, memory=memory, workers=n_workers)
+
+    def workers_in(self, size: float) -> int:
+        """How many workers so many bytes of memory have room for; 1 if that is this process."""
+        return max(1, int((size - self._waiting) // self._each))
+
+    @property
+    def _waiting(self) -> float:
+        return self.memory if self.waiting is None else self.waiting
+
+    @property
+    def _each(self) -> float:
+        return max(1.0, self.memory if self.each is None else self.each)
+
+    def workers_that_pay(self, places: int) -> int:
+        """How many workers compute if it is left to the program: 1 where starting takes longer.
+
+        Args:
+            places: cores or GPUs that there are for them.
+        """
+        room = self.workers_in(memory_limit().size)
+        n_workers = max(1, min(places, self.parts, room))
+        saved = self.total.seconds - self.by(n_workers).total.seconds
+        return n_workers if saved > START_SECONDS else 1
+
+
+def together(work: Iterable[Work]) -> Work:
+    """The sum of several pieces of work."""
+    return sum(work, Work())
+
+
+def estimate(options: Options, trial: Trial, counts: Sequence[int]) -> Estimate:
+    """Estimate what is not done yet of all trials, from parts timed on the first one's data.
+
+    Args:
+        options: as parsed.
+        trial: the first trial.
+        counts: the n that will run.
+
+    Raises:
+        UserError: `--cache_memory` is too small for the network, or the states that a method
+            needs were not kept.
+    """
+    methods = [METHODS[name] for name in options.methods]
+    missing = [
+        method
+        for method in methods
+        if not all(trial.paths.influence(method.name, seed).exists() for seed in options.seeds)
+    ]
+    room = _room(trial, missing)
+    rest = _Rest(options, trial, methods, counts, measure(trial, missing, max(counts)), room)
+    held = min(room, _longest_segment(trial)) + COMPARED if room else 0
+    stages, images = rest.stages(), _held_bytes(trial)
+    now, states = taken_now(), held * trial.state_bytes
+    next_images = images if options.n_trials > 1 else 0
+    release_memory()
+    return Estimate(
+        stages=stages,
+        memory=max(peak_memory(), now.resident + states + next_images),
+        images=options.n_trials * _image_bytes(trial),
+        waiting=taken_now().resident + HELPERS,
+        each=max(0, now.own + states - images),
+    )
+
+
+def check_memory(alone: Estimate, expected: Estimate, jobs: int | None, limit: Limit) -> None:
+    """Refuse a run that there is no memory for.
+
+    Args:
+        alone: what it takes if this process computes.
+        expected: what it takes.
+        jobs: the number of processes that was asked for.
+        limit: what all processes may take together.
+
+    Raises:
+        UserError: it takes more.
+    """
+    single = process_limit()
+    if single is not None and single < min(alone.memory, limit.size):
+        limit = Limit(single, "limit of a process, ulimit -v")
+    there = f"but only {shown_bytes(limit.size)} are there ({limit.of})"
+    if alone.memory > limit.size:
+        raise UserError(
+            f"the run takes about {shown_bytes(alone.memory)} of memory, {there}; give it more, or "
+            "a smaller --batch_size, --image_size, --n_train or --cache_memory"
+        )
+    if jobs is not None and expected.memory > limit.size:
+        raise UserError(
+            f"--jobs {jobs}: {expected.workers} processes take about "
+            f"{shown_bytes(expected.memory)} of memory, {there}; give --jobs "
+            f"{alone.workers_in(limit.size)}, or more memory"
+        )
+
+
+def check_space(needed: float, free: int, root: Path) -> None:
+    """Refuse a run that the file system of its output folder has no room for.
+
+    Raises:
+        UserError: `needed` is more than `free` bytes.
+    """
+    if needed > free:
+        raise UserError(
+            f"--output_dir {root}: the run writes about {shown_bytes(needed)}, but only "
+            f"{shown_bytes(free)} are free there; make room, or choose another --output_dir or a "
+            "smaller --cache"
+        )
+
+
+def _longest_segment(trial: Trial) -> int:
+    """Covered steps from one kept state to the next, at most."""
+    trained = trial.paths.final_model(trial.seed).exists()
+    return longest_segment(states_there(trial) if trained else trial.kept_steps, trial.covered)
+
+
+def _room(trial: Trial, missing: Sequence[Method]) -> int:
+    """How many replayed states are held at most; 0 where nothing is replayed."""
+    replays = any(method.needs_states for method in missing)
+    if not replays or _longest_segment(trial) == 1:
+        return 0
+    return room_for(trial.cache_memory, trial.state_bytes)
+
+
+def _image_bytes(trial: Trial) -> int:
+    """Bytes of the images of a trial."""
+    parts = (trial.data.training, trial.data.validation, trial.data.test)
+    return sum(math.prod(part.images.shape) for part in parts)
+
+
+def _held_bytes(trial: Trial) -> int:
+    """Bytes of those that do not lie in a pool that all trials share."""
+    parts = (trial.data.training, trial.data.validation, trial.data.test)
+    return sum(getattr(part.images, "nbytes", 0) for part in parts)
+
+
+@dataclass(frozen=True)
+class _Rest:
+    """What is not done yet, by stage.
+
+    Attributes:
+        options: as parsed.
+        trial: the first trial; the others are of its size.
+        methods: that will run.
+        counts: the n that will run.
+        costs: of the parts.
+        room: states held by a replay; 0 without one.
+    """
+
+    options: Options
+    trial: Trial
+    methods: Sequence[Method]
+    counts: Sequence[int]
+    costs: Costs
+    room: int
+
+    def stages(self) -> dict[str, Work]:
+        """The work of each stage over all trials, without stages where nothing is to be done."""
+        seeds = self.options.seeds
+        stages = {
+            "train": together(self._training(seed) for seed in seeds),
+            "infl": together(self._scoring(seed) for seed in seeds),
+            "eval": together(self._removals(seed) for seed in seeds),
+            "verify": together(self._verification(seed) for seed in seeds),
+            "analyze": self._analysis(),
+        }
+        return {name: work for name, work in stages.items() if work != Work()}
+
+    def _training(self, seed: int) -> Work:
+        trial, costs = self.trial, self.costs
+        if trial.paths.final_model(seed).exists():
+            return Work()
+        states = len(trial.kept_steps) + 1
+        records = EXAMPLE * trial.n_epochs * trial.n_train + STEP * len(trial.steps)
+        seconds = len(trial.steps) * costs.step + states * costs.save
+        seconds += trial.n_epochs * len(trial.data.validation) * costs.evaluation
+        return Work.of(states * costs.state_file + records, [seconds])
+
+    def _scoring(self, seed: int) -> Work:
+        trial = self.trial
+        paths = {method: trial.paths.influence(method.name, seed) for method in self.methods}
+        size = sum(map(len, trial.data.training.paths)) + INFLUENCE_ROW * trial.n_train
+        seconds = [self._score_seconds(m) for m, path in paths.items() if not path.exists()]
+        return Work.of(len(seconds) * size, seconds)
+
+    def _score_seconds(self, method: Method) -> float:
+        trial, costs = self.trial, self.costs
+        if method.scored_epochs == 0:
+            return 0.0
+        seconds = len(trial.data.validation) * costs.gradient
+        if method.scored_epochs is not None:
+            batches = method.scored_epochs * len(trial.steps) / trial.n_epochs
+            return seconds + batches * costs.product
+        per_step = costs.sweep + (self._replay_seconds() if method.needs_states else 0.0)
+        return seconds + len(trial.covered) * per_step
+
+    def _replay_seconds(self) -> float:
+        """Seconds of replaying, per covered step."""
+        if not self.room:
+            return 0.0
+        length = _longest_segment(self.trial)
+        return self.costs.step * replayed_steps(length, self.room) / length
+
+    def _removals(self, seed: int) -> Work:
+        missing = [
+            (method.name, n)
+            for method in self.methods
+            for n in self.counts
+            if not self.trial.paths.evaluated(method.name, n, seed)
+        ]
+        epochs = self.trial.n_epochs if self.options.retrain_all else 1
+        runs = [n for _, n in missing if n > 0]
+        runs += [0] if len([n for _, n in missing if n == 0]) == len(self.methods) else []
+        n_val, n_test = len(self.trial.data.validation), len(self.trial.data.test)
+        outcomes = OUTCOMES + VAL_OUTCOME * n_val + TEST_OUTCOME * n_test
+        size = len(missing) * (SCORE_ROW * (epochs + 1) + outcomes)
+        size += REMOVED_OUTCOME * sum(n for _, n in missing)
+        return Work.of(size, [self._retraining_seconds(n) for n in runs])
+
+    def _retraining_seconds(self, n_removed: int) -> float:
+        trial, costs = self.trial, self.costs
+        epochs = trial.n_epochs if self.options.retrain_all else 1
+        last = len(trial.steps) if n_removed else trial.epoch_starts[-1]  # the final state is there
+        n_steps = (last - trial.retrain_start) * (1 - n_removed / trial.n_train)
+        evaluated = epochs * (len(trial.data.validation) + len(trial.data.test))
+        return n_steps * costs.step + evaluated * costs.evaluation
+
+    def _verification(self, seed: int) -> Work:
+        path = self.trial.paths.verified(seed)
+        there = read_csv(path)["group"].nunique() if path.exists() else 0
+        n_groups = max(0, self.options.verify - there)
+        size = GROUP_ROW * n_groups * (2 * len(self.methods) + 1)
+        each = self._retraining_seconds(round(self.trial.n_train / 10))
+        return Work.of(size, [each] * n_groups)
+
+    def _analysis(self) -> Work:
+        n_rows = (len(self.methods) + 1) * len(self.counts) * (self.options.n_trials + 2)
+        panels = len(self.methods) * VERIFICATION_PANEL if self.options.verify else 0
+        paths = (*self.trial.data.training.paths, *self.trial.data.validation.paths)
+        cleansed = len(self.methods) * (sum(map(len, paths)) + CLEANSED_ROW * len(paths))
+        verdicts = VERDICT * (len(self.methods) + 1)
+        size = n_rows * SUMMARY_ROW + FIGURE + panels + cleansed + verdicts + self._page()
+        return Work.of(size, [ANALYSIS_SECONDS])
+
+    def _page(self) -> float:
+        """Bytes of the page and of what is recorded for it, each method showing other images."""
+        training = self.trial.data.training
+        shown = len(self.methods) * min(SHOWN_WORST + SHOWN_BEST, len(training))
+        path = max(map(len, training.paths))
+        recorded = PREDICTION + path
+        if self.options.no_report:
+            return shown * recorded
+        picture = min(math.prod(training.shape), LARGEST_PICTURE)
+        return PAGE + shown * (recorded + TILE + 2 * path + picture)

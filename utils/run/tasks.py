@@ -1,0 +1,354 @@
+"""The pieces of a run that can be computed by themselves, and which have to come before which.
+
+    train, epoch 1 -> ... -> last epoch -> score by each method -> retrain without its n worst
+                                        -> retrain with nothing removed (n = 0, for all methods)
+    all of these -> retrain without each group of --verify -> the verification table
+
+What a piece computes is a function of its trial alone that may be run in any process; what it
+gives is written by the process that has the output folder.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sgd_influence.eval import evaluate_without, read_by_retraining, retrain_without, worst
+from sgd_influence.outcomes import Outcomes, load_outcomes, save_outcomes
+from sgd_influence.soundness import REMEDY, save_soundness, soundness_of
+from sgd_influence.train import (
+    epochs_done,
+    read_by_epoch,
+    record_steps,
+    train_epoch,
+    warn_if_nothing_is_learnt,
+)
+from sgd_influence.verify import Verification
+from utils.data.nnc_csv import IMAGE, LABEL
+from utils.errors import UserError
+from utils.methods import Method, Scores
+from utils.options import Options
+from utils.output.paths import OutputPaths
+from utils.output.storage import read_csv, save_csv, unreadable
+from utils.training.trial import Trial
+
+log = logging.getLogger("data_cleansing")
+
+Evaluated = tuple[pd.DataFrame, Outcomes]
+"""What removing some images came to: scores by epoch, and outcomes by image."""
+
+Computation = Callable[[Trial], Any]
+"""Writes nothing but through `utils.output.storage`, and can be pickled."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker does.
+
+    Attributes:
+        compute: what it computes.
+        reads: the files under the output folder that it reads meanwhile.
+    """
+
+    compute: Computation
+    reads: Sequence[Path]
+
+
+def _nothing(trial: Trial) -> None:
+    """No job: what the task is for is there already."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A piece of a run.
+
+    Attributes:
+        name: unique within the run.
+        seed: of its trial.
+        needs: names of the tasks that are finished before.
+        job: gives what a worker computes; None if there is nothing to be computed (any more).
+        finish: writes and says what the job gave, None if there was no job; runs where the
+            output folder is, one task after the other.
+    """
+
+    name: str
+    seed: int
+    needs: tuple[str, ...]
+    job: Callable[[Trial], Job | None]
+    finish: Callable[[Trial, Any], None]
+
+
+def tasks_of(
+    options: Options, paths: OutputPaths, methods: Sequence[Method], counts: Sequence[int]
+) -> list[Task]:
+    """All tasks of a run, those of a trial in a row, each after those that it needs.
+
+    Args:
+        options: as parsed.
+        paths: where finished trainings are.
+        methods: that score the images.
+        counts: the n that are removed, 0 among them.
+    """
+    tasks: list[Task] = []
+    for seed in options.seeds:
+        trained = paths.final_model(seed).exists()
+        tasks += [_taken_up(seed)] if trained else _training(seed, options.n_epochs)
+        trained_by = tasks[-1].name
+        tasks += [_scoring(seed, method, trained_by) for method in methods]
+        tasks += [_unchanged(seed, methods, trained_by)]
+        tasks += [_removal(seed, method, n) for method in methods for n in counts if n > 0]
+        tasks += _verification(seed, methods, options.verify)
+    return tasks
+
+
+class Schedule:
+    """Which task comes next: the first whose needs are met.
+
+    Args:
+        tasks: each after those that it needs.
+    """
+
+    def __init__(self, tasks: Sequence[Task]) -> None:
+        self._waiting = {task.name: task for task in tasks}
+        self._unfinished = set(self._waiting)
+
+    def next(self) -> Task | None:
+        """Take the first task that needs no other to be finished; None while there is none."""
+        for name, task in self._waiting.items():
+            if self._unfinished.isdisjoint(task.needs):
+                return self._waiting.pop(name)
+        return None
+
+    def finished(self, task: Task) -> bool:
+        """Note that a task is finished; whether it was the last of its trial."""
+        self._unfinished.remove(task.name)
+        return not any(name.startswith(_trial(task.seed)) for name in self._unfinished)
+
+    def __bool__(self) -> bool:
+        return bool(self._unfinished)
+
+
+def _trial(seed: int) -> str:
+    return f"trial {seed}: "
+
+
+# ---------------------------------------------------------------- train
+
+
+def _taken_up(seed: int) -> Task:
+    def say(trial: Trial, _: None) -> None:
+        log.info("Trial %d: training taken up from the output folder", seed)
+
+    return Task(f"{_trial(seed)}train", seed, (), _nothing, say)
+
+
+def _training(seed: int, n_epochs: int) -> list[Task]:
+    names = [f"{_trial(seed)}train, epoch {epoch + 1}/{n_epochs}" for epoch in range(n_epochs)]
+    return [
+        Task(
+            name=name,
+            seed=seed,
+            needs=tuple(names[epoch - 1 : epoch]),
+            job=partial(_epoch_job, epoch=epoch),
+            finish=partial(_epoch_finished, epoch=epoch),
+        )
+        for epoch, name in enumerate(names)
+    ]
+
+
+def _epoch_job(trial: Trial, epoch: int) -> Job | None:
+    done = epochs_done(trial)
+    if epoch < done:
+        if epoch + 1 == done:
+            log.info("Trial %d: training goes on with epoch %d", trial.seed, done + 1)
+        return None
+    record_steps(trial)
+    return Job(partial(train_epoch, epoch=epoch), read_by_epoch(trial, epoch))
+
+
+def _epoch_finished(trial: Trial, _: None, epoch: int) -> None:
+    if epoch + 1 == trial.n_epochs:
+        warn_if_nothing_is_learnt(trial)
+        log.info("Trial %d: trained", trial.seed)
+
+
+# ---------------------------------------------------------------- score
+
+
+def _score_name(seed: int, method: str) -> str:
+    return f"{_trial(seed)}infl, {method}"
+
+
+def _scoring(seed: int, method: Method, trained: str) -> Task:
+    def job(trial: Trial) -> Job | None:
+        if trial.paths.influence(method.name, seed).exists():
+            return None
+        states = trial.states_there() if method.needs_states else []
+        margins = [trial.paths.margins(seed)] if method.needs_margins else []
+        files = [trial.state_path(t) for t in (*states, len(trial.steps))]
+        return Job(method.scores, [*margins, *files])
+
+    finish = partial(_save_influence, method=method)
+    return Task(_score_name(seed, method.name), seed, (trained,), job, finish)
+
+
+def _save_influence(trial: Trial, scores: Scores | None, method: Method) -> None:
+    if scores is None:
+        log.info("Trial %d: influence by %s taken up", trial.seed, method.name)
+        return
+    if not np.isfinite(scores.influence).all():
+        raise UserError(
+            f"the influences by {method.name} are not finite in trial {trial.seed}: the sweep "
+            "diverges; choose a lower --lr and another --output_dir"
+        )
+    if method.predicts:
+        _check_soundness(trial, scores, method.name)
+    table = influence_table(trial, scores.influence)
+    save_csv(table, trial.paths.influence(method.name, trial.seed))
+    log.info("Trial %d: influence by %s written", trial.seed, method.name)
+
+
+def _check_soundness(trial: Trial, scores: Scores, method: str) -> None:
+    """Write what tells whether the scores can be followed, and warn where they cannot."""
+    curve = read_csv(trial.paths.learning_curve(trial.seed))
+    covered = trial.steps[trial.covered_start :]
+    soundness = soundness_of(scores, covered, float(curve["val_loss"].iloc[-1]))
+    save_soundness(soundness, trial.paths.soundness(method, trial.seed))
+    if soundness.problems:
+        problems = "; ".join(soundness.problems)
+        log.warning("Trial %d: the scores by %s: %s; %s", trial.seed, method, problems, REMEDY)
+
+
+def influence_table(trial: Trial, influence: np.ndarray) -> pd.DataFrame:
+    """The influence CSV: ascending, the most harmful image first; ties in the training order."""
+    training = trial.data.training
+    table = pd.DataFrame(
+        {
+            IMAGE: training.paths,
+            LABEL: training.labels,
+            "influence": influence,
+            "datasource_index": np.arange(trial.n_train),
+        }
+    )
+    return table.sort_values("influence", kind="stable")
+
+
+def read_influence(path: Path, n_train: int) -> pd.DataFrame:
+    """Read an influence CSV.
+
+    Raises:
+        UserError: it cannot be read, or does not hold each training image once.
+    """
+    table = read_csv(path, columns=(IMAGE, LABEL, "influence", "datasource_index"))
+    images, counts = np.unique(table["datasource_index"], return_counts=True)
+    if not np.array_equal(images, np.arange(n_train)) or (counts > 1).any():
+        what = f"does not hold each of the {n_train} training images once"
+        raise unreadable(path, what, f"{len(table)} rows, {len(images)} images")
+    return table
+
+
+# ---------------------------------------------------------------- eval
+
+
+def _unchanged_name(seed: int) -> str:
+    return f"{_trial(seed)}eval, n = 0"
+
+
+def _unchanged(seed: int, methods: Sequence[Method], trained: str) -> Task:
+    """n = 0: one run that all methods share."""
+
+    def names(trial: Trial, there: bool) -> list[str]:
+        return [m.name for m in methods if trial.paths.evaluated(m.name, 0, seed) == there]
+
+    def job(trial: Trial) -> Job | None:
+        removed, name = np.zeros(trial.n_train, bool), _unchanged_name(seed)
+        return None if names(trial, there=True) else _evaluation(trial, removed, name)
+
+    def finish(trial: Trial, found: Evaluated | None) -> None:
+        if found is None:
+            found = _read_evaluated(trial, names(trial, there=True)[0])
+        for name in names(trial, there=False):
+            _save_evaluated(trial, name, 0, found)
+
+    return Task(_unchanged_name(seed), seed, (trained,), job, finish)
+
+
+def _removal(seed: int, method: Method, n: int) -> Task:
+    name = f"{_trial(seed)}eval, {method.name}, n = {n}"
+
+    def job(trial: Trial) -> Job | None:
+        if trial.paths.evaluated(method.name, n, seed):
+            return None
+        influence = read_influence(trial.paths.influence(method.name, seed), trial.n_train)
+        return _evaluation(trial, worst(influence, n), name)
+
+    def finish(trial: Trial, found: Evaluated | None) -> None:
+        if found is not None:
+            _save_evaluated(trial, method.name, n, found)
+        what = "taken up" if found is None else "evaluated"
+        log.debug("Trial %d: %s, n = %d %s", seed, method.name, n, what)
+
+    needs = (_score_name(seed, method.name),)
+    return Task(name, seed, needs, job, finish)
+
+
+def _read_evaluated(trial: Trial, method: str) -> Evaluated:
+    """What removing none came to."""
+    scores = read_csv(trial.paths.score(method, 0, trial.seed))
+    return scores, load_outcomes(trial.paths.outcomes(method, 0, trial.seed))
+
+
+def _save_evaluated(trial: Trial, method: str, n: int, found: Evaluated) -> None:
+    scores, outcomes = found
+    save_outcomes(outcomes, trial.paths.outcomes(method, n, trial.seed))
+    save_csv(scores, trial.paths.score(method, n, trial.seed))
+
+
+def _evaluation(trial: Trial, removed: np.ndarray, description: str) -> Job:
+    compute = partial(evaluate_without, removed=removed, description=description)
+    return Job(compute, read_by_retraining(trial, removed))
+
+
+def _retraining(trial: Trial, removed: np.ndarray, description: str) -> Job:
+    compute = partial(retrain_without, removed=removed, description=description)
+    return Job(compute, read_by_retraining(trial, removed))
+
+
+# ---------------------------------------------------------------- verify
+
+
+def _verification(seed: int, methods: Sequence[Method], n_groups: int) -> list[Task]:
+    """A task per group, and one for the table; none without `--verify`."""
+    verification = Verification(methods, n_groups)
+    scored = (*(_score_name(seed, method.name) for method in methods), _unchanged_name(seed))
+    groups = [_group(seed, verification, number, scored) for number in range(n_groups)]
+
+    def save_table(trial: Trial, _: None) -> None:
+        verification.save_table(trial)
+
+    needs = (*scored, *(task.name for task in groups))
+    table = Task(f"{_trial(seed)}verify, table", seed, needs, _nothing, save_table)
+    return [*groups, table] if n_groups else []
+
+
+def _group(seed: int, verification: Verification, number: int, needs: tuple[str, ...]) -> Task:
+    name = f"{_trial(seed)}verify, group {number + 1}/{verification.n_groups}"
+
+    def job(trial: Trial) -> Job | None:
+        group = verification.groups(trial)[number]
+        if verification.known(trial, number):
+            return None
+        return _retraining(trial, group.members, f"trial {seed}: {group.name}")
+
+    def finish(trial: Trial, scores: pd.DataFrame | None) -> None:
+        if scores is not None:
+            verification.save_true_change(trial, number, scores)
+
+    return Task(name, seed, needs, job, finish)

@@ -1,0 +1,301 @@
+"""What a worker does: it opens a trial, computes a job of it, and gives back what it made.
+
+Light until the first job, so that nnabla is quiet when it is imported.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import shutil
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from utils.errors import UserError
+from utils.kernels import cores
+from utils.options import Options
+from utils.output.storage import Pending, deferred, kept_by
+from utils.output.usage import peak_memory
+from utils.processes import live_under
+
+if TYPE_CHECKING:
+    from utils.run.handover import TakenOver
+    from utils.training.trial import Trial
+
+log = logging.getLogger("data_cleansing")
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a worker needs to open a trial, beside its images and steps.
+
+    Attributes:
+        options: as parsed.
+        seed: the trial's.
+        backend: where nnabla computes.
+        n_classes: number of classes K.
+        damping: alpha of the influence functions.
+        root: the output folder, absolute.
+        folder: where the trial was handed over, absolute.
+        claim: what `run.lock` holds as long as the run lasts.
+    """
+
+    options: Options
+    seed: int
+    backend: str
+    n_classes: int
+    damping: float
+    root: Path
+    folder: Path
+    claim: bytes
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a job.
+
+    Attributes:
+        result: what it gave.
+        files: what it wrote or removes; paths are under the output folder, and of a worker that
+            does not see that folder so is `contents`.
+        contents: by path, what a worker wrote that does not see the output folder.
+        said: level and text of what it logged.
+        error: that ended it and that the user may mend.
+        process: name of host and process.
+        memory: bytes that the process took at most so far.
+    """
+
+    result: Any = None
+    files: tuple[Pending, ...] = ()
+    contents: Mapping[Path, bytes] = field(default_factory=dict)
+    said: tuple[tuple[int, str], ...] = ()
+    error: Exception | None = None
+    process: str = ""
+    memory: int = 0
+
+
+class Claim:
+    """Keeps a worker from writing into the folder of a run that has ended."""
+
+    def __init__(self, root: Path, claim: bytes) -> None:
+        self.root, self.claim = root, claim
+
+    def keeps(self, path: Path) -> bool:
+        """All that a worker writes."""
+        return True
+
+    def check_folder(self) -> None:
+        """Raise a UserError if the output folder is not that of the run any more."""
+        if not sees(self.root, self.claim):
+            raise UserError(
+                f"{self.root}: was removed or replaced while the run went on; the same command "
+                "starts anew"
+            )
+
+    def expect(self, path: Path, temporary: Path, durable: bool) -> None:
+        """The process that has the folder keeps account."""
+
+    def settle(self, path: Path) -> None:
+        """As above."""
+
+    def remove(self, path: Path) -> None:
+        """As above."""
+
+
+def sees(root: Path, claim: bytes) -> bool:
+    """Whether the output folder of the run with this claim is there to this process."""
+    try:
+        return (root / "run.lock").read_bytes() == claim
+    except OSError:
+        return False
+
+
+# ---------------------------------------------------------------- the process
+
+
+def begin(
+    backend: str, device_ids: Sequence[str], parent: int, n_cores: int, free: cores.Semaphore
+) -> None:
+    """Make a process that was started by this program a worker.
+
+    Args:
+        backend: where nnabla computes.
+        device_ids: the GPU numbers that workers take in turn.
+        parent: id of the process whose end ends this one.
+        n_cores: of all workers together.
+        free: counts those on which none of them computes.
+    """
+    from joblib.externals.loky import process_executor
+
+    # Where psutil is installed loky takes what nnabla keeps for the next graph for a leak, and
+    # starts the worker anew after almost every job.
+    process_executor._USE_PSUTIL = False
+    live_under(parent)
+    cores.share(n_cores, free)
+    prepare(backend, device_of(multiprocessing.current_process().name, device_ids))
+
+
+def device_of(name: str, device_ids: Sequence[str]) -> str:
+    """The device of a worker: the names of the workers of a run end with consecutive numbers."""
+    return device_ids[int(name.rpartition("-")[2]) % len(device_ids)]
+
+
+def prepare(backend: str, device_id: str) -> None:
+    """Compute on a device, or with one thread of BLAS a call, as all processes do."""
+    logging.getLogger("nnabla").setLevel(logging.WARNING)
+    from threadpoolctl import threadpool_limits
+
+    from utils.training.device import set_context
+
+    set_context(backend, device_id)
+    threadpool_limits(1, "blas")
+
+
+# ---------------------------------------------------------------- a job
+
+_alone = threading.Lock()
+"""nnabla's parameters and this program's log belong to the whole process."""
+
+
+def work(setup: Setup, job: Callable[[Trial], Any]) -> Outcome:
+    """Compute a job; what it writes stays under temporary names in the output folder."""
+    from utils.run.handover import take_over
+
+    with _alone, cores.taken(), _said() as said, kept_by(Claim(setup.root, setup.claim)):
+        opened = _opened(setup, lambda: take_over(setup.folder))
+        return _outcome(opened.trial, job, said)
+
+
+def work_beside(setup: Setup, job: Callable[[Trial], Any]) -> Outcome:
+    """As `work`, in a process that this program did not start."""
+    prepare(setup.backend, setup.options.device_ids[0])
+    return work(setup, job)
+
+
+def work_apart(
+    setup: Setup,
+    job: Callable[[Trial], Any],
+    reads: Mapping[str, bytes],
+    images: dict[str, bytes],
+) -> Outcome:
+    """Compute a job where the output folder is not to be seen.
+
+    Args:
+        setup: whose folders are not there.
+        job: what is computed.
+        reads: the files that it reads, by path under the output folder.
+        images: what `handover.sent` gave.
+    """
+    from utils.run.handover import unpacked
+
+    prepare(setup.backend, setup.options.device_ids[0])
+    with _alone, _said() as said:
+        opened = _opened(setup, lambda: unpacked(images), apart=True)
+        with _files(opened.trial.paths.root, reads):
+            outcome = _outcome(opened.trial, job, said)
+            written = {p.path: p.temporary for p in outcome.files if p.temporary}
+            contents = {path: temporary.read_bytes() for path, temporary in written.items()}
+        return replace(outcome, contents=contents)
+
+
+@contextmanager
+def _files(root: Path, reads: Mapping[str, bytes]) -> Iterator[None]:
+    """Lay out files under a folder of this process; nothing is left of them afterwards."""
+    try:
+        for name, content in reads.items():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_bytes(content)
+        yield
+    finally:
+        for path in root.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _outcome(trial: Trial, job: Callable[[Trial], Any], said: _Said) -> Outcome:
+    root, result, error = trial.paths.root, None, None
+    with deferred(root) as pending:
+        try:
+            result = job(trial)
+        except (UserError, OSError, MemoryError) as raised:
+            error = raised
+    return Outcome(
+        result=result,
+        files=tuple(replace(p, path=p.path.relative_to(root)) for p in pending),
+        said=tuple(said.lines),
+        error=error,
+        process=f"{socket.gethostname()} {os.getpid()}",
+        memory=peak_memory(),
+    )
+
+
+class _Said(logging.Handler):
+    """Keeps what is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[tuple[int, str]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append((record.levelno, record.getMessage()))
+
+
+@contextmanager
+def _said() -> Iterator[_Said]:
+    said, before = _Said(), (log.handlers, log.level, log.propagate)
+    log.handlers, log.propagate = [said], False
+    log.setLevel(logging.DEBUG)
+    try:
+        yield said
+    finally:
+        log.handlers, log.propagate = before[0], before[2]
+        log.setLevel(before[1])
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A trial that this process works on.
+
+    Attributes:
+        trial: its network keeps its graphs from job to job.
+        apart: the folder that stands for the output folder where that is not to be seen.
+    """
+
+    trial: Trial
+    apart: tempfile.TemporaryDirectory[str] | None
+
+
+_latest: dict[Setup, _Opened] = {}
+"""The trial that this process worked on last."""
+
+
+def _opened(setup: Setup, load: Callable[[], TakenOver], apart: bool = False) -> _Opened:
+    if setup not in _latest:
+        _latest.clear()  # gives the memory back first
+        folder = tempfile.TemporaryDirectory(prefix="data_cleansing_") if apart else None
+        root = Path(folder.name) if folder else setup.root
+        _latest[setup] = _Opened(_trial(setup, load(), root), folder)
+    return _latest[setup]
+
+
+def _trial(setup: Setup, taken: TakenOver, root: Path) -> Trial:
+    from utils.output.paths import OutputPaths
+    from utils.training.models import find_model
+    from utils.training.trial import make_trial
+
+    return make_trial(
+        options=setup.options,
+        seed=setup.seed,
+        data=taken.data,
+        steps=taken.steps,
+        model=find_model(setup.options.model),
+        n_classes=setup.n_classes,
+        damping=setup.damping,
+        paths=OutputPaths(root),
+    )

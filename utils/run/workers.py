@@ -1,0 +1,240 @@
+"""Who computes the tasks of a run: this process, worker processes beside it, or a cluster's."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from joblib.externals.loky.backend.context import get_context
+
+from utils.console import log, progress
+from utils.errors import UserError
+from utils.kernels.cores import taken
+from utils.output.paths import TRAININGS
+from utils.output.storage import carry_out, check_folder_of, save_bytes
+from utils.processes import Pool, sheltered
+from utils.run.handover import hand_over, take_over
+from utils.run.tasks import Job, Schedule, Task
+from utils.run.worker_process import Outcome, Setup, begin, work
+from utils.signals import LOOK_EVERY, stop_if_asked
+from utils.training.device import release_memory
+from utils.training.trial import Trial
+
+
+class Workers(Protocol):
+    """Computes jobs."""
+
+    def slots(self) -> int:
+        """How many jobs there is something to be gained by having submitted at once."""
+
+    def opened(self, trial: Trial) -> Trial:
+        """Make a trial known to the workers; returns the one to go on with here."""
+
+    def closed(self, seed: int) -> None:
+        """The last task of a trial is finished."""
+
+    def submit(self, trial: Trial, job: Job) -> Future[Outcome]:
+        """Have a job computed."""
+
+
+class Here:
+    """This process, one job after the other, each at once when it is submitted."""
+
+    def slots(self) -> int:
+        """One."""
+        return 1
+
+    def opened(self, trial: Trial) -> Trial:
+        """The trial itself."""
+        return trial
+
+    def closed(self, seed: int) -> None:
+        """Give back the memory of the trial's graphs, before those of the next are built."""
+        release_memory()
+
+    def submit(self, trial: Trial, job: Job) -> Future[Outcome]:
+        """Compute the job; whatever it raises is raised here."""
+        future: Future[Outcome] = Future()
+        with taken():
+            future.set_result(Outcome(job.compute(trial)))
+        return future
+
+
+class HandingOver:
+    """What is common to workers that are processes of their own: they are handed each trial.
+
+    Args:
+        setup: what they need of a trial that lies in a folder.
+    """
+
+    def __init__(self, setup: Callable[[Trial, Path], Setup]) -> None:
+        self._setup = setup
+        self.setups: dict[int, Setup] = {}
+
+    def opened(self, trial: Trial) -> Trial:
+        """Hand the trial over; the images of the one returned are mapped, not in memory."""
+        folder = hand_over(trial)
+        self.setups[trial.seed] = self._setup(trial, folder)
+        return replace(trial, data=take_over(folder).data)
+
+    def closed(self, seed: int) -> None:
+        """Remove what was handed over."""
+        shutil.rmtree(self.setups.pop(seed).folder, ignore_errors=True)
+
+
+class Processes(HandingOver):
+    """Worker processes on this machine, started with the first job, each on a core or a GPU.
+
+    While some of them have nothing to do, their cores are the others'.
+
+    Args:
+        n_workers: how many.
+        backend: where nnabla computes.
+        device_ids: the GPU numbers that workers take in turn.
+        setup: as in `HandingOver`.
+    """
+
+    def __init__(
+        self,
+        n_workers: int,
+        backend: str,
+        device_ids: Sequence[str],
+        setup: Callable[[Trial, Path], Setup],
+    ) -> None:
+        super().__init__(setup)
+        warnings.filterwarnings("ignore", "Failed to kill subprocesses", UserWarning)  # of loky
+        self._n_workers = n_workers
+        with sheltered():
+            free = get_context().Semaphore(n_workers)
+        about = backend, tuple(device_ids), os.getpid(), n_workers, free
+        self._pool = Pool(n_workers, initializer=begin, initargs=about)
+
+    def slots(self) -> int:
+        """A job for each worker."""
+        return self._n_workers
+
+    def submit(self, trial: Trial, job: Job) -> Future[Outcome]:
+        """Give the job to a worker that is free."""
+        return self._pool.submit(work, self.setups[trial.seed], job.compute)
+
+    @contextmanager
+    def running(self) -> Iterator[Processes]:
+        """End the workers with the block, whatever they do then.
+
+        Raises:
+            UserError: a worker died.
+        """
+        try:
+            yield self
+        except BrokenProcessPool as error:
+            stop_if_asked()  # what ends the run may have ended the workers first
+            raise _died(error) from error
+        finally:
+            self._pool.end()
+
+
+def _died(error: BrokenProcessPool) -> UserError:
+    how = re.search(r"\{(.+?)\}", str(error))
+    return UserError(
+        f"a worker process died ({how[1] if how else 'no reason given'}): killed, or for want of "
+        "memory; free some memory or give fewer --jobs; what is finished is kept, the same "
+        "command goes on from there"
+    )
+
+
+# ---------------------------------------------------------------- the run
+
+
+def run_tasks(
+    tasks: Sequence[Task], open_trial: Callable[[int], Trial], workers: Workers
+) -> tuple[Trial, int]:
+    """Run all tasks, each when those that it needs are finished.
+
+    Args:
+        tasks: as `tasks_of` gives them.
+        open_trial: gives the trial of a seed.
+        workers: who computes.
+
+    Returns:
+        A trial, as it is after the run, and the bytes of memory that the workers took at most.
+    """
+    run = _Run(tasks, open_trial, workers)
+    finished = run.finished()
+    if not isinstance(workers, Here):  # the stages' own bars are in the workers
+        finished = progress(finished, "all trials", len(tasks))
+    for _ in finished:
+        pass
+    return run.latest, sum(run.memory.values())
+
+
+class _Run:
+    def __init__(
+        self, tasks: Sequence[Task], open_trial: Callable[[int], Trial], workers: Workers
+    ) -> None:
+        self.memory: dict[str, int] = {}
+        self.latest: Trial
+        self._schedule = Schedule(tasks)
+        self._open_trial, self._workers = open_trial, workers
+        self._trials: dict[int, Trial] = {}
+        self._running: dict[Future[Outcome], Task] = {}
+
+    def finished(self) -> Iterator[Task]:
+        """Run the tasks; gives each when it is finished."""
+        while self._schedule:
+            while len(self._running) < self._workers.slots() and (task := self._schedule.next()):
+                trial = self._trial(task.seed)
+                job = task.job(trial)
+                if job is None:
+                    self._finish(task, Outcome())
+                    yield task
+                else:
+                    self._running[self._workers.submit(trial, job)] = task
+            for future in self._computed():
+                task = self._running.pop(future)
+                self._finish(task, future.result())
+                yield task
+
+    def _trial(self, seed: int) -> Trial:
+        if seed not in self._trials:
+            self._trials[seed] = self.latest = self._workers.opened(self._open_trial(seed))
+        return self._trials[seed]
+
+    def _computed(self) -> set[Future[Outcome]]:
+        done: set[Future[Outcome]] = set()
+        while self._running and not done:
+            done, _ = wait(self._running, LOOK_EVERY, FIRST_COMPLETED)
+            stop_if_asked()
+        return done
+
+    def _finish(self, task: Task, outcome: Outcome) -> None:
+        trial = self._trials[task.seed]
+        self.memory[outcome.process] = outcome.memory
+        _take(outcome, trial.paths.root)
+        task.finish(trial, outcome.result)
+        if self._schedule.finished(task):
+            del self._trials[task.seed]
+            self._workers.closed(task.seed)
+
+
+def _take(outcome: Outcome, root: Path) -> None:
+    """Say what a worker said, and give its files their names; its error is raised."""
+    for level, text in outcome.said:
+        log.log(level, "%s", text)
+    if outcome.error:
+        check_folder_of(root / TRAININGS)  # if that is gone, it is the reason
+        raise outcome.error
+    for file in outcome.files:
+        content = outcome.contents.get(file.path)
+        if content is None:
+            carry_out(replace(file, path=root / file.path))
+        else:
+            save_bytes(content, root / file.path, durable=file.durable)

@@ -1,0 +1,118 @@
+"""Loss and accuracy of a network with running statistics."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import nnabla as nn
+import nnabla.functions as F
+import numpy as np
+
+from utils.data.images import ImageSet, normalise
+from utils.errors import UserError
+from utils.signals import stop_if_asked
+from utils.training.network import Network
+
+EVALUATION_BATCH = 128
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a network makes of an image set.
+
+    Attributes:
+        losses: (N,) float32, the cross-entropy of each image in nats.
+        hits: (N,) bool, whether its label is what the network says.
+    """
+
+    losses: np.ndarray
+    hits: np.ndarray
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy (nats)."""
+        return float(self.losses.mean(dtype="float64"))
+
+    @property
+    def accuracy(self) -> float:
+        """Fraction of the images that are hit."""
+        return float(self.hits.mean())
+
+
+@dataclass(frozen=True)
+class _EvaluationGraph:
+    x: nn.Variable
+    y: nn.Variable
+    losses: nn.Variable
+    errors: nn.Variable
+
+
+class Evaluator:
+    """Evaluates a network in batches; means are taken in double precision."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self._graph = lru_cache(maxsize=4)(self._build)
+
+    def __call__(self, data: ImageSet) -> Evaluation:
+        """Loss and hit of the network as it is now on each image of `data`.
+
+        Raises:
+            UserError: the mean loss is not a finite number.
+        """
+        losses, hits = np.empty(len(data), "float32"), np.empty(len(data), bool)
+        for rows in batches_of(len(data), EVALUATION_BATCH):
+            stop_if_asked()
+            graph = self._graph(rows.stop - rows.start)
+            graph.x.d = normalise(data.images[rows])
+            graph.y.d = data.labels[rows, None]
+            nn.forward_all([graph.losses, graph.errors], clear_no_need_grad=True)
+            losses[rows], hits[rows] = graph.losses.d[:, 0], graph.errors.d[:, 0] == 0
+        evaluation = Evaluation(losses, hits)
+        check_finite(evaluation.loss, "the evaluated loss")
+        return evaluation
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """The probability that the network as it is now gives each class.
+
+        Args:
+            images: uint8 (N, H, W, C).
+
+        Returns:
+            float32 (N, n_classes), rows with the sum 1.
+        """
+        parts = [np.empty((0, self.network.n_classes), "float32")]
+        for rows in batches_of(len(images), EVALUATION_BATCH):
+            x = nn.Variable.from_numpy_array(normalise(images[rows]))
+            probabilities = F.softmax(self.network.logits(x, test=True))
+            probabilities.forward(clear_buffer=True)
+            parts.append(probabilities.d.copy())
+        return np.concatenate(parts)
+
+    def _build(self, batch_size: int) -> _EvaluationGraph:
+        x = nn.Variable((batch_size, *self.network.image_shape))
+        y = nn.Variable((batch_size, 1))
+        logits = self.network.logits(x, test=True)
+        losses, errors = F.softmax_cross_entropy(logits, y), F.top_n_error(logits, y)
+        losses.persistent = errors.persistent = True
+        return _EvaluationGraph(x, y, losses, errors)
+
+
+def check_finite(value: float, what: str) -> None:
+    """Stop a diverging training: nan would count as a right prediction further on.
+
+    Raises:
+        UserError: `value` is not finite.
+    """
+    if not math.isfinite(value):
+        raise UserError(
+            f"{what} is {value}: the training diverges; choose a lower --lr (or --momentum) and "
+            "another --output_dir; what was finished before is kept"
+        )
+
+
+def batches_of(n: int, size: int) -> list[slice]:
+    """Consecutive slices that cover range(n), each of `size` but the last."""
+    return [slice(start, min(start + size, n)) for start in range(0, n, size)]

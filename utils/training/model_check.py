@@ -1,0 +1,100 @@
+"""Whether a model can be trained, replayed and scored; said in one line before the run if not."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+
+import nnabla as nn
+import nnabla.functions as F
+import numpy as np
+from nnabla.backward_functions import registry
+
+from utils.errors import UserError
+from utils.kernels.batch_norm import weighted_batch_normalization
+from utils.training.adjoint import StepAdjoint
+from utils.training.models import Model, describe, find_model
+from utils.training.network import Network
+from utils.training.sgd import Optimiser
+
+COUPLING = 1e-3
+"""Largest relative difference of logits with an image of weight 0 and without the image."""
+
+
+@cache
+def checked_model(name: str, image_shape: tuple[int, ...], n_classes: int) -> Model:
+    """Find a model and look, on the graphs of a small batch, at what the scores need of it.
+
+    Args:
+        name: as in `--model`.
+        image_shape: (C, H, W).
+        n_classes: number of classes K.
+
+    Raises:
+        UserError: there is no such model; the function raises, returns no (|B|, K) logits or makes
+            no parameters; it uses random functions or ones without a second derivative (named),
+            or mixes the images of a batch other than by batch normalisation.
+    """
+    model = find_model(name)
+    try:
+        network = Network(model, image_shape, n_classes)
+        logits = network.logits(nn.Variable((3, *image_shape)), test=False)
+    except Exception as error:
+        raise UserError(
+            f"--model {name}: fails on images of shape {image_shape} ({describe(error)})"
+        ) from error
+    if not isinstance(logits, nn.Variable) or logits.shape != (3, n_classes):
+        shape = getattr(logits, "shape", type(logits).__name__)
+        raise UserError(
+            f"--model {name}: gave {shape} for a batch of 3 images; it must return logits of "
+            f"shape (3, {n_classes})"
+        )
+    if not network.theta:
+        raise UserError(f"--model {name}: has no parameters to train; use nnabla's PF functions")
+    _check_functions(name, logits)
+    _check_scoring(name, network)
+    _check_coupling(name, network)
+    return model
+
+
+def _check_functions(name: str, logits: nn.Variable) -> None:
+    used: set[str] = set()
+    logits.visit(lambda function: used.add(function.info.type_name))
+    random = sorted(t for t in used if t.startswith("Rand") or t == "Dropout")
+    if random:
+        raise UserError(
+            f"--model {name}: uses {', '.join(random)}, which gives other values in every replay "
+            "of a step; leave it out"
+        )
+    without = ", ".join(sorted(used - set(registry)))
+    if without:
+        raise UserError(f"--model {name}: {without} has no second derivative in nnabla, replace it")
+
+
+def _check_scoring(name: str, network: Network) -> None:
+    adjoint_of = StepAdjoint(network, Optimiser())
+    ones = {key: np.ones(p.shape) for key, p in (network.theta | network.statistics).items()}
+    x, y = np.zeros((2, *network.image_shape), np.float32), np.zeros((2, 1))
+    try:
+        adjoint_of.derivatives(x, y, ones, ones)
+    except Exception as error:
+        named = re.search(r"(\w+)_backward\b", str(error))
+        function = f"{named[1]} has no second derivative" if named else "no second derivative"
+        raise UserError(
+            f"--model {name}: {function} in nnabla, replace it ({describe(error)})"
+        ) from error
+
+
+def _check_coupling(name: str, network: Network) -> None:
+    """An image of weight 0 must count for the others as if it were not there."""
+    images = np.random.default_rng(0).standard_normal((3, *network.image_shape))
+    x = nn.Variable.from_numpy_array(images)
+    with weighted_batch_normalization(nn.Variable.from_numpy_array([[1.0], [1.0], [0.0]])):
+        weighted = network.logits(x, test=False)
+    alone = network.logits(nn.Variable.from_numpy_array(images[:2]), test=False)
+    F.sink(weighted, alone).forward()
+    if np.abs(weighted.d[:2] - alone.d).max() > COUPLING * np.abs(alone.d).max():
+        raise UserError(
+            f"--model {name}: mixes the images of a batch other than by batch normalization, so "
+            "that the images cannot be scored one by one"
+        )

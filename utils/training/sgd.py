@@ -1,0 +1,139 @@
+"""SGD as the state machine of design section 4: one step takes the state s_t to s_{t+1}."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import nnabla as nn
+import nnabla.functions as F
+import nnabla.solvers as S
+import numpy as np
+
+from utils.data.images import ImageSet, augment, normalise
+from utils.training.network import Network, State
+from utils.training.steps import Step
+
+VELOCITY = "velocity/"
+GRAPHS = 64
+"""Graphs that are kept, a retraining's batches being of many sizes; a kept one takes 1 or 2 MB."""
+
+
+@dataclass(frozen=True)
+class Optimiser:
+    """What a step needs beside its batch.
+
+    Attributes:
+        momentum: mu of m' = mu m + eta g, theta' = theta - m'; 0 is plain SGD without velocity.
+        weight_decay: lambda of the L2 term lambda/2 |theta|^2 that belongs to each example's loss.
+        augmented: crop and flip the training images by their recorded seeds.
+    """
+
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    augmented: bool = True
+
+
+@dataclass(frozen=True)
+class _LossGraph:
+    x: nn.Variable
+    y: nn.Variable
+    logits: nn.Variable
+    loss_sum: nn.Variable
+
+
+class SGD:
+    """Takes training steps on a network, and repeats recorded ones exactly.
+
+    Attributes:
+        margins: of the examples of the last batch (|B|,), before the step was taken.
+    """
+
+    def __init__(self, network: Network, optimiser: Optimiser) -> None:
+        self.network = network
+        self.optimiser = optimiser
+        self.margins = np.empty(0, np.float32)
+        self._graph = lru_cache(GRAPHS)(self._build)
+        self._solver = S.Momentum(1.0, optimiser.momentum) if optimiser.momentum else S.Sgd(1.0)
+        self._solver.set_parameters(network.theta)
+
+    def state(self) -> State:
+        """A copy of s_t: parameters, running statistics, velocity."""
+        return self.network.state() | {k: v.d.copy() for k, v in self._velocity().items()}
+
+    @property
+    def state_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each array of a state, by name."""
+        return {name: array.shape for name, array in self.state().items()}
+
+    def load(self, state: State) -> None:
+        """Set s_t; a state without velocity starts it at zero."""
+        self.network.load(state)
+        for name, velocity in self._velocity().items():
+            velocity.d = state.get(name, 0.0)
+
+    def step(self, data: ImageSet, step: Step, removed: np.ndarray | None = None) -> float:
+        """Take one recorded step, optionally without the images of the mask `removed` (n_train,).
+
+        Removal is w_i = 0: the gradient is the sum over what is left divided by the ORIGINAL
+        |B|, BatchNorm sees what is left, and a batch left empty is no step.
+
+        Returns:
+            The sum of the losses of the examples left, before the step.
+        """
+        kept = np.ones(len(step.indices), bool) if removed is None else ~removed[step.indices]
+        if not kept.any():
+            return 0.0
+        x, y = step_batch(data, step, kept, self.optimiser.augmented)
+        return self._descend(x, y, len(step.indices), step.learning_rate)
+
+    def _descend(self, x: np.ndarray, y: np.ndarray, batch_size: int, rate: float) -> float:
+        graph = self._graph(len(x))
+        graph.x.d, graph.y.d = x, y
+        graph.loss_sum.forward(clear_no_need_grad=True)
+        self.margins = margins_of(graph.logits.d, y[:, 0])
+        self._solver.zero_grad()
+        graph.loss_sum.backward(1.0 / batch_size, clear_buffer=True)
+        if self.optimiser.weight_decay:
+            self._solver.weight_decay(self.optimiser.weight_decay * len(x) / batch_size)
+        self._solver.set_learning_rate(rate)
+        self._solver.update()
+        return float(graph.loss_sum.d)
+
+    def _build(self, batch_size: int) -> _LossGraph:
+        x = nn.Variable((batch_size, *self.network.image_shape))
+        y = nn.Variable((batch_size, 1))
+        logits = self.network.logits(x, test=False)
+        loss_sum = F.sum(F.softmax_cross_entropy(logits, y))
+        logits.persistent = loss_sum.persistent = True
+        return _LossGraph(x, y, logits, loss_sum)
+
+    def _velocity(self) -> dict[str, nn.Variable]:
+        states = self._solver.get_states() if self.optimiser.momentum else {}
+        return {VELOCITY + name: state.pstate["m"] for name, state in states.items()}
+
+
+def margins_of(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The logit of each image's label minus the largest other logit.
+
+    Args:
+        logits: (N, K) float32.
+        labels: (N,).
+
+    Returns:
+        (N,) float32; negative where another class is held for more likely.
+    """
+    own = np.arange(logits.shape[1]) == labels[:, None]
+    others = np.where(own, -np.inf, logits).max(axis=1)
+    return (logits[own] - others).astype(np.float32)
+
+
+def step_batch(
+    data: ImageSet, step: Step, kept: np.ndarray | slice = slice(None), augmented: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
+    """The batch of a recorded step: x (|B|, C, H, W) float32 and y (|B|, 1)."""
+    indices = step.indices[kept]
+    images = data.images[indices]
+    if augmented:
+        images = augment(images, step.seeds[kept])
+    return normalise(images), data.labels[indices, None]

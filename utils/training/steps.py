@@ -1,0 +1,121 @@
+"""The recorded steps of a training: what is needed to repeat each one exactly."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+
+from utils.files import check_regular
+from utils.output.storage import save_bytes, unreadable
+
+
+@dataclass(frozen=True)
+class Step:
+    """One SGD step.
+
+    Attributes:
+        epoch: the epoch it belongs to, from 0.
+        indices: (|B|,) int64, rows of the trial's training CSV, in the order of the batch.
+        seeds: (|B|,) uint64, the seed of each example's crop and flip.
+        learning_rate: eta_t.
+    """
+
+    epoch: int
+    indices: np.ndarray
+    seeds: np.ndarray
+    learning_rate: float
+
+
+def learning_rates(schedule: str, rate: float, n_steps: int) -> np.ndarray:
+    """The learning rate of each step (n_steps,).
+
+    Args:
+        schedule: constant; step (a tenth of it after half of the steps, a hundredth after three
+            quarters); or cosine (rate/2 (1 + cos(pi t/T)) before step t of T).
+        rate: the first step's.
+        n_steps: T.
+    """
+    progress = np.arange(n_steps) / n_steps
+    factors = {
+        "constant": np.ones(n_steps),
+        "step": np.select([progress < 0.5, progress < 0.75], [1.0, 0.1], 0.01),
+        "cosine": (1 + np.cos(np.pi * progress)) / 2,
+    }
+    return rate * factors[schedule]
+
+
+def plan_steps(
+    seed: int,
+    n_train: int,
+    n_epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    schedule: str = "constant",
+) -> list[Step]:
+    """All steps of a training, drawn from `seed` alone; the last batch of an epoch may be short.
+
+    The augmentation seed of an example depends on (seed, epoch, example) and on nothing else,
+    so that leaving one image out moves no other's crop or flip.
+    """
+    steps: list[Step] = []
+    rates = iter(learning_rates(schedule, learning_rate, n_epochs * -(-n_train // batch_size)))
+    for epoch in range(n_epochs):
+        order = np.random.default_rng([seed, epoch]).permutation(n_train)
+        seeds = np.random.SeedSequence([seed, epoch]).generate_state(n_train, np.uint64)
+        for start in range(0, n_train, batch_size):
+            batch = order[start : start + batch_size]
+            steps.append(Step(epoch, batch, seeds[batch], float(next(rates))))
+    return steps
+
+
+def by_epoch(steps: Sequence[Step], start: int = 0) -> Iterator[tuple[int, list[int]]]:
+    """(epoch, the numbers of its steps) from step `start` on."""
+    for epoch, numbers in groupby(range(start, len(steps)), key=lambda t: steps[t].epoch):
+        yield epoch, list(numbers)
+
+
+def save_steps(steps: Sequence[Step], path: Path) -> None:
+    """Write the steps as one uncompressed NumPy archive without pickles."""
+    save_bytes(archive_of(steps), path)
+
+
+def archive_of(steps: Sequence[Step]) -> bytes:
+    """What `save_steps` writes, made in memory: NumPy leaves a file open on a full disk."""
+    archive = io.BytesIO()
+    np.savez(
+        archive,
+        epoch=np.array([step.epoch for step in steps], np.int64),
+        size=np.array([len(step.indices) for step in steps], np.int64),
+        learning_rate=np.array([step.learning_rate for step in steps], np.float64),
+        indices=np.concatenate([step.indices for step in steps]),
+        seeds=np.concatenate([step.seeds for step in steps]),
+    )
+    return archive.getvalue()
+
+
+def load_steps(path: Path) -> list[Step]:
+    """Read what `save_steps` wrote.
+
+    Raises:
+        UserError: the file is not there, cut short or not a step record.
+    """
+    try:
+        check_regular(path)
+        return steps_in(path.read_bytes())
+    except Exception as error:
+        raise unreadable(path, "is not a readable step record", error) from error
+
+
+def steps_in(archive: bytes) -> list[Step]:
+    """The steps of which `archive_of` made the archive."""
+    with np.load(io.BytesIO(archive), allow_pickle=False) as record:
+        ends = np.cumsum(record["size"])[:-1]
+        indices = np.split(record["indices"], ends)
+        seeds = np.split(record["seeds"], ends)
+        epochs, rates = record["epoch"].tolist(), record["learning_rate"].tolist()
+    return [Step(*fields) for fields in zip(epochs, indices, seeds, rates, strict=True)]
