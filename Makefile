@@ -5,7 +5,7 @@ PYTHON := .venv/bin/python
 DEMO_OUTPUT := output_demo
 # More options for the demo's command or for pytest: make demo DEMO_ARGS="-nt 3"
 DEMO_ARGS :=
-TEST_ARGS := -n 2 --dist loadfile
+TEST_ARGS := -n 2 --dist loadfile --durations=15
 # "--run subset": minutes instead of hours.
 REPRODUCTION_ARGS :=
 
@@ -15,12 +15,14 @@ unexport PYTHONDONTWRITEBYTECODE
 # The folder of the MNIST and CIFAR-10 test images, for benchmarks; the official archives without it.
 DATA :=
 
-.PHONY: help venv venv-dev demo test lint fidelity label_noise scaling peers reproduction
+.PHONY: help venv venv-dev demo test test-fast fix lint fidelity label_noise scaling peers reproduction
 
 help:
 	@echo "make demo   find wrong labels in digits, remove them and retrain, into $(DEMO_OUTPUT)/ (a minute)"
 	@echo "make test   run all tests"
-	@echo "make lint   run ruff and mypy"
+	@echo "make lint   run ruff, mypy and the import contract"
+	@echo "make fix    mend what ruff can mend"
+	@echo "make test-fast   run the tests that take no more than seconds, for daily work"
 	@echo "make fidelity DATA=PATH   hold the scores against true retraining (an hour and a half)"
 	@echo "make label_noise DATA=PATH   how many wrong labels each method finds, beside cleanlab (hours)"
 	@echo "make scaling DATA=PATH    time and memory against images, steps, parameters, removals (5 minutes)"
@@ -44,10 +46,18 @@ demo: venv
 test: venv-dev
 	$(PYTHON) -m pytest $(TEST_ARGS)
 
+test-fast: venv-dev
+	$(PYTHON) -m pytest $(TEST_ARGS) -m "not slow"
+
+fix: venv-dev
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+
 lint: venv-dev
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
+	.venv/bin/lint-imports --no-cache
 
 fidelity: venv
 	$(PYTHON) benchmarks/fidelity.py $(if $(DATA),--data "$(DATA)")

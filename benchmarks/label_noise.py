@@ -46,10 +46,10 @@ from utils.data.images import ImageSet
 from utils.data.splits import SplitFiles, TrialData
 from utils.errors import UserError
 from utils.methods import METHODS
+from utils.options import RECOMPUTE
 from utils.output.paths import OutputPaths
 from utils.output.storage import read_csv, save_csv
 from utils.training.evaluation import Evaluator
-from utils.training.kept_states import RECOMPUTE
 from utils.training.models import six_convolutions
 from utils.training.network import Network
 from utils.training.sgd import SGD, Optimiser

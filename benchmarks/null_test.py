@@ -33,8 +33,9 @@ from benchmarks.make_archives import shuffled_parts, write_mnist
 from benchmarks.real_images import mnist_images
 from sgd_influence.analyze import load_tried
 from sgd_influence.recommend import Recommendation, Tried, Verdict, recommend
+from utils.columns import LABEL
 from utils.data.datasets import prepare
-from utils.data.nnc_csv import LABEL, read_nnc_csv
+from utils.data.nnc_csv import read_nnc_csv
 from utils.data.splits import draw_split
 from utils.errors import UserError
 from utils.output.paths import OutputPaths

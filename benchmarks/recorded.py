@@ -11,10 +11,10 @@ import numpy as np
 from sgd_influence.infl import sweep
 from utils.data.images import ImageSet
 from utils.data.splits import SplitFiles, TrialData
+from utils.options import STEPS
 from utils.output.paths import OutputPaths
 from utils.training.adjoint import Adjoint, StepAdjoint, loss_gradient
 from utils.training.evaluation import Evaluator
-from utils.training.kept_states import STEPS
 from utils.training.network import Network, State
 from utils.training.sgd import SGD, Optimiser
 from utils.training.steps import Step

@@ -11,8 +11,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from utils.methods import METHODS, NO_REMOVAL
+from utils.options import CACHES
 from utils.output.storage import save_bytes, written_beside
-from utils.training.kept_states import CACHES, kept_steps
+from utils.training.kept_states import kept_steps
 from utils.training.models import six_convolutions
 from utils.training.network import Network, hdf5_of
 from utils.units import shown_bytes

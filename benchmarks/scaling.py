@@ -118,8 +118,8 @@ def trial_of(work: Work, data: Path | None, folder: Path):  # type: ignore[no-un
     from benchmarks.tasks import small_mnist
     from utils.data.images import ImageSet
     from utils.data.splits import SplitFiles, TrialData
+    from utils.options import RECOMPUTE
     from utils.output.paths import OutputPaths
-    from utils.training.kept_states import RECOMPUTE
     from utils.training.models import three_blocks
     from utils.training.network import Network
     from utils.training.sgd import Optimiser

@@ -14,7 +14,6 @@ from sgd_influence.cleanse import cleanse
 from sgd_influence.eval import SCORE_COLUMNS
 from sgd_influence.outcomes import load_outcomes
 from sgd_influence.recommend import Recommendation, Tried, recommend
-from sgd_influence.soundness import problems_in
 from sgd_influence.verify import Agreement, compare
 from utils.console import RESULT
 from utils.data.flips import what_if
@@ -23,7 +22,7 @@ from utils.methods import METHODS, NO_REMOVAL, about_labels
 from utils.options import Options
 from utils.output.paths import OutputPaths
 from utils.output.storage import read_csv, save_csv, save_json, written_beside
-from utils.run.messages import sizes_of
+from utils.training.soundness import problems_in
 from utils.training.trial import Trial
 from utils.units import counted
 
@@ -54,7 +53,7 @@ def analyze(options: Options, source: Source, trial: Trial) -> None:
     paths = trial.paths
     summary = summarise(load_scores(paths))
     save_csv(summary, paths.summary, index=True)
-    title = f"{options.dataset}: {sizes_of(trial)}, {counted(trial.n_epochs, 'epoch')}"
+    title = f"{options.dataset}: {trial.sizes}, {counted(trial.n_epochs, 'epoch')}"
     draw(summary, title, paths.figure)
     agreements = compare(paths, options.methods, options.seeds, title) if options.verify else {}
     tried = load_tried(paths, options.methods, options.seeds)

@@ -16,7 +16,8 @@ import pandas as pd
 
 from sgd_influence.outcomes import Outcomes
 from sgd_influence.recommend import Tried
-from utils.data.nnc_csv import CLASS, IMAGE, LABEL, read_nnc_csv
+from utils.columns import CLASS, IMAGE, LABEL
+from utils.data.nnc_csv import read_nnc_csv
 from utils.data.source import Source, are_labels
 from utils.data.splits import draw_split
 from utils.options import Options

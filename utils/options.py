@@ -18,8 +18,11 @@ from typing import Any, NoReturn
 
 from utils.errors import UserError
 from utils.methods import METHODS
-from utils.training.kept_states import CACHES, FINAL, RECOMPUTE
 from utils.units import bytes_of, printable
+
+STEPS, RECOMPUTE, FINAL = "steps", "recompute", "final"
+CACHES = (STEPS, RECOMPUTE, FINAL)
+"""Which states of its training a trial keeps on disk: the values of `--cache`."""
 
 RUN, TRAINING, DATA = "what is run", "training", "data"
 MACHINE, OUTPUT = "machine", "output"

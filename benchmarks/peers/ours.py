@@ -34,9 +34,9 @@ from benchmarks.tasks import TASKS, mnist_cnn, small_mnist
 from utils.data.images import ImageSet, normalise
 from utils.data.splits import SplitFiles, TrialData
 from utils.methods import METHODS, Method
+from utils.options import RECOMPUTE
 from utils.output.paths import OutputPaths
 from utils.output.storage import read_csv, save_array, save_csv
-from utils.training.kept_states import RECOMPUTE
 from utils.training.models import six_convolutions
 from utils.training.network import Network, State, save_state
 from utils.training.sgd import Optimiser

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from utils.columns import IMAGE, LABEL
 from utils.data.decode import FORMAT_NAMES
-from utils.data.nnc_csv import IMAGE, LABEL
 from utils.data.source import TEST, TRAINING, VALIDATION
 from utils.errors import UserError
 from utils.units import counted

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 from PIL import Image
 
+from utils.columns import IMAGE, LABEL
 from utils.console import progress
 from utils.data.archives import (
     CIFAR_LIMIT,
@@ -32,7 +33,6 @@ from utils.data.archives import (
     read_stl10_part,
 )
 from utils.data.decode import Form, common_side, decode_file
-from utils.data.nnc_csv import IMAGE, LABEL
 from utils.data.own_data import own_source
 from utils.data.source import TEST, TEST_SEED, TRAINING, Source, cache_folder
 from utils.data.splits import stratified

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from utils.columns import IMAGE, LABEL
 from utils.console import RESULT
-from utils.data.nnc_csv import IMAGE, LABEL
 from utils.data.source import Source
 from utils.data.splits import TrialData
 from utils.errors import UserError

@@ -11,9 +11,10 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from utils.columns import IMAGE, LABEL
 from utils.console import progress
 from utils.data.decode import Form, decode_chunk, decode_file, over_chunks, problem_of, room_for
-from utils.data.nnc_csv import IMAGE, LABEL, read_nnc_csv
+from utils.data.nnc_csv import read_nnc_csv
 from utils.errors import UserError
 
 MEAN_AND_STD = {  # by number of channels, of values in 0..1

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from utils.data.nnc_csv import LABEL
+from utils.columns import LABEL
 from utils.data.source import TEST, TEST_SEED, TRAINING, VALIDATION
 from utils.data.splits import stratified
 from utils.errors import UserError

@@ -12,12 +12,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from utils.columns import CLASS, IMAGE, LABEL
 from utils.errors import UserError
 from utils.files import check_regular
 
-IMAGE, LABEL = "x:image", "y:label"
-CLASS = "#class"
-"""The column for names of classes; NNC takes columns that begin so for comments."""
 MOST_COLUMNS, LONGEST_NAME = 5000, 1000
 """Columns of a user's CSV file at most, and characters of a label or of a class's name."""
 

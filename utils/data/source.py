@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from utils.columns import IMAGE
 from utils.data.decode import Form
 from utils.data.images import Pool
-from utils.data.nnc_csv import IMAGE
 
 CACHE_VARIABLE = "NNABLA_DATA_CLEANSING_CACHE"
 TRAINING, VALIDATION, TEST = "training", "validation", "test"

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from utils.columns import IMAGE, LABEL
 from utils.data.images import ImageSet, load_image_set
-from utils.data.nnc_csv import IMAGE, LABEL, read_nnc_csv
+from utils.data.nnc_csv import read_nnc_csv
 from utils.data.source import TEST_SEED, Source
 from utils.errors import UserError
 from utils.output.storage import csv_bytes, save_bytes

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from utils.columns import CLASS, IMAGE, LABEL
 from utils.data.class_folders import class_folder_tables, has_class_folders, listed
-from utils.data.nnc_csv import CLASS, IMAGE, LABEL, is_nnc_csv, paths_that_climb, read_users_csv
+from utils.data.nnc_csv import is_nnc_csv, paths_that_climb, read_users_csv
 from utils.data.source import TEST, TRAINING, VALIDATION
 from utils.errors import UserError
 

@@ -7,19 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from utils.data.nnc_csv import IMAGE, LABEL
+from utils.columns import IMAGE, LABEL
 from utils.output.paths import OutputPaths
 from utils.output.storage import read_csv
-from utils.training.steps import Step, load_steps
 
 SHOWN_WORST, SHOWN_BEST = 40, 20
 """Images per method that the page shows at most."""
 N_DRAWS = 100
 """Random rankings that chance is found from."""
-N_SEATED, N_PARTS = 200, 10
-"""Worst images whose place in the last epoch is looked at, and parts of the epoch."""
 COLUMNS = (IMAGE, LABEL, "influence", "datasource_index")
-Seats = tuple[int, np.ndarray]
 
 
 def ranked(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -79,30 +75,6 @@ def overlap_by_chance(n_trials: np.ndarray, n: int) -> float:
     return float(pairs / n)
 
 
-def seats_of_worst(tables: Sequence[pd.DataFrame], steps: Sequence[Sequence[Step]]) -> Seats:
-    """Where in the last epoch the worst images of a method were trained on.
-
-    Args:
-        tables: the influence table of each trial.
-        steps: the recorded steps of each trial.
-
-    Returns:
-        The n worst of each trial that are counted, and the share (N_PARTS,) of them in each part.
-    """
-    n = min(N_SEATED, min(map(len, tables)) // 2)
-    shares = [_seats(t, s, n) for t, s in zip(tables, steps, strict=True)]
-    return n, np.mean(shares, axis=0)
-
-
-def _seats(table: pd.DataFrame, steps: Sequence[Step], n: int) -> np.ndarray:
-    last = [step.indices for step in steps if step.epoch == steps[-1].epoch]
-    part = np.empty(len(table), int)
-    for number, indices in enumerate(last):
-        part[indices] = number * N_PARTS // len(last)
-    worst = table["datasource_index"].to_numpy()[:n]
-    return np.bincount(part[worst], minlength=N_PARTS) / max(n, 1)
-
-
 def rankings(paths: OutputPaths, methods: Sequence[str]) -> dict[str, pd.DataFrame]:
     """The ranking of each of the methods that the folder has influences of."""
     files = {method: [path for _, path in paths.influences(method)] for method in methods}
@@ -111,18 +83,6 @@ def rankings(paths: OutputPaths, methods: Sequence[str]) -> dict[str, pd.DataFra
         for method, found in files.items()
         if found
     }
-
-
-def seats(paths: OutputPaths, methods: Sequence[str]) -> dict[str, Seats]:
-    """`seats_of_worst` of each method, over the trials whose steps are there."""
-    found: dict[str, Seats] = {}
-    steps = {seed: load_steps(paths.steps(seed)) for seed in paths.trained()}
-    for method in methods:
-        files = [(seed, path) for seed, path in paths.influences(method) if seed in steps]
-        if files:
-            tables = [read_csv(path, COLUMNS) for _, path in files]
-            found[method] = seats_of_worst(tables, [steps[seed] for seed, _ in files])
-    return found
 
 
 def shown_of(ranking: pd.DataFrame, worst: int, best: int) -> tuple[pd.DataFrame, pd.DataFrame]:

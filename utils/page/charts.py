@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from utils.methods import METHODS, NO_REMOVAL
-from utils.output.ranking import Seats
+from utils.page.seats import Seats
 from utils.page.svg import (
     Axis,
     Chart,

@@ -12,17 +12,18 @@ from pathlib import Path
 
 import pandas as pd
 
-from sgd_influence.soundness import problems_in
-from utils.data.nnc_csv import IMAGE, LABEL
+from utils.columns import IMAGE, LABEL
 from utils.errors import UserError
 from utils.files import check_regular
 from utils.methods import METHODS
 from utils.output.manifest import Manifest
 from utils.output.paths import OutputPaths
-from utils.output.ranking import SHOWN_WORST, Seats, rankings, seats
+from utils.output.ranking import SHOWN_WORST, rankings
 from utils.output.runs import Run, load_runs
 from utils.output.storage import read_csv, unreadable
+from utils.page.seats import Seats, seats
 from utils.page.verdict import Recommended, recommended
+from utils.training.soundness import problems_in
 
 READ_VERSION = 1
 """Of summary/recommendation.json."""
@@ -71,7 +72,7 @@ class Facts:
         class_names: by label; empty where the run wrote none.
         predictions: what the final models say of the images shown.
         runs: the commands that wrote here.
-        seats: per method that predicts, `utils.output.ranking.seats_of_worst`.
+        seats: per method that predicts, `utils.page.seats.seats_of_worst`.
         unsound: (method, trial, problems) where scores should not be followed.
     """
 

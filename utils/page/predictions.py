@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
+from utils.columns import IMAGE, LABEL
 from utils.data.images import decode_images
-from utils.data.nnc_csv import IMAGE, LABEL
 from utils.data.source import Source
 from utils.methods import METHODS
 from utils.options import Options

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from utils.data.nnc_csv import IMAGE, LABEL
+from utils.columns import IMAGE, LABEL
 from utils.methods import CONTROL, METHODS
 from utils.output.ranking import overlap_by_chance, shown_of
 from utils.page.charts import (

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from utils.options import Options
+from utils.options import FINAL, RECOMPUTE, STEPS, Options
 from utils.output.usage import machine_memory, memory_limit
 from utils.run.preflight import Estimate
-from utils.training.kept_states import FINAL, RECOMPUTE, STEPS
 from utils.training.trial import Trial
 from utils.units import counted, duration, shown_bytes
 
@@ -31,7 +30,7 @@ def opening_block(
         free: bytes free where it writes.
     """
     rows = {
-        "Data set": f"{options.dataset}: {sizes_of(trial)}",
+        "Data set": f"{options.dataset}: {trial.sizes}",
         "Training CSV": trial.data.files.training,
         **_flips(trial),
         "Model": f"{options.model}, {trial.network.n_parameters:,} parameters, on {backend}",
@@ -102,13 +101,6 @@ def _workers(options: Options, estimate: Estimate) -> str:
 def _left_out(options: Options) -> str:
     names = " and ".join(options.left_out)
     return f" ({names} is left out: --cache {FINAL} keeps no states)" if names else ""
-
-
-def sizes_of(trial: Trial) -> str:
-    """How many images of what shape the parts have."""
-    data, (channels, height, width) = trial.data, trial.network.image_shape
-    parts = f"{len(data.training):,} training, {len(data.validation):,} validation"
-    return f"{parts}, {len(data.test):,} test images of {channels}x{height}x{width}"
 
 
 def _training(options: Options, trial: Trial) -> str:

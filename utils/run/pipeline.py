@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from threadpoolctl import threadpool_limits
 
 from sgd_influence.analyze import analyze
-from sgd_influence.soundness import warnings_of
 from utils.console import RESULT, open_log_file
 from utils.data.datasets import folders_of, prepare
 from utils.data.flips import record_flips, say_what_was_found, with_flips
@@ -41,6 +40,7 @@ from utils.training.device import choose_backend, set_context
 from utils.training.model_check import checked_model
 from utils.training.models import Model
 from utils.training.network import Network
+from utils.training.soundness import warnings_of
 from utils.training.steps import Step, load_steps, plan_steps
 from utils.training.trial import Trial, make_trial
 from utils.units import duration

@@ -22,7 +22,6 @@ import pandas as pd
 
 from sgd_influence.eval import evaluate_without, read_by_retraining, retrain_without, worst
 from sgd_influence.outcomes import Outcomes, load_outcomes, save_outcomes
-from sgd_influence.soundness import REMEDY, save_soundness, soundness_of
 from sgd_influence.train import (
     epochs_done,
     read_by_epoch,
@@ -31,12 +30,13 @@ from sgd_influence.train import (
     warn_if_nothing_is_learnt,
 )
 from sgd_influence.verify import Verification
-from utils.data.nnc_csv import IMAGE, LABEL
+from utils.columns import IMAGE, LABEL
 from utils.errors import UserError
 from utils.methods import Method, Scores
 from utils.options import Options
 from utils.output.paths import OutputPaths
 from utils.output.storage import read_csv, save_csv, unreadable
+from utils.training.soundness import REMEDY, save_soundness, soundness_of
 from utils.training.trial import Trial
 
 log = logging.getLogger("data_cleansing")

@@ -6,8 +6,7 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-STEPS, RECOMPUTE, FINAL = "steps", "recompute", "final"
-CACHES = (STEPS, RECOMPUTE, FINAL)
+from utils.options import FINAL, RECOMPUTE, STEPS
 
 
 def kept_steps(cache: str, covered: range, retrain_start: int) -> list[int]:

@@ -59,6 +59,13 @@ class Trial:
         return len(self.data.training)
 
     @property
+    def sizes(self) -> str:
+        """How many images of what shape the sets have, in words."""
+        data, (channels, height, width) = self.data, self.network.image_shape
+        parts = f"{len(data.training):,} training, {len(data.validation):,} validation"
+        return f"{parts}, {len(data.test):,} test images of {channels}x{height}x{width}"
+
+    @property
     def n_epochs(self) -> int:
         """Training length in epochs."""
         return self.steps[-1].epoch + 1

@@ -1,0 +1,134 @@
+"""The benchmark that holds scores against true retraining, on sets small enough for a test."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import spearmanr
+
+import benchmarks.fidelity as fidelity
+from benchmarks.against_oracle import inputs_of, oracle_columns
+from benchmarks.converged import EXACT, SOLVED, converged_columns, optimum
+from benchmarks.fidelity import AGAIN, figures_of, jaccard, true_changes
+from benchmarks.make_archives import write_idx
+from benchmarks.recorded import RecordedTrial, recorded_trial
+from benchmarks.tasks import TASKS, Task, dense, scaling_of
+from tests.helpers.tiny import digit_images
+from utils.methods import METHODS
+from utils.output.storage import read_csv
+from utils.training.network import Network
+from utils.training.sgd import Optimiser
+from utils.training.steps import plan_steps
+
+DECAY = 0.1
+PRECISION = 0.999
+"""Least Spearman correlation of single and double precision."""
+
+
+def _trial(
+    widths: tuple[int, ...], kind: str = "standardised", decay: float = 0.1
+) -> RecordedTrial:
+    training, validation = (digit_images(*rows, classes=(1, 7)) for rows in ((0, 40), (40, 80)))
+    model = partial(dense, widths=widths, scaling=scaling_of(kind, training.images))
+    network = Network(model, training.shape, 2, seed=1)
+    steps, optimiser = plan_steps(1, 40, 3, 10, 0.1), Optimiser(weight_decay=DECAY, augmented=False)
+    return recorded_trial(1, network, training, validation, steps, optimiser, 3, retrain_all=True)
+
+
+@pytest.mark.parametrize("widths", [(), (4, 3)], ids=["logistic regression", "two hidden layers"])
+@pytest.mark.parametrize("kind", ["standardised", "pixelwise", "unit"])
+def test_single_precision_agrees_with_the_oracle(widths, kind):
+    trial = _trial(widths, kind)
+    oracle = oracle_columns(trial)
+    true = true_changes(trial, np.eye(40, dtype=bool), trial.state_before(0))
+    assert (
+        spearmanr(METHODS["Hara_exact"].score(trial), oracle["oracle: Hara_exact"]).statistic
+        >= PRECISION
+    )
+    assert spearmanr(true, oracle["oracle: true"]).statistic >= PRECISION
+    np.testing.assert_allclose(true, oracle["oracle: true"], atol=1e-5)
+
+
+def test_last_epoch_alone_covers_less():
+    trial = _trial((4, 3))
+    last = np.concatenate([step.indices for step in trial.steps[8:]])
+    assert sorted(last) == list(range(40))
+    assert trial.covered == range(12)
+    one = replace(trial, cover_epochs=1)
+    assert one.covered == range(8, 12)
+    assert not np.allclose(METHODS["Hara_exact"].score(one), METHODS["Hara_exact"].score(trial))
+
+
+def test_influence_functions_at_the_optimum():
+    """The product's scores, solved to the end, equal the exact inverse and predict removal."""
+    columns = converged_columns(_trial(()))
+    np.testing.assert_allclose(columns[SOLVED], columns[EXACT], atol=1e-3 * np.ptp(columns[EXACT]))
+    assert spearmanr(columns[EXACT], columns["true"]).statistic > 0.95
+
+
+def test_optimum_has_no_gradient():
+    data = inputs_of(trial := _trial(()), trial.data.training)
+    theta = optimum(data, DECAY)
+    residual = (1 / (1 + np.exp(-data.x @ theta)) - data.y) @ data.x / 40 + DECAY * theta
+    assert np.abs(residual).max() < 1e-6
+
+
+def test_figures_are_those_of_known_rankings():
+    values = np.arange(40.0)
+    raw = pd.DataFrame({"task": "dnn", "seed": 0, "removal": range(40), "true": values,
+                        "same": values, "turned": -values, "half known": values})  # fmt: skip
+    raw.loc[20:, "half known"] = np.nan
+    figures = figures_of(raw).set_index("method")
+    assert figures["figure"].round(6).to_dict() == {"same": 1, "turned": -1, "half known": 1}
+    assert jaccard(values, -values) == 1  # the extremes of both ends are taken together
+    shifted = np.roll(values, 5)
+    assert jaccard(values, shifted) == pytest.approx(15 / 25)
+
+
+def test_groups_are_a_tenth_and_the_same_for_a_seed():
+    trial = _trial(())
+    groups = Task("a", lambda seed, data: trial, n_groups=7).removals(trial)
+    assert groups.shape == (7, 40)
+    assert set(groups.sum(axis=1)) == {4}
+    assert len({group.tobytes() for group in groups}) == 7
+    assert TASKS["logreg"].removals(trial).sum() == 40
+
+
+def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    """Two tasks on a set of a few images; later runs replace their own rows alone."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 255, (90, 28, 28), np.uint8)
+    labels = np.resize(np.array([1, 7], np.uint8), 90)
+    images[labels == 7, :14] //= 4
+    write_idx(images, tmp_path / "t10k-images-idx3-ubyte.gz")
+    write_idx(labels, tmp_path / "t10k-labels-idx1-ubyte.gz")
+    monkeypatch.setattr("benchmarks.tasks.N_BINARY", 24)
+    for name in ("logreg_unit", "dnn_unit"):
+        task = TASKS[name]
+        monkeypatch.setitem(TASKS, name, Task(name, task.build, group=0.0, n_again=24))
+    run = partial(_run, ["--data", str(tmp_path), "--jobs", "1", "--out", str(tmp_path)], capsys)
+
+    summary = run("--tasks", "logreg_unit", "dnn_unit", "--seeds", "0", "1")
+    assert list(summary) == ["logreg_unit", "dnn_unit"]
+    assert {AGAIN, *fidelity.JUDGED} <= summary["logreg_unit"].keys()
+    assert summary["logreg_unit"]["Hara_exact"] > 0.8
+    assert (tmp_path / "fidelity.png").read_bytes().startswith(b"\x89PNG")
+    before = read_csv(tmp_path / "fidelity_raw.csv")
+    assert len(before) == 2 * 2 * 24
+    run("--tasks", "dnn_unit", "--seeds", "0")
+    assert read_csv(tmp_path / "fidelity_raw.csv").equals(before)
+    run("--tasks", "logreg_unit", "--seeds", "2")
+    after = read_csv(tmp_path / "fidelity_raw.csv")
+    assert after["seed"].unique().tolist() == [0, 1, 2]
+    assert after[after["seed"] < 2].reset_index(drop=True).equals(before)
+
+
+def _run(common: list[str], capsys, *more: str) -> dict[str, dict[str, float]]:
+    fidelity.main([*common, *more])
+    return json.loads(capsys.readouterr().out.splitlines()[-1])

@@ -1,0 +1,138 @@
+"""The product's side of the comparison with other libraries, on a training of a few images."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.make_archives import write_idx
+from benchmarks.peers import compare, ours
+from benchmarks.peers.compare import OURS, figures_of, table_of
+from benchmarks.peers.problem import (
+    KILLED,
+    Problem,
+    Result,
+    bytes_of,
+    load_result,
+    parity_path,
+    problem_path,
+    record,
+    result_path,
+    scores_path,
+    truth_path,
+)
+from benchmarks.recorded import Recorded
+from benchmarks.tasks import mnist_cnn
+from tests.helpers.runs import ROOT
+from utils.methods import METHODS
+from utils.output.storage import read_csv
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A problem of 40 images, 8 px, 2 epochs; MNIST's files hold noise."""
+    data = tmp_path_factory.mktemp("data")
+    images = np.random.default_rng(0).integers(0, 255, (700, 28, 28), np.uint8)
+    write_idx(images, data / "t10k-images-idx3-ubyte.gz")
+    write_idx(np.resize(np.arange(10, dtype=np.uint8), 700), data / "t10k-labels-idx1-ubyte.gz")
+    made = tmp_path_factory.mktemp("tiny")
+    (made / "results").mkdir()
+    small = partial(mnist_cnn, side=8, n_train=40, n_epochs=2, batch_size=16)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(ours.PROBLEMS, "tiny", small)
+        ours.build(made, "tiny", 3, data)
+    return made
+
+
+def test_problem_holds_the_training(folder: Path) -> None:
+    problem = Problem.load(problem_path(folder))
+    assert problem.seed == 3
+    assert [len(rows) for rows in problem.steps] == [16, 16, 8] * 2
+    assert problem.wrong.sum() == 4
+    assert len(problem.losses) == 6
+    assert problem.losses[0] == pytest.approx(np.log(10), rel=0.5)
+    assert all(len(array) == 3 for array in problem.states.values())
+
+
+def test_methods_score_from_the_files_as_from_memory(folder: Path) -> None:
+    ours.score(folder, "Hara_exact")
+    ours.score(folder, f"Hara_exact{ours.WHOLE}")
+    problem = Problem.load(problem_path(folder))
+    last, whole = (
+        np.load(scores_path(folder, name)) for name in ("Hara_exact", f"Hara_exact{ours.WHOLE}")
+    )
+    trial = ours.open_trial(folder, 1)
+    trial.sgd.load(problem.state(0))
+    recorded = Recorded(trial.network, trial.data.training, trial.steps, ours.OPTIMISER)
+    np.testing.assert_array_equal(last, recorded.influence(trial.data.validation, 3))
+    np.testing.assert_array_equal(whole, recorded.influence(trial.data.validation, 0))
+    result = load_result(folder, "Hara_exact")
+    assert result.peak_bytes >= result.idle_bytes > 0
+    margins = trial.paths.margins(trial.seed)
+    assert result.disk_bytes == bytes_of(folder / "ours_1") - bytes_of(margins)
+
+
+def test_margins_are_those_of_the_training(folder: Path) -> None:
+    ours.score(folder, "AUM")
+    trial = ours.open_trial(folder, 1)
+    trial.sgd.load(Problem.load(problem_path(folder)).state(0))
+    recorded = Recorded(trial.network, trial.data.training, trial.steps, ours.OPTIMISER)
+    expected = recorded.margins.mean(axis=0, dtype=np.float64)
+    np.testing.assert_array_equal(np.load(scores_path(folder, "AUM")), expected)
+    assert load_result(folder, "AUM").disk_bytes == bytes_of(trial.paths.margins(trial.seed))
+
+
+def test_truth_goes_on_and_is_that_of_the_training(folder: Path) -> None:
+    ours.truth(folder, "last", 1)
+    first = read_csv(truth_path(folder, "last"))
+    ours.truth(folder, "last", 3)
+    rows = read_csv(truth_path(folder, "last"))
+    assert list(rows["group"]) == [-1, 0, 1, 2]
+    assert rows["loss"].iloc[:2].equals(first["loss"])
+    assert rows["loss"].nunique() == 4
+    assert ours.known_truth(truth_path(folder, "last"), "another training") == []
+
+
+def test_a_failure_is_a_result(folder: Path) -> None:
+    def fails() -> np.ndarray:
+        raise NotImplementedError("no\nconvolutions")
+
+    record(folder, Result("broken", "a 1", "b", True), fails, lambda: 0)
+    result = load_result(folder, "broken")
+    assert result.error == "NotImplementedError: no convolutions"
+    assert figures_of(folder, Problem.load(problem_path(folder)), result) == {}
+    assert not scores_path(folder, "broken").exists()
+
+
+def test_being_killed_is_a_result(folder: Path) -> None:
+    script = (
+        "import os, pathlib, signal; from benchmarks.peers.problem import Result, record; "
+        f"record(pathlib.Path({str(folder)!r}), Result('killed', 'a 1', 'b', True), "
+        "lambda: os.kill(os.getpid(), signal.SIGKILL), lambda: 0)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == -9
+    assert load_result(folder, "killed").error == KILLED
+
+
+def test_figures_of_known_scores(folder: Path) -> None:
+    problem = Problem.load(problem_path(folder))
+    harmful_first = np.where(problem.wrong, -1.0, 1.0)
+    record(folder, Result("known", "a 1", "b", True), lambda: harmful_first, lambda: 7)
+    parity_path(folder).write_text(json.dumps({"apart": 0.5}), encoding="utf-8")
+    row = table_of(folder, ["known"]).iloc[0]
+    assert (row["auc"], row["disk_bytes"], row["parity: apart"]) == (1.0, 7, 0.5)
+    assert compare.agreement(np.arange(5.0), -np.arange(5.0)) == pytest.approx(-1)
+
+
+def test_every_method_of_ours_is_one_of_the_product() -> None:
+    assert OURS == ours.METHOD_NAMES
+    assert {name.removesuffix(ours.WHOLE) for name in OURS} <= set(METHODS)
+    assert len({result_path(Path(), name) for name in (*OURS, *compare.PEERS)}) == len(
+        (*OURS, *compare.PEERS)
+    )

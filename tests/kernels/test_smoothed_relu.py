@@ -1,0 +1,176 @@
+"""ReLU with the curvature of its kink, and the methods made of it and of the mean state."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import nnabla as nn
+import nnabla.functions as F
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from influence_functions.infl import _divergence
+from tests.helpers.runs import influence_functions, sgd_influence
+from utils.kernels.smoothed_relu import smoothed_kinks
+from utils.output.paths import OutputPaths
+from utils.output.storage import read_csv
+from utils.training.adjoint import StepAdjoint
+from utils.training.models import MODELS
+from utils.training.network import Network
+from utils.training.sgd import Optimiser
+
+SINGLE = 1e-6
+
+
+def _value_and_derivatives(
+    x: np.ndarray, width: float, pooled: bool = False
+) -> tuple[np.ndarray, ...]:
+    """y = relu(2 x), and the first and second derivatives of sum(y^2 / 2 + y) along ones."""
+    variable = nn.Variable.from_numpy_array(x).apply(need_grad=True)
+    with smoothed_kinks(width):
+        y = F.relu(2 * variable)
+        y = F.max_pooling(y, (1, 2)) if pooled else y
+    y.persistent = True
+    (gradient,) = nn.grad([F.sum(0.5 * y**2 + y)], [variable])
+    gradient.persistent = True
+    total = F.sum(gradient)
+    variable.grad.zero()
+    total.forward(clear_no_need_grad=True)
+    total.backward(clear_buffer=True)
+    return y.d.copy(), gradient.d.copy(), variable.g.copy()
+
+
+def test_curvature_is_the_normal_density_and_nothing_else_changes():
+    x = np.linspace(-1, 1, 7).reshape(1, 7)
+    stock, smooth = _value_and_derivatives(x, 0.0), _value_and_derivatives(x, 0.5)
+    np.testing.assert_allclose(smooth[0], stock[0], atol=1e-19)
+    assert np.array_equal(stock[1], smooth[1])
+    s = 0.5 * np.sqrt(np.mean((2 * x) ** 2))
+    density = norm.pdf(2 * x, scale=s)
+    expected = stock[2] + 4 * (np.maximum(2 * x, 0) + 1) * density
+    np.testing.assert_allclose(smooth[2], expected, rtol=10 * SINGLE)
+
+
+def test_maps_that_lie_channels_last_have_the_same_curvature(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng = np.random.default_rng(0)
+    network = Network(MODELS["six_convolutions"], (1, 8, 8), 3)
+    x, y = rng.standard_normal((4, 1, 8, 8)).astype(np.float32), np.array([[0], [1], [2], [0]])
+    direction = {k: rng.standard_normal(p.shape) for k, p in network.theta.items()}
+    v = {k: np.zeros(r.shape) for k, r in network.statistics.items()}
+
+    def by_theta(width: float) -> np.ndarray:
+        adjoint = StepAdjoint(network, Optimiser(), kink_width=width)
+        return np.concatenate(
+            [g.ravel() for g in adjoint.derivatives(x, y, direction, v)[1].values()]
+        )
+
+    fast, plain = by_theta(0.3), by_theta(0.0)
+    monkeypatch.setattr("utils.kernels.smoothed_relu.lies_channels_last", lambda x: False)
+    stock = by_theta(0.3)
+    assert np.linalg.norm(fast - stock) < 1e-4 * np.linalg.norm(stock)
+    assert np.linalg.norm(plain - stock) > 1e-1 * np.linalg.norm(stock)
+
+
+@pytest.mark.parametrize("x", [[-1.0, -0.1], [-0.1, -1.0], [0.3, -0.1], [-0.1, 0.3]])
+def test_max_pooling_takes_the_curvature_of_the_input_next_to_its_kink(x: list[float]) -> None:
+    values = np.reshape(x, (1, 1, 1, 2))
+    alone, pooled = (_value_and_derivatives(values, 0.5, pool) for pool in (False, True))
+    nearest = int(np.argmax(x))
+    np.testing.assert_allclose(pooled[0].ravel(), alone[0].ravel()[nearest], atol=1e-19)
+    for derivative in (1, 2):
+        expected = np.where(np.arange(2) == nearest, alone[derivative].ravel(), 0)
+        np.testing.assert_allclose(pooled[derivative].ravel(), expected, rtol=10 * SINGLE)
+
+
+def test_inputs_that_are_all_zero_stay_finite():
+    assert np.isfinite(_value_and_derivatives(np.zeros((2, 3)), 0.3)[2]).all()
+
+
+def test_nnabla_has_its_own_relu_back():
+    stock = F.relu
+    with pytest.raises(ZeroDivisionError), smoothed_kinks(0.3):
+        assert F.relu is not stock
+        raise ZeroDivisionError
+    assert F.relu is stock
+
+
+def _influence(output: Path, method: str) -> np.ndarray:
+    table = read_csv(output / f"influence/{method}/influence_{method.lower()}_0.csv")
+    return table.sort_values("datasource_index")["influence"].to_numpy()
+
+
+def test_smoothed_scores_differ_where_there_are_kinks_only(tmp_path: Path) -> None:
+    methods = "-r 0 --methods Hara_exact Hara_smoothed Ours_mean"
+    assert sgd_influence(tmp_path / "relu", methods) == 0
+    assert sgd_influence(tmp_path / "tanh", f"{methods} --model tests.helpers.tiny:smooth_net") == 0
+    relu, tanh = (
+        [_influence(tmp_path / net, m) for m in ("Hara_exact", "Hara_smoothed", "Ours_mean")]
+        for net in ("relu", "tanh")
+    )
+    assert np.array_equal(tanh[0], tanh[1])
+    assert not np.array_equal(relu[0], relu[1])
+    assert np.corrcoef(relu[0], relu[1])[0, 1] > 0.5
+    assert not np.array_equal(relu[0], relu[2])
+
+
+def test_mean_state_of_one_covered_step_is_its_state(tmp_path: Path) -> None:
+    assert sgd_influence(tmp_path, "-r 0 --batch_size 60 --methods Hara_exact Ours_mean") == 0
+    np.testing.assert_array_equal(
+        _influence(tmp_path, "Hara_exact"), _influence(tmp_path, "Ours_mean")
+    )
+
+
+# ------------------------------------------------------ influence functions that diverge
+
+
+def test_residual_is_said_and_a_diverging_solve_names_the_damping(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = "-r 0 --methods Influence_functions"
+    assert influence_functions(tmp_path / "ok", arguments) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"Influence_functions solved to a relative residual of [01]\.\d\d ", said)
+
+    import influence_functions.infl as stage
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stage, "Solver", partial(stage.Solver, learning_rate=50.0))
+        assert influence_functions(tmp_path / "not", f"{arguments} --damping 0.001") == 2
+    *_, line = capsys.readouterr().err.strip().splitlines()
+    assert "influence functions diverge in trial 0: the relative residual is" in line
+    remedy = "leave Influence_functions out of --methods, or train with a lower --lr"
+    assert line.endswith(f"the damping is 0.001; {remedy}")
+    assert not (tmp_path / "not/influence/Influence_functions").exists()
+
+    trained = (tmp_path / "not/infl_results_sgd/seed_00/final_model.h5").stat().st_mtime_ns
+    assert influence_functions(tmp_path / "not", f"{arguments} --damping 5") == 0
+    assert (tmp_path / "not/infl_results_sgd/seed_00/final_model.h5").stat().st_mtime_ns == trained
+    assert influence_functions(tmp_path / "not", f"{arguments} --damping 0.5") == 2
+    assert "--damping was 5.0, now 0.5" in capsys.readouterr().err
+
+
+def test_negative_curvature_is_mended_by_damping(tmp_path: Path) -> None:
+    trial: Any = SimpleNamespace(seed=2, damping=0.1, paths=OutputPaths(tmp_path))
+    assert str(_divergence(trial, 1500, -30)).endswith("raise --damping from 0.1 to 60")
+    (tmp_path / "influence/Influence_functions").mkdir(parents=True)
+    assert "from 0.1 to 60, in another --output_dir" in str(_divergence(trial, 1500, -30))
+
+
+@pytest.mark.parametrize("damping", ["0", "-1", "nan", "inf"])
+def test_damping_is_above_zero(damping, tmp_path, capsys):
+    assert influence_functions(tmp_path, f"--damping={damping}") == 2
+    assert "must be a number above 0" in capsys.readouterr().err
+
+
+def test_other_methods_take_a_folder_up_whatever_its_damping(tmp_path: Path) -> None:
+    assert influence_functions(tmp_path, "-r 0 --methods Influence_functions --damping 7") == 0
+    assert influence_functions(tmp_path, "-r 0 --methods Random") == 0
+    assert influence_functions(tmp_path, "-r 0 --methods Influence_functions --damping 7") == 0
+    assert influence_functions(tmp_path, "-r 0 --methods Influence_functions") == 2

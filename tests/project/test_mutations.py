@@ -1,0 +1,121 @@
+"""The tests of the scores bite: each of these mistakes in the product makes one of them fail."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TESTS_FAILED = 1
+"""pytest's exit status when tests ran and failed."""
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """Text of a product file, the mistaken text in its place, and the test that must fail."""
+
+    name: str
+    file: str
+    right: str
+    wrong: str
+    test: str
+
+
+SWEEP = "test_sweep_equals_central_differences and plain and last"
+MUTATIONS = [
+    Mutation(
+        "sign of Hara turned",
+        "sgd_influence/infl.py",
+        "influence[steps[t].indices] -= by_weight",
+        "influence[steps[t].indices] += by_weight",
+        "test_hara_equals_leave_one_out",
+    ),
+    Mutation(
+        "sign of influence functions turned",
+        "influence_functions/infl.py",
+        "influence[indices] = by_weight",
+        "influence[indices] = -by_weight",
+        "test_influence_functions_equal_leave_one_out",
+    ),
+    Mutation(
+        "Hessian term dropped",
+        "utils/training/adjoint.py",
+        "u = {name: after.u[name] + g for",
+        "u = {name: after.u[name] + 0 * g for",
+        SWEEP,
+    ),
+    Mutation(
+        "Hessian term divided by |B| again",
+        "utils/training/adjoint.py",
+        "u = {name: after.u[name] + g for",
+        "u = {name: after.u[name] + g / len(x) for",
+        "test_step_equals_naive_loops and no",
+    ),
+    Mutation(
+        "damped sweep without its damping",
+        "utils/training/adjoint.py",
+        "return by_weight, {name: g / len(x) for",
+        "return by_weight, {name: g for",
+        "test_damped_step_equals_naive_loops",
+    ),
+    Mutation(
+        "snapshots that alias",
+        "utils/training/network.py",
+        "return {name: p.d.copy() for name, p in (self.theta | self.statistics).items()}",
+        "return {name: p.d for name, p in (self.theta | self.statistics).items()}",
+        SWEEP,
+    ),
+    Mutation(
+        "statistics of a batch of one",
+        "utils/kernels/batch_norm.py",
+        "return F.sum(w * by_example, 0, keepdims=True) / total",
+        "return by_example / map_size",
+        "test_weighted_batch_normalization_equals_fused_one and maps and training",
+    ),
+    Mutation(
+        "running-statistics term dropped",
+        "utils/training/adjoint.py",
+        "value = sum((F.sum(v[name] * r) for name, r in after.items()), value)",
+        "value = sum((0 * F.sum(v[name] * r) for name, r in after.items()), value)",
+        SWEEP,
+    ),
+    Mutation(
+        "velocity left out of the adjoint",
+        "utils/training/adjoint.py",
+        "q = {name: u - after.p.get(name, 0.0) for",
+        "q = {name: u for",
+        "test_sweep_equals_central_differences and momentum-last",
+    ),
+    Mutation(
+        "running variance biased",
+        "utils/kernels/batch_norm.py",
+        "variance * total / (total - 1)",
+        "variance",
+        "test_weighted_batch_normalization_equals_fused_one and maps and training",
+    ),
+]
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+def test_mistake_is_caught(mutation: Mutation, tmp_path: Path) -> None:
+    for folder in ("sgd_influence", "influence_functions", "utils", "benchmarks", "tests"):
+        shutil.copytree(
+            ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    file = tmp_path / mutation.file
+    text = file.read_text(encoding="utf-8")
+    assert text.count(mutation.right) == 1, "the text to change is no longer there once"
+    file.write_text(text.replace(mutation.right, mutation.wrong), encoding="utf-8")
+
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+    command += ["-p", "no:xdist", "tests/training/test_influence.py", "-k", mutation.test]
+    outcome = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert outcome.returncode == TESTS_FAILED, outcome.stdout + outcome.stderr
+    assert re.search(r"^E +(AssertionError|assert )", outcome.stdout, re.MULTILINE)

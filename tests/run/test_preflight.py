@@ -1,0 +1,158 @@
+"""What is said before the first stage and after the last: `--dry_run`, space, what was used."""
+
+from __future__ import annotations
+
+import re
+from argparse import ArgumentTypeError
+from pathlib import Path
+
+import pytest
+
+import utils.run.pipeline
+from tests.helpers.runs import contents, influence_functions, sgd_influence
+from utils.output.usage import free_space, machine_memory, peak_memory, written_bytes
+from utils.units import bytes_of, shown_bytes
+
+FACTOR = 1.5
+"""How far an estimate may be from what then happens."""
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("500MB", 500 * 1000**2),
+        ("1.5 GiB", 3 * 2**29),
+        ("64kib", 2**16),
+        ("2tb", 2 * 1000**4),
+        ("1e3 KB", 10**6),
+        ("7B", 7),
+    ],
+)
+def test_bytes_with_their_unit(text: str, size: int) -> None:
+    assert bytes_of(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "5", "GB", "1 2 GB", "0GB", "-1GB", "1 GBs", "infGB", "0.1B"])
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(ArgumentTypeError, match="must be a number above 0 with its unit"):
+        bytes_of(text)
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0 B"), (999, "999 B"), (1236000, "1.24 MB"), (999_700, "1 MB"), (21.7e9, "21.7 GB"),
+     (123.4e6, "123 MB"), (99.97e9, "100 GB"), (78.2e15, "78200 TB")],
+)  # fmt: skip
+def test_bytes_are_shown_with_three_figures(size: float, text: str) -> None:
+    assert shown_bytes(size) == text
+
+
+def in_bytes(shown: str) -> int:
+    return bytes_of(shown.strip())
+
+
+def rows(said: str) -> dict[str, str]:
+    """The rows of the opening block."""
+    return dict(re.findall(r"^(\w[\w ]{0,13}?) {2,}(.*)$", said, re.MULTILINE))
+
+
+@pytest.mark.parametrize("quiet", ["", "-q"])
+def test_dry_run_says_what_a_run_takes_and_writes_nothing(
+    quiet: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "folder" / "out"
+    assert sgd_influence(output, f"--dry_run --verify 6 --context cpu {quiet}") == 0
+    assert not output.parent.exists()
+    said = rows(capsys.readouterr().out)
+    stages = "train|infl|eval|verify|analyze"
+    assert re.fullmatch(r".* to write \(.*\); .* are free", said["Disk"])
+    assert re.findall(stages, said["Disk"]) == stages.split("|")
+    assert re.findall(stages, said["Rough time"]) == stages.split("|")
+    at_most, there = map(in_bytes, said["Memory"].removeprefix("about ").split(", of "))
+    assert at_most >= 100e6
+    assert there == pytest.approx(machine_memory(), rel=0.01)
+
+
+def test_dry_run_counts_what_is_not_done_yet(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = "--model mlp -r 0 5"
+    assert sgd_influence(tmp_path, f"{small} --methods Random") == 0
+    before = contents(tmp_path, "**/*.*")
+    capsys.readouterr()
+    assert sgd_influence(tmp_path, f"{small} --methods Random --dry_run") == 0
+    done = rows(capsys.readouterr().out)
+    assert re.findall(r"\((\w+) [^,()]*\)", done["Disk"]) == ["analyze"]
+    assert sgd_influence(tmp_path, f"{small} 7 --methods Random Ours --dry_run") == 0
+    more = rows(capsys.readouterr().out)
+    assert re.findall("train|infl|eval|analyze", more["Disk"]) == ["infl", "eval", "analyze"]
+    assert contents(tmp_path, "**/*.*") == before
+
+
+def test_dry_run_is_refused_where_the_run_would_be(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sgd_influence(tmp_path, "--model mlp -r 0 --methods Random") == 0
+    before = contents(tmp_path, "**/*.*")
+    assert sgd_influence(tmp_path, "--model mlp -r 0 --methods Random --lr 0.02 --dry_run") == 2
+    assert "--lr was 0.05, now 0.02" in capsys.readouterr().err
+    assert contents(tmp_path, "**/*.*") == before
+
+
+@pytest.mark.parametrize("dry", ["", "--dry_run"])
+def test_too_little_space_is_refused_with_both_figures(
+    dry: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(utils.run.pipeline, "free_space", lambda folder: 3_000_000)
+    assert sgd_influence(tmp_path, f"--cache steps {dry}") == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert re.search(
+        r"--output_dir \S+: the run writes about 6\.\d+ MB, but only 3 MB are free there; make "
+        r"room, or choose another --output_dir or a smaller --cache$",
+        line,
+    )
+    assert not list(tmp_path.glob("infl_results_sgd/**/*"))
+
+
+USED = re.compile(
+    r"Used \(estimated\): .* \(.*\), (.*) on disk \((.*)\), (.*) of memory at most \((.*)\)"
+)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "-r 0 --cache steps",
+        "-ra --cover_epochs all --momentum 0.9 --methods Ours Random",
+        "--model mlp --verify 6 -nt 2 --cache final",
+        "--model mlp --n_train 997 -e 5",
+    ],
+)
+def test_bytes_and_memory_are_within_the_factor(
+    more: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Memory is only bounded from above: what other tests took counts for this process too."""
+    assert sgd_influence(tmp_path, more) == 0
+    used = USED.search(capsys.readouterr().out)
+    assert used
+    size, expected, memory, estimated = map(in_bytes, used.groups())
+    assert size == pytest.approx(written_bytes(tmp_path), rel=0.02)
+    assert expected / FACTOR < size < expected * FACTOR
+    assert memory < estimated * FACTOR
+
+
+def test_influence_functions_estimate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert influence_functions(tmp_path, "--model mlp --verify 6") == 0
+    used = USED.search(capsys.readouterr().out)
+    assert used
+    size, expected, _, _ = map(in_bytes, used.groups())
+    assert expected / FACTOR < size < expected * FACTOR
+
+
+def test_usage(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "file").write_bytes(bytes(1234))
+    (tmp_path / "file").write_bytes(bytes(66))
+    assert written_bytes(tmp_path) == 1300
+    assert free_space(tmp_path / "not" / "there") == pytest.approx(free_space(tmp_path), rel=0.1)
+    assert 50e6 < peak_memory() < 100e9

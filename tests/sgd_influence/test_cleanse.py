@@ -1,0 +1,274 @@
+"""The cleansed data: places over several trials, opinions, files, and the way back in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from nnabla.utils.data_iterator import data_iterator_csv_dataset
+
+from sgd_influence.cleanse import (
+    cleansed_table,
+    merged,
+    opinions,
+    relabel_table,
+    removed_table,
+    rows_of,
+)
+from sgd_influence.outcomes import Outcomes
+from tests.helpers.own_images import class_folders, csv_of
+from tests.helpers.own_images import rows_of as csv_rows
+from tests.helpers.runs import sgd_influence
+from utils.columns import CLASS, IMAGE, LABEL
+from utils.data.own_data import own_source
+from utils.output.storage import read_csv
+
+QUICK = "--model mlp --context cpu --methods Hara"
+TINY = "-e 1 -nt 1 -r 0 3 6 --batch_size 8 --image_size 8"
+REMOVED = [IMAGE, LABEL, "influence", "rank", "suggested_label", "confidence"]
+
+
+def influences(order: list[int]) -> pd.DataFrame:
+    """An influence table: rows of the training CSV, the most harmful first."""
+    images = [f"/{index}.png" for index in order]
+    values = np.arange(len(order)) - 2.0
+    return pd.DataFrame({IMAGE: images, LABEL: 7, "influence": values, "datasource_index": order})
+
+
+def outcomes(removed: list[int], predicted: list[int], confidence: list[float]) -> Outcomes:
+    nothing = np.empty(0)
+    return Outcomes(
+        nothing, nothing, nothing,
+        np.array(removed), np.array(predicted), np.array(confidence, np.float32),
+    )  # fmt: skip
+
+
+# ---------------------------------------------------------------- places
+
+
+def test_place_is_the_mean_rank_fraction_where_it_was_trained_on() -> None:
+    """Row 4 of the data set is held back by the first trial, row 0 by the second."""
+    first = influences([2, 0, 1, 3]), np.array([0, 1, 2, 3])
+    second = influences([3, 1, 0, 2]), np.array([1, 2, 3, 4])
+    images = merged([first, second])
+    assert images.index.tolist() == [4, 2, 0, 1, 3]
+    # places: row 4: 0 alone; 2: 0 and 1/4; 0: 1/4 alone; 1: 2/4 and 2/4; 3: 3/4 and 3/4
+    assert images["rank"].tolist() == [1, 2, 3, 4, 5]
+
+
+def test_trials_of_other_lengths_count_by_fraction() -> None:
+    first = influences([0, 1]), np.array([0, 1])
+    second = influences([1, 2, 3, 0]), np.array([2, 0, 1, 3])
+    # fractions: row 0: 0 and 0; row 1: 1/2 and 1/4
+    images = merged([first, second])
+    assert images.index.tolist() == [0, 1, 3, 2]
+    assert images.loc[0, "influence"] == pytest.approx((-2.0 + -2.0) / 2)
+
+
+def test_an_image_named_twice_is_two_rows() -> None:
+    pool = ["/a", "/b", "/a", "/c"]
+    assert rows_of(["/a", "/a", "/c"], pool).tolist() == [0, 2, 3]
+    assert rows_of(["/b"], pool).tolist() == [1]
+
+
+# ---------------------------------------------------------------- opinions
+
+
+def test_the_smallest_removal_of_at_least_n_counts() -> None:
+    rows = np.arange(10)
+    by_n = {
+        0: outcomes([], [], []),
+        1: outcomes([5], [1], [0.3]),
+        2: outcomes([5, 6], [2, 2], [0.6, 0.7]),
+        4: outcomes([5, 6, 7, 8], [3, 3, 3, 3], [0.9, 0.9, 0.9, 0.9]),
+    }
+    said = opinions([(rows, by_n)], 2)
+    assert said["suggested_label"].to_dict() == {5: 2, 6: 2, 7: 3, 8: 3}
+    assert said["confidence"].to_dict() == pytest.approx({5: 0.6, 6: 0.7, 7: 0.9, 8: 0.9})
+
+
+def test_a_trial_that_disagrees_lowers_the_confidence() -> None:
+    rows = np.arange(10)
+    trials = [
+        (rows, {1: outcomes([5], [label], [confidence])})
+        for label, confidence in ((2, 0.9), (3, 0.5), (2, 0.3))
+    ]
+    said = opinions(trials, 1)
+    assert said.loc[5].to_list() == pytest.approx([2, 0.4])
+
+
+def test_relabelling_needs_another_class_and_confidence() -> None:
+    images = merged([(influences([0, 1, 2, 3]), np.arange(4))])
+    said = opinions([(np.arange(4), {3: outcomes([0, 1, 2], [1, 7, 1], [0.95, 0.95, 0.85])})], 3)
+    removed = removed_table(images, said, 4, "abcdefgh")
+    assert removed[CLASS].tolist() == ["h"] * 4
+    assert removed["#suggested_class"].tolist()[:3] == ["b", "h", "b"]
+    assert removed["suggested_label"].isna().tolist() == [False, False, False, True]
+    assert relabel_table(removed, 0.9).index.tolist() == [0]
+    assert relabel_table(removed, 0.8).index.tolist() == [0, 2]
+
+
+def test_names_of_classes_come_along_unless_they_are_the_labels() -> None:
+    training = pd.DataFrame({IMAGE: ["/a", "/b", "/c"], LABEL: [0, 1, 1], "weight": [3, 4, 5]})
+    removed = pd.DataFrame(index=[1])
+    named = cleansed_table(training, removed, ("cat", "dog"))
+    assert named.to_dict("list") == {
+        IMAGE: ["/a", "/c"], LABEL: [0, 1], "weight": [3, 5], CLASS: ["cat", "dog"],
+    }  # fmt: skip
+    assert list(cleansed_table(training, removed, ("0", "1"))) == [IMAGE, LABEL, "weight"]
+
+
+# ---------------------------------------------------------------- files, and back in
+
+
+def cleansed_of(output: Path, method: str = "Hara") -> tuple[pd.DataFrame, pd.DataFrame]:
+    folder = output / "cleansed"
+    kept = pd.read_csv(folder / f"{method}_train_cleansed.csv")
+    removed = pd.read_csv(folder / f"{method}_removed.csv", float_precision="round_trip")
+    return kept, removed
+
+
+def test_cleansed_folder_goes_back_in(tmp_path: Path) -> None:
+    pictures = class_folders(tmp_path / "pictures", per_class=20)
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert sgd_influence(first, f"-ds {pictures} {QUICK} --cleanse_n 5", TINY) == 0
+    kept, removed = cleansed_of(first)
+    influence = read_csv(first / "influence/Hara/influence_hara_0.csv").head(5)
+    assert removed[[IMAGE, LABEL, "influence"]].equals(influence[[IMAGE, LABEL, "influence"]])
+    assert removed["rank"].tolist() == [1, 2, 3, 4, 5]
+    assert removed["confidence"].between(0.5, 1).all()  # of two classes
+    assert list(kept) == [IMAGE, LABEL, CLASS]
+    assert kept.groupby(CLASS)[LABEL].unique().map(list).to_dict() == {"cat": [0], "dog": [1]}
+    everything = {str(path) for path in pictures.rglob("*.png")}
+    tested = set(everything) - set(kept[IMAGE]) - set(removed[IMAGE])
+    assert len(tested) == 6  # 15 % of 40, that no trial trains on
+    assert len(kept) == 40 - 6 - 5
+
+    again = first / "cleansed/Hara_train_cleansed.csv"
+    assert sgd_influence(second, f"-ds {again} {QUICK} --cleanse_n 0", TINY) == 0
+    kept_again, removed_again = cleansed_of(second)
+    assert list(removed_again) == [*REMOVED, CLASS, "#suggested_class"]
+    assert removed_again.empty
+    assert set(kept_again[IMAGE]) < set(kept[IMAGE])
+    assert list(kept_again) == [IMAGE, LABEL, CLASS]  # once
+    merged_labels = kept_again.merge(kept, on=IMAGE, suffixes=("", "_before"))
+    assert (merged_labels[LABEL] == merged_labels[f"{LABEL}_before"]).all()
+    assert read_csv(second / "summary/classes.csv")["name"].tolist() == ["cat", "dog"]
+
+
+@pytest.mark.parametrize(
+    "names, expected",
+    [
+        ("cat dog cat dog", ["cat", "dog"]),
+        ("cat dog cat dog  dog", ["cat", "dog"]),
+        ("cat dog cat cat cat dog", ["cat", "dog"]),
+        ("cat dog cat cat", ["0", "1"]),
+        ("cat cat cat cat", ["0", "1"]),
+        ("cat  cat ", ["0", "1"]),
+    ],
+    ids=[
+        "named",
+        "a blank",
+        "a stray one",
+        "no name of most",
+        "one name of two",
+        "a class without",
+    ],
+)
+def test_classes_are_called_by_their_column_where_it_is_clear(
+    tmp_path: Path, names: str, expected: list[str]
+) -> None:
+    named = zip(csv_rows(), names.split(" ") * 10, strict=False)
+    csv = csv_of(tmp_path, [f"{row},{name}" for row, name in named], f"x:image,y:label,{CLASS}")
+    assert list(own_source(csv, tmp_path / "data", 8, "auto").class_names) == expected
+
+
+def test_cleansed_csv_keeps_further_columns_and_goes_back_in(tmp_path: Path) -> None:
+    rows = [f"{row},{number},{chr(97 + number % 3)}" for number, row in enumerate(csv_rows())]
+    csv = csv_of(tmp_path, rows, header="x:image,y:label,z__0,note")
+    first, second = tmp_path / "first", tmp_path / "second"
+    small = "-e 1 -nt 2 -r 0 3 --batch_size 4 --image_size 8"
+    assert sgd_influence(first, f"-ds {csv} {QUICK} --cleanse_n 2", small) == 0
+    kept, removed = cleansed_of(first)
+    assert list(kept) == [IMAGE, LABEL, "z__0", "note"]
+    assert list(removed) == REMOVED
+    given = pd.read_csv(csv)
+    given[IMAGE] = [str(csv.parent / path) for path in given[IMAGE]]
+    found = given[given[IMAGE].isin(kept[IMAGE])].reset_index(drop=True)
+    assert kept.equals(found)
+    again = first / "cleansed/Hara_train_cleansed.csv"
+    assert sgd_influence(second, f"-ds {again} {QUICK}", small) == 0
+    assert list(cleansed_of(second)[0]) == [IMAGE, LABEL, "z__0", "note"]
+
+
+def test_digits_go_back_in_and_nnabla_reads_them(tmp_path: Path) -> None:
+    small = "-e 2 -nt 1 -r 0 4 --n_train 60 --n_val 30 --n_test 30 --batch_size 16"
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert sgd_influence(first, f"-ds digits {QUICK} --cleanse_n 4", small) == 0
+    kept, removed = cleansed_of(first)
+    assert len(kept) == 60 + 30 - 4
+    assert not set(removed[IMAGE]) & set(kept[IMAGE])
+    csv = first / "cleansed/Hara_train_cleansed.csv"
+    again = "-e 2 -nt 1 -r 0 4 --batch_size 16 --image_size 8"
+    assert sgd_influence(second, f"-ds {csv} {QUICK}", again) == 0
+    with data_iterator_csv_dataset(str(csv), 2, normalize=False, shuffle=False) as batches:
+        images, labels = batches.next()
+    assert images.shape == (2, 1, 8, 8)
+    assert labels.ravel().tolist() == kept[LABEL].head(2).tolist()
+
+
+def test_a_list_of_validation_images_is_not_training(tmp_path: Path) -> None:
+    folder = tmp_path / "parts"
+    for number, part in enumerate(("train", "val", "test")):
+        class_folders(folder / part, per_class=6, first=1000 * number)
+    output = tmp_path / "out"
+    assert sgd_influence(output, f"-ds {folder} {QUICK} --cleanse_n 3", TINY) == 0
+    kept, removed = cleansed_of(output)
+    images = [*kept[IMAGE], *removed[IMAGE]]
+    assert len(images) == 12
+    assert all(path.startswith(str(folder / "train")) for path in images)
+
+
+def test_candidates_for_another_label_are_listed_on_demand_only(tmp_path: Path) -> None:
+    small = "-ds digits -e 4 -nt 1 -r 0 30 --n_train 60 --n_val 30 --n_test 30 --batch_size 4"
+    path = tmp_path / "cleansed/Hara_relabel.csv"
+    more = f"{QUICK} --cleanse_n 30 --relabel_candidates --relabel_confidence 0.2"
+    assert sgd_influence(tmp_path, more, small) == 0
+    listed = pd.read_csv(path, float_precision="round_trip")
+    kept, removed = cleansed_of(tmp_path)
+    other = removed["suggested_label"] != removed[LABEL]
+    expected = removed[other & (removed["confidence"] >= 0.2)].reset_index(drop=True)
+    assert 0 < len(listed) < 30
+    assert listed.equals(expected)
+    assert not set(listed[IMAGE]) & set(kept[IMAGE])  # nothing is relabelled
+    assert sgd_influence(tmp_path, f"{QUICK} --cleanse_n 30", small) == 0
+    assert not path.exists()
+
+
+def test_a_class_that_loses_its_last_image_is_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "parts"
+    for number, part in enumerate(("train", "val", "test")):
+        class_folders(folder / part, per_class=2, first=1000 * number)
+    small = "-e 1 -nt 1 -r 0 3 --batch_size 8 --image_size 8"
+    assert sgd_influence(tmp_path / "out", f"-ds {folder} {QUICK} --cleanse_n 3", small) == 0
+    assert "Hara_train_cleansed.csv: no image is left of " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ("--cleanse_n 60", "--cleanse_n 60: there are only 60 training images in a trial"),
+        ("--cleanse_n -1", "--cleanse_n -1: must be a whole number of at least 0"),
+        ("--relabel_confidence 1.5", "--relabel_confidence 1.5: must be above 0 and at most 1"),
+    ],
+)
+def test_mistakes(
+    more: str, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sgd_influence(tmp_path / "out", f"{QUICK} {more}") == 2
+    assert expected in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

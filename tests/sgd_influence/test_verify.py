@@ -1,0 +1,116 @@
+"""`--verify` and `--cover_epochs`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import utils.run.tasks
+from sgd_influence.eval import retrain_without
+from sgd_influence.verify import agreement_of, make_groups
+from tests.helpers.runs import contents, sgd_influence
+from utils.output.storage import read_csv
+
+RANKINGS = {"Hara": np.arange(50)[::-1], "Ours": np.arange(50)}
+QUICK = "--model mlp"
+
+
+def test_groups_are_half_random_half_parts_of_rankings() -> None:
+    groups = make_groups(3, 50, 12, RANKINGS)
+    assert [group.kind for group in groups] == ["random"] * 6 + ["ranking"] * 6
+    assert len({group.name for group in groups}) == 12
+    assert {int(group.members.sum()) for group in groups} == {5}
+    first, last = (np.flatnonzero(groups[i].members).tolist() for i in (6, 8))
+    assert first == [45, 46, 47, 48, 49]
+    assert last == [0, 1, 2, 3, 4]
+
+
+def test_random_groups_depend_on_seed_and_number_alone() -> None:
+    few, many = make_groups(3, 50, 8, {}), make_groups(3, 50, 12, RANKINGS)
+    for a, b in zip(few[:6], many, strict=False):
+        assert a.name == b.name
+        assert np.array_equal(a.members, b.members)
+    assert not np.array_equal(make_groups(4, 50, 8, {})[0].members, few[0].members)
+
+
+def test_agreement_quotes_the_random_groups() -> None:
+    rows = pd.DataFrame({"seed": 0, "kind": ["random"] * 8 + ["ranking"] * 8,
+                         "predicted": [*range(8), *range(8)],
+                         "true": [*range(8), *range(8, 0, -1)]})  # fmt: skip
+    agreement = agreement_of(rows)
+    assert agreement.random == pytest.approx(1)
+    assert agreement.low <= 1 and agreement.high == pytest.approx(1)
+    assert agreement.ranking == pytest.approx(-1)
+    assert agreement.ranking_low == pytest.approx(-1)
+    assert not agreement.trusted
+    assert agreement.of_random == "1.00 [1.00, 1.00]"
+
+
+def test_verify_joins_a_finished_run_and_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sgd_influence(tmp_path, f"{QUICK} -r 0") == 0
+    before = contents(tmp_path)
+    assert sgd_influence(tmp_path, f"{QUICK} -r 0 --verify 6") == 0
+    said = capsys.readouterr().out
+    stages = said.split("Rough time")[-1].splitlines()[0]
+    assert "verify" in stages and "infl" not in stages
+    assert "random groups" in said and "groups cut from ranking" in said
+    assert before.items() <= contents(tmp_path).items()
+    table = read_csv(tmp_path / "summary/verification.csv")
+    columns = ["method", "seed", "group", "kind", "size", "predicted", "true"]
+    assert list(table) == columns
+    assert len(table) == 3 * 6
+    assert set(table["size"]) == {6}
+    assert (tmp_path / "fig/verification.png").read_bytes().startswith(b"\x89PNG")
+
+    hara = read_csv(tmp_path / "influence/Hara/influence_hara_0.csv")
+    worst = table[(table["method"] == "Hara") & (table["group"] == "Hara part 1 of 2")]
+    assert worst["predicted"].item() == pytest.approx(hara["influence"][:6].sum())
+    score = read_csv(tmp_path / "score/Hara/score_delete_worst_0_seed_0.csv")
+    assert sgd_influence(tmp_path, f"{QUICK} -r 0 6") == 0
+    removed = read_csv(tmp_path / "score/Hara/score_delete_worst_6_seed_0.csv")
+    assert worst["true"].item() == removed["val_loss"].item() - score["val_loss"].item()
+
+    def forbidden(*_: object) -> None:
+        raise AssertionError("a verified group was removed again")
+
+    monkeypatch.setattr(utils.run.tasks, "retrain_without", forbidden)
+    assert sgd_influence(tmp_path, f"{QUICK} -r 0 --verify 6") == 0
+
+
+def test_cover_epochs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        sgd_influence(tmp_path / "all", f"{QUICK} -r 0 --methods Hara --cover_epochs all -ra") == 0
+    )
+    assert sgd_influence(tmp_path / "two", f"{QUICK} -r 0 --methods Hara --cover_epochs 2 -ra") == 0
+    assert "The scores cover the last" not in capsys.readouterr().out
+    assert sgd_influence(tmp_path / "one", f"{QUICK} -r 0 --methods Hara -ra") == 0
+    assert "The scores cover the last 1 of 2 retrained epochs" in capsys.readouterr().out
+    every, two, one = (contents(tmp_path / n, "influence/**/*.csv") for n in ("all", "two", "one"))
+    assert every == two != one
+
+
+def test_other_groups_of_an_earlier_run_do_not_keep_new_ones_from_being_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With another K the parts of rankings have other names; an interruption keeps what is new."""
+    assert sgd_influence(tmp_path, f"{QUICK} -r 0 --verify 12") == 0
+    n_calls = 0
+
+    def interrupted(*arguments, **named):
+        nonlocal n_calls
+        n_calls += 1
+        if n_calls == 2:
+            raise KeyboardInterrupt
+        return retrain_without(*arguments, **named)
+
+    monkeypatch.setattr(utils.run.tasks, "retrain_without", interrupted)
+    assert sgd_influence(tmp_path, f"{QUICK} -r 0 --verify 6") == 130
+    known = read_csv(tmp_path / "verification/true_changes_seed_0.csv")
+    assert len(known) == 13
+    assert sgd_influence(tmp_path, f"{QUICK} -r 0 --verify 6") == 0
+    assert len(read_csv(tmp_path / "summary/verification.csv")) == 3 * 6

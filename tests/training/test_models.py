@@ -1,0 +1,86 @@
+"""The shipped models and users' own ones."""
+
+from __future__ import annotations
+
+import re
+
+import nnabla.functions as F
+import numpy as np
+import pytest
+
+from tests.helpers.runs import sgd_influence
+from tests.helpers.tiny import smooth_net
+from tests.training.test_influence import CENTRAL_DIFFERENCE, error_of_sweep
+from utils.errors import UserError
+from utils.training.model_check import checked_model
+from utils.training.models import MODELS
+from utils.training.sgd import Optimiser
+from utils.training.steps import learning_rates, plan_steps
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32)], ids=["gray 8", "colour 32"])
+@pytest.mark.parametrize("name", MODELS)
+def test_shipped_models_can_be_scored(name: str, shape: tuple[int, ...]) -> None:
+    assert checked_model(name, shape, 7) is MODELS[name]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_sweep_is_exact_for_shipped_models(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Central differences need a smooth net: the model with tanh and average pooling instead."""
+    monkeypatch.setattr(F, "relu", F.tanh)
+    monkeypatch.setattr(F, "max_pooling", F.average_pooling)
+    steps = plan_steps(3, n_train=16, n_epochs=2, batch_size=10, learning_rate=0.02,
+                       schedule="cosine")  # fmt: skip
+    optimiser = Optimiser(momentum=0.5, weight_decay=0.01)
+    error = error_of_sweep(MODELS[name], steps, optimiser, 0, range(0, 16, 4))
+    assert error < CENTRAL_DIFFERENCE
+
+
+@pytest.mark.parametrize("schedule", ["step", "cosine"])
+def test_sweep_is_exact_for_schedules(schedule: str) -> None:
+    steps = plan_steps(1, n_train=42, n_epochs=2, batch_size=16, learning_rate=0.1,
+                       schedule=schedule)  # fmt: skip
+    optimiser = Optimiser(momentum=0.9, weight_decay=0.1)
+    error = error_of_sweep(smooth_net, steps, optimiser, 0, range(0, 42, 4))
+    assert error < CENTRAL_DIFFERENCE
+
+
+def test_schedules() -> None:
+    assert learning_rates("constant", 0.5, 3).tolist() == [0.5, 0.5, 0.5]
+    step = learning_rates("step", 1.0, 8)
+    assert step == pytest.approx([1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01])
+    cosine = learning_rates("cosine", 2.0, 4)
+    assert cosine == pytest.approx([2, 1 + np.sqrt(0.5), 1, 1 - np.sqrt(0.5)])
+
+
+BAD_MODELS = {
+    "no_such_model": "not known; known are six_convolutions, resnet, mlp",
+    "no.such.module:function": "cannot be imported (ModuleNotFoundError",
+    "tests.helpers.users_models:missing": "cannot be imported (AttributeError",
+    "tests.helpers.users_models:constant": "is not a function",
+    "tests.helpers.users_models:raises": r"RuntimeError: no such layer at .*users_models.py:\d+",
+    "tests.helpers.users_models:wrong_shape": "gave (3, 11) for a batch of 3 images",
+    "tests.helpers.users_models:returns_none": "gave NoneType for a batch of 3 images",
+    "tests.helpers.users_models:no_parameters": "has no parameters to train",
+    "tests.helpers.users_models:with_dropout": "uses Dropout, which gives other values",
+    "tests.helpers.users_models:with_top_k": "top_k_data has no second derivative",
+    "tests.helpers.users_models:mixes_images": "mixes the images of a batch",
+    "tests.helpers.users_models:mean_subtraction": "mixes the images of a batch",
+}
+
+
+@pytest.mark.parametrize("name", BAD_MODELS)
+def test_model_that_cannot_work_is_named_in_one_line(name: str) -> None:
+    expected = BAD_MODELS[name]
+    pattern = expected if r"\d" in expected else re.escape(expected)
+    with pytest.raises(UserError, match=pattern) as raised:
+        checked_model(name, (1, 8, 8), 10)
+    assert str(raised.value).startswith(f"--model {name}: ")
+    assert "\n" not in str(raised.value)
+
+
+def test_run_with_own_model_and_optimiser(tmp_path) -> None:
+    sgd = "--momentum 0.9 --weight_decay 0.001 --lr_schedule step"
+    more = f"--model tests.helpers.users_models:good {sgd}"
+    assert sgd_influence(tmp_path, more) == 0
+    assert (tmp_path / "influence/Hara/influence_hara_0.csv").exists()

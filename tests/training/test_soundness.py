@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.helpers.runs import sgd_influence
+from utils.methods import Scores
+from utils.output.manifest import Manifest
+from utils.output.paths import OutputPaths
+from utils.output.storage import read_csv
+from utils.training.adjoint import DampedAdjoint
+from utils.training.soundness import problems_in, problems_of
+from utils.training.steps import plan_steps
+
+N = 2000
+STEPS = plan_steps(0, N, 1, 20, 0.1)  # 100 steps
+
+
+def influences(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(N) / 1000
+
+
+def test_random_scores_are_sound():
+    for seed in range(50):
+        assert problems_of(Scores(influences(seed), growth=1.2), STEPS, 0.5) == []
+        assert problems_of(Scores(influences(seed)), STEPS, 0.5) == []
+
+
+def test_growth_is_reported():
+    (problem,) = problems_of(Scores(influences(), growth=2.3e5), STEPS, 0.5)
+    assert "2.3e+05-fold over 100 steps" in problem
+    (problem,) = problems_of(Scores(influences(), growth=float("inf")), STEPS, 0.5)
+    assert "inf-fold" in problem
+
+
+def test_more_than_the_whole_loss_is_reported():
+    influence = influences()
+    influence[7] = -0.6
+    (problem,) = problems_of(Scores(influence), STEPS, 0.5)
+    assert "0.6 nats" in problem and "0.5" in problem
+    influence[7] = 0.6  # a helpful image may be worth any number of nats
+    assert problems_of(Scores(influence), STEPS, 0.5) == []
+
+
+def test_worst_images_of_the_last_steps_are_reported():
+    influence = influences()
+    seated_last = np.concatenate([step.indices for step in STEPS[-10:]])
+    influence[seated_last[:60]] = -0.1
+    (problem,) = problems_of(Scores(influence), STEPS, 0.5)
+    assert "100% of its 50 worst images sat in the last 10 of 100 steps" in problem
+    assert "10.0% are expected" in problem
+
+
+def test_few_steps_have_no_seats_to_rank():
+    steps = plan_steps(0, 100, 1, 10, 0.1)
+    assert problems_of(Scores(influences()[:100]), steps, 0.5) == []
+
+
+def test_a_run_warns_and_recommends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A sweep whose Hessian term has the wrong sign and a large factor grows."""
+    plain = DampedAdjoint.derivatives
+
+    def growing(self, x, y, direction, v):
+        by_weight, by_theta, none = plain(self, x, y, direction, v)
+        return by_weight, {name: -3e4 * g for name, g in by_theta.items()}, none
+
+    monkeypatch.setattr(DampedAdjoint, "derivatives", growing)
+    assert sgd_influence(tmp_path, "-r 0 5 --methods Hara Random -j 1") == 0
+    captured = capsys.readouterr()
+    assert "Trial 0: the scores by Hara: the sweep grows" in captured.err
+    assert problems_in(OutputPaths(tmp_path), "Hara", [0])[0]
+    assert problems_in(OutputPaths(tmp_path), "Random", [0]) == {}
+    verdict = json.loads((tmp_path / "summary/recommendation.json").read_text())["methods"]["Hara"]
+    assert verdict["n"] == 0 and "not sound" in verdict["reason"]
+    assert "Do not remove by Hara" in (tmp_path / "report/index.html").read_text()
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert "the sweep grows" in manifest["warnings"]["Hara"]["0"][0]
+    assert len(read_csv(tmp_path / "influence/Hara/influence_hara_0.csv")) == 60
+
+
+def test_scores_of_the_earlier_arithmetic_are_not_mixed_with_new_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Earlier versions computed Hara and Ours by the exact sweep; their folders do not say so."""
+    assert sgd_influence(tmp_path, "-r 0 --methods Hara AUM") == 0
+    manifest = Manifest.read(OutputPaths(tmp_path))
+    assert manifest.options.pop("sweep") == "damped"
+    manifest.save()
+    capsys.readouterr()
+    assert sgd_influence(tmp_path, "-r 0 --methods Hara AUM") == 2
+    assert "the sweep was exact, now damped" in capsys.readouterr().err
+    assert sgd_influence(tmp_path, "-r 0 --methods AUM Random") == 0  # neither has a sweep
+    assert Manifest.read(OutputPaths(tmp_path)).options["sweep"] == "exact"

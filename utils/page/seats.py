@@ -1,0 +1,54 @@
+"""Where in the last epoch the worst images of a method were trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from utils.output.paths import OutputPaths
+from utils.output.ranking import COLUMNS
+from utils.output.storage import read_csv
+from utils.training.steps import Step, load_steps
+
+N_SEATED, N_PARTS = 200, 10
+"""Worst images that are looked at, and parts of the epoch."""
+Seats = tuple[int, np.ndarray]
+"""The n worst images of a trial that are counted, and the share (N_PARTS,) of each part."""
+
+
+def seats(paths: OutputPaths, methods: Sequence[str]) -> dict[str, Seats]:
+    """`seats_of_worst` of each method, over the trials whose steps are there."""
+    found: dict[str, Seats] = {}
+    steps = {seed: load_steps(paths.steps(seed)) for seed in paths.trained()}
+    for method in methods:
+        files = [(seed, path) for seed, path in paths.influences(method) if seed in steps]
+        if files:
+            tables = [read_csv(path, COLUMNS) for _, path in files]
+            found[method] = seats_of_worst(tables, [steps[seed] for seed, _ in files])
+    return found
+
+
+def seats_of_worst(tables: Sequence[pd.DataFrame], steps: Sequence[Sequence[Step]]) -> Seats:
+    """Where in the last epoch the worst images of a method were trained on.
+
+    Args:
+        tables: the influence table of each trial.
+        steps: the recorded steps of each trial.
+
+    Returns:
+        The n worst of each trial that are counted, and the share (N_PARTS,) of them in each part.
+    """
+    n = min(N_SEATED, min(map(len, tables)) // 2)
+    shares = [_seats(t, s, n) for t, s in zip(tables, steps, strict=True)]
+    return n, np.mean(shares, axis=0)
+
+
+def _seats(table: pd.DataFrame, steps: Sequence[Step], n: int) -> np.ndarray:
+    last = [step.indices for step in steps if step.epoch == steps[-1].epoch]
+    part = np.empty(len(table), int)
+    for number, indices in enumerate(last):
+        part[indices] = number * N_PARTS // len(last)
+    worst = table["datasource_index"].to_numpy()[:n]
+    return np.bincount(part[worst], minlength=N_PARTS) / max(n, 1)
