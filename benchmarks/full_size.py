@@ -1,11 +1,12 @@
 """Which arithmetic of the sweep cleanses at full size: variants of Hara and Ours, retrained.
 
-    python benchmarks/full_size.py RUN_DIR -ds cifar10 --seeds 0 1 2 [run options]
+    python benchmarks/full_size.py RUN_DIR --work DIR -ds cifar10 --seeds 0 1 2 [run options]
 
-RUN_DIR is the output folder of a finished `eval_sgd_influence.py --cache steps`, given the same
+RUN_DIR is the output folder of a finished `eval_sgd_influence.py --cache steps` with the same
 options. Each variant scores the training images of each trial; its n worst are removed and the
 last epoch is retrained. Scores and rows are kept in --work, so that a benchmark that was cut off
-resumes; several processes may share one --work.
+resumes; several processes may share one --work. At the end benchmarks/results/full_size.csv and
+the table of docs/fidelity.md are written from what --work holds.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -29,19 +31,34 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the repository, when run as a script
 
 from benchmarks.deviations import Derivatives, WithoutHessian
+from benchmarks.reproduction_tables import fill_page, markdown, mean_and_deviation
 from eval_sgd_influence import COMMAND
 from sgd_influence.eval import retrain_without
 from sgd_influence.replay import states_of
 from utils.kernels.channels_last import channels_first, channels_last, lies_channels_last
 from utils.kernels.maps import MapAffine, MapMoments
 from utils.options import parse_options
-from utils.output.storage import save_csv
+from utils.output.storage import read_csv, save_csv
 from utils.run.pipeline import prepared
 from utils.training.adjoint import Arrays, DampedAdjoint, StepAdjoint, cross_entropy
 from utils.training.sgd import step_batch
+from utils.training.soundness import LAST
 from utils.training.trial import Trial
 
 TRUE, FINAL = "true", "final"
+SEATED = 200
+"""The n of the worst images whose seats are reported."""
+NAMES = {
+    "damped-true": "damped, true states (**Hara**)",
+    "damped-final": "damped, final state (**Ours**)",
+    "published-true": "damped, batches of one, true states ([H]'s code)",
+    "published-final": "damped, batches of one, final state",
+    "exact-true": "exact, true states (**Hara_exact**)",
+    "exact-final": "exact, final state (**Ours_exact**)",
+    "no_hessian-true": "no Hessian term, true states",
+    "gauss_newton-true": "exact with the Gauss-Newton matrix, true states",
+}
+"""What the tables call the variants."""
 
 
 @contextmanager
@@ -215,6 +232,75 @@ class Work:
             mark.unlink()
 
 
+# ---------------------------------------------------------------- figures
+
+
+def figures_of(work: Path) -> pd.DataFrame:
+    """A row per data set, trial, variant and n.
+
+    Returns:
+        Columns dataset, seed, variant, n, the four scores after the removal, gain (points of test
+        accuracy over n = 0 of the trial), growth (max |u_t| / |u_T|), lowest (the most negative
+        influence, nats) and seats (share of the n worst that sat in the last 10 steps).
+    """
+    rows = []
+    for path in sorted(work.glob("*.csv")):
+        dataset, seed, variant, n = path.stem.rsplit("_", 3)
+        row = {"dataset": dataset, "seed": int(seed), "variant": variant, "n": int(n)}
+        row |= read_csv(path).iloc[-1].to_dict()
+        scores = work / f"{dataset}_{seed}_{variant}.npz"
+        rows.append(row | (_of_scores(scores, work, int(n)) if int(n) else {}))
+    table = pd.DataFrame(rows)
+    trial = ["dataset", "seed"]
+    unchanged = table[table["n"] == 0].set_index(trial)["test_accuracy"]
+    before = table.set_index(trial).index.map(unchanged)
+    return table.assign(gain=100 * (table["test_accuracy"] - before))
+
+
+def _of_scores(scores: Path, work: Path, n: int) -> dict[str, float]:
+    found = np.load(scores)
+    dataset, seed, _ = scores.stem.rsplit("_", 2)
+    last = np.load(work / f"{dataset}_{seed}_last.npy")
+    worst = np.argsort(found["influence"], kind="stable")[:n]
+    return {
+        "growth": float(found["norms"].max() / found["norms"][0]),
+        "lowest": float(found["influence"].min()),
+        "seats": float(last[worst].mean()),
+    }
+
+
+def table_of(figures: pd.DataFrame) -> str:
+    """Gain in points of test accuracy against n, by data set and variant, over the trials."""
+    parts = []
+    for dataset, rows in figures.groupby("dataset", sort=False):
+        counts = sorted(n for n in rows["n"].unique() if n)
+        unchanged = 100 * rows.loc[rows["n"] == 0, "test_accuracy"]
+        head = ("the sweep, the states", "trials", *(f"n = {n:,}" for n in counts))
+        table: list[tuple[str, ...]] = [(*head, "growth of u", "lowest influence", "seats")]
+        for variant, own in rows[rows["n"] > 0].groupby("variant", sort=False):
+            gains = (mean_and_deviation(own.loc[own["n"] == n, "gain"], "+") for n in counts)
+            first = own[own["n"] == SEATED]
+            table.append((
+                NAMES[str(variant)], str(own["seed"].nunique()), *gains,
+                f"{own['growth'].max():.3g}", f"{own['lowest'].min():.3g}",
+                f"{first['seats'].mean():.0%}",
+            ))  # fmt: skip
+        parts.append(f"**{dataset}**, No Removal {mean_and_deviation(unchanged)} %")
+        parts.append(markdown(table))
+    return "\n\n".join(parts)
+
+
+def correlations_of(work: Path, dataset: str, variant: str) -> list[float]:
+    """Spearman's correlation of a variant's scores between trials, over the images they share."""
+    scores = {}
+    for path in sorted(work.glob(f"{dataset}_*_{variant}.npz")):
+        seed = path.stem.rsplit("_", 2)[1]
+        images = np.load(work / f"{dataset}_{seed}_images.npy")
+        scores[seed] = pd.Series(np.load(path)["influence"], index=images)
+    pairs = combinations(scores.values(), 2)
+    return [float(pd.concat(pair, axis=1).dropna().corr("spearman").iloc[0, 1]) for pair in pairs]
+
+
 def main() -> None:
     """Score and retrain whatever is missing."""
     parser = argparse.ArgumentParser(
@@ -234,11 +320,19 @@ def main() -> None:
     for seed in chosen.seeds:
         options = parse_options(COMMAND, [*rest, "-o", str(chosen.run_dir), "--seed", str(seed)])
         judge(prepared(options).trial(seed), options.dataset, chosen)
+    figures = figures_of(chosen.work)
+    save_csv(figures, ROOT / "benchmarks" / "results" / "full_size.csv")
+    fill_page(ROOT / "docs" / "fidelity.md", {"full_size": table_of(figures)})
 
 
 def judge(trial: Trial, dataset: str, chosen: argparse.Namespace) -> None:
     """Compute what is missing of one trial."""
     work = Work(chosen.work)
+    last = np.zeros(trial.n_train, bool)
+    last[np.concatenate([step.indices for step in trial.steps[-LAST:]])] = True
+    np.save(work.folder / f"{dataset}_{trial.seed}_last.npy", last)
+    images = [Path(path).name for path in trial.data.training.paths]
+    np.save(work.folder / f"{dataset}_{trial.seed}_images.npy", images)
     nothing = np.zeros(trial.n_train, bool)
     _retrain(work, trial, f"{dataset}_{trial.seed}_none_0", nothing)
     for name in chosen.variants:
