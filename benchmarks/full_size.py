@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -245,7 +246,7 @@ def figures_of(work: Path) -> pd.DataFrame:
     """
     rows = []
     for path in sorted(work.glob("*.csv")):
-        dataset, seed, variant, n = path.stem.rsplit("_", 3)
+        dataset, seed, variant, n = parts_of(path)
         row = {"dataset": dataset, "seed": int(seed), "variant": variant, "n": int(n)}
         row |= read_csv(path).iloc[-1].to_dict()
         scores = work / f"{dataset}_{seed}_{variant}.npz"
@@ -257,9 +258,18 @@ def figures_of(work: Path) -> pd.DataFrame:
     return table.assign(gain=100 * (table["test_accuracy"] - before))
 
 
+def parts_of(path: Path) -> tuple[str, str, str, str]:
+    """Data set, seed, variant and n of a file of --work; n is empty for scores."""
+    named = re.fullmatch(r"([a-z0-9]+)_(\d+)_(.+?)(?:_(\d+))?", path.stem)
+    if named is None:
+        raise ValueError(f"{path}: no file of this benchmark")
+    dataset, seed, variant, n = named.groups(default="")
+    return dataset, seed, variant, n
+
+
 def _of_scores(scores: Path, work: Path, n: int) -> dict[str, float]:
     found = np.load(scores)
-    dataset, seed, _ = scores.stem.rsplit("_", 2)
+    dataset, seed, *_ = parts_of(scores)
     last = np.load(work / f"{dataset}_{seed}_last.npy")
     worst = np.argsort(found["influence"], kind="stable")[:n]
     return {
@@ -294,7 +304,7 @@ def correlations_of(work: Path, dataset: str, variant: str) -> list[float]:
     """Spearman's correlation of a variant's scores between trials, over the images they share."""
     scores = {}
     for path in sorted(work.glob(f"{dataset}_*_{variant}.npz")):
-        seed = path.stem.rsplit("_", 2)[1]
+        seed = parts_of(path)[1]
         images = np.load(work / f"{dataset}_{seed}_images.npy")
         scores[seed] = pd.Series(np.load(path)["influence"], index=images)
     pairs = combinations(scores.values(), 2)
