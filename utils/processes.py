@@ -53,7 +53,11 @@ def _start_trackers() -> None:
 
 
 class Pool(ProcessPoolExecutor):
-    """loky's pool, its processes sheltered."""
+    """loky's pool, its processes and the trackers that it starts sheltered."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        with sheltered():  # its queues start a tracker
+            super().__init__(*args, **kwargs)
 
     def submit(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Future[Any]:
         """Have a free process call `fn`; processes start with the first call."""

@@ -246,7 +246,8 @@ def _touch_and_wait(path: Path) -> None:
 # ---------------------------------------------------------------- a second signal
 
 HANGS = """
-import ctypes, os, sys, time
+import ctypes, logging, os, sys, time
+logging.getLogger("nnabla").setLevel(logging.WARNING)
 import utils.run.pipeline
 from eval_sgd_influence import COMMAND
 from utils.run.command import program

@@ -375,7 +375,8 @@ def _by_processes(
 
 
 def _result(future: Future[T]) -> T:
-    """Wait for a result; a signal ends that."""
+    """Wait for a result; a signal ends that, also where results are there at once."""
+    stop_if_asked()
     while not wait([future], LOOK_EVERY).done:
         stop_if_asked()
     return future.result()
