@@ -323,7 +323,8 @@ MEANWHILE: dict[str, tuple[str, Damage, str]] = {
         "influence_hara_0.csv: is not whole (no column datasource_index)",
     ),
     "influence CSV: empty": (
-        SCORE, influence(lambda rows: []), "influence_hara_0.csv: cannot be read (the file is empty",
+        SCORE, influence(lambda rows: []),
+        "influence_hara_0.csv: cannot be read (the file is empty",
     ),
     "influence CSV: header only": (
         SCORE, influence(lambda rows: rows[:1]), "influence_hara_0.csv: is not whole (no rows)",
