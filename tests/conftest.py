@@ -22,6 +22,26 @@ SETTINGS = (
 """Variables of the caller's that no test sees, by the beginning of their names."""
 
 
+SLOW = (
+    "tests/benchmarks", "tests/page/test_page.py", "tests/project", "tests/run",
+    "tests/sgd_influence/test_cleanse.py", "tests/sgd_influence/test_retraining.py",
+    "tests/sgd_influence/test_verify.py", "tests/output", "tests/data/test_limits.py",
+    "tests/data/test_own_data.py", "tests/data/test_flips.py", "tests/data/test_malformed_data.py",
+    "tests/training/test_diverging.py", "tests/training/test_kept_states.py",
+    "tests/training/test_models.py", "tests/training/test_soundness.py",
+    "tests/kernels/test_smoothed_relu.py", "tests/kernels/test_blas.py",
+    "tests/kernels/test_compiled.py",
+)  # fmt: skip
+"""Files and folders of tests that run commands or train for long: left out of make test-fast."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the slow tests."""
+    for item in items:
+        if item.nodeid.startswith(SLOW):
+            item.add_marker("slow")
+
+
 def pytest_sessionstart() -> None:
     """Before any test loads NumPy and before any child process, which inherits the environment."""
     for name in [name for name in os.environ if name.startswith(SETTINGS)]:
