@@ -24,7 +24,7 @@ from utils.console import progress
 from utils.errors import UserError
 from utils.kernels.blas import kernels_here
 from utils.link_free import REMEDY, check_place, open_file, read_file, remove_file
-from utils.output.lock import FolderLock
+from utils.output.lock import FolderLock, folder_lost
 from utils.output.paths import RESULT_FOLDERS, OutputPaths
 from utils.output.storage import TEMPORARY, TRIAL, observed_by, save_json
 
@@ -310,10 +310,7 @@ class Manifest:
     def check_folder(self) -> None:
         """Raise a UserError if the folder was removed while the run went on."""
         if self._lock is not None and not self._lock.held():
-            raise UserError(
-                f"{self.paths.root}: was removed or replaced while the run went on; the same "
-                "command starts anew"
-            )
+            raise folder_lost(self.paths.root)
 
     def announce(self, path: Path, temporary: Path, durable: bool) -> None:
         """Announce a file; on disk if it is durable or takes the place of another."""

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from utils.errors import UserError
 from utils.kernels import cores
 from utils.options import Options
+from utils.output.lock import folder_lost
 from utils.output.storage import Pending, deferred, observed_by
 from utils.output.usage import peak_memory
 from utils.processes import live_under
@@ -94,10 +95,7 @@ class Claim:
     def check_folder(self) -> None:
         """Raise a UserError if the output folder is not that of the run any more."""
         if not sees(self.root, self.claim):
-            raise UserError(
-                f"{self.root}: was removed or replaced while the run went on; the same command "
-                "starts anew"
-            )
+            raise folder_lost(self.root)
 
     def announce(self, path: Path, temporary: Path, durable: bool) -> None:
         """The process that has the folder keeps account."""
