@@ -14,7 +14,7 @@ from pathlib import Path
 import eval_influence_functions
 import eval_sgd_influence
 from utils.data.source import CACHE_VARIABLE
-from utils.output.manifest import Manifest, Print
+from utils.output.manifest import FileDigest, Manifest
 from utils.output.paths import OutputPaths
 from utils.run.command import main
 from utils.training.models import find_model
@@ -55,7 +55,7 @@ def heed_signals() -> None:
 def record(output: Path, path: Path) -> None:
     """Let the manifest of a run take a changed file for the one that the run wrote."""
     manifest = Manifest.read(OutputPaths(output))
-    manifest.outputs[path.relative_to(output).as_posix()] = Print.of(path)
+    manifest.outputs[path.relative_to(output).as_posix()] = FileDigest.of(path)
     manifest.save()
 
 

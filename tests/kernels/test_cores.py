@@ -53,7 +53,7 @@ def helped(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 
         return noted
 
-    def each(action: Callable, items: Iterator) -> None:
+    def parallel_for(action: Callable, items: Iterator) -> None:
         def noted(item: object) -> None:
             if threading.current_thread() is threading.main_thread():
                 time.sleep(0.001)  # leaves something to the others
@@ -61,12 +61,12 @@ def helped(monkeypatch: pytest.MonkeyPatch) -> set[str]:
                 names.add(computing[0])
             action(item)
 
-        cores.each(noted, items)
+        cores.parallel_for(noted, items)
 
     for name in ("forward_impl", "backward_impl"):
         monkeypatch.setattr(ArrayFunction, name, noting_function(getattr(ArrayFunction, name)))
-    monkeypatch.setattr(maps, "each", each)
-    monkeypatch.setattr(convolution, "each", each)
+    monkeypatch.setattr(maps, "parallel_for", parallel_for)
+    monkeypatch.setattr(convolution, "parallel_for", parallel_for)
     return names
 
 
@@ -92,7 +92,7 @@ def test_training_and_sweep_on_several_cores(helped: set[str]) -> None:
     alone = trained_and_scored()
     assert not helped
     cores.share(3)
-    with cores.taken():
+    with cores.hold_core():
         assert trained_and_scored() == alone
     assert helped == FUNCTIONS
 
@@ -140,12 +140,12 @@ def test_no_core_is_used_twice() -> None:
         time.sleep(0.001)
         used.add(threading.current_thread().name)
 
-    with cores.taken():
+    with cores.hold_core():
         free.acquire()  # another process has begun a job
-        cores.each(note, range(20))
+        cores.parallel_for(note, range(20))
         assert used == {threading.current_thread().name}
         free.release()
-        cores.each(note, range(20))
+        cores.parallel_for(note, range(20))
         assert len(used) == 2
     assert [free.acquire(False) for _ in range(3)] == [True, True, False]
 
@@ -160,4 +160,4 @@ def test_what_another_core_raises_is_raised() -> None:
 
     for _ in range(2):  # the core is free again
         with pytest.raises(MemoryError, match="elsewhere"):
-            cores.each(fail_elsewhere, range(100))
+            cores.parallel_for(fail_elsewhere, range(100))

@@ -27,7 +27,7 @@ from utils.errors import UserError
 from utils.link_free import open_file, remove_file
 from utils.output import storage
 from utils.output.lock import FolderLock, Holder
-from utils.output.manifest import Manifest, Print, _checksum
+from utils.output.manifest import FileDigest, Manifest, _checksum
 from utils.output.paths import OutputPaths
 from utils.output.settings import claimed
 from utils.page.__main__ import main as page_of
@@ -640,4 +640,4 @@ def test_path_that_may_not_be_searched(tmp_path: Path, monkeypatch: pytest.Monke
 def test_print_is_of_a_file_only(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(UserError, match="is a named pipe where a run has a file"):
-        Print.of(tmp_path / "pipe")
+        FileDigest.of(tmp_path / "pipe")

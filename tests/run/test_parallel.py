@@ -23,7 +23,7 @@ from utils.data.splits import SplitFiles, TrialData
 from utils.errors import UserError
 from utils.options import Options
 from utils.output.paths import OutputPaths
-from utils.output.storage import carry_out, deferred, kept_by, remove, save_bytes
+from utils.output.storage import carry_out, deferred, observed_by, remove, save_bytes
 from utils.run import worker_process as worker
 from utils.run.handover import hand_over, sent, take_over, unpacked
 from utils.run.preflight import Estimate, Work
@@ -251,7 +251,7 @@ def test_folder_removed_right_after_it_was_looked_at_is_not_made_again(
 
     monkeypatch.setattr(claim, "check_folder", removed_after_looking)
     with (
-        kept_by(claim),
+        observed_by(claim),
         pytest.raises(UserError, match="was removed or replaced while the run went on"),
     ):
         save_bytes(b"1", root / "score" / "Hara" / "a.csv")

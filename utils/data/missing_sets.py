@@ -27,7 +27,7 @@ class Sets:
     n_validation: int
 
 
-def make_up_sets(tables: dict[str, pd.DataFrame], names: tuple[str, ...], where: str) -> Sets:
+def complete_sets(tables: dict[str, pd.DataFrame], names: tuple[str, ...], where: str) -> Sets:
     """All sets, whichever of `training`, `validation` and `test` are in `tables`; logged.
 
     With one set, 15 % of it are drawn for testing (fixed) and as many for validation (by each

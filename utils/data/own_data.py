@@ -23,7 +23,7 @@ from utils.data.archives import first_writable
 from utils.data.decode import Finding, Form, common_side, over_chunks, size_text, survey_chunk
 from utils.data.duplicates import warn_of_copies
 from utils.data.images import Pool, broken_images, decode_images
-from utils.data.missing_sets import make_up_sets
+from utils.data.missing_sets import complete_sets
 from utils.data.source import Source, are_labels, cache_folder
 from utils.data.user_paths import CLASSES, Rows, read_parts, shown
 from utils.errors import UserError
@@ -51,7 +51,7 @@ def own_source(path: Path, data_dir: Path | None, image_size: int | None, color:
     warn_of_copies(rows, findings)
     labels = {given: label for label, given in enumerate(classes)}
     tables = {part.name: _numbered(part.table, labels) for part in rows.parts}
-    sets = make_up_sets(tables, names, shown(path))
+    sets = complete_sets(tables, names, shown(path))
     form = _form(findings, image_size, color)
     pool = _decoded(rows, form, folder, max(f.memory for f in findings))
     save_csv(pd.DataFrame({"label": range(len(names)), "name": names}), folder / CLASSES)

@@ -180,7 +180,7 @@ def _save_if_other(table: pd.DataFrame, path: Path) -> None:
         save_bytes(content, path)
 
 
-def described(images: ImageSet) -> dict[str, int | str]:
+def fingerprint(images: ImageSet) -> dict[str, int | str]:
     """What a set is known by: how many images of how many bytes, a hash of names, labels, sizes.
 
     Names count from the folder that all images lie in, which may be moved.

@@ -30,7 +30,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from utils.kernels.array_functions import ArrayFunction, Arrays, Shape
 from utils.kernels.channels_last import channels_first, channels_last
-from utils.kernels.cores import each
+from utils.kernels.cores import parallel_for
 from utils.kernels.maps import MapTotal, total_of
 from utils.kernels.winograd import (
     TILE,
@@ -224,7 +224,7 @@ def convolve(
         np.matmul(_Patches(geometry).of(x[images]), kernels, out=maps)
         np.add(maps, bias, out=maps)
 
-    each(compute, geometry.chunks())
+    parallel_for(compute, geometry.chunks())
 
 
 def _convolve_tiles(
@@ -239,7 +239,7 @@ def _convolve_tiles(
         np.matmul(inputs, kernels, out=maps)
         gather_maps(tiles.maps, biases, in_fours(y[images]))
 
-    each(compute, geometry.chunks())
+    parallel_for(compute, geometry.chunks())
 
 
 def input_gradient(geometry: Geometry, dy: np.ndarray, w: np.ndarray, dx: np.ndarray) -> None:
@@ -255,7 +255,7 @@ def input_gradient(geometry: Geometry, dy: np.ndarray, w: np.ndarray, dx: np.nda
         np.matmul(maps, kernels, out=patches.rows(len(dy[images])))
         dx[images] = patches.added(len(dy[images]))
 
-    each(compute, geometry.chunks())
+    parallel_for(compute, geometry.chunks())
 
 
 def weight_gradient(geometry: Geometry, dy: np.ndarray, x: np.ndarray, dw: np.ndarray) -> None:
@@ -301,7 +301,7 @@ def _sum_over_chunks(
             product(images, part)
             np.add(totals[number], part, out=totals[number])
 
-    each(add, range(len(totals)))
+    parallel_for(add, range(len(totals)))
     return totals.sum(0)
 
 

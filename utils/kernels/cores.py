@@ -52,8 +52,8 @@ def share(n_cores: int, free: Semaphore | None = None) -> None:
 
 
 @contextmanager
-def taken() -> Iterator[None]:
-    """A job that computes on one core, and on others while they are free."""
+def hold_core() -> Iterator[None]:
+    """Hold one core for the block; loops in it use other cores while they are free."""
     if _shared is None:
         yield
         return
@@ -64,8 +64,8 @@ def taken() -> Iterator[None]:
         _shared.free.release()
 
 
-def each(action: Callable[[Item], object], items: Iterable[Item]) -> None:
-    """Call `action` with each item, side by side where cores are free and in any order."""
+def parallel_for(action: Callable[[Item], object], items: Iterable[Item]) -> None:
+    """Call `action` with each item, in parallel where cores are free and in any order."""
     left = list(items)
     waiting = iter(left)  # threads may share the iterator of a list
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from utils.kernels.array_functions import ArrayFunction, Arrays, Shape
 from utils.kernels.compiled import compiled
-from utils.kernels.cores import each
+from utils.kernels.cores import parallel_for
 
 PIECE = 2**18
 """About how many values a core works on at once."""
@@ -32,7 +32,7 @@ def by_images(action: Callable[..., object], *arrays: np.ndarray) -> None:
     n = max(map(len, arrays))
     size = max(1, n * PIECE // max(array.size for array in arrays))
     pieces = (slice(start, start + size) for start in range(0, n, size))
-    each(lambda rows: action(*(a[rows] if len(a) == n else a for a in arrays)), pieces)
+    parallel_for(lambda rows: action(*(a[rows] if len(a) == n else a for a in arrays)), pieces)
 
 
 @compiled

@@ -59,6 +59,13 @@ def holder_of(content: bytes) -> Holder | None:
     return holder if texts and type(holder.pid) is int and 0 < holder.pid <= _LARGEST_PID else None
 
 
+def folder_lost(root: Path) -> UserError:
+    """The error for an output folder that is no longer the one that the run has locked."""
+    return UserError(
+        f"{root}: was removed or replaced while the run went on; the same command starts anew"
+    )
+
+
 class FolderLock:
     """Locks the folder of the file `path` while its block runs; the file names the holder.
 

@@ -24,9 +24,9 @@ from utils.console import progress
 from utils.errors import UserError
 from utils.kernels.blas import kernels_here
 from utils.link_free import REMEDY, check_place, open_file, read_file, remove_file
-from utils.output.lock import FolderLock
+from utils.output.lock import FolderLock, folder_lost
 from utils.output.paths import RESULT_FOLDERS, OutputPaths
-from utils.output.storage import TEMPORARY, TRIAL, kept_by, save_json
+from utils.output.storage import TEMPORARY, TRIAL, observed_by, save_json
 
 log = logging.getLogger("data_cleansing")
 
@@ -43,14 +43,14 @@ Settings = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Print:
+class FileDigest:
     """What a file is known by: its size in bytes and the SHA-256 of its content."""
 
     bytes: int
     sha256: str
 
     @classmethod
-    def of(cls, path: Path) -> Print:
+    def of(cls, path: Path) -> FileDigest:
         """That of a regular file."""
         digest, size = hashlib.sha256(), 0
         with open(open_file(path), "rb") as stream:
@@ -70,7 +70,7 @@ class Manifest:
         versions: of this program and its libraries when the folder was begun.
         inputs: per CSV file of a split what its images and labels are known by.
         outputs: per file under the folder what it is known by.
-        coming: files that are being renamed to their final names.
+        announced: files that are being renamed to their final names.
         begun: folders in which states are being written, and files that are being removed: what
             is there and is not among the outputs was left by a run that was killed.
         warnings: per method and seed of the trial, why its scores should not be followed.
@@ -81,8 +81,8 @@ class Manifest:
     options: Settings
     versions: dict[str, str] = field(default_factory=lambda: versions_here())
     inputs: dict[str, dict[str, Any]] = field(default_factory=dict)
-    outputs: dict[str, Print] = field(default_factory=dict)
-    coming: dict[str, Print] = field(default_factory=dict)
+    outputs: dict[str, FileDigest] = field(default_factory=dict)
+    announced: dict[str, FileDigest] = field(default_factory=dict)
     begun: set[str] = field(default_factory=set)
     warnings: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     intact: bool = True
@@ -107,8 +107,8 @@ class Manifest:
                 _options(value["options"]),
                 _versions(value["versions"]),
                 _inputs(value["inputs"]),
-                _prints(value["outputs"]),
-                _prints(value["coming"]),
+                _digests(value["outputs"]),
+                _digests(value["coming"]),
                 set(map(_place, value.get("begun", []))),
                 dict(value.get("warnings", {})),
                 intact=checksum == _checksum(value),
@@ -124,7 +124,7 @@ class Manifest:
             "versions": self.versions,
             "inputs": self.inputs,
             "outputs": {name: asdict(known) for name, known in self.outputs.items()},
-            "coming": {name: asdict(known) for name, known in self.coming.items()},
+            "coming": {name: asdict(known) for name, known in self.announced.items()},
         }
         if self.begun:
             value["begun"] = sorted(self.begun)
@@ -134,12 +134,12 @@ class Manifest:
 
     # ------------------------------------------------------------ what was there before
 
-    def settle_all(self) -> None:
+    def confirm_all(self) -> None:
         """Take up what a killed run had announced, if it came to be."""
-        for name, known in self.coming.items():
-            if self._is_there(name) and Print.of(self.paths.root / name) == known:
+        for name, known in self.announced.items():
+            if self._is_there(name) and FileDigest.of(self.paths.root / name) == known:
                 self.outputs[name] = known
-        self.coming = {}
+        self.announced = {}
 
     def foreign(self) -> list[str]:
         """Files under the names of results that no run of this folder wrote."""
@@ -175,7 +175,7 @@ class Manifest:
         for folder in (*RESULT_FOLDERS, self.paths.page.parent.name):
             check_place(self.root, folder, folder=True)
         found = map(self._name, (*self.paths.results(), *self.paths.states()))
-        for name in sorted({*self.outputs, *self.coming, *found}):
+        for name in sorted({*self.outputs, *self.announced, *found}):
             check_place(self.root, name)
 
     def check_outputs(self) -> None:
@@ -248,7 +248,7 @@ class Manifest:
         size = path.stat().st_size
         if size < known.bytes:
             return "cut short"
-        return "changed" if size > known.bytes or Print.of(path) != known else ""
+        return "changed" if size > known.bytes or FileDigest.of(path) != known else ""
 
     def _is_there(self, name: str) -> bool:
         check_place(self.root, name)
@@ -289,7 +289,7 @@ class Manifest:
         """Keep account of every file that the block writes into the folder."""
         self._lock = lock
         try:
-            with kept_by(self):
+            with observed_by(self):
                 yield
         except BaseException:
             with suppress(OSError, UserError):
@@ -310,17 +310,14 @@ class Manifest:
     def check_folder(self) -> None:
         """Raise a UserError if the folder was removed while the run went on."""
         if self._lock is not None and not self._lock.held():
-            raise UserError(
-                f"{self.paths.root}: was removed or replaced while the run went on; the same "
-                "command starts anew"
-            )
+            raise folder_lost(self.paths.root)
 
-    def expect(self, path: Path, temporary: Path, durable: bool) -> None:
+    def announce(self, path: Path, temporary: Path, durable: bool) -> None:
         """Announce a file; on disk if it is durable or takes the place of another."""
-        name, known = self._name(path), Print.of(temporary)
+        name, known = self._name(path), FileDigest.of(temporary)
         self._check_is_own(name, known)
         replaces = self.outputs.get(name, known) != known
-        self.coming[name] = known
+        self.announced[name] = known
         if durable or replaces or not self._begin(path):
             self._save_in_folder()
         if replaces and path.suffix == ".h5" and self._repeats:
@@ -330,10 +327,10 @@ class Manifest:
                 "library?); what was computed from the earlier ones stays", path,
             )  # fmt: skip
 
-    def _check_is_own(self, name: str, known: Print) -> None:
+    def _check_is_own(self, name: str, known: FileDigest) -> None:
         """Raise a UserError if a file stands at `name` that no run wrote, and holds other bytes."""
         there = self._is_there(name)
-        if there and name not in self.outputs and Print.of(self.root / name) != known:
+        if there and name not in self.outputs and FileDigest.of(self.root / name) != known:
             raise self.not_written_here([name])
 
     def not_written_here(self, names: list[str]) -> UserError:
@@ -352,10 +349,10 @@ class Manifest:
             self.begun.add(folder)
         return begun
 
-    def settle(self, path: Path) -> None:
+    def confirm(self, path: Path) -> None:
         """The announced file is there."""
         name = self._name(path)
-        self.outputs[name] = self.coming.pop(name)
+        self.outputs[name] = self.announced.pop(name)
 
     def remove(self, path: Path) -> None:
         """Remove a file of the account; from that first, since without it the file is of no use."""
@@ -395,9 +392,9 @@ def remove_temporaries(paths: OutputPaths) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _prints(value: Mapping[str, Any]) -> dict[str, Print]:
+def _digests(value: Mapping[str, Any]) -> dict[str, FileDigest]:
     """Raises ValueError for a file elsewhere: what is not as it was written is removed."""
-    return {_place(name): _print(**known) for name, known in value.items()}
+    return {_place(name): _digest(**known) for name, known in value.items()}
 
 
 def _place(name: str) -> str:
@@ -409,10 +406,10 @@ def _place(name: str) -> str:
     return name
 
 
-def _print(bytes: int, sha256: str) -> Print:
+def _digest(bytes: int, sha256: str) -> FileDigest:
     if type(bytes) is not int or not 0 <= bytes < _MOST or not isinstance(sha256, str):
         raise ValueError(bytes)
-    return Print(bytes, sha256)
+    return FileDigest(bytes, sha256)
 
 
 def _options(value: Mapping[str, Any]) -> Settings:
@@ -430,7 +427,7 @@ def _versions(value: Mapping[str, Any]) -> dict[str, str]:
 
 def _inputs(value: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     for known in value.values():
-        numbers = known["images"], _print(known["bytes"], known["sha256"]).bytes
+        numbers = known["images"], _digest(known["bytes"], known["sha256"]).bytes
         if any(type(number) is not int or not 0 <= number < _MOST for number in numbers):
             raise ValueError(known)
     return dict(value)

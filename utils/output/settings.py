@@ -127,7 +127,7 @@ def _manifest(paths: OutputPaths) -> Manifest | None:
         return None
     manifest = Manifest.read(paths)
     manifest.check_places()
-    manifest.settle_all()
+    manifest.confirm_all()
     return manifest
 
 

@@ -29,12 +29,12 @@ TRIAL = ".trial_"
 """What the names of folders with such a name begin with that hold what workers are given."""
 
 
-class Keeper(Protocol):
+class WriteObserver(Protocol):
     """Keeps account of the files of one folder; `utils.output.manifest.Manifest` is one."""
 
     @property
     def root(self) -> Path:
-        """The folder; it is there before its keeper and is never made again."""
+        """The folder; it is there before its observer and is never made again."""
 
     def keeps(self, path: Path) -> bool:
         """Whether it keeps account of `path`."""
@@ -42,27 +42,27 @@ class Keeper(Protocol):
     def check_folder(self) -> None:
         """Raise a UserError if the folder is not there any more."""
 
-    def expect(self, path: Path, temporary: Path, durable: bool) -> None:
+    def announce(self, path: Path, temporary: Path, durable: bool) -> None:
         """`temporary`, which is whole, is about to be renamed to `path`."""
 
-    def settle(self, path: Path) -> None:
+    def confirm(self, path: Path) -> None:
         """`path` is there now as it was expected."""
 
     def remove(self, path: Path) -> None:
         """Remove `path` if it is of the account, and folders that are empty then."""
 
 
-_keepers: list[Keeper] = []
+_observers: list[WriteObserver] = []
 
 
 @contextmanager
-def kept_by(keeper: Keeper) -> Iterator[None]:
-    """Tell `keeper` of every file that the block writes or removes in its folder."""
-    _keepers.append(keeper)
+def observed_by(observer: WriteObserver) -> Iterator[None]:
+    """Tell `observer` of every file that the block writes or removes in its folder."""
+    _observers.append(observer)
     try:
         yield
     finally:
-        _keepers.remove(keeper)
+        _observers.remove(observer)
 
 
 @dataclass(frozen=True)
@@ -138,34 +138,34 @@ def written_beside(path: Path, *, durable: bool = False) -> Iterator[Path]:
 
 
 def _put_in_place(path: Path, temporary: Path, durable: bool) -> None:
-    keepers = _keepers_of(path)
-    for keeper in keepers:
-        keeper.expect(path, temporary, durable)
+    observers = _observers_of(path)
+    for observer in observers:
+        observer.announce(path, temporary, durable)
     os.replace(temporary, path)
     if durable:
         _to_disk(path.parent)
-    for keeper in keepers:
-        keeper.settle(path)
+    for observer in observers:
+        observer.confirm(path)
 
 
-def _keepers_of(path: Path) -> list[Keeper]:
-    return [keeper for keeper in _keepers if keeper.keeps(path)]
+def _observers_of(path: Path) -> list[WriteObserver]:
+    return [observer for observer in _observers if observer.keeps(path)]
 
 
 def check_folder_of(path: Path) -> None:
     """Raise a UserError if `path` lies in a folder that was removed while the run went on."""
-    for keeper in _keepers:
-        if path.is_relative_to(keeper.root):
-            keeper.check_folder()
+    for observer in _observers:
+        if path.is_relative_to(observer.root):
+            observer.check_folder()
 
 
 def _make_folder(folder: Path) -> None:
-    """Make `folder` and those above it up to the folder of a keeper, which is never made again.
+    """Make `folder` and those above it up to the folder of a observer, which is never made again.
 
     Raises:
-        UserError: there is a link, or something else, in the folder of a keeper.
+        UserError: there is a link, or something else, in the folder of a observer.
     """
-    kept = {keeper.root for keeper in _keepers}
+    kept = {observer.root for observer in _observers}
     wanted = takewhile(lambda path: path not in kept, (folder, *folder.parents))
     for path in reversed(list(wanted)):
         root = next((root for root in kept if path.is_relative_to(root)), None)
@@ -214,10 +214,10 @@ def remove(path: Path) -> None:
     if _deferrals:
         _deferrals[-1][1].append(Pending(path, None))
         return
-    keepers = _keepers_of(path)
-    for keeper in keepers:
-        keeper.remove(path)
-    if not keepers:
+    observers = _observers_of(path)
+    for observer in observers:
+        observer.remove(path)
+    if not observers:
         path.unlink(missing_ok=True)
         with suppress(OSError):
             os.removedirs(path.parent)

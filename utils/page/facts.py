@@ -40,7 +40,7 @@ Key = tuple[str, int]
 
 
 @dataclass(frozen=True)
-class Said:
+class Prediction:
     """What models say of an image.
 
     Attributes:
@@ -88,7 +88,7 @@ class Facts:
     relabel: Mapping[str, pd.DataFrame]
     flipped: pd.DataFrame | None
     class_names: Mapping[int, str]
-    predictions: Mapping[Key, Said]
+    predictions: Mapping[Key, Prediction]
     runs: list[Run]
     seats: Mapping[str, Seats]
     unsound: Sequence[tuple[str, int, str]]
@@ -142,14 +142,14 @@ class Facts:
         return min(wanted, len(self.rankings[method]))
 
     @cached_property
-    def said(self) -> dict[Key, Said]:
+    def said(self) -> dict[Key, Prediction]:
         """What models say of each image shown or removed; those trained without it go first."""
         judged = dict(self.predictions)
         for table in self.removed.values():
             known = table.dropna(subset=["suggested_label", "confidence"])
             columns = known[[IMAGE, LABEL, "suggested_label", "confidence"]]
             for image, label, suggested, confidence in columns.itertuples(index=False):
-                judged[image, int(label)] = Said(int(suggested), float(confidence), True)
+                judged[image, int(label)] = Prediction(int(suggested), float(confidence), True)
         return judged
 
     @cached_property
@@ -239,9 +239,11 @@ def _class_names(path: Path) -> dict[int, str]:
     return dict(zip(table["label"].astype(int), table["name"], strict=True))
 
 
-def _predictions(path: Path) -> dict[Key, Said]:
+def _predictions(path: Path) -> dict[Key, Prediction]:
     table = _table(path, PREDICTIONS)
     if table is None:
         return {}
-    columns = table[list(PREDICTIONS)].itertuples(index=False)
-    return {(image, int(y)): Said(int(p), float(sure), False) for image, y, p, sure in columns}
+    return {
+        (image, int(label)): Prediction(int(predicted), float(confidence), False)
+        for image, label, predicted, confidence in table[list(PREDICTIONS)].itertuples(index=False)
+    }

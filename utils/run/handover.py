@@ -31,7 +31,7 @@ REST = "rest.joblib"
 
 
 @dataclass(frozen=True)
-class TakenOver:
+class TransferredTrial:
     """What the stages of a trial work on beside its network: its images and its steps."""
 
     data: TrialData
@@ -50,11 +50,11 @@ def hand_over(trial: Trial) -> Path:
     return folder
 
 
-def take_over(folder: Path) -> TakenOver:
+def take_over(folder: Path) -> TransferredTrial:
     """What `hand_over` wrote; the images are mapped into memory, not read."""
     data, steps = joblib.load(folder / REST)
     whole = _with_images(data, lambda name: np.load(folder / f"{name}.npy", mmap_mode="r"))
-    return TakenOver(whole, steps_in(steps))
+    return TransferredTrial(whole, steps_in(steps))
 
 
 def sent(folder: Path) -> dict[str, bytes]:
@@ -62,11 +62,11 @@ def sent(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def unpacked(files: dict[str, bytes]) -> TakenOver:
+def unpacked(files: dict[str, bytes]) -> TransferredTrial:
     """As `take_over`, of what was `sent`."""
     data, steps = joblib.load(io.BytesIO(files[REST]))
     whole = _with_images(data, lambda name: np.load(io.BytesIO(files[f"{name}.npy"])))
-    return TakenOver(whole, steps_in(steps))
+    return TransferredTrial(whole, steps_in(steps))
 
 
 _NO_IMAGES = np.empty((0, 1, 1, 1), np.uint8)

@@ -19,7 +19,7 @@ from utils.console import RESULT, open_log_file
 from utils.data.datasets import folders_of, prepare
 from utils.data.flips import record_flips, say_what_was_found, with_flips
 from utils.data.source import Source
-from utils.data.splits import TrialData, described, draw_split, load_trial
+from utils.data.splits import TrialData, draw_split, fingerprint, load_trial
 from utils.errors import UserError
 from utils.kernels import cores
 from utils.methods import METHODS
@@ -35,7 +35,7 @@ from utils.run.messages import closing_line, opening_block
 from utils.run.preflight import Estimate, check_memory, check_space, estimate
 from utils.run.tasks import tasks_of
 from utils.run.worker_process import Setup
-from utils.run.workers import Here, Processes, Workers, run_tasks
+from utils.run.workers import InProcess, Processes, Workers, run_tasks
 from utils.training.device import choose_backend, set_context
 from utils.training.model_check import checked_model
 from utils.training.models import Model
@@ -223,7 +223,7 @@ def _workers(work: Prepared, n_workers: int, client: Any) -> Iterator[Workers]:
     if client is None and n_workers == 1:
         cores.share(work.options.jobs or physical_cores())
         try:
-            yield Here()
+            yield InProcess()
         finally:
             cores.share(1)
         return
@@ -277,9 +277,9 @@ def check_inputs(manifest: Manifest, data: TrialData) -> None:
     Raises:
         UserError: the data have changed since.
     """
-    manifest.check_input(data.files.training, described(data.training))
-    manifest.check_input(data.files.validation, described(data.validation))
-    manifest.check_input(data.files.test, described(data.test))
+    manifest.check_input(data.files.training, fingerprint(data.training))
+    manifest.check_input(data.files.validation, fingerprint(data.validation))
+    manifest.check_input(data.files.test, fingerprint(data.test))
 
 
 def steps_of(options: Options, seed: int, n_train: int, paths: OutputPaths) -> list[Step]:

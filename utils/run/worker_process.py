@@ -21,12 +21,13 @@ from typing import TYPE_CHECKING, Any
 from utils.errors import UserError
 from utils.kernels import cores
 from utils.options import Options
-from utils.output.storage import Pending, deferred, kept_by
+from utils.output.lock import folder_lost
+from utils.output.storage import Pending, deferred, observed_by
 from utils.output.usage import peak_memory
 from utils.processes import live_under
 
 if TYPE_CHECKING:
-    from utils.run.handover import TakenOver
+    from utils.run.handover import TransferredTrial
     from utils.training.trial import Trial
 
 log = logging.getLogger("data_cleansing")
@@ -94,15 +95,12 @@ class Claim:
     def check_folder(self) -> None:
         """Raise a UserError if the output folder is not that of the run any more."""
         if not sees(self.root, self.claim):
-            raise UserError(
-                f"{self.root}: was removed or replaced while the run went on; the same command "
-                "starts anew"
-            )
+            raise folder_lost(self.root)
 
-    def expect(self, path: Path, temporary: Path, durable: bool) -> None:
+    def announce(self, path: Path, temporary: Path, durable: bool) -> None:
         """The process that has the folder keeps account."""
 
-    def settle(self, path: Path) -> None:
+    def confirm(self, path: Path) -> None:
         """As above."""
 
     def remove(self, path: Path) -> None:
@@ -168,7 +166,7 @@ def work(setup: Setup, job: Callable[[Trial], Any]) -> Outcome:
     """Compute a job; what it writes stays under temporary names in the output folder."""
     from utils.run.handover import take_over
 
-    with _alone, cores.taken(), _said() as said, kept_by(Claim(setup.root, setup.claim)):
+    with _alone, cores.hold_core(), _said() as said, observed_by(Claim(setup.root, setup.claim)):
         opened = _opened(setup, lambda: take_over(setup.folder))
         return _outcome(opened.trial, job, said)
 
@@ -275,7 +273,7 @@ _latest: dict[Setup, _Opened] = {}
 """The trial that this process worked on last."""
 
 
-def _opened(setup: Setup, load: Callable[[], TakenOver], apart: bool = False) -> _Opened:
+def _opened(setup: Setup, load: Callable[[], TransferredTrial], apart: bool = False) -> _Opened:
     if setup not in _latest:
         _latest.clear()  # gives the memory back first
         folder = tempfile.TemporaryDirectory(prefix="data_cleansing_") if apart else None
@@ -284,7 +282,7 @@ def _opened(setup: Setup, load: Callable[[], TakenOver], apart: bool = False) ->
     return _latest[setup]
 
 
-def _trial(setup: Setup, taken: TakenOver, root: Path) -> Trial:
+def _trial(setup: Setup, taken: TransferredTrial, root: Path) -> Trial:
     from utils.output.paths import OutputPaths
     from utils.training.models import find_model
     from utils.training.trial import make_trial

@@ -18,7 +18,7 @@ from joblib.externals.loky.backend.context import get_context
 
 from utils.console import log, progress
 from utils.errors import UserError
-from utils.kernels.cores import taken
+from utils.kernels.cores import hold_core
 from utils.output.paths import TRAININGS
 from utils.output.storage import carry_out, check_folder_of, save_bytes
 from utils.processes import Pool, sheltered
@@ -46,7 +46,7 @@ class Workers(Protocol):
         """Have a job computed."""
 
 
-class Here:
+class InProcess:
     """This process, one job after the other, each at once when it is submitted."""
 
     def slots(self) -> int:
@@ -64,7 +64,7 @@ class Here:
     def submit(self, trial: Trial, job: Job) -> Future[Outcome]:
         """Compute the job; whatever it raises is raised here."""
         future: Future[Outcome] = Future()
-        with taken():
+        with hold_core():
             future.set_result(Outcome(job.compute(trial)))
         return future
 
@@ -169,7 +169,7 @@ def run_tasks(
     """
     run = _Run(tasks, open_trial, workers)
     finished = run.finished()
-    if not isinstance(workers, Here):  # the stages' own bars are in the workers
+    if not isinstance(workers, InProcess):  # the stages' own bars are in the workers
         finished = progress(finished, "all trials", len(tasks))
     for _ in finished:
         pass
