@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from utils.data.archives import find_or_download
 from utils.data.datasets import DATASETS
+from utils.data.downloads import find_or_download
 from utils.data.source import cache_folder
 
 UInt8 = npt.NDArray[np.uint8]
