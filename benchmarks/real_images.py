@@ -19,11 +19,6 @@ UInt8 = npt.NDArray[np.uint8]
 Int64 = npt.NDArray[np.int64]
 Labelled = tuple[UInt8, Int64]  # images (N, 28, 28) or (N, 32, 32, 3), labels (N,)
 
-CLASS_NAMES = (
-    *("airplane", "automobile", "bird", "cat", "deer"),
-    *("dog", "frog", "horse", "ship", "truck"),
-)
-
 
 def mnist_images(data: Path | None, part: str = "test") -> Labelled:
     """The 10,000 MNIST test images or the 60,000 for training: (N, 28, 28) and labels (N,).
@@ -56,7 +51,8 @@ def cifar10_images(data: Path | None, part: str = "test") -> Labelled:
     with zipfile.ZipFile(data / f"cifar10-{part}-jpg.zip") as archive:
         names = sorted(name for name in archive.namelist() if name.endswith(".jpg"))
         images = [np.asarray(Image.open(io.BytesIO(archive.read(name)))) for name in names]
-    labels = [CLASS_NAMES.index(name.split("/")[-2]) for name in names]
+    classes = DATASETS["cifar10"].class_names
+    labels = [classes.index(name.split("/")[-2]) for name in names]
     return np.stack(images), np.array(labels, np.int64)
 
 

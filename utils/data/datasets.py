@@ -31,6 +31,7 @@ from utils.data.formats import (
 )
 from utils.data.own_data import own_source
 from utils.data.source import (
+    DAMPING,
     TEST,
     TEST_SEED,
     TRAINING,
@@ -66,7 +67,7 @@ class DatasetRow:
     class_names: tuple[str, ...]
     n_validation: int
     resize: bool = True
-    damping: float = 0.1
+    damping: float = DAMPING
     built_in: str = ""
 
 
