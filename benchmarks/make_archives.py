@@ -33,13 +33,13 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the repository, when run as a script
 
 from benchmarks.real_images import (
-    CLASS_NAMES,
     Int64,
     Labelled,
     UInt8,
     cifar10_images,
     mnist_images,
 )
+from utils.data.datasets import DATASETS
 
 N_BATCHES = 5
 
@@ -108,7 +108,8 @@ def cifar_batch(images: UInt8, labels: Int64, title: str) -> dict[bytes, Any]:
 
 def write_cifar10(training: Labelled, test: Labelled, folder: Path) -> None:
     """Write cifar-10-python.tar.gz from images (N, 32, 32, 3) and labels (N,)."""
-    meta = {b"num_cases_per_batch": 10000, b"label_names": list(CLASS_NAMES), b"num_vis": 3072}
+    names = list(DATASETS["cifar10"].class_names)
+    meta = {b"num_cases_per_batch": 10000, b"label_names": names, b"num_vis": 3072}
     contents = {"batches.meta": meta}
     parts = zip(*(np.array_split(array, N_BATCHES) for array in training), strict=True)
     for number, (images, labels) in enumerate(parts, 1):

@@ -11,18 +11,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from utils.data.archives import find_or_download
 from utils.data.datasets import DATASETS
+from utils.data.downloads import find_or_download
 from utils.data.source import cache_folder
 
 UInt8 = npt.NDArray[np.uint8]
 Int64 = npt.NDArray[np.int64]
 Labelled = tuple[UInt8, Int64]  # images (N, 28, 28) or (N, 32, 32, 3), labels (N,)
-
-CLASS_NAMES = (
-    *("airplane", "automobile", "bird", "cat", "deer"),
-    *("dog", "frog", "horse", "ship", "truck"),
-)
 
 
 def mnist_images(data: Path | None, part: str = "test") -> Labelled:
@@ -56,7 +51,8 @@ def cifar10_images(data: Path | None, part: str = "test") -> Labelled:
     with zipfile.ZipFile(data / f"cifar10-{part}-jpg.zip") as archive:
         names = sorted(name for name in archive.namelist() if name.endswith(".jpg"))
         images = [np.asarray(Image.open(io.BytesIO(archive.read(name)))) for name in names]
-    labels = [CLASS_NAMES.index(name.split("/")[-2]) for name in names]
+    classes = DATASETS["cifar10"].class_names
+    labels = [classes.index(name.split("/")[-2]) for name in names]
     return np.stack(images), np.array(labels, np.int64)
 
 

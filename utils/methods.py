@@ -40,6 +40,7 @@ class Method:
         needs_margins: it needs the margins that the training recorded.
         predicts: its influence predicts a change of the validation loss; a control's does not.
         unit: what its scores are and are measured in.
+        settings: of `OF_METHODS` in utils/output/settings.py, those that its scores depend on.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Method:
     needs_margins: bool = False
     predicts: bool = True
     unit: str = "influence (nats)"
+    settings: tuple[str, ...] = ()
 
     @property
     def for_labels(self) -> bool:
@@ -74,14 +76,17 @@ NO_REMOVAL = "No Removal"
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        Method("Hara", "sgd_influence.infl:hara", needs_states=True),
+        Method("Hara", "sgd_influence.infl:hara", needs_states=True, settings=("sweep",)),
         Method("Hara_exact", "sgd_influence.infl:hara_exact", needs_states=True),
         Method("Hara_smoothed", "sgd_influence.infl:hara_smoothed", needs_states=True),
-        Method("Ours", "sgd_influence.infl:ours"),
+        Method("Ours", "sgd_influence.infl:ours", settings=("sweep",)),
         Method("Ours_exact", "sgd_influence.infl:ours_exact"),
         Method("Ours_mean", "sgd_influence.infl:ours_mean", needs_states=True),
         Method(
-            "Influence_functions", "influence_functions.infl:influence_functions", scored_epochs=3
+            "Influence_functions",
+            "influence_functions.infl:influence_functions",
+            scored_epochs=3,
+            settings=("damping",),
         ),
         Method(
             "AUM",

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pooch
 import pytest
 from PIL import Image
 
@@ -25,7 +26,6 @@ from benchmarks.make_archives import (
     write_stl10,
 )
 from utils.data import datasets
-from utils.data.archives import md5_of
 from utils.data.datasets import DATASETS, INDEX, prepare
 from utils.data.decode import Form
 from utils.data.source import CACHE_VARIABLE, Source
@@ -71,7 +71,8 @@ def publish(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Take the archives in `folder` for the published ones."""
     row = DATASETS[name]
     files = tuple(
-        dataclasses.replace(file, md5=md5_of(folder / file.name)) for file in row.archives
+        dataclasses.replace(file, md5=pooch.file_hash(folder / file.name, alg="md5"))
+        for file in row.archives
     )
     monkeypatch.setitem(datasets.DATASETS, name, dataclasses.replace(row, archives=files))
 

@@ -25,9 +25,9 @@ from tests.helpers.runs import ROOT, sgd_influence
 from utils.columns import CLASS
 from utils.console import open_console
 from utils.data import decode
-from utils.data.archives import md5_of, read_idx, read_members
 from utils.data.datasets import prepare
 from utils.data.decode import Form, decode_file, picture_of, survey_file
+from utils.data.formats import read_idx, read_members
 from utils.data.nnc_csv import MOST_COLUMNS, read_users_csv
 from utils.data.source import CACHE_VARIABLE
 from utils.errors import LONGEST, UserError
@@ -246,7 +246,6 @@ READERS: dict[str, Callable[[Path], object]] = {
     "steps": load_steps,
     "archive": lambda path: read_members(path, [], 1),
     "IDX file": read_idx,
-    "sum": md5_of,
 }
 
 

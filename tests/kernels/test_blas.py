@@ -88,7 +88,10 @@ def test_a_choice_of_the_users_stays(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def kernels_of_a_command(settings: dict[str, str]) -> str:
     """Those that a command computes with in an environment that names no others."""
-    code = "import eval_sgd_influence, nnabla; from utils import blas; print(blas.kernels_here())"
+    code = (
+        "import eval_sgd_influence, nnabla\n"
+        "from utils.kernels.blas import kernels_here\nprint(kernels_here())"
+    )
     others = {name: text for name, text in os.environ.items() if name != blas.VARIABLE}
     return subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=others | settings, text=True, check=True,

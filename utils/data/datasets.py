@@ -19,22 +19,26 @@ from PIL import Image
 
 from utils.columns import IMAGE, LABEL
 from utils.console import progress
-from utils.data.archives import (
+from utils.data.decode import Form, common_side, decode_file
+from utils.data.downloads import ArchiveFile, find, find_or_download
+from utils.data.formats import (
     CIFAR_LIMIT,
     STL_LIMIT,
-    ArchiveFile,
-    find,
-    find_or_download,
-    first_writable,
-    md5_of,
     read_cifar_batch,
     read_idx,
     read_members,
     read_stl10_part,
 )
-from utils.data.decode import Form, common_side, decode_file
 from utils.data.own_data import own_source
-from utils.data.source import TEST, TEST_SEED, TRAINING, Source, cache_folder
+from utils.data.source import (
+    DAMPING,
+    TEST,
+    TEST_SEED,
+    TRAINING,
+    Source,
+    cache_folder,
+    first_writable,
+)
 from utils.data.splits import stratified
 from utils.errors import UserError
 from utils.output.storage import save_csv, written_beside
@@ -63,7 +67,7 @@ class DatasetRow:
     class_names: tuple[str, ...]
     n_validation: int
     resize: bool = True
-    damping: float = 0.1
+    damping: float = DAMPING
     built_in: str = ""
 
 
@@ -279,7 +283,10 @@ def _prepared_from(
     name: str, row: DatasetRow, paths: Sequence[Path], roots: Sequence[Path]
 ) -> tuple[Path, str]:
     """The folder with the images of these archives, written if need be, and its fingerprint."""
-    fingerprint = " ".join(map(md5_of, paths)) or _fingerprint(row)
+    import pooch
+
+    sums = " ".join(pooch.file_hash(path, alg="md5") for path in paths)
+    fingerprint = sums or _fingerprint(row)
     if fingerprint != _fingerprint(row):
         combined = hashlib.md5(fingerprint.encode(), usedforsecurity=False).hexdigest()
         name = f"{name}_unverified_{combined[:8]}"

@@ -1,9 +1,7 @@
-"""`--flip_labels`: a what-if with wrong training labels, and how many of them the methods found."""
+"""`--flip_labels`: a what-if with wrong training labels."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,14 +9,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from utils.columns import IMAGE, LABEL
-from utils.console import RESULT
 from utils.data.source import Source
 from utils.data.splits import TrialData
 from utils.errors import UserError
 from utils.output.paths import OutputPaths
 from utils.output.storage import read_csv, save_csv
-
-log = logging.getLogger("data_cleansing")
 
 Int32 = npt.NDArray[np.int32]
 INDEX, TO, SEED = "datasource_index", "flipped_to", "seed"
@@ -87,26 +82,3 @@ def what_if(share: float | None) -> str:
         f"this is a what-if: {100 * share:g} % of the images bear a flipped label (--flip_labels)"
     )
     return f"{what}, so look at the lists under cleansed/, but do not use them"
-
-
-def say_what_was_found(paths: OutputPaths, methods: Sequence[str], seeds: Sequence[int]) -> None:
-    """Say of each method how many of its worst images were flips, mean over the trials."""
-    if not paths.flipped_labels.exists():
-        return
-    flips = read_csv(paths.flipped_labels, COLUMNS)
-    n = round(flips[SEED].isin(seeds).sum() / len(seeds))
-    for method in methods if n else ():
-        found, chance = np.mean([_found(paths, flips, method, s, n) for s in seeds], axis=0)
-        log.log(
-            RESULT, "Of the %d worst by %s, %s were flipped labels (expected by chance: %.3g)",
-            n, method, f"{found:.1f}".removesuffix(".0"), chance,
-        )  # fmt: skip
-
-
-def _found(
-    paths: OutputPaths, flips: pd.DataFrame, method: str, seed: int, n: int
-) -> tuple[int, float]:
-    """In one trial: flips among the n worst, and those expected there by chance."""
-    ranking = read_csv(paths.influence(method, seed), (INDEX,))[INDEX]
-    wrong = ranking.isin(flips.loc[flips[SEED] == seed, INDEX])
-    return int(wrong[:n].sum()), n * wrong.mean()

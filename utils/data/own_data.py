@@ -19,18 +19,16 @@ import pandas as pd
 
 from utils.columns import CLASS, LABEL
 from utils.console import progress
-from utils.data.archives import first_writable
 from utils.data.decode import Finding, Form, common_side, over_chunks, size_text, survey_chunk
 from utils.data.duplicates import warn_of_copies
 from utils.data.images import Pool, broken_images, decode_images
 from utils.data.missing_sets import complete_sets
-from utils.data.source import Source, are_labels, cache_folder
+from utils.data.source import DAMPING, Source, are_labels, cache_folder, first_writable
 from utils.data.user_paths import CLASSES, Rows, read_parts, shown
 from utils.errors import UserError
 from utils.output.storage import save_csv
 
 LOG = logging.getLogger("data_cleansing")
-DAMPING = 0.1  # alpha of the influence functions, as for all named sets but CIFAR-10
 NAMED = 10  # classes that a line names
 
 

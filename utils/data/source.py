@@ -12,9 +12,11 @@ import pandas as pd
 from utils.columns import IMAGE
 from utils.data.decode import Form
 from utils.data.images import Pool
+from utils.errors import UserError
 
 CACHE_VARIABLE = "NNABLA_DATA_CLEANSING_CACHE"
 TRAINING, VALIDATION, TEST = "training", "validation", "test"
+DAMPING = 0.1  # alpha of the influence functions, where a data set gives no other
 TEST_SEED = 0  # draws the test images; `<name>_test.csv` has no seed in its name
 
 
@@ -59,3 +61,19 @@ def cache_folder() -> Path:
     import pooch
 
     return Path(os.environ.get(CACHE_VARIABLE) or pooch.os_cache("nnabla_data_cleansing"))
+
+
+def writable(folder: Path) -> bool:
+    """Whether files can be made in `folder`, or in the folders that must be made for it."""
+    folders = (folder, *folder.absolute().parents)
+    there = next(path for path in folders if os.path.exists(path))
+    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+
+
+def first_writable(folders: Sequence[Path]) -> Path:
+    """The first of `folders` that can be written. Raises UserError if none can."""
+    for folder in folders:
+        if writable(folder):
+            return folder
+    names = " nor ".join(dict.fromkeys(map(str, folders)))
+    raise UserError(f"{names} cannot be written; give a folder that can be with --data_dir")

@@ -1,8 +1,12 @@
-"""nnabla functions that compute on NumPy arrays and can be differentiated any number of times."""
+"""nnabla functions that compute on NumPy arrays and can be differentiated any number of times.
+
+Why: nnabla differentiates a PythonFunction again only where a function of the same name is
+registered for it, and each one sets up its own arrays; convolution.py and maps.py share that here.
+Delete together with those two.
+"""
 
 from __future__ import annotations
 
-import sys
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -12,10 +16,9 @@ import numpy as np
 from nnabla.backward_functions import register
 from nnabla.function import PythonFunction
 
-for _missing in ("nnabla.nnabla", "nnabla.nnabla_ext"):
-    # nnabla's compiled code looks on disk for these modules, which do not exist, whenever an array
-    # is asked for its values: 400 times a training step, a tenth of its time.
-    sys.modules.setdefault(_missing, None)  # type: ignore[arg-type]
+from utils.kernels.nnabla_imports import stop_searching
+
+stop_searching()
 
 Shape = tuple[int, ...]
 Arrays = Sequence[np.ndarray]

@@ -5,6 +5,9 @@ Prescott of 2004 and leaves its vector units unused: https://github.com/OpenMath
 So the kernels of all Intel CPUs are chosen here, by the instructions that they have. Those that
 OpenBLAS knows get what it would take, but for the youngest: its kernels for them differ from
 SkylakeX's in bfloat16 alone.
+
+Delete when requirements.txt has a NumPy whose OpenBLAS is 0.3.25 or later, with the lines on
+OPENBLAS_CORETYPE in CONTRIBUTING.md and docs/scaling.md.
 """
 
 from __future__ import annotations

@@ -3,6 +3,9 @@
 A function of this kind takes `channels_last(x)` and gives `channels_first(y)`: to a net all maps
 are (|B|, C, H, W). Where one such function follows another, the transpositions between them are
 part of no graph that is computed.
+
+Why: the loops and tiles of convolution.py and maps.py run along the channels, while nnabla's nets
+have them before the rows. Delete together with those two.
 """
 
 from __future__ import annotations

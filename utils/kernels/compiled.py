@@ -1,4 +1,9 @@
-"""Loops over arrays that are compiled for this CPU when they first run, and kept on disk."""
+"""Loops over arrays that are compiled for this CPU when they first run, and kept on disk.
+
+Why: NumPy needs a pass over memory for each operation, numba one for all of them; numba's own
+cache can fail where several processes compile a changed file, or where its folder cannot be
+written. Delete when no module here has loops; the handling of the cache alone when numba's is safe.
+"""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
 nnabla 1.39 convolves on the CPU with one core and without AVX. Here kernels of 3x3 use Winograd's
 tiles (winograd.py); for others the patches of a few images at a time become the rows of a matrix
 that BLAS multiplies by the kernels. Images lie channels last, so that tiles and patches are long
-runs of memory. All is float32, and repeated calls give the same bytes. To be deleted when nnabla's
-own convolution is as fast on a CPU.
+runs of memory. All is float32, and repeated calls give the same bytes. Delete, with winograd.py,
+when nnabla's own convolution is as fast on a CPU.
 
 With y = convolve(x, w), dx = input_gradient(dy, w) and dw = weight_gradient(dy, x), each of the
 three is linear in both of its arguments, and its derivatives are the other two:

@@ -2,6 +2,10 @@
 
 What is computed side by side writes to places of its own, so that no number of cores changes a
 byte. Each thread calls BLAS by itself, with one thread.
+
+Why: nnabla's CPU functions use one core, and workers with nothing to do leave theirs free. Threads
+of BLAS's own would neither know of other processes nor speed up the loops of maps.py. Delete when
+no function here computes by itself any more.
 """
 
 from __future__ import annotations

@@ -2,7 +2,9 @@
 
 Each is one pass over its maps, where nnabla's functions on a CPU take several, and its
 derivatives are functions of this module too, so that graphs may be differentiated any number of
-times. a, b, g, x, y are (|B|, ..., C); s, t are (|B|, 1, ..., C) or (1, 1, ..., C).
+times. Delete what nnabla computes as fast on a CPU, except MapSmoothReLU, which nnabla lacks.
+
+a, b, g, x, y are (|B|, ..., C); s, t are (|B|, 1, ..., C) or (1, 1, ..., C).
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ The derivative of ReLU jumps from 0 to 1 where its input x is 0. Leaving an imag
 little, for some examples across that kink; an exact Hessian holds nothing of this. Spread over a
 small width s, the jump is a curvature: the second derivative of the mean of ReLU over inputs
 x + s * (standard normal), which is phi(x / s) / s with the standard normal density phi.
+
+Why: nnabla's ReLU has a second derivative of zero. Delete if the method Hara_smoothed is dropped.
 """
 
 from __future__ import annotations

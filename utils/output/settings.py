@@ -13,6 +13,7 @@ from pathlib import Path
 
 from utils.errors import UserError
 from utils.link_free import remove_file
+from utils.methods import METHODS
 from utils.options import Options, result_options
 from utils.output.lock import FolderLock
 from utils.output.manifest import Manifest, Settings, remove_temporaries
@@ -20,8 +21,8 @@ from utils.output.ours import check_ours, check_own
 from utils.output.paths import OutputPaths
 from utils.output.storage import TEMPORARY
 
-OF_METHODS = {"damping": ("Influence_functions",), "sweep": ("Hara", "Ours")}
-"""Settings that count only with certain methods."""
+OF_METHODS = ("damping", "sweep")
+"""Settings that count only with the methods whose row of `METHODS` names them."""
 EARLIER = {"sweep": "exact"}
 """What folders of earlier versions do not say."""
 
@@ -39,10 +40,14 @@ def settings_of(options: Options, data_fingerprint: str, graph: str, damping: fl
     chosen = {name: getattr(options, name) for name in result_options()}
     others = {"command": options.program, "data": data_fingerprint, "model's graph": graph}
     of_methods = {"damping": damping, "sweep": "damped"}
-    for name, methods in OF_METHODS.items():
-        if not set(methods) & set(options.methods):
+    for name in OF_METHODS:
+        if not _methods_of(name) & set(options.methods):
             of_methods[name] = None
     return chosen | {"cover_epochs": options.n_covered_epochs} | of_methods | others
+
+
+def _methods_of(setting: str) -> set[str]:
+    return {name for name, method in METHODS.items() if setting in method.settings}
 
 
 @contextmanager
@@ -172,8 +177,8 @@ def _problem(manifest: Manifest, settings: Settings) -> str:
         what = "was edited by hand (its checksum does not fit)"
         return f"{manifest.paths.manifest}: {what}; put it back as it was, {remedy}"
     there, wanted = EARLIER | manifest.options, _with_those_of_methods(manifest, settings)
-    for name, methods in OF_METHODS.items():
-        if not any((root / "influence" / method).exists() for method in methods):
+    for name in OF_METHODS:
+        if not any((root / "influence" / method).exists() for method in _methods_of(name)):
             there = there | {name: wanted[name]}  # nothing there depends on it yet
     differences = "; ".join(_differences(there, wanted))
     if differences:

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 from threadpoolctl import threadpool_limits
 
 from sgd_influence.analyze import analyze
+from sgd_influence.flips_found import say_what_was_found
 from utils.console import RESULT, open_log_file
 from utils.data.datasets import folders_of, prepare
-from utils.data.flips import record_flips, say_what_was_found, with_flips
+from utils.data.flips import record_flips, with_flips
 from utils.data.source import Source
 from utils.data.splits import TrialData, draw_split, fingerprint, load_trial
 from utils.errors import UserError

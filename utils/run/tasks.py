@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from sgd_influence.eval import evaluate_without, read_by_retraining, retrain_without, worst
+from sgd_influence.influence_table import read_influence, save_influence
 from sgd_influence.outcomes import Outcomes, load_outcomes, save_outcomes
 from sgd_influence.train import (
     epochs_done,
@@ -30,13 +31,10 @@ from sgd_influence.train import (
     warn_if_nothing_is_learnt,
 )
 from sgd_influence.verify import Verification
-from utils.columns import IMAGE, LABEL
-from utils.errors import UserError
 from utils.methods import Method, Scores
 from utils.options import Options
 from utils.output.paths import OutputPaths
-from utils.output.storage import read_csv, save_csv, unreadable
-from utils.training.soundness import REMEDY, save_soundness, soundness_of
+from utils.output.storage import read_csv, save_csv
 from utils.training.trial import Trial
 
 log = logging.getLogger("data_cleansing")
@@ -195,63 +193,16 @@ def _scoring(seed: int, method: Method, trained: str) -> Task:
         files = [trial.state_path(t) for t in (*states, len(trial.steps))]
         return Job(method.scores, [*margins, *files])
 
-    finish = partial(_save_influence, method=method)
+    finish = partial(_scores_finished, method=method)
     return Task(_score_name(seed, method.name), seed, (trained,), job, finish)
 
 
-def _save_influence(trial: Trial, scores: Scores | None, method: Method) -> None:
+def _scores_finished(trial: Trial, scores: Scores | None, method: Method) -> None:
     if scores is None:
         log.info("Trial %d: influence by %s taken up", trial.seed, method.name)
         return
-    if not np.isfinite(scores.influence).all():
-        raise UserError(
-            f"the influences by {method.name} are not finite in trial {trial.seed}: the sweep "
-            "diverges; choose a lower --lr and another --output_dir"
-        )
-    if method.predicts:
-        _check_soundness(trial, scores, method.name)
-    table = influence_table(trial, scores.influence)
-    save_csv(table, trial.paths.influence(method.name, trial.seed))
+    save_influence(trial, scores, method)
     log.info("Trial %d: influence by %s written", trial.seed, method.name)
-
-
-def _check_soundness(trial: Trial, scores: Scores, method: str) -> None:
-    """Write what tells whether the scores can be followed, and warn where they cannot."""
-    curve = read_csv(trial.paths.learning_curve(trial.seed))
-    covered = trial.steps[trial.covered_start :]
-    soundness = soundness_of(scores, covered, float(curve["val_loss"].iloc[-1]))
-    save_soundness(soundness, trial.paths.soundness(method, trial.seed))
-    if soundness.problems:
-        problems = "; ".join(soundness.problems)
-        log.warning("Trial %d: the scores by %s: %s; %s", trial.seed, method, problems, REMEDY)
-
-
-def influence_table(trial: Trial, influence: np.ndarray) -> pd.DataFrame:
-    """The influence CSV: ascending, the most harmful image first; ties in the training order."""
-    training = trial.data.training
-    table = pd.DataFrame(
-        {
-            IMAGE: training.paths,
-            LABEL: training.labels,
-            "influence": influence,
-            "datasource_index": np.arange(trial.n_train),
-        }
-    )
-    return table.sort_values("influence", kind="stable")
-
-
-def read_influence(path: Path, n_train: int) -> pd.DataFrame:
-    """Read an influence CSV.
-
-    Raises:
-        UserError: it cannot be read, or does not hold each training image once.
-    """
-    table = read_csv(path, columns=(IMAGE, LABEL, "influence", "datasource_index"))
-    images, counts = np.unique(table["datasource_index"], return_counts=True)
-    if not np.array_equal(images, np.arange(n_train)) or (counts > 1).any():
-        what = f"does not hold each of the {n_train} training images once"
-        raise unreadable(path, what, f"{len(table)} rows, {len(images)} images")
-    return table
 
 
 # ---------------------------------------------------------------- eval

@@ -194,7 +194,7 @@ def _gradients(variables: Mapping[str, nn.Variable]) -> Arrays:
 
 
 @dataclass(frozen=True)
-class _LossGraph:
+class _EvaluationGraph:
     x: nn.Variable
     y: nn.Variable
     loss_sum: nn.Variable
@@ -220,15 +220,17 @@ def loss_gradient(network: Network, data: ImageSet) -> Adjoint:
     return Adjoint(u, v)
 
 
-def _evaluation_loss(network: Network, batch_size: int) -> _LossGraph:
+def _evaluation_loss(network: Network, batch_size: int) -> _EvaluationGraph:
     x = nn.Variable((batch_size, *network.image_shape))
     y = nn.Variable((batch_size, 1))
     with weighted_batch_normalization(nn.Variable((batch_size, 1))) as running:
         losses = F.softmax_cross_entropy(network.logits(x, test=True), y)
-    return _LossGraph(x, y, F.sum(losses), running)
+    return _EvaluationGraph(x, y, F.sum(losses), running)
 
 
-def _backward(graph: _LossGraph, data: ImageSet, rows: slice, leaves: list[nn.Variable]) -> None:
+def _backward(
+    graph: _EvaluationGraph, data: ImageSet, rows: slice, leaves: list[nn.Variable]
+) -> None:
     for leaf in leaves:
         leaf.grad.zero()
     graph.x.d, graph.y.d = normalise(data.images[rows]), data.labels[rows, None]

@@ -35,7 +35,7 @@ class Optimiser:
 
 
 @dataclass(frozen=True)
-class _LossGraph:
+class _StepGraph:
     x: nn.Variable
     y: nn.Variable
     logits: nn.Variable
@@ -100,13 +100,13 @@ class SGD:
         self._solver.update()
         return float(graph.loss_sum.d)
 
-    def _build(self, batch_size: int) -> _LossGraph:
+    def _build(self, batch_size: int) -> _StepGraph:
         x = nn.Variable((batch_size, *self.network.image_shape))
         y = nn.Variable((batch_size, 1))
         logits = self.network.logits(x, test=False)
         loss_sum = F.sum(F.softmax_cross_entropy(logits, y))
         logits.persistent = loss_sum.persistent = True
-        return _LossGraph(x, y, logits, loss_sum)
+        return _StepGraph(x, y, logits, loss_sum)
 
     def _velocity(self) -> dict[str, nn.Variable]:
         states = self._solver.get_states() if self.optimiser.momentum else {}

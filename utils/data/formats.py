@@ -1,21 +1,17 @@
-"""Archives of images as their authors publish them: found or downloaded, checked, read."""
+"""The formats that images are published in: tar archives, IDX, CIFAR's pickles, STL-10's bytes."""
 
 from __future__ import annotations
 
 import codecs
 import gzip
-import hashlib
 import io
-import logging
 import math
-import os
 import pickle
 import struct
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -24,9 +20,6 @@ import numpy.typing as npt
 from utils.errors import UserError
 from utils.files import check_regular
 
-LOG = logging.getLogger("data_cleansing")
-CHUNK = 1 << 20  # bytes read or downloaded at once
-TIMEOUT = 10.0  # seconds without an answer after which a mirror is given up
 IDX_LIMIT = 1 << 30  # bytes; MNIST's largest file has 47 MB
 CIFAR_LIMIT = 1 << 29  # bytes; all of CIFAR-10 has 186 MB
 STL_LIMIT = 1 << 32  # bytes; all of STL-10, with the unlabelled images, has 3.1 GB
@@ -36,115 +29,6 @@ DAMAGED = (tarfile.TarError, OSError, EOFError, zlib.error, ValueError)
 
 UInt8 = npt.NDArray[np.uint8]
 Int64 = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class ArchiveFile:
-    """One published file: its name, the MD5 sum of the original, and where it may be had."""
-
-    name: str
-    md5: str
-    urls: tuple[str, ...]
-
-
-# ---------------------------------------------------------------- finding and downloading
-
-
-def find_or_download(
-    files: Sequence[ArchiveFile], data_dir: Path, cache_dir: Path, allow_unverified: bool
-) -> list[Path]:
-    """Give the path of every file: in `data_dir`, else in `cache_dir`, else downloaded.
-
-    Downloads go to `data_dir` where that can be written, else to `cache_dir`; they are
-    always held against the published MD5 sum. Raises UserError if a file found has another
-    MD5 sum and not `allow_unverified` (with it, one warning is logged), and if a file is
-    neither there nor to be had.
-    """
-    folders = (data_dir, cache_dir)
-    found = {file.name: find(file.name, folders) for file in files}
-    _verify([(file, path) for file in files if (path := found[file.name])], allow_unverified)
-    missing = [file for file in files if found[file.name] is None]
-    if missing:
-        target = first_writable(folders)
-        found |= {file.name: _download(file, missing, target) for file in missing}
-    return [path for path in found.values() if path is not None]
-
-
-def find(name: str, folders: Sequence[Path]) -> Path | None:
-    """The path of the first file called `name` in `folders`, or None."""
-    paths = (folder / name for folder in folders)
-    return next((path for path in paths if os.path.isfile(path)), None)
-
-
-def md5_of(path: Path) -> str:
-    """The MD5 sum of a file, as 32 hexadecimal digits. Raises UserError if it can't be read."""
-    digest = hashlib.md5(usedforsecurity=False)
-    try:
-        check_regular(path)
-        with open(path, "rb") as stream:
-            while chunk := stream.read(CHUNK):
-                digest.update(chunk)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; make the file readable") from error
-    return digest.hexdigest()
-
-
-def writable(folder: Path) -> bool:
-    """Whether files can be made in `folder`, or in the folders that must be made for it."""
-    folders = (folder, *folder.absolute().parents)
-    there = next(path for path in folders if os.path.exists(path))
-    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
-
-
-def first_writable(folders: Sequence[Path]) -> Path:
-    """The first of `folders` that can be written. Raises UserError if none can."""
-    for folder in folders:
-        if writable(folder):
-            return folder
-    names = " nor ".join(dict.fromkeys(map(str, folders)))
-    raise UserError(f"{names} cannot be written; give a folder that can be with --data_dir")
-
-
-def _verify(found: Sequence[tuple[ArchiveFile, Path]], allow_unverified: bool) -> None:
-    """Hold each file against its published MD5 sum: UserError, or one warning, if it differs."""
-    differing = [path for file, path in found if md5_of(path) != file.md5]
-    if not differing:
-        return
-    if allow_unverified:
-        names = ", ".join(map(str, differing))
-        LOG.warning("unverified data: the MD5 sum is not the published one of %s", names)
-        return
-    what = "the MD5 sum is not the published one"
-    remedy = "delete the file to have it downloaded, or allow it with --allow_unverified_data"
-    raise UserError(f"{differing[0]}: {what}; {remedy}")
-
-
-def _download(file: ArchiveFile, missing: Sequence[ArchiveFile], folder: Path) -> Path:
-    """Fetch one file into `folder`, from the first of its mirrors that gives it whole."""
-    reason = "no address is known"
-    for url in file.urls:
-        try:
-            return _fetch(file, url, folder)
-        except OSError as error:  # requests' errors are of this kind
-            reason = f"{type(error).__name__} at {url}"
-        except ValueError:
-            reason = f"another MD5 sum at {url}"
-    names = ", ".join(other.name for other in missing)
-    sources = " or ".join(url.removesuffix(file.name) for url in file.urls)
-    remedy = f"get from {sources} and put into {folder}"
-    raise UserError(f"{names}: not found and not downloaded ({reason}); {remedy}")
-
-
-def _fetch(file: ArchiveFile, url: str, folder: Path) -> Path:
-    """Download `url`, with a progress bar; the file gets its name when its MD5 sum is right."""
-    import pooch
-    from tqdm import tqdm
-
-    pooch.get_logger().setLevel(logging.CRITICAL)
-    with tqdm(total=1, desc=file.name, unit="B", unit_scale=True, disable=None) as bar:
-        downloader = pooch.HTTPDownloader(progressbar=bar, chunk_size=CHUNK, timeout=TIMEOUT)
-        known = f"md5:{file.md5}"
-        return Path(pooch.retrieve(url, known, file.name, folder, downloader=downloader))
 
 
 # ---------------------------------------------------------------- tar files
@@ -167,9 +51,10 @@ class _BoundedGzip(gzip.GzipFile):
 def read_members(archive: Path, names: Sequence[str], limit: int) -> dict[str, bytes]:
     """Read the members `names` of a .tar.gz file into memory; nothing is written to disk.
 
-    Every member must be safe, whether needed or not, as `safe_members` says. Raises
-    UserError, naming the archive and the member, for what is not safe, for a member that is
-    missing, and for a damaged archive.
+    A name is only compared with those wanted, and is never a path; what is no plain file, such
+    as a link, counts as missing. Raises UserError, naming the archive and the member, when all
+    members together exceed `limit` bytes, for a member that is missing, and for a damaged
+    archive.
     """
     contents: dict[str, bytes] = {}
     try:
@@ -177,7 +62,7 @@ def read_members(archive: Path, names: Sequence[str], limit: int) -> dict[str, b
         with _BoundedGzip(archive) as stream:
             stream.limit = limit
             with tarfile.open(fileobj=stream, mode="r:") as tar:
-                for member in safe_members(tar, archive, limit):
+                for member in _members(tar, archive, limit):
                     if member.name in names and member.isreg():
                         contents[member.name] = _member_bytes(tar, member)
     except DAMAGED as error:
@@ -188,33 +73,18 @@ def read_members(archive: Path, names: Sequence[str], limit: int) -> dict[str, b
     return contents
 
 
-def safe_members(tar: tarfile.TarFile, archive: Path, limit: int) -> Iterator[tarfile.TarInfo]:
-    """Go through a tar file; each member is checked before its content is touched.
+def _members(tar: tarfile.TarFile, archive: Path, limit: int) -> Iterator[tarfile.TarInfo]:
+    """Go through a tar file; the sizes are added up before any content is touched.
 
-    Raises UserError, naming `archive` and the member, for an absolute path, a `..` in
-    a path, a link, a special file, and when the members together exceed `limit` bytes.
+    Raises UserError, naming `archive` and the member, when the members exceed `limit` bytes.
     """
     total = 0
     for member in tar:
         total += tarfile.BLOCKSIZE + member.size
-        if danger := _danger(member, total, limit):
-            remedy = "don't trust this file, get the published one"
-            raise UserError(f"{archive}: member {member.name!r} {danger}; {remedy}")
+        if member.size < 0 or total > limit:
+            what = f"member {member.name!r} makes the content larger than {limit} bytes"
+            raise UserError(f"{archive}: {what}; don't trust this file, get the published one")
         yield member
-
-
-def _danger(member: tarfile.TarInfo, total: int, limit: int) -> str:
-    """What is dangerous about a member, or an empty text."""
-    path = PurePosixPath(member.name.replace("\\", "/"))
-    if path.is_absolute() or path.drive or member.name[1:2] == ":":
-        return "has an absolute path"
-    if ".." in path.parts:
-        return "leaves its folder by '..'"
-    if not (member.isreg() or member.isdir()):
-        return "is a link or a special file"
-    if member.size < 0 or total > limit:
-        return f"makes the content larger than {limit} bytes"
-    return ""
 
 
 def _member_bytes(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

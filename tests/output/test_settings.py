@@ -1,0 +1,35 @@
+"""What results depend on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from utils.methods import METHODS
+from utils.options import Options
+from utils.output.settings import settings_of
+
+
+def settings_with(method: str) -> dict[str, object]:
+    options = Options(program="tests", output_dir=Path("nowhere"), methods=(method,))
+    return dict(settings_of(options, "data", "graph", damping=0.5))
+
+
+@pytest.mark.parametrize(
+    ("method", "damping", "sweep"),
+    [("Influence_functions", 0.5, None), ("Hara", None, "damped"), ("Ours", None, "damped"),
+     ("Hara_exact", None, None), ("AUM", None, None), ("Random", None, None)],
+)  # fmt: skip
+def test_a_setting_counts_only_with_its_methods(
+    method: str, damping: float | None, sweep: str | None
+) -> None:
+    settings = settings_with(method)
+    assert (settings["damping"], settings["sweep"]) == (damping, sweep)
+
+
+def test_a_row_of_the_table_names_its_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = replace(METHODS["AUM"], name="Mine", settings=("damping",))
+    monkeypatch.setitem(METHODS, "Mine", row)
+    assert settings_with("Mine")["damping"] == 0.5
