@@ -13,7 +13,7 @@ from contextlib import suppress
 from io import TextIOWrapper
 from logging.handlers import MemoryHandler
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from tqdm import tqdm
 
@@ -114,6 +114,25 @@ def open_log_file(path: Path) -> None:
     log.addHandler(file)
 
 
+def is_shown() -> bool:
+    """Whether bars and notices are shown: `--quiet` was not given."""
+    return any(
+        isinstance(handler, _TerminalHandler) and handler.level <= logging.INFO
+        for handler in log.handlers
+    )
+
+
+def on_terminal() -> bool:
+    """Whether bars go to a terminal."""
+    return sys.stderr.isatty()
+
+
+def overall_bar(description: str) -> tqdm[NoReturn]:
+    """A bar from 0 to 100 that is set, above those that are opened while it is there."""
+    shown = "{desc}: {percentage:3.0f}%|{bar}| {postfix}"
+    return tqdm(desc=description, total=100, leave=False, bar_format=shown)
+
+
 def progress(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
     """A bar over `items`; none where the output is no terminal or `--quiet` was given.
 
@@ -125,11 +144,7 @@ def progress(items: Iterable[T], description: str, total: int | None = None) -> 
     Raises:
         KeyboardInterrupt: a signal asked the run to end since the last item.
     """
-    quiet = not any(
-        isinstance(handler, _TerminalHandler) and handler.level <= logging.INFO
-        for handler in log.handlers
-    )
-    disable = True if quiet else None
+    disable = None if is_shown() else True
     shown = printable(description)
     for item in tqdm(items, desc=shown, total=total, leave=False, disable=disable):
         stop_if_asked()

@@ -148,7 +148,7 @@ def test_estimate_for_several_workers() -> None:
     assert two.total.size == one.total.size
     assert two.memory == 300e6
     assert one.parts == 10
-    assert one.by(1) is one
+    assert one.by(1) == one
 
 
 def test_default_number_of_workers() -> None:

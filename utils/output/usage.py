@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 import shutil
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 PROC = Path("/proc")
+STARTED = time.monotonic()
+"""About when this process started to compute."""
 EVERY, SHARE = 0.5, 0.02
 """Seconds between looks at the memory of all processes, and of its time a look takes at most."""
 
@@ -254,6 +258,23 @@ def physical_cores() -> int:
     from joblib import cpu_count
 
     return cpu_count(only_physical_cores=True)
+
+
+def other_load() -> float:
+    """How many processes of other programs compete for the cores that this process may use.
+
+    The machine's load in the last minute without what this process and those that it has waited
+    for added to it. Of a machine with more cores only the share of these counts.
+    """
+    from joblib import cpu_count
+
+    try:
+        load = os.getloadavg()[0]
+    except OSError:
+        return 0.0
+    seconds = max(1.0, time.monotonic() - STARTED)
+    own = sum(os.times()[:4]) / seconds * (1 - math.exp(-seconds / 60))
+    return max(0.0, load - own) * cpu_count() / (os.cpu_count() or 1)
 
 
 def free_space(folder: Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from utils.options import FINAL, RECOMPUTE, STEPS, Options
@@ -9,6 +10,9 @@ from utils.output.usage import machine_memory, memory_limit
 from utils.run.preflight import Estimate
 from utils.training.trial import Trial
 from utils.units import counted, duration, shown_bytes
+
+WORTH_SAYING = 1.1
+"""Slowdown by other programs from which on it is said."""
 
 
 def opening_block(
@@ -64,8 +68,24 @@ def _needs(estimate: Estimate, free: int) -> dict[str, str]:
     return {
         "Disk": f"{shown_bytes(total.size)} to write ({sizes}); {shown_bytes(free)} are free",
         "Memory": f"about {shown_bytes(estimate.memory)}, of {shown_bytes(limit.size)}{group}",
-        "Rough time": f"{duration(total.seconds)} on this machine for what is not done ({times})",
+        "Rough time": f"{duration(total.seconds)} on this machine for what is not done ({times})"
+        + _slowed(estimate, os.nice(0)),
     }
+
+
+def _slowed(estimate: Estimate, nice: int) -> str:
+    """What makes the run slower than the machine alone would; empty where nothing does.
+
+    Args:
+        estimate: what the run takes.
+        nice: above 0 the run has a low priority.
+    """
+    load, factor = estimate.load, estimate.load.slowdown_by_others(estimate.workers)
+    said = ""
+    if factor >= WORTH_SAYING:
+        cores = counted(load.cores or 1, "core")
+        said = f"; load {load.others:.1f} on {cores}: other programs slow it {factor:.1f}-fold"
+    return said + (f"; low priority (nice {nice}): it may take longer" if nice > 0 else "")
 
 
 def _cache(trial: Trial) -> str:

@@ -77,7 +77,7 @@ def _run(options: Options, watch: Watch) -> None:
             open_log_file(paths.log)
             expected = _preflight(work, work.checked_trial(options.seed, manifest), client)
             before, ready = written_bytes(paths.root), time.monotonic()
-            elsewhere = _compute(work, manifest, expected.workers, client)
+            elsewhere = _compute(work, manifest, expected, client)
             memory = elsewhere + watch.peak()
             size = max(0, written_bytes(paths.root) - before)
             seconds = time.monotonic() - started
@@ -91,7 +91,7 @@ def _run(options: Options, watch: Watch) -> None:
     log.info("Finished in %s, %s: %s", duration(ended - started), first, paths.root.resolve())
 
 
-def _compute(work: Prepared, manifest: Manifest, n_workers: int, client: Any) -> int:
+def _compute(work: Prepared, manifest: Manifest, expected: Estimate, client: Any) -> int:
     """Compute what is missing and put it together.
 
     Returns bytes that workers took at most which are not processes of this one.
@@ -99,8 +99,10 @@ def _compute(work: Prepared, manifest: Manifest, n_workers: int, client: Any) ->
     options, paths = work.options, work.paths
     methods = [METHODS[name] for name in options.methods]
     tasks = tasks_of(options, paths, methods, work.counts)
-    with _workers(work, n_workers, client) as workers:
-        trial, memory = run_tasks(tasks, lambda seed: work.checked_trial(seed, manifest), workers)
+    with _workers(work, expected.workers, client) as workers:
+        trial, memory = run_tasks(
+            tasks, lambda seed: work.checked_trial(seed, manifest), workers, expected.seconds
+        )
     analyze(options, work.source, trial)
     manifest.warnings = warnings_of(paths, METHODS)
     say_what_was_found(paths, options.methods, options.seeds)

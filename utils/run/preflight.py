@@ -13,9 +13,17 @@ from utils.methods import METHODS, Method
 from utils.options import Options
 from utils.output.ranking import SHOWN_BEST, SHOWN_WORST
 from utils.output.storage import read_csv
-from utils.output.usage import Limit, memory_limit, peak_memory, process_limit, taken_now
+from utils.output.usage import (
+    Limit,
+    memory_limit,
+    other_load,
+    peak_memory,
+    physical_cores,
+    process_limit,
+    taken_now,
+)
 from utils.run.costs import Costs, measure
-from utils.training.device import release_memory
+from utils.training.device import on_gpu, release_memory
 from utils.training.kept_states import longest_segment
 from utils.training.trial import Trial
 from utils.units import shown_bytes
@@ -55,7 +63,7 @@ class Work:
 
     Attributes:
         size: bytes that are written.
-        seconds: on this machine, by one process.
+        seconds: on this machine, by one process that has a core to itself.
         longest: seconds of its longest part that one process has to do alone.
         parts: of how many such parts it is.
     """
@@ -74,9 +82,35 @@ class Work:
         longest, parts = max(self.longest, other.longest), self.parts + other.parts
         return Work(self.size + other.size, self.seconds + other.seconds, longest, parts)
 
-    def by(self, n_workers: int) -> Work:
-        """The same with the seconds that several processes take, side by side."""
-        return replace(self, seconds=max(self.seconds / n_workers, self.longest))
+    def by(self, n_workers: int, slowdown: float = 1.0) -> Work:
+        """The same with the seconds that several processes take, side by side.
+
+        Args:
+            n_workers: how many processes.
+            slowdown: how many seconds one of them takes for a second of computing.
+        """
+        return replace(self, seconds=slowdown * max(self.seconds / n_workers, self.longest))
+
+
+@dataclass(frozen=True)
+class Load:
+    """How busy the cores are.
+
+    Attributes:
+        others: processes of other programs that compete for the cores, on average.
+        cores: how many there are; None where that does not matter, as on GPUs and clusters.
+    """
+
+    others: float = 0.0
+    cores: int | None = None
+
+    def slowdown(self, n_workers: int) -> float:
+        """Seconds that a worker takes for a second of computing: cores are shared evenly."""
+        return max(1.0, (n_workers + self.others) / self.cores) if self.cores else 1.0
+
+    def slowdown_by_others(self, n_workers: int) -> float:
+        """How many times longer the workers take than without other programs."""
+        return self.slowdown(n_workers) / replace(self, others=0.0).slowdown(n_workers)
 
 
 @dataclass(frozen=True)
@@ -91,6 +125,7 @@ class Estimate:
         waiting: bytes of memory of this process while others compute, with the libraries and images
             that all have in common; as if it computed if None.
         each: bytes of memory of each of those others, without these; the same if None.
+        load: of the cores that compute.
     """
 
     stages: dict[str, Work]
@@ -99,11 +134,17 @@ class Estimate:
     workers: int = 1
     waiting: float | None = None
     each: float | None = None
+    load: Load = Load()
 
     @property
     def total(self) -> Work:
         """All stages together."""
         return together(self.stages.values())
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Of each stage."""
+        return {name: work.seconds for name, work in self.stages.items()}
 
     @property
     def space(self) -> float:
@@ -116,10 +157,14 @@ class Estimate:
         return max((work.parts for work in self.stages.values()), default=0)
 
     def by(self, n_workers: int) -> Estimate:
-        """The same for so many workers; this process holds the images and waits for them."""
+        """The same for so many workers, with the time that they take under the load.
+
+        This process holds the images and waits for them, unless it computes itself.
+        """
+        slowdown = self.load.slowdown(n_workers)
+        stages = {name: work.by(n_workers, slowdown) for name, work in self.stages.items()}
         if n_workers == 1:
-            return self
-        stages = {name: work.by(n_workers) for name, work in self.stages.items()}
+            return replace(self, stages=stages)
         memory = max(self.memory, self._waiting + n_workers * self._each)
         return replace(self, stages=stages, memory=memory, workers=n_workers)
 
@@ -143,7 +188,7 @@ class Estimate:
         """
         room = self.workers_in(memory_limit().size)
         n_workers = max(1, min(places, self.parts, room))
-        saved = self.total.seconds - self.by(n_workers).total.seconds
+        saved = self.by(1).total.seconds - self.by(n_workers).total.seconds
         return n_workers if saved > START_SECONDS else 1
 
 
@@ -183,7 +228,15 @@ def estimate(options: Options, trial: Trial, counts: Sequence[int]) -> Estimate:
         images=options.n_trials * _image_bytes(trial),
         waiting=taken_now().resident + HELPERS,
         each=max(0, now.own + states - images),
+        load=_load(options),
     )
+
+
+def _load(options: Options) -> Load:
+    """Of the cores of this machine, where they compute."""
+    if options.dask_scheduler or on_gpu():
+        return Load()
+    return Load(other_load(), physical_cores())
 
 
 def check_memory(alone: Estimate, expected: Estimate, jobs: int | None, limit: Limit) -> None:

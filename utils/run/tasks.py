@@ -74,6 +74,7 @@ class Task:
         job: gives what a worker computes; None if there is nothing to be computed (any more).
         finish: writes and says what the job gave, None if there was no job; runs where the
             output folder is, one task after the other.
+        stage: whose part of the estimate it is.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Task:
     needs: tuple[str, ...]
     job: Callable[[Trial], Job | None]
     finish: Callable[[Trial, Any], None]
+    stage: str = ""
 
 
 def tasks_of(
@@ -144,7 +146,7 @@ def _taken_up(seed: int) -> Task:
     def say(trial: Trial, _: None) -> None:
         log.info("Trial %d: training taken up from the output folder", seed)
 
-    return Task(f"{_trial(seed)}train", seed, (), _nothing, say)
+    return Task(f"{_trial(seed)}train", seed, (), _nothing, say, "train")
 
 
 def _training(seed: int, n_epochs: int) -> list[Task]:
@@ -156,6 +158,7 @@ def _training(seed: int, n_epochs: int) -> list[Task]:
             needs=tuple(names[epoch - 1 : epoch]),
             job=partial(_epoch_job, epoch=epoch),
             finish=partial(_epoch_finished, epoch=epoch),
+            stage="train",
         )
         for epoch, name in enumerate(names)
     ]
@@ -194,7 +197,7 @@ def _scoring(seed: int, method: Method, trained: str) -> Task:
         return Job(method.scores, [*margins, *files])
 
     finish = partial(_scores_finished, method=method)
-    return Task(_score_name(seed, method.name), seed, (trained,), job, finish)
+    return Task(_score_name(seed, method.name), seed, (trained,), job, finish, "infl")
 
 
 def _scores_finished(trial: Trial, scores: Scores | None, method: Method) -> None:
@@ -228,7 +231,7 @@ def _unchanged(seed: int, methods: Sequence[Method], trained: str) -> Task:
         for name in names(trial, there=False):
             _save_evaluated(trial, name, 0, found)
 
-    return Task(_unchanged_name(seed), seed, (trained,), job, finish)
+    return Task(_unchanged_name(seed), seed, (trained,), job, finish, "eval")
 
 
 def _removal(seed: int, method: Method, n: int) -> Task:
@@ -247,7 +250,7 @@ def _removal(seed: int, method: Method, n: int) -> Task:
         log.debug("Trial %d: %s, n = %d %s", seed, method.name, n, what)
 
     needs = (_score_name(seed, method.name),)
-    return Task(name, seed, needs, job, finish)
+    return Task(name, seed, needs, job, finish, "eval")
 
 
 def _read_evaluated(trial: Trial, method: str) -> Evaluated:
@@ -285,7 +288,7 @@ def _verification(seed: int, methods: Sequence[Method], n_groups: int) -> list[T
         verification.save_table(trial)
 
     needs = (*scored, *(task.name for task in groups))
-    table = Task(f"{_trial(seed)}verify, table", seed, needs, _nothing, save_table)
+    table = Task(f"{_trial(seed)}verify, table", seed, needs, _nothing, save_table, "verify")
     return [*groups, table] if n_groups else []
 
 
@@ -302,4 +305,4 @@ def _group(seed: int, verification: Verification, number: int, needs: tuple[str,
         if scores is not None:
             verification.save_true_change(trial, number, scores)
 
-    return Task(name, seed, needs, job, finish)
+    return Task(name, seed, needs, job, finish, "verify")

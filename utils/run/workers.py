@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -16,13 +16,14 @@ from typing import Protocol
 
 from joblib.externals.loky.backend.context import get_context
 
-from utils.console import log, progress
+from utils.console import log
 from utils.errors import UserError
 from utils.kernels.cores import hold_core
 from utils.output.paths import TRAININGS
 from utils.output.storage import carry_out, check_folder_of, save_bytes
 from utils.processes import Pool, sheltered
 from utils.run.handover import hand_over, take_over
+from utils.run.remaining import Remaining, said
 from utils.run.tasks import Job, Schedule, Task
 from utils.run.worker_process import Outcome, Setup, begin, work
 from utils.signals import LOOK_EVERY, stop_if_asked
@@ -155,7 +156,10 @@ def _died(error: BrokenProcessPool) -> UserError:
 
 
 def run_tasks(
-    tasks: Sequence[Task], open_trial: Callable[[int], Trial], workers: Workers
+    tasks: Sequence[Task],
+    open_trial: Callable[[int], Trial],
+    workers: Workers,
+    seconds: Mapping[str, float],
 ) -> tuple[Trial, int]:
     """Run all tasks, each when those that it needs are finished.
 
@@ -163,26 +167,31 @@ def run_tasks(
         tasks: as `tasks_of` gives them.
         open_trial: gives the trial of a seed.
         workers: who computes.
+        seconds: that each stage takes, as estimated.
 
     Returns:
         A trial, as it is after the run, and the bytes of memory that the workers took at most.
     """
-    run = _Run(tasks, open_trial, workers)
-    finished = run.finished()
-    if not isinstance(workers, InProcess):  # the stages' own bars are in the workers
-        finished = progress(finished, "all trials", len(tasks))
-    for _ in finished:
-        pass
+    remaining = Remaining(tasks, seconds)
+    run = _Run(tasks, open_trial, workers, remaining)
+    with said(remaining):
+        for _ in run.finished():
+            stop_if_asked()
     return run.latest, sum(run.memory.values())
 
 
 class _Run:
     def __init__(
-        self, tasks: Sequence[Task], open_trial: Callable[[int], Trial], workers: Workers
+        self,
+        tasks: Sequence[Task],
+        open_trial: Callable[[int], Trial],
+        workers: Workers,
+        remaining: Remaining,
     ) -> None:
         self.memory: dict[str, int] = {}
         self.latest: Trial
         self._schedule = Schedule(tasks)
+        self._remaining = remaining
         self._open_trial, self._workers = open_trial, workers
         self._trials: dict[int, Trial] = {}
         self._running: dict[Future[Outcome], Task] = {}
@@ -194,13 +203,16 @@ class _Run:
                 trial = self._trial(task.seed)
                 job = task.job(trial)
                 if job is None:
+                    self._remaining.needless(task)
                     self._finish(task, Outcome())
                     yield task
                 else:
+                    self._remaining.begun(task)
                     self._running[self._workers.submit(trial, job)] = task
             for future in self._computed():
                 task = self._running.pop(future)
                 self._finish(task, future.result())
+                self._remaining.finished(task)
                 yield task
 
     def _trial(self, seed: int) -> Trial:

@@ -45,6 +45,11 @@ def set_context(backend: str, device_id: str) -> None:
     nn.set_default_context(get_extension_context(backend, device_id=device_id))
 
 
+def on_gpu() -> bool:
+    """Whether graphs are built for a GPU now."""
+    return any(backend.startswith("cud") for backend in nn.get_current_context().backend)
+
+
 def release_memory() -> None:
     """Give the memory of graphs that are gone back to the system, of the CPU's at least."""
     gc.collect()
