@@ -254,7 +254,9 @@ def _touch_and_wait(path: Path) -> None:
 # ---------------------------------------------------------------- a second signal
 
 HANGS = """
-import ctypes, os, sys, time
+import ctypes, logging, os, sys, time
+
+logging.getLogger("nnabla").setLevel(logging.WARNING)
 import utils.pipeline
 from eval_sgd_influence import COMMAND
 from utils.command import program
