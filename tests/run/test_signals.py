@@ -38,6 +38,16 @@ def python(code: str, *arguments: object) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
+def said_by(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """What a process says until its end; one that hangs is killed, and the test fails."""
+    try:
+        return process.communicate(timeout=signal_test.LONGEST)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        raise
+
+
 def ended_by(name: str) -> str:
     return "interrupted" if name == "SIGINT" else f"ended by {name}"
 
@@ -87,7 +97,7 @@ else:
 def test_signal_before_the_run(script: str, where: str, name: str, tmp_path: Path) -> None:
     number = signal.Signals[name]
     process = python(AT, script, where, number.value, "-ds", "digits", "-o", tmp_path / "out")
-    said = process.communicate()
+    said = said_by(process)
     assert said == ("", f"{script}: {ended_by(name)} before it began\n")
     assert process.returncode == 128 + number
     assert not (tmp_path / "out").exists()
@@ -97,7 +107,7 @@ def test_signal_before_the_run(script: str, where: str, name: str, tmp_path: Pat
 @pytest.mark.parametrize("program", [*SCRIPTS, "utils.page"])
 def test_signal_while_the_interpreter_exits(program: str, name: str) -> None:
     process = python(AT, program, "exit", signal.Signals[name].value, "--help")
-    out, err = process.communicate()
+    out, err = said_by(process)
     assert "usage" in out
     assert (process.returncode, err) == (0, "")
 
@@ -106,7 +116,7 @@ def test_signal_while_the_interpreter_exits(program: str, name: str) -> None:
 def test_signal_while_the_page_is_imported(name: str, tmp_path: Path) -> None:
     number = signal.Signals[name]
     process = python(AT, "utils.page", "jinja2", number.value, tmp_path)
-    said = process.communicate()
+    said = said_by(process)
     assert said == ("", f"python -m utils.page: {ended_by(name)} before it began\n")
     assert process.returncode == 128 + number
 
@@ -216,7 +226,7 @@ def test_signal_to_the_processes_that_decode(name: str) -> None:
     assert process.stdout.readline() == "begun\n"
     workers = children(process.pid)
     os.killpg(process.pid, signal.Signals[name])
-    assert process.communicate() == ("", "")
+    assert said_by(process) == ("", "")
     assert process.returncode == 7
     assert workers
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
@@ -310,7 +320,7 @@ def test_second_signal_ends_a_run_that_hangs(where: str, state: str, tmp_path: P
         except subprocess.TimeoutExpired:
             continue
         break
-    _, said = process.communicate()
+    _, said = said_by(process)
     assert said == f"eval_sgd_influence.py: ended by SIGTERM{state}\n"
     assert process.returncode == 143
 

@@ -376,9 +376,10 @@ def _by_processes(
 
 def _result(future: Future[T]) -> T:
     """Wait for a result; a signal ends that, also where results are there at once."""
-    stop_if_asked()
-    while not wait([future], LOOK_EVERY).done:
+    done = False
+    while not done:
         stop_if_asked()
+        done = bool(wait([future], LOOK_EVERY).done)
     return future.result()
 
 
