@@ -59,10 +59,6 @@ class Pool(ProcessPoolExecutor):
         with sheltered():  # its queues start a tracker
             super().__init__(*args, **kwargs)
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        with sheltered():  # its queues have semaphores: a tracker starts with the first of them
-            super().__init__(*args, **kwargs)
-
     def submit(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Future[Any]:
         """Have a free process call `fn`; processes start with the first call."""
         with sheltered():
