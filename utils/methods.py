@@ -40,6 +40,7 @@ class Method:
         needs_margins: it needs the margins that the training recorded.
         predicts: its influence predicts a change of the validation loss; a control's does not.
         unit: what its scores are and are measured in.
+        label: its name on the page and in pictures; empty: the name itself.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Method:
     needs_margins: bool = False
     predicts: bool = True
     unit: str = "influence (nats)"
+    label: str = ""
 
     @property
     def for_labels(self) -> bool:
@@ -77,7 +79,7 @@ METHODS: dict[str, Method] = {
         Method("Hara", "sgd_influence.infl:hara", needs_states=True),
         Method("Hara_exact", "sgd_influence.infl:hara_exact", needs_states=True),
         Method("Hara_smoothed", "sgd_influence.infl:hara_smoothed", needs_states=True),
-        Method("Ours", "sgd_influence.infl:ours"),
+        Method("Ours", "sgd_influence.infl:ours", label="Ours (Suzuki)"),
         Method("Ours_exact", "sgd_influence.infl:ours_exact"),
         Method("Ours_mean", "sgd_influence.infl:ours_mean", needs_states=True),
         Method(
@@ -94,6 +96,12 @@ METHODS: dict[str, Method] = {
         Method(CONTROL, "sgd_influence.infl:random", scored_epochs=0, predicts=False, unit="place"),
     )
 }
+
+
+def shown(method: str) -> str:
+    """The name of a method on the page and in pictures; files and options keep the plain one."""
+    label = METHODS[method].label if method in METHODS else ""
+    return label or method.replace("_", " ")
 
 
 def about_labels(n: int, methods: Collection[str]) -> str:
