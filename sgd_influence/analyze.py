@@ -18,7 +18,7 @@ from sgd_influence.verify import Agreement, compare
 from utils.console import RESULT
 from utils.data.flips import what_if
 from utils.data.source import Source
-from utils.methods import METHODS, NO_REMOVAL, about_labels
+from utils.methods import METHODS, NO_REMOVAL, about_labels, shown
 from utils.options import Options
 from utils.output.paths import OutputPaths
 from utils.output.storage import read_csv, save_csv, save_json, written_beside
@@ -207,8 +207,7 @@ def _draw_method(axes: Axes, rows: pd.DataFrame, method: str, number: int) -> No
         axes.axhline(accuracy[0], color=color, linestyle="--", label=method)
         axes.axhspan(low[0], high[0], color=color, alpha=0.08, linewidth=0)
         return
-    label = method.replace("_", " ")
-    axes.plot(n, accuracy, color=color, marker="os^Dv"[(number - 1) % 5], label=label)
+    axes.plot(n, accuracy, color=color, marker="os^Dv"[(number - 1) % 5], label=shown(method))
     axes.fill_between(n, low, high, color=color, alpha=0.15, linewidth=0)
 
 

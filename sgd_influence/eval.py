@@ -23,7 +23,8 @@ def retrain_without(trial: Trial, removed: np.ndarray, description: str) -> pd.D
 
     Args:
         trial: retrains from its `retrain_start`.
-        removed: (n_train,) mask of the images left out, w_i = 0 of design section 4.
+        removed: (n_train,) mask of the images left out: w_i = 0 in equation (1) of
+            docs/how_it_works.md.
         description: what the progress bar says.
 
     Steps before the first one that a removed image takes part in are those of the training: of

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from utils.methods import METHODS, Method
+from utils.methods import METHODS, Method, shown
 from utils.output.paths import OutputPaths
 from utils.output.storage import read_csv, save_csv, written_beside
 from utils.training.trial import Trial
@@ -271,7 +271,7 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, method: str, agreement: Agreemen
         )  # fmt: skip
     axes.axhline(0, color="0.7", linewidth=0.8, zorder=0)
     axes.set_title(
-        f"{method.replace('_', ' ')}\nSpearman, random groups: {agreement.of_random}"
+        f"{shown(method)}\nSpearman, random groups: {agreement.of_random}"
         f"\ngroups cut from the ranking: {agreement.of_ranking}",
         fontsize=10,
     )

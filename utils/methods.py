@@ -41,6 +41,7 @@ class Method:
         predicts: its influence predicts a change of the validation loss; a control's does not.
         unit: what its scores are and are measured in.
         settings: of `OF_METHODS` in utils/output/settings.py, those that its scores depend on.
+        label: its name on the page and in pictures; empty: the name itself.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Method:
     predicts: bool = True
     unit: str = "influence (nats)"
     settings: tuple[str, ...] = ()
+    label: str = ""
 
     @property
     def for_labels(self) -> bool:
@@ -79,7 +81,7 @@ METHODS: dict[str, Method] = {
         Method("Hara", "sgd_influence.infl:hara", needs_states=True, settings=("sweep",)),
         Method("Hara_exact", "sgd_influence.infl:hara_exact", needs_states=True),
         Method("Hara_smoothed", "sgd_influence.infl:hara_smoothed", needs_states=True),
-        Method("Ours", "sgd_influence.infl:ours", settings=("sweep",)),
+        Method("Ours", "sgd_influence.infl:ours", label="Ours (Suzuki)", settings=("sweep",)),
         Method("Ours_exact", "sgd_influence.infl:ours_exact"),
         Method("Ours_mean", "sgd_influence.infl:ours_mean", needs_states=True),
         Method(
@@ -99,6 +101,12 @@ METHODS: dict[str, Method] = {
         Method(CONTROL, "sgd_influence.infl:random", scored_epochs=0, predicts=False, unit="place"),
     )
 }
+
+
+def shown(method: str) -> str:
+    """The name of a method on the page and in pictures; files and options keep the plain one."""
+    label = METHODS[method].label if method in METHODS else ""
+    return label or method.replace("_", " ")
 
 
 def about_labels(n: int, methods: Collection[str]) -> str:

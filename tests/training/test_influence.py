@@ -1,4 +1,4 @@
-"""The scores against naive loops, central differences and true retraining (design section 4)."""
+"""The scores, equations (1)-(9) of docs/how_it_works.md, against loops, differences, retraining."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def _central_differences(
 
 
 class WeightedTraining:
-    """The training of design section 4 with any example weights, written out naively."""
+    """Equations (2) and (3) of docs/how_it_works.md for any example weights, written naively."""
 
     def __init__(self, recorded: Recorded) -> None:
         self.recorded = recorded

@@ -52,7 +52,7 @@ def weighted_batch_normalization(weights: nn.Variable) -> Iterator[RunningStatis
     """Build graphs whose BatchNorm weighs the examples of the batch.
 
     Args:
-        weights: (|B|, 1), the example weights w of design section 4.
+        weights: (|B|, 1), the example weights w of equation (2) in docs/how_it_works.md.
 
     Yields:
         The running statistics of the graph built inside the block. At w = 1 the outputs,

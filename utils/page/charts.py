@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from utils.methods import METHODS, NO_REMOVAL
+from utils.methods import METHODS, NO_REMOVAL, shown
 from utils.page.seats import Seats
 from utils.page.svg import (
     Axis,
@@ -27,7 +27,7 @@ from utils.page.svg import (
 
 N_BINS = 48
 MOST_DOTS = 500
-"""Points of learning curves that can be pointed at; more are a line only."""
+"""Learning curves with more points than this show a line without dots."""
 Row = tuple[float, float, float, float]
 """n removed; the mean, and one standard deviation below and above it."""
 
@@ -35,11 +35,6 @@ Row = tuple[float, float, float, float]
 def css_of(method: str) -> str:
     """The class of the style that gives a method its colour, the same in all charts."""
     return f"m{list(METHODS).index(method)}" if method in METHODS else "base"
-
-
-def shown(method: str) -> str:
-    """The name of a method as people read it."""
-    return method.replace("_", " ")
 
 
 def removal_chart(summary: pd.DataFrame, column: str, title: str) -> Chart | None:
@@ -58,7 +53,7 @@ def removal_chart(summary: pd.DataFrame, column: str, title: str) -> Chart | Non
     curves = _curves(summary, column, factor)
     if not counts or len(curves) < 2:
         return None
-    x = count_axis(counts, "images removed, the worst first (log scale)")
+    x = count_axis(counts, "images removed, worst first (log scale)")
     y = y_axis([v for rows in curves.values() for row in rows for v in row[1:]], unit)
     paths: list[Path] = []
     points: tuple[Dot, ...] = ()
@@ -74,7 +69,7 @@ def removal_chart(summary: pd.DataFrame, column: str, title: str) -> Chart | Non
 
 
 def _line_and_band(method: str, rows: list[Row], x: Axis, y: Axis) -> list[Path]:
-    """That of No Removal goes through the whole frame."""
+    """Mean and band of a method; No Removal spans the whole frame."""
     if method == NO_REMOVAL:
         rows = [(x.low, *rows[0][1:]), (x.high, *rows[0][1:])]
     lower, upper = [(n, low) for n, _, low, _ in rows], [(n, high) for n, _, _, high in rows]
@@ -116,7 +111,7 @@ def learning_chart(
         curves: by seed.
         columns: class of the style by column.
         title: of the chart.
-        unit: label of the upright axis; values are shown in per cent where it has a %.
+        unit: label of the vertical axis; with a % in it, values are shown in per cent.
     """
     factor = 100 if "%" in unit else 1
     values = np.concatenate([t[list(columns)].to_numpy().ravel() for t in curves.values()]) * factor
@@ -161,12 +156,12 @@ def verification_chart(table: pd.DataFrame, method: str, note: str) -> Chart:
 
 
 def score_chart(influence: np.ndarray, cut: float | None, method: str) -> Chart:
-    """How many images have which influence, counts on a log scale.
+    """Histogram of the scores, with counts on a log scale.
 
     Args:
         influence: (N,) in nats.
         cut: the influence of the last image that would be removed; None for none.
-        method: whose scores they are.
+        method: the method that computed the scores.
     """
     counts, edges = np.histogram(influence, bins=N_BINS)
     unit = METHODS[method].unit
@@ -187,7 +182,7 @@ def seat_chart(seats: Mapping[str, Seats]) -> Chart:
     """The share of the worst images that was trained on in each part of the last epoch.
 
     Args:
-        seats: per method, of how many worst images a trial, and the shares (N_PARTS,).
+        seats: per method, the number of worst images per trial, and the shares (N_PARTS,).
     """
     n_parts = len(next(iter(seats.values()))[1])
     even = 100 / n_parts
@@ -204,8 +199,8 @@ def seat_chart(seats: Mapping[str, Seats]) -> Chart:
     legend = tuple((css_of(method), shown(method)) for method in seats)
     counted = " or ".join(sorted({f"{n:,}" for n, _ in seats.values()}))
     note = (
-        f"The {counted} worst images of a trial. Dotted: by chance. A ranking of images is flat; "
-        "one that rises at the end ranks who was trained on last."
+        f"The {counted} worst images of each trial. Dotted: by chance. A sound ranking is flat; a "
+        "rise at the end means that it favours images used last."
     )
     text = [f"{shown(m)}: {100 * s[-1]:.0f} % in the last tenth" for m, (_, s) in seats.items()]
     return Chart(

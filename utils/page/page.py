@@ -11,7 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from utils.methods import CONTROL, METHODS, about_labels
+from utils.methods import CONTROL, METHODS, about_labels, shown
 from utils.output.ours import check_own
 from utils.output.paths import OutputPaths
 from utils.output.ranking import SHOWN_BEST, SHOWN_WORST
@@ -80,7 +80,9 @@ def _rendered(facts: Facts, charts: dict[str, Any], worst: int, best: int) -> by
         loader=PackageLoader("utils.page"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"size": shown_bytes, "duration": duration, "number": "{:,}".format}
+    environment.filters |= {
+        "size": shown_bytes, "duration": duration, "number": "{:,}".format, "shown": shown
+    }  # fmt: skip
     script = environment.loader.get_source(environment, "page.js")[0]  # type: ignore[union-attr]
     text = environment.get_template("page.html").render(
         facts=facts,

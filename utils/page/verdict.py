@@ -1,4 +1,4 @@
-"""What was recommended, as the page says it."""
+"""The recommendation of a run, as text for the page."""
 
 from __future__ import annotations
 
@@ -6,23 +6,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from utils.page.charts import shown
+from utils.methods import shown
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was recommended, of one method or overall.
+    """The recommendation for one method, or overall.
 
     Attributes:
-        name: of the method, as in the paths of its files; method: as people read it; both empty
-            for none.
+        name: the method as in its file paths; method: its name for people; both empty for none.
         n: images to remove.
         headline: the recommendation in a sentence.
-        gain, test_gain: points of accuracy gained on validation and on test.
-        interval, test_interval: the 95 % intervals of these.
+        gain, test_gain: gain in validation and test accuracy, in points.
+        interval, test_interval: 95 % intervals of the two gains.
         accuracy, no_removal: test accuracy with and without removal.
         reason, disagreement: sentences.
-        closest: the candidate that came closest, in a sentence, where none is to be removed.
+        closest: if nothing is to be removed, a sentence about the candidate that came closest.
     """
 
     name: str
@@ -70,8 +69,8 @@ def verdict_of(value: Mapping[str, Any]) -> Verdict:
 def _closest(best: Mapping[str, Any]) -> str:
     gain = _with_interval(best["expected_gain_points"], best["interval_points"])
     test = _with_interval(best["test_gain_points"], best["test_interval_points"])
-    what = f"What came closest: {shown(best['method'])}, n = {best['n']:,}"
-    return f"{what}; in points of accuracy {gain} on validation and {test} on test."
+    what = f"Closest candidate: {shown(best['method'])}, n = {best['n']:,}"
+    return f"{what}; validation accuracy changes by {gain} points, test accuracy by {test}."
 
 
 def _with_interval(points: float, ends: Sequence[float]) -> str:
@@ -97,11 +96,11 @@ class Recommended:
     """The content of summary/recommendation.json.
 
     Attributes:
-        rule: by which the n were chosen, in words.
-        measure: the column of the scores that decided.
-        what_if: a sentence where the labels were flipped on purpose, else empty.
+        rule: the rule that chose each n, in words.
+        measure: the score column that decided.
+        what_if: a sentence if labels were flipped on purpose, else empty.
         overall: the verdict to follow.
-        methods: the verdict of each.
+        methods: the verdict for each method.
     """
 
     rule: str

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from utils.columns import IMAGE, LABEL
-from utils.methods import CONTROL, METHODS
+from utils.methods import CONTROL, METHODS, shown
 from utils.output.ranking import overlap_by_chance, shown_of
 from utils.page.charts import (
     css_of,
@@ -19,7 +19,6 @@ from utils.page.charts import (
     removal_chart,
     score_chart,
     seat_chart,
-    shown,
     verification_chart,
 )
 from utils.page.facts import Facts, Key
@@ -39,7 +38,7 @@ class Tile:
     Attributes:
         file: its path; name: without the folders.
         label: the name of its given class.
-        said: the name of the class that models prefer, empty where unknown.
+        said: the name of the class that the models predict, empty where unknown.
         confidence: its probability in per cent, as text.
         agrees: whether that is the given one.
         left_out: the models were trained without the image.
@@ -73,7 +72,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Matrix:
-    """Given labels (rows) against what models say (columns); `cells` are (count, shade 0 to 1)."""
+    """Given (rows) against predicted labels (columns); cells: (count, shade 0 to 1, same label)."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, tuple[tuple[int, float, bool], ...]], ...]
@@ -81,17 +80,17 @@ class Matrix:
 
 @dataclass(frozen=True)
 class MethodView:
-    """What the page shows of the images by one method.
+    """The images on the page, as one method ranks them.
 
     Attributes:
         name: as in the paths of its files; shown: as people read it; css: its colour.
-        n_images: that it ranks, whatever their labels.
-        harmful, helpful: the galleries; harmful_title, helpful_title: what they are.
-        n_worst: of how many of the worst classes and confusions are counted.
-        bars, more_classes: images per class, and how many lie in classes not listed.
-        matrix: of confusions; None where there are too many classes or nothing is known.
-        pairs: (given, said, count), the most frequent first.
-        n_judged: images of which it is known what models say.
+        n_images: images ranked, each counted once.
+        harmful, helpful: the galleries; harmful_title, helpful_title: their titles.
+        n_worst: the worst images over which classes and confusions are counted.
+        bars, more_classes: images per class, and a phrase about the classes not listed.
+        matrix: confusions; None without predictions, or with too many classes.
+        pairs: (given label, predicted label, count), the most frequent first.
+        n_judged: images that have a prediction.
         n_removed: images that the cleansed data leave out.
         relabel: candidates for another label; n_relabel: how many there are.
     """
@@ -116,7 +115,7 @@ class MethodView:
 
 
 def method_views(facts: Facts, worst: int, best: int) -> list[MethodView]:
-    """The views of all methods, with so many of the worst and of the best images."""
+    """The views of all methods, each with the `worst` worst and the `best` best images."""
     return [_method_view(facts, method, worst, best) for method in facts.methods]
 
 
@@ -151,9 +150,9 @@ def _method_view(facts: Facts, method: str, worst: int, best: int) -> MethodView
 
 
 def _gallery_titles(method: str) -> tuple[str, str]:
-    """What the first and the last images of a ranking are."""
+    """Titles of the first and the last images of a ranking."""
     if method == CONTROL:
-        return "first in a random order", "last in it"
+        return "first in a random order", "last in a random order"
     if METHODS[method].for_labels:
         return "most suspicious", "least suspicious"
     return "most harmful", "most helpful"
@@ -171,7 +170,7 @@ def _tiles(facts: Facts, rows: pd.DataFrame, method: str) -> tuple[Tile, ...]:
 
 
 def tile(facts: Facts, key: Key, influence: str, rank: str, note: str = "") -> Tile:
-    """An image with what is known of it."""
+    """An image with its label, prediction, score and rank."""
     file, label = key
     said, true = facts.said.get(key), facts.flips.get(key)
     flip = f"flipped, was {facts.name_of(true)}" if true is not None else ""
@@ -206,7 +205,7 @@ def score(value: float) -> str:
 def class_bars(
     facts: Facts, first: pd.DataFrame, ranking: pd.DataFrame
 ) -> tuple[tuple[Bar, ...], str]:
-    """How many of the worst are of each class, and in words how many of classes not listed."""
+    """The worst images per class, and a phrase that counts the classes not listed."""
     counts = first[LABEL].value_counts(sort=False).sort_index()
     counts = counts.sort_values(ascending=False, kind="stable")
     expected = ranking[LABEL].value_counts(normalize=True) * len(first)
@@ -214,7 +213,7 @@ def class_bars(
     longest = max(listed.max(), expected[listed.index].max()) if len(listed) else 1
     bars = tuple(
         Bar(facts.name_of(int(y)), int(n), n / longest, expected[y] / longest,
-            f"{n} of {len(first)}; {expected[y]:.1f} would be by chance")
+            f"{n} of {len(first)}; {expected[y]:.1f} expected by chance")
         for y, n in listed.items()
     )  # fmt: skip
     rest = counts.iloc[MOST_CLASSES:]
@@ -222,14 +221,14 @@ def class_bars(
 
 
 def _judged(facts: Facts, first: pd.DataFrame) -> pd.DataFrame:
-    """Given and said labels of those of the worst of which models say something."""
+    """Given and predicted labels of the worst images that have a prediction."""
     keys = zip(first[IMAGE], first[LABEL].astype(int), strict=True)
     pairs = [(key[1], facts.said[key].label) for key in keys if key in facts.said]
     return pd.DataFrame(pairs, columns=["given", "said"])
 
 
 def confusion_matrix(facts: Facts, judged: pd.DataFrame) -> Matrix | None:
-    """Given label against what models say; None for nothing, or more classes than can be read."""
+    """Given against predicted labels; None without predictions, or with too many classes."""
     labels = sorted({*judged["given"], *judged["said"]})
     if not labels or len(labels) > MOST_CLASSES:
         return None
@@ -259,12 +258,12 @@ class Comparison:
     """How far methods agree.
 
     Attributes:
-        n: of how many of the worst the overlap is counted.
-        by_chance: overlap of two random rankings, in per cent, and in words why it is more than n.
-        names: of the methods.
+        n: the number of worst images whose overlap is counted.
+        by_chance: overlap of two random rankings in per cent, explained if it exceeds n / N.
+        names: names of the methods.
         rows: per method, against each: overlap in per cent and rank correlation; None for itself.
-        agreed, disputed: images that all rank among the worst, and such as one does and another
-            ranks in the better half.
+        agreed, disputed: images among the worst for all methods, and images among the worst for
+            one method and in the better half for another.
     """
 
     n: int
@@ -292,7 +291,7 @@ def comparison(facts: Facts, worst: int) -> Comparison | None:
     n_trials = tables[facts.methods[0]]["n_trials"][places.index].to_numpy()
     by_chance = f"{overlap_by_chance(n_trials, n):.0%}"
     if n_trials.min() < n_trials.max():
-        by_chance += ": images that few trials trained on come first or last more often than others"
+        by_chance += ", as images that few trials trained on come first or last more often"
     return Comparison(n, by_chance, tuple(map(shown, places)), rows, agreed, disputed)
 
 
@@ -306,7 +305,7 @@ def _pair(
 def _compared(
     facts: Facts, places: pd.DataFrame, worst: int
 ) -> tuple[tuple[Tile, ...], tuple[Tile, ...]]:
-    """Of the images that are in some gallery: those of one opinion, and those of two."""
+    """Images that all methods rank among the worst, and images that the methods dispute."""
     if places.shape[1] < 2:
         return (), ()
     edge = worst / len(places)
@@ -334,7 +333,7 @@ def _in_words(place: float) -> str:
 
 
 def flip_table(facts: Facts) -> tuple[tuple[str, ...], list[tuple[int, str, tuple[str, ...]]]]:
-    """Names of methods, and per n removed: by chance and by each method, how many were flips."""
+    """Names of methods, and per n: flips expected by chance and found by each method."""
     counts = sorted(int(n) for n in facts.summary["n_drops"].unique() if n > 0)
     rows = []
     for n in counts:
@@ -353,7 +352,7 @@ def _flips_among(facts: Facts, ranking: pd.DataFrame, n: int) -> int:
 
 
 def removal_charts(facts: Facts) -> list[Chart]:
-    """Scores against n removed: what decides on validation, and the test accuracy."""
+    """Scores against n removed: the validation score that decides, and the test accuracy."""
     decides = facts.recommendation.measure if facts.recommendation else ""
     titles = {"val_accuracy": "Validation accuracy", "test_accuracy": "Test accuracy (reported)"}
     if decides == "val_loss":
@@ -366,7 +365,7 @@ def removal_charts(facts: Facts) -> list[Chart]:
 
 
 def seat_charts(facts: Facts) -> list[Chart]:
-    """Where in the last epoch the worst images of each method were trained on."""
+    """When in the last epoch the worst images of each method were used."""
     return [seat_chart(facts.seats)] if facts.seats else []
 
 
@@ -383,7 +382,7 @@ def learning_charts(facts: Facts) -> list[Chart]:
 
 
 def verification_charts(facts: Facts) -> list[Chart]:
-    """True against predicted changes, a chart for each method that was verified."""
+    """True against predicted changes, one chart per verified method."""
     table = facts.verification
     if table is None:
         return []
@@ -391,7 +390,7 @@ def verification_charts(facts: Facts) -> list[Chart]:
 
 
 def _agreement(facts: Facts, method: str) -> str:
-    """How far a method agrees with true retraining, in a sentence; empty where unknown."""
+    """Agreement of a method with true retraining, as a sentence; empty where unknown."""
     known = facts.agreement
     if known is None or method not in set(known["method"]):
         return ""
@@ -400,7 +399,8 @@ def _agreement(facts: Facts, method: str) -> str:
     ranking = f"{a['ranking']:.2f}"
     if "ranking_low" in a:  # earlier versions wrote no interval
         ranking += f" (95 % interval {a['ranking_low']:.2f} to {a['ranking_high']:.2f})"
-    text = f"Spearman over random groups {random}; over groups cut from the rankings {ranking}."
+    text = f"Spearman's correlation over random groups: {random}; "
+    text += f"over groups cut from the rankings: {ranking}."
     return text.replace("-", "−")
 
 

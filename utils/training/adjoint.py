@@ -1,6 +1,7 @@
 """The adjoint of one training step: all |B| influences and the adjoint before it, from one graph.
 
-Design section 4. With q = u' - p' (u', p' the adjoints of parameters and velocity after the step)
+Equations (5) and (6) of docs/how_it_works.md. With q = u' - p' (u', p' the adjoints of parameters
+and velocity after the step)
 
     S(theta, r, w) = -eta <q, grad_theta L(theta; w)> + <v', r'(theta, r; w)>
 

@@ -1,4 +1,4 @@
-"""SGD as the state machine of design section 4: one step takes the state s_t to s_{t+1}."""
+"""SGD as a chain of states: equations (2) and (3) of docs/how_it_works.md."""
 
 from __future__ import annotations
 
