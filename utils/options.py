@@ -105,7 +105,7 @@ class Options:
     )  # fmt: skip
     methods: tuple[str, ...] = option(
         MISSING, RUN, f"methods that score the images, of {', '.join(METHODS)}", nargs="+",
-        choices=tuple(METHODS), metavar="METHOD", changes_results=False,
+        choices=METHODS, metavar="METHOD", changes_results=False,
     )  # fmt: skip
     left_out: tuple[str, ...] = ()
     dataset: str = option(

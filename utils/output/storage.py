@@ -306,4 +306,5 @@ def unreadable(path: Path, what: str, error: Exception | str) -> UserError:
     remedy = "the same command makes it anew"
     if not os.path.exists(path):
         return UserError(f"{path}: is gone, removed while the run went on; {remedy}")
-    return UserError(f"{path}: {what} ({' '.join(str(error).split())[:200]}); {remedy}")
+    reason = error.strerror if isinstance(error, OSError) else None
+    return UserError(f"{path}: {what} ({' '.join((reason or str(error)).split())[:200]}); {remedy}")
