@@ -124,8 +124,8 @@ class Options:
     )  # fmt: skip
     remove_n_list: tuple[int, ...] = option(
         (0, 1, 10, 40, 100, 200, 600, 1000, 3000, 5000, 10000, 30000), RUN,
-        "how many of the most harmful images to remove, in any order; 0 always runs, an N not "
-        "below the number of training images is skipped",
+        "how many of the most harmful images to remove, in any order; 0 always runs, values "
+        "from the number of training images on are skipped",
         "-r", type=int, nargs="+", metavar="N", least=0, changes_results=False,
     )  # fmt: skip
     retrain_all: bool = option(
@@ -140,15 +140,15 @@ class Options:
     )  # fmt: skip
     damping: float | None = option(
         None, RUN,
-        "alpha above 0 of Influence_functions, which solve (H + ALPHA I) v = gradient, H in nats "
-        "per squared parameter; raise it where they diverge",
+        "damping ALPHA > 0 of Influence_functions, which solves (H + ALPHA I) v = gradient, H in "
+        "nats per squared parameter; raise it if it diverges",
         type=float, metavar="ALPHA", shown="by the data set: 10 for cifar10, else 0.1",
     )  # fmt: skip
     verify: int = option(
         0, RUN,
         "remove K groups of a tenth of the images, retrain, and compare with the scores: half "
         "random groups, half cut from the rankings",
-        type=int, nargs="?", const=40, metavar="K", shown="off; 40 without a number",
+        type=int, nargs="?", const=40, metavar="K", shown="off; K = 40 if none is given",
         changes_results=False,
     )  # fmt: skip
     cleanse_n: int | None = option(
@@ -157,7 +157,7 @@ class Options:
     )  # fmt: skip
     relabel_candidates: bool = option(
         False, RUN,
-        "list the removed images that a net trained without them is confident to be of another "
+        "list removed images that a net trained without them confidently assigns to another "
         "class, for a person to confirm; nothing is relabelled",
         changes_results=False,
     )  # fmt: skip
@@ -223,7 +223,7 @@ class Options:
     flip_labels: float | None = option(
         None, DATA,
         "what if: give this share of the images, above 0 and below 1, the label of another class "
-        "in training, the same in all trials, drawn by --split_seed (0 without), to see which "
+        "in training, the same in all trials, drawn by --split_seed (else seed 0), to see which "
         "methods find them; the data set's own files do not change",
         type=float, metavar="SHARE", shown="off",
     )  # fmt: skip
@@ -259,9 +259,9 @@ class Options:
     )  # fmt: skip
     cache: str = option(
         RECOMPUTE, MACHINE,
-        "states of the training kept on disk next to the final one: steps, one before every "
-        "covered step; recompute, one before every sqrt(T)-th of T covered steps, the others are "
-        "trained again when needed, with the same scores; final, none, without Hara",
+        "states of the training kept on disk next to the final one: steps, one for every covered "
+        "step; recompute, one for every sqrt(T)-th of T covered steps, the others are trained "
+        "again when needed, with the same scores; final: none, so that Hara cannot run",
         choices=CACHES, changes_results=False,
     )  # fmt: skip
     cache_memory: int = option(
@@ -272,8 +272,8 @@ class Options:
     )  # fmt: skip
     device_id: str = option(
         "0", MACHINE,
-        "GPU number, or several separated by commas that workers take in turn (with --jobs 1 the "
-        "trials)",
+        "GPU number, or several separated by commas, assigned to workers in turn, or to trials "
+        "with --jobs 1",
         "-di", metavar="ID", changes_results=False,
     )  # fmt: skip
     overwrite: bool = option(
