@@ -138,8 +138,8 @@ def main() -> int:
     open_console(quiet=True, verbose=False)
     with tempfile.TemporaryDirectory(prefix="parallel_") as folder, interruptible():
         work = prepared(options_of(Path(folder) / "out", given.n_train))
-        with claimed(work.paths, work.settings, overwrite=False):
-            trial = work.trial(0)
+        with claimed(work.paths, work.settings, overwrite=False) as output:
+            trial = work.trial(0, output)
             record_steps(trial)
             train_epoch(trial, 0)
             sizes, costs = bytes_of_tasks(work, trial), costs_of(trial)

@@ -22,7 +22,7 @@ import pandas as pd
 
 from sgd_influence.eval import evaluate_without, read_by_retraining, retrain_without, worst
 from sgd_influence.influence_table import read_influence, save_influence
-from sgd_influence.outcomes import Outcomes, load_outcomes, save_outcomes
+from sgd_influence.outcomes import Outcomes, archive_of, load_outcomes
 from sgd_influence.train import (
     epochs_done,
     read_by_epoch,
@@ -34,7 +34,7 @@ from sgd_influence.verify import Verification
 from utils.methods import Method, Scores
 from utils.options import Options
 from utils.output.paths import OutputPaths
-from utils.output.storage import read_csv, save_csv
+from utils.output.storage import read_csv
 from utils.training.trial import Trial
 
 log = logging.getLogger("data_cleansing")
@@ -43,7 +43,7 @@ Evaluated = tuple[pd.DataFrame, Outcomes]
 """What removing some images came to: scores by epoch, and outcomes by image."""
 
 Computation = Callable[[Trial], Any]
-"""Writes nothing but through `utils.output.storage`, and can be pickled."""
+"""Writes nothing but through the folder of the trial, and can be pickled."""
 
 
 @dataclass(frozen=True)
@@ -261,8 +261,9 @@ def _read_evaluated(trial: Trial, method: str) -> Evaluated:
 
 def _save_evaluated(trial: Trial, method: str, n: int, found: Evaluated) -> None:
     scores, outcomes = found
-    save_outcomes(outcomes, trial.paths.outcomes(method, n, trial.seed))
-    save_csv(scores, trial.paths.score(method, n, trial.seed))
+    folder = trial.paths
+    folder.save_bytes(archive_of(outcomes), folder.outcomes(method, n, trial.seed))
+    folder.save_csv(scores, folder.score(method, n, trial.seed))
 
 
 def _evaluation(trial: Trial, removed: np.ndarray, description: str) -> Job:

@@ -12,13 +12,13 @@ import numpy as np
 from utils.data.splits import TrialData
 from utils.errors import UserError
 from utils.options import Options
-from utils.output.paths import OutputPaths
+from utils.output.folder import OutputFolder
 from utils.output.storage import load_array
 from utils.training.adjoint import Adjoint, loss_gradient
 from utils.training.evaluation import Evaluator, check_finite
 from utils.training.kept_states import kept_steps
 from utils.training.models import Model
-from utils.training.network import Network, State, load_state
+from utils.training.network import Network, State, hdf5_of, load_state
 from utils.training.sgd import SGD, Optimiser
 from utils.training.steps import Step, by_epoch
 
@@ -38,7 +38,7 @@ class Trial:
         damping: alpha of influence functions.
         cache: which states of the training are kept on disk: steps, recompute or final.
         cache_memory: bytes that replayed states may take in memory.
-        paths: the files of the run.
+        paths: the output folder.
     """
 
     seed: int
@@ -51,7 +51,7 @@ class Trial:
     damping: float
     cache: str
     cache_memory: int
-    paths: OutputPaths
+    paths: OutputFolder
 
     @property
     def n_train(self) -> int:
@@ -152,6 +152,10 @@ class Trial:
         """
         return load_state(self.state_path(t), self.state_shapes)
 
+    def save_state(self, t: int, *, durable: bool = False) -> None:
+        """Record the state of the network as that before step t of the whole training."""
+        self.paths.save_bytes(hdf5_of(self.sgd.state()), self.state_path(t), durable=durable)
+
     def final_state(self) -> State:
         """The recorded state s_T after the last step."""
         return self.state_before(len(self.steps))
@@ -192,7 +196,7 @@ def make_trial(
     model: Model,
     n_classes: int,
     damping: float,
-    paths: OutputPaths,
+    paths: OutputFolder,
 ) -> Trial:
     """The trial of a seed, as the options want it, with a network of that seed."""
     network = Network(model, data.training.shape, n_classes, seed, options.conv)
