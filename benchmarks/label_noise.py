@@ -185,7 +185,7 @@ def noisy_trial(work: Work, folder: Path) -> tuple[Trial, np.ndarray]:
         damping=setting.damping,
         cache=RECOMPUTE,
         cache_memory=10**9,
-        paths=OutputFolder(folder),
+        folder=OutputFolder(folder),
     )
     return trial, labels != clean.labels
 

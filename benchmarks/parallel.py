@@ -93,7 +93,7 @@ def ratios(work: Prepared, trial: Trial, n_rounds: int) -> list[float]:
 
 def bytes_of_tasks(work: Prepared, trial: Trial) -> dict[str, int]:
     """What travels for a task, and what is handed over once a trial."""
-    setup = work.setup(trial, trial.paths.root)
+    setup = work.setup(trial, trial.folder.root)
     retrain, train = jobs_of(trial, 1)[0], partial(train_epoch, epoch=0)
     images = trial.data.training, trial.data.validation, trial.data.test
     return {

@@ -133,6 +133,6 @@ def recorded_trial(
         damping=damping,
         cache=STEPS,
         cache_memory=0,
-        paths=OutputFolder(nowhere),
+        folder=OutputFolder(nowhere),
         recorded=Recorded(network, training, steps, optimiser),
     )

@@ -145,7 +145,7 @@ def trial_of(work: Work, data: Path | None, folder: Path):  # type: ignore[no-un
         damping=0.1,
         cache=RECOMPUTE,
         cache_memory=10**9,
-        paths=OutputFolder(folder),
+        folder=OutputFolder(folder),
     )
 
 

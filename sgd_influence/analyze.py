@@ -50,7 +50,7 @@ def analyze(options: Options, source: Source, trial: Trial) -> None:
         source: the images of the data set.
         trial: one of the trials, all being of one size.
     """
-    folder = trial.paths
+    folder = trial.folder
     summary = summarise(load_scores(folder))
     folder.save_csv(summary, folder.summary, index=True)
     title = f"{options.dataset}: {trial.sizes}, {counted(trial.n_epochs, 'epoch')}"

@@ -33,7 +33,7 @@ def train_epoch(trial: Trial, epoch: int) -> None:
     curve, margins = _curve(trial)[:epoch], _margins(trial, epoch)
     trial.sgd.load(trial.state_before(numbers[0]) if epoch else _initial_state(trial))
     loss = _train_steps(trial, epoch, numbers, margins[epoch])
-    trial.paths.save_array(margins, trial.paths.margins(trial.seed))
+    trial.folder.save_array(margins, trial.folder.margins(trial.seed))
     validation = trial.evaluator(trial.data.validation)
     curve.append((epoch, loss, validation.loss, validation.accuracy))
     log.debug(
@@ -41,20 +41,20 @@ def train_epoch(trial: Trial, epoch: int) -> None:
         trial.seed, epoch, *curve[-1][1:],
     )  # fmt: skip
     table = pd.DataFrame(curve, columns=COLUMNS)
-    trial.paths.save_csv(table, trial.paths.learning_curve(trial.seed))
+    trial.folder.save_csv(table, trial.folder.learning_curve(trial.seed))
     _mark_epoch(trial, numbers[-1] + 1)
 
 
 def record_steps(trial: Trial) -> None:
     """Write the steps (indices, augmentation seeds, learning rates), unless they are there."""
-    path = trial.paths.steps(trial.seed)
+    path = trial.folder.steps(trial.seed)
     if not path.exists():
-        trial.paths.save_bytes(archive_of(trial.steps), path)
+        trial.folder.save_bytes(archive_of(trial.steps), path)
 
 
 def read_by_epoch(trial: Trial, epoch: int) -> list[Path]:
     """The files that `train_epoch` reads."""
-    records = [trial.paths.learning_curve(trial.seed), trial.paths.margins(trial.seed)]
+    records = [trial.folder.learning_curve(trial.seed), trial.folder.margins(trial.seed)]
     return [*records, trial.state_path(trial.epoch_starts[epoch])] if epoch else []
 
 
@@ -66,7 +66,7 @@ def _initial_state(trial: Trial) -> State:
 
 def _curve(trial: Trial) -> list[tuple[int, float, float, float]]:
     """The rows of the learning curve that is there."""
-    path = trial.paths.learning_curve(trial.seed)
+    path = trial.folder.learning_curve(trial.seed)
     if not path.exists():
         return []
     return list(read_csv(path, COLUMNS)[COLUMNS].itertuples(index=False, name=None))
@@ -86,7 +86,7 @@ def epochs_done(trial: Trial) -> int:
         start = trial.epoch_starts[epoch]
         kept = [t for t in trial.kept_steps if t < start]
         files = [trial.state_path(t) for t in (start, *kept)]
-        if all(path.exists() for path in (*files, trial.paths.margins(trial.seed))):
+        if all(path.exists() for path in (*files, trial.folder.margins(trial.seed))):
             return epoch
     return 0
 
@@ -105,13 +105,13 @@ def _remove_passed(trial: Trial, t: int) -> None:
     for start in trial.epoch_starts:
         passed = trial.state_path(start)
         if start < t and start not in trial.kept_steps and passed.exists():
-            trial.paths.remove(passed)
+            trial.folder.remove(passed)
 
 
 def warn_if_nothing_is_learnt(trial: Trial) -> None:
     """Warn if the training is no better than guessing, on training or on validation images."""
     problem = no_better_than_guessing(
-        read_csv(trial.paths.learning_curve(trial.seed), COLUMNS),
+        read_csv(trial.folder.learning_curve(trial.seed), COLUMNS),
         trial.data.training.labels,
         trial.data.validation.labels,
     )

@@ -122,7 +122,7 @@ class Verification:
         rows = [*known.itertuples(index=False, name=None), row]
         rows.sort(key=lambda row: places.get(row[0], -1))
         table = pd.DataFrame(rows, columns=TRUE_COLUMNS)
-        trial.paths.save_csv(table, trial.paths.true_changes(trial.seed))
+        trial.folder.save_csv(table, trial.folder.true_changes(trial.seed))
 
     def save_table(self, trial: Trial) -> None:
         """Write the verification table of a trial: a row per method and group."""
@@ -133,20 +133,20 @@ class Verification:
         for name, table in self._influences(trial).items():
             influence = table.sort_values("datasource_index")["influence"].to_numpy()
             rows.append(verification_rows(trial.seed, name, influence, groups, true))
-        trial.paths.save_csv(pd.concat(rows), trial.paths.verified(trial.seed))
+        trial.folder.save_csv(pd.concat(rows), trial.folder.verified(trial.seed))
 
     def _influences(self, trial: Trial) -> dict[str, pd.DataFrame]:
-        return {m.name: read_csv(trial.paths.influence(m.name, trial.seed)) for m in self.methods}
+        return {m.name: read_csv(trial.folder.influence(m.name, trial.seed)) for m in self.methods}
 
     def _base_loss(self, trial: Trial) -> float:
         """Mean validation loss with nothing removed."""
-        path = trial.paths.score(self.methods[0].name, 0, trial.seed)
+        path = trial.folder.score(self.methods[0].name, 0, trial.seed)
         return float(read_csv(path)["val_loss"].iloc[-1])
 
 
 def _true_changes(trial: Trial) -> pd.DataFrame:
     """What the file knows of any group: group, kind, size and true (change of loss, nats)."""
-    path = trial.paths.true_changes(trial.seed)
+    path = trial.folder.true_changes(trial.seed)
     return read_csv(path) if path.exists() else pd.DataFrame(columns=TRUE_COLUMNS)
 
 

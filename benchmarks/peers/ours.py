@@ -73,7 +73,7 @@ def build(folder: Path, name: str, seed: int, data: Path | None) -> None:
 
 def keep_states(recorded: RecordedTrial, trial: Trial) -> None:
     """Write the files that a run of the product keeps of its training."""
-    output = trial.paths
+    output = trial.folder
     output.root.mkdir(parents=True, exist_ok=True)
     output.save_bytes(archive_of(trial.steps), output.steps(trial.seed))
     for t in (*trial.kept_steps, len(trial.steps)):
@@ -127,7 +127,7 @@ def open_trial(folder: Path, cover_epochs: int) -> Trial:
         damping=0.1,
         cache=RECOMPUTE,
         cache_memory=10**9,
-        paths=OutputFolder(folder / f"ours_{cover_epochs}"),
+        folder=OutputFolder(folder / f"ours_{cover_epochs}"),
     )
 
 
@@ -151,10 +151,10 @@ def score(folder: Path, name: str) -> None:
 
 def disk_bytes(trial: Trial, method: Method) -> int:
     """Bytes of the files that a method reads of the training."""
-    files = [trial.paths.margins(trial.seed)] if method.needs_margins else []
+    files = [trial.folder.margins(trial.seed)] if method.needs_margins else []
     if method.predicts:
         states = trial.states_there() if method.needs_states else []
-        files += [trial.paths.steps(trial.seed)]
+        files += [trial.folder.steps(trial.seed)]
         files += [trial.state_path(t) for t in (*states, len(trial.steps))]
     return sum(map(bytes_of, files))
 

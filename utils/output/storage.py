@@ -1,4 +1,7 @@
-"""Files that are either whole or not there: written beside, then renamed."""
+"""Files that are either whole or not there: written under a temporary name, then renamed.
+
+Files in an output folder are written through its `OutputFolder` (folder.py).
+"""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ class Cluster(HandingOver):
         setup = self.setups[trial.seed]
         if self.shared:
             return self._executor.submit(work_beside, setup, job.compute)
-        root = trial.paths.root
+        root = trial.folder.root
         reads = {p.relative_to(root).as_posix(): p.read_bytes() for p in job.reads}
         return self._executor.submit(
             work_apart, setup, job.compute, reads, self._images[trial.seed]

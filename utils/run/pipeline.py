@@ -299,10 +299,10 @@ def _preflight(work: Prepared, trial: Trial, client: Any) -> Estimate:
     """Say what will be done and what it takes; refuse it where the disk has no room for it."""
     options = work.options
     alone = estimate(options, trial, work.counts)
-    expected, free = alone.by(_n_workers(work, alone, client)), free_space(trial.paths.root)
+    expected, free = alone.by(_n_workers(work, alone, client)), free_space(trial.folder.root)
     for line in opening_block(options, trial, work.backend, work.counts, expected, free):
         log.log(RESULT if options.dry_run else logging.INFO, line)
-    check_space(expected.space, free, trial.paths.root)
+    check_space(expected.space, free, trial.folder.root)
     if client is None:
         check_memory(alone, expected, options.jobs, memory_limit())
     if options.retrain_all and trial.covered_start > 0:

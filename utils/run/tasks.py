@@ -189,10 +189,10 @@ def _score_name(seed: int, method: str) -> str:
 
 def _scoring(seed: int, method: Method, trained: str) -> Task:
     def job(trial: Trial) -> Job | None:
-        if trial.paths.influence(method.name, seed).exists():
+        if trial.folder.influence(method.name, seed).exists():
             return None
         states = trial.states_there() if method.needs_states else []
-        margins = [trial.paths.margins(seed)] if method.needs_margins else []
+        margins = [trial.folder.margins(seed)] if method.needs_margins else []
         files = [trial.state_path(t) for t in (*states, len(trial.steps))]
         return Job(method.scores, [*margins, *files])
 
@@ -219,7 +219,7 @@ def _unchanged(seed: int, methods: Sequence[Method], trained: str) -> Task:
     """n = 0: one run that all methods share."""
 
     def names(trial: Trial, there: bool) -> list[str]:
-        return [m.name for m in methods if trial.paths.evaluated(m.name, 0, seed) == there]
+        return [m.name for m in methods if trial.folder.evaluated(m.name, 0, seed) == there]
 
     def job(trial: Trial) -> Job | None:
         removed, name = np.zeros(trial.n_train, bool), _unchanged_name(seed)
@@ -238,9 +238,9 @@ def _removal(seed: int, method: Method, n: int) -> Task:
     name = f"{_trial(seed)}eval, {method.name}, n = {n}"
 
     def job(trial: Trial) -> Job | None:
-        if trial.paths.evaluated(method.name, n, seed):
+        if trial.folder.evaluated(method.name, n, seed):
             return None
-        influence = read_influence(trial.paths.influence(method.name, seed), trial.n_train)
+        influence = read_influence(trial.folder.influence(method.name, seed), trial.n_train)
         return _evaluation(trial, worst(influence, n), name)
 
     def finish(trial: Trial, found: Evaluated | None) -> None:
@@ -255,13 +255,13 @@ def _removal(seed: int, method: Method, n: int) -> Task:
 
 def _read_evaluated(trial: Trial, method: str) -> Evaluated:
     """What removing none came to."""
-    scores = read_csv(trial.paths.score(method, 0, trial.seed))
-    return scores, load_outcomes(trial.paths.outcomes(method, 0, trial.seed))
+    scores = read_csv(trial.folder.score(method, 0, trial.seed))
+    return scores, load_outcomes(trial.folder.outcomes(method, 0, trial.seed))
 
 
 def _save_evaluated(trial: Trial, method: str, n: int, found: Evaluated) -> None:
     scores, outcomes = found
-    folder = trial.paths
+    folder = trial.folder
     folder.save_bytes(archive_of(outcomes), folder.outcomes(method, n, trial.seed))
     folder.save_csv(scores, folder.score(method, n, trial.seed))
 

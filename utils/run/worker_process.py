@@ -264,5 +264,5 @@ def _trial(setup: Setup, taken: TransferredTrial, output: DeferredFolder) -> Tri
         model=find_model(setup.options.model),
         n_classes=setup.n_classes,
         damping=setup.damping,
-        paths=output,
+        folder=output,
     )

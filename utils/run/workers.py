@@ -229,7 +229,7 @@ class _Run:
     def _finish(self, task: Task, outcome: Outcome) -> None:
         trial = self._trials[task.seed]
         self.memory[outcome.process] = outcome.memory
-        _take(outcome, trial.paths)
+        _take(outcome, trial.folder)
         task.finish(trial, outcome.result)
         if self._schedule.finished(task):
             del self._trials[task.seed]
