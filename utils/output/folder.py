@@ -1,8 +1,8 @@
-"""The owner of an output folder: all that is written or removed there goes through it.
+"""The owner of an output folder: everything in it is written and removed through one object.
 
-`ClaimedFolder` is the process's that holds the lock of the folder; it keeps account of each file.
-`DeferredFolder` is a worker process's; it leaves files under temporary names, for the former.
-`OutputFolder` alone writes whole files without an account, for what is no run of the pipeline.
+`OutputFolder` writes whole files. `ClaimedFolder` belongs to the process that holds the lock, and
+records each result in the manifest. `DeferredFolder` belongs to a worker process: its files keep
+temporary names until the process that holds the lock renames them.
 """
 
 from __future__ import annotations
@@ -49,17 +49,14 @@ class Pending:
 
 @dataclass(frozen=True)
 class OutputFolder(OutputPaths):
-    """The files of one output folder, and what writes and removes them.
+    """Names, writes and removes the files of one output folder.
 
-    The folder itself is never made: one that is removed while a run goes on stays removed. Folders
-    in it are made as they are needed, and no link there is followed.
+    The folder itself is never created: one that is removed during a run stays removed. Folders in
+    it are created when they are needed, and no link in it is followed.
     """
 
     def check_there(self) -> None:
-        """Raise a UserError if the folder was removed or replaced since this object was made.
-
-        Nothing tells that here; subclasses know.
-        """
+        """Raise a UserError if the folder is not that of the run any more; a subclass can tell."""
 
     @contextmanager
     def written(self, path: Path, *, durable: bool = False) -> Iterator[Path]:
@@ -146,11 +143,11 @@ class OutputFolder(OutputPaths):
 
 @dataclass(frozen=True)
 class ClaimedFolder(OutputFolder):
-    """The output folder of the run of this process, which keeps account of what it writes.
+    """The output folder of this process's run: each result is recorded in the manifest.
 
     Attributes:
         claim: the lock that keeps other runs away.
-        account: of the results; on the disk it is ahead of them, never behind.
+        account: the manifest; on the disk it names each result before that has its name.
     """
 
     claim: FolderLock
@@ -162,9 +159,9 @@ class ClaimedFolder(OutputFolder):
             raise folder_lost(self.root)
 
     def remove(self, path: Path) -> None:
-        """Remove a file of the account; from that first, since without it the file is of no use.
+        """Remove a file: from the account first, because without it the file is of no use.
 
-        A result that is not of the account is somebody else's, and stays.
+        A result that the account does not name is somebody else's and stays.
         """
         if not self.account.keeps(path):
             super().remove(path)
@@ -206,11 +203,11 @@ class ClaimedFolder(OutputFolder):
 
 @dataclass(frozen=True)
 class DeferredFolder(OutputFolder):
-    """The output folder for a worker process: what is written there waits for its name.
+    """The output folder for a worker process: files keep temporary names until `carry_out`.
 
     Attributes:
-        claim: what `run.lock` holds as long as the run lasts, so that nothing is written into the
-            folder of a run that has ended; None for a folder of the worker's own.
+        claim: the content of `run.lock` during the run, so that nothing is written into the folder
+            of a run that has ended; None for a folder of the worker's own.
     """
 
     claim: bytes | None = None
@@ -222,11 +219,11 @@ class DeferredFolder(OutputFolder):
             raise folder_lost(self.root)
 
     def remove(self, path: Path) -> None:
-        """Have the file removed by `carry_out`."""
+        """Leave the removal to `carry_out`."""
         self._pending.append(Pending(path.relative_to(self.root), None))
 
     def take_pending(self) -> tuple[Pending, ...]:
-        """What was written and removed since this was called last, in order, for `carry_out`."""
+        """The files written and removed since the last call, in order, for `carry_out`."""
         taken = tuple(self._pending)
         self._pending.clear()
         return taken
