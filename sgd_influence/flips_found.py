@@ -8,22 +8,21 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from utils.columns import INDEX, SEED
 from utils.console import RESULT
-from utils.data.flips import COLUMNS, INDEX, SEED
-from utils.output.paths import OutputPaths
-from utils.output.storage import read_csv
+from utils.output.results import Results
 
 log = logging.getLogger("data_cleansing")
 
 
-def say_what_was_found(paths: OutputPaths, methods: Sequence[str], seeds: Sequence[int]) -> None:
+def say_what_was_found(results: Results, methods: Sequence[str], seeds: Sequence[int]) -> None:
     """Say of each method how many of its worst images were flips, mean over the trials."""
-    if not paths.flipped_labels.exists():
+    flips = results.flips()
+    if flips is None:
         return
-    flips = read_csv(paths.flipped_labels, COLUMNS)
     n = round(flips[SEED].isin(seeds).sum() / len(seeds))
     for method in methods if n else ():
-        found, chance = np.mean([_found(paths, flips, method, s, n) for s in seeds], axis=0)
+        found, chance = np.mean([_found(results, flips, method, s, n) for s in seeds], axis=0)
         log.log(
             RESULT, "Of the %d worst by %s, %s were flipped labels (expected by chance: %.3g)",
             n, method, f"{found:.1f}".removesuffix(".0"), chance,
@@ -31,9 +30,9 @@ def say_what_was_found(paths: OutputPaths, methods: Sequence[str], seeds: Sequen
 
 
 def _found(
-    paths: OutputPaths, flips: pd.DataFrame, method: str, seed: int, n: int
+    results: Results, flips: pd.DataFrame, method: str, seed: int, n: int
 ) -> tuple[int, float]:
     """In one trial: flips among the n worst, and those expected there by chance."""
-    ranking = read_csv(paths.influence(method, seed), (INDEX,))[INDEX]
+    ranking = results.influence(method, seed)[INDEX]
     wrong = ranking.isin(flips.loc[flips[SEED] == seed, INDEX])
     return int(wrong[:n].sum()), n * wrong.mean()

@@ -15,6 +15,7 @@ from utils.methods import CONTROL, METHODS, about_labels, shown
 from utils.output.folder import OutputFolder
 from utils.output.ours import check_own
 from utils.output.ranking import SHOWN_BEST, SHOWN_WORST
+from utils.output.results import Results
 from utils.page.facts import Facts
 from utils.page.images import data_uris
 from utils.page.view import (
@@ -40,14 +41,18 @@ GALLERIES = ((SHOWN_WORST, SHOWN_BEST), (20, 10), (10, 5), (5, 2), (1, 1))
 """Images of the worst and of the best per method; the first with which the page is small enough."""
 
 
-def write_page(folder: OutputFolder) -> Path:
+def write_page(folder: OutputFolder, results: Results | None = None) -> Path:
     """Write the page of a finished output folder; returns its path.
+
+    Args:
+        folder: it.
+        results: its tables, where they are in memory.
 
     Raises:
         UserError: the folder holds no finished run, a file in it cannot be read, or at the place
             of the page is a file that no run wrote.
     """
-    page = page_of(Facts.read(folder))
+    page = page_of(Facts.read(folder, results))
     check_own(folder.page, folder)
     stop_if_asked()
     folder.save_bytes(page, folder.page)
@@ -93,7 +98,7 @@ def _rendered(facts: Facts, charts: dict[str, Any], worst: int, best: int) -> by
         first=_first_shown(facts),
         class_names=class_names_of(facts, views),
         compared=compared,
-        flips=flip_table(facts) if facts.flipped is not None else None,
+        flips=flip_table(facts) if facts.flips is not None else None,
         pictures={file: f"p{number}" for number, file in enumerate(uris)},
         uris=uris,
         missing=sorted({tile.file for tile in tiles if not uris[tile.file]}),
