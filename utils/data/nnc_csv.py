@@ -9,7 +9,6 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from utils.columns import CLASS, IMAGE, LABEL
@@ -20,26 +19,16 @@ MOST_COLUMNS, LONGEST_NAME = 5000, 1000
 """Columns of a user's CSV file at most, and characters of a label or of a class's name."""
 
 
-def read_nnc_csv(csv: Path) -> pd.DataFrame:
-    """Read a CSV file of ours: `x:image` becomes absolute, `y:label` int32, other columns stay.
-
-    Relative image paths count from the folder of `csv`. Raises UserError, naming the file
-    (and the row, the header being row 1), for a file that is missing, is no such CSV or has
-    no rows, and for a label that is not a whole number from 0 on.
-    """
-    table = _with_absolute_paths(_read_table(csv), csv)
-    table[LABEL] = np.array(_whole_numbers(csv, list(table[LABEL])), np.int32)
-    return table
-
-
 def read_users_csv(csv: Path) -> tuple[pd.DataFrame, list[str]]:
-    """Read a CSV file of a user: as `read_nnc_csv`, but labels are texts, none of them blank.
+    """Read a CSV file of a user: `x:image` becomes absolute, `y:label` is text, others stay.
 
-    Returns the table, and the image paths as they were given.
+    Returns the table, and the image paths as they were given. Relative ones count from the folder
+    of `csv`.
 
     Labels that all are numbers must be whole and from 0 on, and come out without leading
     zeros and decimals. The columns may have other names after `x` and `y`, as NNC writes them
-    (`y:label;cat`). Raises UserError as `read_nnc_csv` does.
+    (`y:label;cat`). Raises UserError, naming the file (and the row, the header being row 1), for a
+    file that is missing, is no such CSV or has no rows, and for a label that is blank.
     """
     table = _read_table(csv)
     given = list(table[IMAGE])
@@ -126,14 +115,6 @@ def _with_absolute_paths(table: pd.DataFrame, csv: Path) -> pd.DataFrame:
         raise UserError(f"{csv}: row {blank[0] + 2}: no image is named; fill in {IMAGE}")
     table[IMAGE] = [os.path.normpath(os.path.join(folder, path)) for path in table[IMAGE]]
     return table
-
-
-def _whole_numbers(csv: Path, labels: Sequence[str]) -> list[int]:
-    """The labels as int; UserError at the first one that is no whole number from 0 on."""
-    for row, label in enumerate(labels):
-        if not (label.strip().isascii() and label.strip().isdigit() and len(label) < 10):
-            raise _bad_label(csv, row, label, f"{LABEL} must be a whole number from 0 on")
-    return [int(label) for label in labels]
 
 
 def _label_texts(csv: Path, labels: list[str]) -> list[str]:
