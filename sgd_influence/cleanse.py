@@ -17,7 +17,7 @@ import pandas as pd
 from sgd_influence.outcomes import Outcomes
 from sgd_influence.recommend import Tried
 from utils.columns import CLASS, IMAGE, LABEL
-from utils.data.source import Source, are_labels
+from utils.data.source import TRAINING, Source, are_labels
 from utils.data.splits import Split, split_of_trial
 from utils.options import Options
 from utils.output.folder import OutputFolder
@@ -50,7 +50,8 @@ def cleanse(
         counts: by method, how many images are recommended to be removed.
     """
     splits = {seed: split_of_trial(options, source, seed) for seed in options.seeds}
-    used = source.training.iloc[_used(source, list(splits.values()))]
+    training = source.training.set_axis(source.rows_of_set(TRAINING))
+    used = training.iloc[_used(source, list(splits.values()))]
     for method, recommended in counts.items():
         n = recommended if options.cleanse_n is None else options.cleanse_n
         images = joined([results.influence(method, seed) for seed in splits])
