@@ -11,7 +11,16 @@ from pathlib import Path
 from utils.methods import METHODS
 
 TRAININGS, FINAL_MODEL = "infl_results_sgd", "final_model.h5"
-RESULT_FOLDERS = ("influence", "score", "summary", "fig", "verification", "cleansed", TRAININGS)
+RESULT_FOLDERS = (
+    "influence",
+    "score",
+    "summary",
+    "fig",
+    "verification",
+    "cleansed",
+    "labels",
+    TRAININGS,
+)
 UNREPEATABLE = ("run.log", "runs.json", "report")
 """What tells of times, and so differs between runs whose results are the same, byte for byte."""
 _RESULTS = (
@@ -91,6 +100,26 @@ class OutputPaths:
     def relabel(self, method: str) -> Path:
         """The removed images that seem to have another label."""
         return self.root / "cleansed" / f"{method}_relabel.csv"
+
+    @property
+    def label_issues(self) -> Path:
+        """Every image of the data set, the one whose label is the most likely to be wrong first."""
+        return self.root / "labels" / "label_issues.csv"
+
+    @property
+    def label_verdict(self) -> Path:
+        """How many labels look wrong, and of which classes."""
+        return self.root / "labels" / "verdict.json"
+
+    @property
+    def decisions(self) -> Path:
+        """What a person decided on the labels; it is theirs, no run writes it."""
+        return self.root / "labels" / "decisions.csv"
+
+    @property
+    def reviewed(self) -> Path:
+        """The folder of the data sets that decisions led to, and what they are worth."""
+        return self.root / "reviewed"
 
     @property
     def figure(self) -> Path:
@@ -183,6 +212,7 @@ class OutputPaths:
         once = [
             self.classes, self.predictions, self.summary, self.recommendation, self.verification,
             self.agreement, self.flipped_labels, self.figure, self.verification_figure,
+            self.label_issues, self.label_verdict,
         ]  # fmt: skip
         for path in (*once, *(path(method) for method in METHODS for path in named)):
             if os.path.lexists(path):

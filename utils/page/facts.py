@@ -13,6 +13,13 @@ from pathlib import Path
 import pandas as pd
 
 from utils.columns import IMAGE, LABEL
+from utils.data.decisions import COLUMNS, read_decisions
+from utils.data.label_table import (
+    LabelVerdict,
+    read_class_names,
+    read_label_issues,
+    read_label_verdict,
+)
 from utils.errors import UserError
 from utils.files import check_regular
 from utils.methods import METHODS
@@ -55,6 +62,21 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class LabelCheck:
+    """What the label check found, and what a person decided.
+
+    Attributes:
+        verdict: how many labels look wrong.
+        issues: all images, the most suspicious first.
+        decided: the decisions in the folder, as `read_decisions` gives them; maybe none.
+    """
+
+    verdict: LabelVerdict
+    issues: pd.DataFrame
+    decided: pd.DataFrame
+
+
+@dataclass(frozen=True)
 class Facts:
     """The content of an output folder.
 
@@ -74,6 +96,7 @@ class Facts:
         runs: the commands that wrote here.
         seats: per method that predicts, `utils.page.seats.seats_of_worst`.
         unsound: (method, trial, problems) where scores should not be followed.
+        labels: what the label check found; None in folders of earlier versions.
     """
 
     paths: OutputPaths
@@ -92,6 +115,7 @@ class Facts:
     runs: list[Run]
     seats: Mapping[str, Seats]
     unsound: Sequence[tuple[str, int, str]]
+    labels: LabelCheck | None
 
     @classmethod
     def read(cls, paths: OutputPaths) -> Facts:
@@ -102,6 +126,7 @@ class Facts:
         """
         manifest = _manifest(paths)
         methods = tuple(METHODS)
+        class_names = read_class_names(paths.classes)
         return cls(
             paths=paths,
             manifest=manifest,
@@ -114,11 +139,12 @@ class Facts:
             removed=_tables({method: paths.removed(method) for method in methods}),
             relabel=_tables({method: paths.relabel(method) for method in methods}),
             flipped=_table(paths.flipped_labels, FLIPPED),
-            class_names=_class_names(paths.classes),
+            class_names=class_names,
             predictions=_predictions(paths.predictions),
             runs=load_runs(paths.runs),
             seats=seats(paths, [name for name in methods if METHODS[name].predicts]),
             unsound=_unsound(paths, methods),
+            labels=_labels(paths, class_names),
         )
 
     @property
@@ -181,6 +207,17 @@ def _manifest(paths: OutputPaths) -> Manifest:
     return manifest
 
 
+def _labels(paths: OutputPaths, class_names: Mapping[int, str]) -> LabelCheck | None:
+    verdict = read_label_verdict(paths)
+    if verdict is None:
+        return None
+    issues = read_label_issues(paths)
+    decided = pd.DataFrame(columns=list(COLUMNS))
+    if os.path.lexists(paths.decisions):
+        decided = read_decisions(paths.decisions, issues, class_names)
+    return LabelCheck(verdict, issues, decided)
+
+
 def _unsound(paths: OutputPaths, methods: Sequence[str]) -> list[tuple[str, int, str]]:
     return [
         (method, seed, "; ".join(problems))
@@ -225,18 +262,6 @@ def _recommendation(path: Path) -> Recommended | None:
         raise unreadable(path, "is not whole", f"{error.args[0]} is missing") from error
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise unreadable(path, "cannot be read", error) from error
-
-
-def _class_names(path: Path) -> dict[int, str]:
-    try:
-        check_regular(path)
-        table = pd.read_csv(path, dtype={"name": str}, keep_default_na=False)
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise unreadable(path, "cannot be read", error) from error
-    table = _with_columns(table, ("label", "name"), path)
-    return dict(zip(table["label"].astype(int), table["name"], strict=True))
 
 
 def _predictions(path: Path) -> dict[Key, Prediction]:
