@@ -19,6 +19,7 @@ from PIL import Image
 
 from utils.columns import IMAGE, LABEL
 from utils.console import progress
+from utils.data import own_data
 from utils.data.decode import Form, common_side, decode_file
 from utils.data.downloads import ArchiveFile, find, find_or_download
 from utils.data.formats import (
@@ -40,6 +41,7 @@ from utils.data.source import (
     first_writable,
 )
 from utils.data.splits import stratified
+from utils.data.user_paths import Rows
 from utils.errors import UserError
 from utils.output.storage import save_csv, written_beside
 
@@ -228,6 +230,23 @@ def prepare(
     folder = first_writable([images, roots[1] / images.name])
     source = _source(name, row, images, folder, fingerprint)
     return replace(source, form=_form(row, source.training[IMAGE][0], image_size, color))
+
+
+def form_of(name: str, rows: Rows, image_size: int | None, color: str) -> Form:
+    """What `prepare` makes of images that are on disk.
+
+    Args:
+        name: the data set, as `prepare` takes it.
+        rows: all of its images.
+        image_size: as for `prepare`.
+        color: as for `prepare`.
+
+    Raises:
+        UserError: an image is missing or broken.
+    """
+    if name in DATASETS:
+        return _form(DATASETS[name], rows.paths[0], image_size, color)
+    return own_data.form_of(rows, image_size, color)
 
 
 def folders_of(name: str, data_dir: Path | None) -> list[Path]:

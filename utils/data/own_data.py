@@ -69,6 +69,11 @@ def own_source(path: Path, data_dir: Path | None, image_size: int | None, color:
     )
 
 
+def form_of(rows: Rows, image_size: int | None, color: str) -> Form:
+    """What the images of these rows become, by the rule of `own_source`; raises as that does."""
+    return _form(_survey(rows), image_size, color)
+
+
 def _own_folder(path: Path, data_dir: Path | None) -> Path:
     """Where our CSV files of the data at `path` go: never where we would look for images."""
     real = os.path.realpath(path)
