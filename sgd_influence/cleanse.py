@@ -18,8 +18,8 @@ from sgd_influence.outcomes import Outcomes
 from sgd_influence.recommend import Tried
 from utils.columns import CLASS, IMAGE, LABEL
 from utils.data.nnc_csv import read_nnc_csv
-from utils.data.source import Source, are_labels
-from utils.data.splits import draw_split
+from utils.data.source import TEST, VALIDATION, Source, are_labels
+from utils.data.splits import SplitFiles, draw_split
 from utils.options import Options
 from utils.output.paths import OutputPaths
 from utils.output.ranking import joined
@@ -64,6 +64,21 @@ def cleanse(
         save_csv(kept, paths.cleansed(method))
         _say(options, paths.cleansed(method), source, len(used) - len(images), used, kept)
         _relabel(options, paths.relabel(method), removed)
+    _save_other_sets(options, source, paths)
+
+
+def _save_other_sets(options: Options, source: Source, paths: OutputPaths) -> None:
+    """Write the images that the run validated and tested on, for a run on a cleansed list.
+
+    Validation images that come from the training images are in the cleansed lists already.
+    """
+    splits = [_split(options, source, seed) for seed in options.seeds]
+    tables = {TEST: read_nnc_csv(splits[0].test)}
+    if source.validation is not None:
+        used = [read_nnc_csv(split.validation) for split in splits]
+        tables[VALIDATION] = pd.concat(used).drop_duplicates(ignore_index=True)
+    for name, table in tables.items():
+        save_csv(with_class_names(table, source.class_names), paths.cleansed_set(name))
 
 
 def _rows_of_split(options: Options, source: Source, seed: int) -> np.ndarray:
@@ -71,12 +86,16 @@ def _rows_of_split(options: Options, source: Source, seed: int) -> np.ndarray:
 
     Validation images that do not come from the training images of the data set are left out.
     """
-    sizes = options.n_train, options.n_val, options.n_test
-    files = draw_split(source, options.split_seed_of(seed), *sizes)
+    files = _split(options, source, seed)
     paths = list(read_nnc_csv(files.training)[IMAGE])
     if source.validation is None:
         paths += list(read_nnc_csv(files.validation)[IMAGE])
     return rows_of(paths, source.training[IMAGE])
+
+
+def _split(options: Options, source: Source, seed: int) -> SplitFiles:
+    sizes = options.n_train, options.n_val, options.n_test
+    return draw_split(source, options.split_seed_of(seed), *sizes)
 
 
 def _relabel(options: Options, path: Path, removed: pd.DataFrame) -> None:
@@ -219,7 +238,11 @@ def cleansed_table(
         removed: of `removed_table`.
         class_names: K names; if they are not 0 to K - 1 they come along as the column `CLASS`.
     """
-    kept = training.drop(index=removed.index)
-    if not are_labels(class_names) and CLASS not in kept:
-        kept = kept.assign(**{CLASS: [class_names[label] for label in kept[LABEL]]})
-    return kept
+    return with_class_names(training.drop(index=removed.index), class_names)
+
+
+def with_class_names(table: pd.DataFrame, class_names: Sequence[str]) -> pd.DataFrame:
+    """The table with the column `CLASS`, unless the classes have no names but their labels."""
+    if are_labels(class_names) or CLASS in table:
+        return table
+    return table.assign(**{CLASS: [class_names[label] for label in table[LABEL]]})

@@ -23,6 +23,7 @@ from tests.helpers.own_images import rows_of as csv_rows
 from tests.helpers.runs import sgd_influence
 from utils.columns import CLASS, IMAGE, LABEL
 from utils.data.own_data import own_source
+from utils.data.user_paths import read_parts
 from utils.output.storage import read_csv
 
 QUICK = "--model mlp --context cpu --methods Hara"
@@ -151,7 +152,8 @@ def test_cleansed_folder_goes_back_in(tmp_path: Path) -> None:
     kept_again, removed_again = cleansed_of(second)
     assert list(removed_again) == [*REMOVED, CLASS, "#suggested_class"]
     assert removed_again.empty
-    assert set(kept_again[IMAGE]) < set(kept[IMAGE])
+    assert kept_again.equals(kept)  # not one of them is lost to testing
+    assert set(pd.read_csv(second / "cleansed/test_cleansed.csv")[IMAGE]) == tested
     assert list(kept_again) == [IMAGE, LABEL, CLASS]  # once
     merged_labels = kept_again.merge(kept, on=IMAGE, suffixes=("", "_before"))
     assert (merged_labels[LABEL] == merged_labels[f"{LABEL}_before"]).all()
@@ -229,6 +231,20 @@ def test_a_list_of_validation_images_is_not_training(tmp_path: Path) -> None:
     images = [*kept[IMAGE], *removed[IMAGE]]
     assert len(images) == 12
     assert all(path.startswith(str(folder / "train")) for path in images)
+    source = own_source(output / "cleansed/Hara_train_cleansed.csv", tmp_path / "data", 8, "auto")
+    assert source.validation is not None
+    for table, part in ((source.validation, "val"), (source.test, "test")):
+        assert set(table[IMAGE]) == {str(path) for path in (folder / part).rglob("*.png")}
+
+
+def test_the_list_alone_is_one_set(tmp_path: Path) -> None:
+    """Somewhere else, or under a name of its own, it brings no other sets."""
+    csv = csv_of(tmp_path, csv_rows())
+    (csv.parent / "test_cleansed.csv").write_text("x:image,y:label\ncat/0.png,0\n")
+    for name, parts in (("images.csv", 1), ("train.csv", 1), ("Hara_train_cleansed_5.csv", 2)):
+        listed = csv.with_name(name)
+        listed.write_bytes(csv.read_bytes())
+        assert len(read_parts(listed)) == parts
 
 
 def test_candidates_for_another_label_are_listed_on_demand_only(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +19,8 @@ from utils.errors import UserError
 
 LOG = logging.getLogger("data_cleansing")
 CLASSES = "classes.csv"
+OWN_LIST = re.compile(r"(.+_)?train_(?P<kind>cleansed|reviewed)(_\d+)?(\.new)?\.csv")
+"""Training lists that this program writes; `companion` names the other sets next to one."""
 CSV_WORDS = (("train", TRAINING), ("valid", VALIDATION), ("test", TEST), ("val", VALIDATION))
 
 
@@ -80,7 +84,8 @@ def shown(path: str | Path) -> str:
 def read_parts(path: Path) -> tuple[Part, ...]:
     """The sets that a path names; the first is the one for training.
 
-    One set alone is taken to be for training, whatever its name. In a folder, NNC CSV files
+    One set alone is taken to be for training, whatever its name; a cleansed or reviewed list
+    brings the sets next to it. In a folder, NNC CSV files
     go before class folders. Raises UserError if the path is none of these, if it is not clear
     which CSV file is for training, and for what the readers refuse.
     """
@@ -89,7 +94,24 @@ def read_parts(path: Path) -> tuple[Part, ...]:
     if path.suffix.lower() != ".csv":
         remedy = "give a folder of class folders, a folder with NNC CSV files, or one such file"
         raise UserError(f"{shown(path)}: is no folder and no .csv file; {remedy}")
-    return (_of_csv(TRAINING, path),)
+    return (_of_csv(TRAINING, path), *_companions(path))
+
+
+def companion(name: str, kind: str) -> str:
+    """The name of the file with the set `name` (validation or test) next to lists of a kind."""
+    return f"{name}_{kind}.csv"
+
+
+def _companions(csv: Path) -> Iterator[Part]:
+    """The other sets of a cleansed or reviewed list, which lie next to it."""
+    own = OWN_LIST.fullmatch(csv.name)
+    if own is None:
+        return
+    for name in (VALIDATION, TEST):
+        other = csv.with_name(companion(name, own["kind"]))
+        if other.exists():
+            LOG.info("%s: the %s images of this list", other, name)
+            yield _of_csv(name, other)
 
 
 def _of_csv(name: str, csv: Path) -> Part:

@@ -93,6 +93,10 @@ class OutputPaths:
         """The training images without the removed, as an NNC CSV file."""
         return self.root / "cleansed" / f"{method}_train_cleansed.csv"
 
+    def cleansed_set(self, name: str) -> Path:
+        """The validation or test images that go with the cleansed lists."""
+        return self.root / "cleansed" / f"{name}_cleansed.csv"
+
     def removed(self, method: str) -> Path:
         """The removed images, the most harmful first."""
         return self.root / "cleansed" / f"{method}_removed.csv"
@@ -213,6 +217,7 @@ class OutputPaths:
             self.classes, self.predictions, self.summary, self.recommendation, self.verification,
             self.agreement, self.flipped_labels, self.figure, self.verification_figure,
             self.label_issues, self.label_verdict,
+            *map(self.cleansed_set, ("validation", "test")),
         ]  # fmt: skip
         for path in (*once, *(path(method) for method in METHODS for path in named)):
             if os.path.lexists(path):

@@ -20,7 +20,7 @@ from utils.output.storage import TEMPORARY, csv_bytes
 from utils.review.reviewed import Reviewed
 from utils.signals import stop_if_asked
 
-STEMS = {TRAINING: "train", VALIDATION: "validation", TEST: "test"}
+STEMS = {TRAINING: "train", VALIDATION: VALIDATION, TEST: TEST}
 FOLDERS = {TRAINING: "train", VALIDATION: "val", TEST: "test"}
 """What `-ds` calls the sets, in names of CSV files and of folders."""
 LONGEST_NAME = 200
