@@ -36,7 +36,7 @@ def verdict_of(table: pd.DataFrame, **changed: Any) -> dict[str, Any]:
     return {
         "version": 1, "n_images": len(table), "n_issues": n, "low": 0.8 * n, "high": 1.2 * n,
         "n_issues_test": int((suspects[SET] == "test").sum()), "at_least": False,
-        "reason": None, "harmful": None, "per_class": classes,
+        "reason": None, "harmful_options": None, "per_class": classes,
         "given_to_suggested": [
             {"given": int(given), "suggested": int(other), "n": int(count)}
             for (given, other), count in pairs.items()

@@ -107,7 +107,7 @@ def _verdict(value: Mapping[str, Any]) -> LabelVerdict:
         n_issues_test=int(value["n_issues_test"]),
         at_least=bool(value["at_least"]),
         reason=str(value["reason"] or ""),
-        harmful=str(value["harmful"] or ""),
+        harmful=str(value["harmful_options"] or ""),
         per_class=_triples(per_class),
         given_to_suggested=_triples(pairs),
         suspicious_classes=tuple(int(label) for label in value["suspicious_classes"]),

@@ -84,14 +84,14 @@ def labels_view(facts: Facts) -> LabelsView | None:
 def headline(check: LabelCheck) -> str:
     """How many labels look wrong, in a sentence."""
     found = check.verdict
-    of_all = f"of {found.n_images:,} labels"
+    verb = "looks" if found.n_issues == 1 else "look"
+    of_all = f"{found.n_issues:,} of {found.n_images:,} labels {verb} wrong"
     if found.at_least:
-        verb = "looks" if found.n_issues == 1 else "look"
-        return f"At least {found.n_issues:,} {of_all} {verb} wrong."
-    if not found.n_issues:
-        return f"None {of_all} looks wrong."
-    about = f"About {found.n_issues:,} {of_all} look wrong"
-    return f"{about} (95 % interval {found.low:,.0f} to {found.high:,.0f}); review these."
+        return f"{'At least ' if found.low else ''}{of_all}, and up to {found.high:,.0f} may be."
+    if not found.n_issues and not found.high:
+        return f"None of {found.n_images:,} labels looks wrong."
+    interval = f"95 % interval {found.low:,.0f} to {found.high:,.0f}"
+    return f"About {of_all} ({interval}){'; review these' if found.n_issues else ''}."
 
 
 def _notes(check: LabelCheck) -> tuple[str, ...]:
