@@ -20,7 +20,7 @@ from utils.page.images import thumbnail_uri
 from utils.page.labels import files_of, labels_view
 from utils.signals import stop_if_asked
 
-MOST, MOST_OTHERS = 2000, 500
+MOST, MOST_OTHERS = 5000, 2500
 """Images of the review at most, and how many of them no suspects."""
 N_KNOWN = 10_000
 """Decisions that the page knows at most."""
@@ -138,7 +138,7 @@ def review_data(
 def data_key(facts: Facts) -> str:
     """What the data set is known by in a browser."""
     options = facts.manifest.options
-    known = f"{options['dataset']} {options.get('data')}"
+    known = f"{options.get('data')} {options.get('flip_labels')}"
     return hashlib.sha256(known.encode(errors="surrogateescape")).hexdigest()[:16]
 
 

@@ -22,8 +22,12 @@
 
   function restore() {
     try {
-      const kept = JSON.parse(localStorage.getItem(STORED) ?? "[]");
-      for (const [key, decision] of kept) decisions.set(key, decision);
+      const kept = JSON.parse(localStorage.getItem(STORED) ?? "[]"), here = new Map(images.map((i) => [i.key, i]));
+      for (const [key, decision] of kept) {
+        const image = here.get(key);
+        if (decision && image && decision[1] !== image.label) continue;
+        decisions.set(key, decision && image ? [image.path, ...decision.slice(1)] : decision);
+      }
     } catch {
       say("This browser keeps no decisions: download them before you leave the page.");
     }
