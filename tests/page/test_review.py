@@ -20,6 +20,7 @@ from utils.columns import IMAGE, LABEL, ROW, SET
 from utils.data.decisions import COLUMNS, DECISION, NEW_LABEL, read_decisions
 from utils.data.label_table import IS_ISSUE, PREDICTED, SCORE, read_class_names, read_label_issues
 from utils.errors import UserError
+from utils.output.folder import OutputFolder
 from utils.output.paths import OutputPaths
 from utils.page.facts import Facts
 from utils.page.page import LARGEST, page_of, write_page
@@ -47,7 +48,7 @@ def checked(tmp_path_factory: pytest.TempPathFactory) -> Path:
         part = "test" if number % 10 == 9 else "training"
         rows.append(issue(str(file), number % 10, number, part, score=number / N, **suspect))
     write_label_check(output, rows)
-    write_page(OutputPaths(output))
+    write_page(OutputFolder(output))
     return output
 
 
@@ -306,7 +307,7 @@ def test_filters_another_class_undo_and_files_that_do_not_fit(
 @needs_browser
 def test_decisions_in_the_folder_are_known_to_the_page(folder: Path) -> None:
     decide(folder, read_label_issues(OutputPaths(folder)).head(7), "remove")
-    with browser.opened(write_page(OutputPaths(folder))) as page:
+    with browser.opened(write_page(OutputFolder(folder))) as page:
         assert "7 of 310 suspects" in text_in(page, "r-counts")
         assert "7 remove" in text_in(page, "r-counts")
 

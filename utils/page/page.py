@@ -13,10 +13,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from utils.columns import IMAGE
 from utils.methods import CONTROL, METHODS, about_labels, shown
+from utils.output.folder import OutputFolder
 from utils.output.ours import check_own
-from utils.output.paths import OutputPaths
 from utils.output.ranking import SHOWN_BEST, SHOWN_WORST
-from utils.output.storage import save_bytes
 from utils.page.facts import Facts
 from utils.page.images import data_uris
 from utils.page.labels import files_of, labels_view
@@ -46,18 +45,18 @@ FOR_REVIEW = 2_000_000
 """Bytes that the galleries leave the review of labels, if it needs so many."""
 
 
-def write_page(paths: OutputPaths) -> Path:
+def write_page(folder: OutputFolder) -> Path:
     """Write the page of a finished output folder; returns its path.
 
     Raises:
         UserError: the folder holds no finished run, a file in it cannot be read, or at the place
             of the page is a file that no run wrote.
     """
-    page = page_of(Facts.read(paths))
-    check_own(paths.page, paths)
+    page = page_of(Facts.read(folder))
+    check_own(folder.page, folder)
     stop_if_asked()
-    save_bytes(page, paths.page)
-    return paths.page
+    folder.save_bytes(page, folder.page)
+    return folder.page
 
 
 def page_of(facts: Facts, largest: int = LARGEST) -> bytes:

@@ -15,9 +15,9 @@ from utils.data.label_table import read_class_names, read_label_issues
 from utils.data.source import TEST, TRAINING, VALIDATION
 from utils.errors import UserError
 from utils.link_free import check_place, read_file
+from utils.output.folder import OutputFolder
 from utils.output.manifest import Manifest
 from utils.output.paths import OutputPaths
-from utils.output.storage import save_bytes
 from utils.review.export import export
 from utils.review.reviewed import Reviewed
 from utils.review.worth import gains, measure
@@ -39,7 +39,7 @@ def review(folder: Path, decisions: Path, how: str, n_trials: int) -> None:
         UserError: the folder has no label check, a decision cannot be followed, or no training
             image is left.
     """
-    paths = OutputPaths(folder)
+    paths = OutputFolder(folder)
     manifest = _manifest(paths)
     names, issues = read_class_names(paths.classes), read_label_issues(paths)
     decided = read_decisions(decisions, issues, names)
@@ -94,7 +94,7 @@ def _sizes(data: Reviewed) -> str:
     return ", ".join(f"{n:,} {part}" for part, n in sizes.items() if n) + " images"
 
 
-def _keep(decisions: Path, paths: OutputPaths) -> None:
+def _keep(decisions: Path, paths: OutputFolder) -> None:
     """Keep the decisions where the page looks for them; an earlier file gets another name."""
     check_place(paths.root, paths.decisions.relative_to(paths.root).as_posix())
     if paths.decisions.exists():
@@ -103,7 +103,7 @@ def _keep(decisions: Path, paths: OutputPaths) -> None:
         earlier = free_name(paths.decisions)
         os.rename(paths.decisions, earlier)
         log.info("%s: is %s now", paths.decisions, earlier.name)
-    save_bytes(decisions.read_bytes(), paths.decisions)
+    paths.save_bytes(decisions.read_bytes(), paths.decisions)
 
 
 def free_name(path: Path) -> Path:

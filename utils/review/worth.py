@@ -30,8 +30,8 @@ from utils.data.source import TEST, TRAINING, cache_folder
 from utils.data.user_paths import Part, Rows, shown
 from utils.errors import UserError
 from utils.kernels import cores
-from utils.output.paths import OutputPaths
-from utils.output.storage import read_csv, save_csv
+from utils.output.folder import OutputFolder
+from utils.output.storage import read_csv
 from utils.output.usage import physical_cores
 from utils.review.reviewed import Reviewed
 from utils.training.device import choose_backend, set_context
@@ -55,7 +55,7 @@ COLUMNS = ("list", "seed", "key", "n_training", GIVEN, AFTER)
 
 
 def measure(
-    paths: OutputPaths, options: Mapping[str, Any], data: Reviewed, n_trials: int
+    paths: OutputFolder, options: Mapping[str, Any], data: Reviewed, n_trials: int
 ) -> pd.DataFrame:
     """Train on both lists; a row of `COLUMNS` per list and seed.
 
@@ -80,7 +80,7 @@ def measure(
         started = time.monotonic()
         done[name, seed, work.keys[name]] = work.trained(name, seed)
         rows = [(*key, *scores) for key, scores in done.items()]
-        save_csv(pd.DataFrame(rows, columns=list(COLUMNS)), file)
+        paths.save_csv(pd.DataFrame(rows, columns=list(COLUMNS)), file)
         if number == 0 and len(missing) > 1:
             took = time.monotonic() - started
             left = f"{duration(took * (len(missing) - 1))} for the other {len(missing) - 1}"
@@ -166,7 +166,7 @@ class _Work:
         self.keys = {name: _key(options, self._training(name), data) for name in LISTS}
 
     @classmethod
-    def of(cls, options: Mapping[str, Any], data: Reviewed, paths: OutputPaths) -> _Work:
+    def of(cls, options: Mapping[str, Any], data: Reviewed, paths: OutputFolder) -> _Work:
         """Raises a UserError if the manifest lacks an option."""
         missing = [name for name in NEEDED if name not in options]
         if missing:
