@@ -60,9 +60,9 @@ def cleanse(
         images = merged(scored)
         removed = removed_table(images, opinions(heard, n), n, source.class_names)
         kept = cleansed_table(used, removed, source.class_names)
-        folder.save_csv(removed, folder.removed(method))
-        folder.save_csv(kept, folder.cleansed(method))
-        _say(options, folder.cleansed(method), source, len(used) - len(images), used, kept)
+        folder.save_csv(removed, folder.removed(method, n))
+        folder.save_csv(kept, folder.cleansed(method, n))
+        _say(options, folder.cleansed(method, n), source, len(used) - len(images), used, kept)
         _relabel(options, folder, method, removed)
     _save_other_sets(options, source, folder)
 

@@ -327,7 +327,7 @@ def test_labels_by_models_trained_without_the_image_go_first(folder: Path) -> No
     removed["suggested_label"] = [1 - removed[LABEL][0], removed[LABEL][1], None]
     removed["confidence"] = [0.9876, 0.51, None]
     (folder / "cleansed").mkdir(exist_ok=True)
-    removed.to_csv(folder / "cleansed/Hara_removed.csv", index=False)
+    removed.to_csv(folder / "cleansed/Hara_removed_3.csv", index=False)
     removed.head(1).to_csv(folder / "cleansed/Hara_relabel.csv", index=False)
     text = recommend(folder, VERDICT).text
     assert "98.8\xa0%\xa0*" in text and "51\xa0%\xa0*" in text

@@ -124,10 +124,10 @@ def test_names_of_classes_come_along_unless_they_are_the_labels() -> None:
 # ---------------------------------------------------------------- files, and back in
 
 
-def cleansed_of(output: Path, method: str = "Hara") -> tuple[pd.DataFrame, pd.DataFrame]:
+def cleansed_of(output: Path, n: int, method: str = "Hara") -> tuple[pd.DataFrame, pd.DataFrame]:
     folder = output / "cleansed"
-    kept = pd.read_csv(folder / f"{method}_train_cleansed.csv")
-    removed = pd.read_csv(folder / f"{method}_removed.csv", float_precision="round_trip")
+    kept = pd.read_csv(folder / f"{method}_train_cleansed_{n}.csv")
+    removed = pd.read_csv(folder / f"{method}_removed_{n}.csv", float_precision="round_trip")
     return kept, removed
 
 
@@ -135,7 +135,7 @@ def test_cleansed_folder_goes_back_in(tmp_path: Path) -> None:
     pictures = class_folders(tmp_path / "pictures", per_class=20)
     first, second = tmp_path / "first", tmp_path / "second"
     assert sgd_influence(first, f"-ds {pictures} {QUICK} --cleanse_n 5", TINY) == 0
-    kept, removed = cleansed_of(first)
+    kept, removed = cleansed_of(first, 5)
     influence = read_csv(first / "influence/Hara/influence_hara_0.csv").head(5)
     assert removed[[IMAGE, LABEL, "influence"]].equals(influence[[IMAGE, LABEL, "influence"]])
     assert removed["rank"].tolist() == [1, 2, 3, 4, 5]
@@ -147,9 +147,9 @@ def test_cleansed_folder_goes_back_in(tmp_path: Path) -> None:
     assert len(tested) == 6  # 15 % of 40, that no trial trains on
     assert len(kept) == 40 - 6 - 5
 
-    again = first / "cleansed/Hara_train_cleansed.csv"
+    again = first / "cleansed/Hara_train_cleansed_5.csv"
     assert sgd_influence(second, f"-ds {again} {QUICK} --cleanse_n 0", TINY) == 0
-    kept_again, removed_again = cleansed_of(second)
+    kept_again, removed_again = cleansed_of(second, 0)
     assert list(removed_again) == [*REMOVED, CLASS, "#suggested_class"]
     assert removed_again.empty
     assert kept_again.equals(kept)  # not one of them is lost to testing
@@ -193,26 +193,26 @@ def test_cleansed_csv_keeps_further_columns_and_goes_back_in(tmp_path: Path) -> 
     first, second = tmp_path / "first", tmp_path / "second"
     small = "-e 1 -nt 2 -r 0 3 --batch_size 4 --image_size 8"
     assert sgd_influence(first, f"-ds {csv} {QUICK} --cleanse_n 2", small) == 0
-    kept, removed = cleansed_of(first)
+    kept, removed = cleansed_of(first, 2)
     assert list(kept) == [IMAGE, LABEL, "z__0", "note"]
     assert list(removed) == REMOVED
     given = pd.read_csv(csv)
     given[IMAGE] = [str(csv.parent / path) for path in given[IMAGE]]
     found = given[given[IMAGE].isin(kept[IMAGE])].reset_index(drop=True)
     assert kept.equals(found)
-    again = first / "cleansed/Hara_train_cleansed.csv"
+    again = first / "cleansed/Hara_train_cleansed_2.csv"
     assert sgd_influence(second, f"-ds {again} {QUICK}", small) == 0
-    assert list(cleansed_of(second)[0]) == [IMAGE, LABEL, "z__0", "note"]
+    assert list(cleansed_of(second, 0)[0]) == [IMAGE, LABEL, "z__0", "note"]
 
 
 def test_digits_go_back_in_and_nnabla_reads_them(tmp_path: Path) -> None:
     small = "-e 2 -nt 1 -r 0 4 --n_train 60 --n_val 30 --n_test 30 --batch_size 16"
     first, second = tmp_path / "first", tmp_path / "second"
     assert sgd_influence(first, f"-ds digits {QUICK} --cleanse_n 4", small) == 0
-    kept, removed = cleansed_of(first)
+    kept, removed = cleansed_of(first, 4)
     assert len(kept) == 60 + 30 - 4
     assert not set(removed[IMAGE]) & set(kept[IMAGE])
-    csv = first / "cleansed/Hara_train_cleansed.csv"
+    csv = first / "cleansed/Hara_train_cleansed_4.csv"
     again = "-e 2 -nt 1 -r 0 4 --batch_size 16 --image_size 8"
     assert sgd_influence(second, f"-ds {csv} {QUICK}", again) == 0
     with data_iterator_csv_dataset(str(csv), 2, normalize=False, shuffle=False) as batches:
@@ -227,11 +227,11 @@ def test_a_list_of_validation_images_is_not_training(tmp_path: Path) -> None:
         class_folders(folder / part, per_class=6, first=1000 * number)
     output = tmp_path / "out"
     assert sgd_influence(output, f"-ds {folder} {QUICK} --cleanse_n 3", TINY) == 0
-    kept, removed = cleansed_of(output)
+    kept, removed = cleansed_of(output, 3)
     images = [*kept[IMAGE], *removed[IMAGE]]
     assert len(images) == 12
     assert all(path.startswith(str(folder / "train")) for path in images)
-    source = own_source(output / "cleansed/Hara_train_cleansed.csv", tmp_path / "data", 8, "auto")
+    source = own_source(output / "cleansed/Hara_train_cleansed_3.csv", tmp_path / "data", 8, "auto")
     assert source.validation is not None
     for table, part in ((source.validation, "val"), (source.test, "test")):
         assert set(table[IMAGE]) == {str(path) for path in (folder / part).rglob("*.png")}
@@ -253,7 +253,7 @@ def test_candidates_for_another_label_are_listed_on_demand_only(tmp_path: Path) 
     more = f"{QUICK} --cleanse_n 30 --relabel_candidates --relabel_confidence 0.2"
     assert sgd_influence(tmp_path, more, small) == 0
     listed = pd.read_csv(path, float_precision="round_trip")
-    kept, removed = cleansed_of(tmp_path)
+    kept, removed = cleansed_of(tmp_path, 30)
     other = removed["suggested_label"] != removed[LABEL]
     expected = removed[other & (removed["confidence"] >= 0.2)].reset_index(drop=True)
     assert 0 < len(listed) < 30
@@ -271,7 +271,7 @@ def test_a_class_that_loses_its_last_image_is_a_warning(
         class_folders(folder / part, per_class=2, first=1000 * number)
     small = "-e 1 -nt 1 -r 0 3 --batch_size 8 --image_size 8"
     assert sgd_influence(tmp_path / "out", f"-ds {folder} {QUICK} --cleanse_n 3", small) == 0
-    assert "Hara_train_cleansed.csv: no image is left of " in capsys.readouterr().err
+    assert "Hara_train_cleansed_3.csv: no image is left of " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pandas as pd
 from utils.columns import IMAGE, LABEL, ROW, SET
 from utils.data.source import TEST, TRAINING, VALIDATION
 from utils.files import check_regular
-from utils.output.paths import OutputPaths
+from utils.output.paths import OutputPaths, latest
 from utils.output.storage import read_csv, unreadable
 
 SETS = (TRAINING, VALIDATION, TEST)
@@ -61,7 +61,7 @@ def read_label_issues(paths: OutputPaths) -> pd.DataFrame:
     Raises:
         UserError: it is not there, not whole, or a value is none that the check writes.
     """
-    path = paths.label_issues
+    path = latest(paths.label_issues)
     table = read_csv(path, COLUMNS)
     for name in (PREDICTED, CONFIDENCE):
         if name not in table:
@@ -83,7 +83,7 @@ def read_label_verdict(paths: OutputPaths) -> LabelVerdict | None:
     Raises:
         UserError: the file cannot be read, or is not whole.
     """
-    path = paths.label_verdict
+    path = latest(paths.label_verdict)
     try:
         check_regular(path)
         value = json.loads(path.read_text(encoding="utf-8"))

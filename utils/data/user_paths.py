@@ -19,7 +19,7 @@ from utils.errors import UserError
 
 LOG = logging.getLogger("data_cleansing")
 CLASSES = "classes.csv"
-OWN_LIST = re.compile(r"(.+_)?train_(?P<kind>cleansed|reviewed)(_\d+)?(\.new)?\.csv")
+OWN_LIST = re.compile(r"(.+_)?train_(?P<kind>cleansed|reviewed)(_\d+)?(\.new(_\d+)?)?\.csv")
 """Training lists that this program writes; `companion` names the other sets next to one."""
 CSV_WORDS = (("train", TRAINING), ("valid", VALIDATION), ("test", TEST), ("val", VALIDATION))
 

@@ -89,7 +89,8 @@ class Facts:
         verification, agreement: predicted beside true changes, and how far they agree; None
             without `--verify`.
         recommendation: what the run wrote; None where none is there, or one of another version.
-        removed, relabel: per method the tables of the cleansed data that are there.
+        removed, relabel: per method the tables of the cleansed data that are there, the largest
+            of several.
         flipped: the labels that were flipped; None where none were.
         class_names: by label; empty where the run wrote none.
         predictions: what the final models say of the images shown.
@@ -136,7 +137,7 @@ class Facts:
             verification=_table(paths.verification, VERIFICATION),
             agreement=_table(paths.agreement, AGREEMENT),
             recommendation=_recommendation(paths.recommendation),
-            removed=_tables({method: paths.removed(method) for method in methods}),
+            removed=_tables(_largest_lists(paths, methods)),
             relabel=_tables({method: paths.relabel(method) for method in methods}),
             flipped=_table(paths.flipped_labels, FLIPPED),
             class_names=class_names,
@@ -243,6 +244,12 @@ def _with_columns(table: pd.DataFrame, columns: Sequence[str], path: Path) -> pd
     if missing:
         raise unreadable(path, "is not whole", f"no column {missing[0]}")
     return table
+
+
+def _largest_lists(paths: OutputPaths, methods: Sequence[str]) -> dict[str, Path]:
+    """Per method the list with the most removed images."""
+    lists = {method: paths.removed_lists(method) for method in methods}
+    return {method: by_n[max(by_n)] for method, by_n in lists.items() if by_n}
 
 
 def _tables(files: Mapping[str, Path]) -> dict[str, pd.DataFrame]:
