@@ -63,7 +63,7 @@ NOT_IMAGES = {
     rb"%PDF": "a PDF file, not an image; convert it",
     rb"\s*(<\?xml[^>]*>\s*)?(<!--[^>]*-->\s*)?<svg": "an SVG drawing, which has no pixels; convert "
     "it",
-    rb"PK\3\4": "a zip archive, not an image; unpack it",
+    rb"PK\x03\x04": "a zip archive, not an image; unpack it",
 }
 """Beginnings of files that people have under the names of images."""
 LARGE = 10_000_000  # pixels above which a JPEG file is decoded at a smaller size
