@@ -44,7 +44,7 @@ def _refused(path: str) -> UserError:
 
 def _guessed(name: bytes) -> tuple[str, str]:
     """The encoding in which a name is most likely, and how it reads."""
-    alone = not re.search(rb"[\x80-\xff]{2}", name)  # as letters with accents among others are
+    alone = not re.search(rb"[\x80-\xbf]|[\xc0-\xff]{2}", name)  # as accented letters are
     for encoding in ENCODINGS[3:] if alone else ENCODINGS:
         try:
             text = name.decode(encoding)

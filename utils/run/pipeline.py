@@ -187,6 +187,8 @@ def prepared(options: Options) -> Prepared:
         options.allow_unverified_data,
         options.image_size,
         options.color,
+        options.resize,
+        options.skip_broken,
     )
     if os.path.isdir(options.dataset):  # a link in there may lead to images elsewhere
         check_apart(paths, source.image_folders())
@@ -299,7 +301,8 @@ def _preflight(work: Prepared, trial: Trial, client: Any) -> Estimate:
     options = work.options
     alone = estimate(options, trial, work.counts)
     expected, free = alone.by(_n_workers(work, alone, client)), free_space(trial.paths.root)
-    for line in opening_block(options, trial, work.backend, work.counts, expected, free):
+    said = opening_block(options, work.source, trial, work.backend, work.counts, expected, free)
+    for line in said:
         log.log(RESULT if options.dry_run else logging.INFO, line)
     check_space(expected.space, free, trial.paths.root)
     if client is None:
