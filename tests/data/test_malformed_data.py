@@ -29,9 +29,9 @@ from tests.helpers.runs import sgd_influence
 from utils.data import decode
 from utils.data.datasets import prepare
 from utils.data.formats import read_idx
-from utils.data.nnc_csv import read_users_csv
 from utils.data.source import CACHE_VARIABLE, Source
 from utils.data.splits import TrialData, draw_split, load_trial
+from utils.data.user_paths import read_parts
 from utils.errors import UserError
 
 RUN = "-e 1 -r 0 -nt 1 --methods Random --model mlp --image_size 8 --context cpu"
@@ -194,7 +194,7 @@ CSV_CASES: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "text named .png": (
         with_file("text.png", b"this is no image"),
-        "images/text.png': not an image in PNG, JPEG, GIF, BMP, TIFF, WebP, PPM, JPEG 2000 or AVIF; mend",
+        f"images/text.png': not an image in {decode.FORMAT_NAMES}; mend or restore it, or",
     ),
     "PNG cut short": (with_file("cut.png", cut("PNG")), "cut.png': not a whole image; mend"),
     "JPEG cut short": (with_file("cut.jpg", cut("JPEG")), "cut.jpg': not a whole image; mend"),
@@ -496,7 +496,9 @@ def test_a_users_mistake_is_said_in_one_line(
     before = files_below(tmp_path)
     line = line_of_refused_run(f"-ds {path}", tmp_path / "out", capsys)
     assert expected in line
-    assert files_below(tmp_path) == before
+    written = files_below(tmp_path) - before
+    assert {path.name for path in written} <= {"data_problems.csv"}
+    assert all(f"1 broken image, listed in {path}" in line for path in written)
 
 
 def forbid_reading_what_has_no_mode(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -688,11 +690,11 @@ def test_any_csv_is_read_or_refused(tmp_path: Path, content: bytes) -> None:
     csv = tmp_path / "images.csv"
     csv.write_bytes(content)
     try:
-        table, _ = read_users_csv(csv)
+        (part,) = read_parts(csv)
     except UserError as error:
         assert "\n" not in str(error)
     else:
-        assert len(table) > 0 and all(table["y:label"])
+        assert len(part.table) > 0 and all(part.table["y:label"])
 
 
 @ANY

@@ -64,11 +64,11 @@ def record_problems(problems: Sequence[Problem], folder: Path, skip: bool) -> No
         return
     columns = ["file", "row", "problem", "remedy"]
     save_csv(pd.DataFrame([problem[2:] for problem in problems], columns=columns), path)
-    first, count = problems[0], counted(len(problems), "image")
+    first, count = problems[0], counted(len(problems), "broken image")
     if skip:
-        LOG.warning("%s left out as broken, listed in %s", count, path)
+        LOG.warning("%s left out, listed in %s", count, path)
         return
     raise UserError(
-        f"{first.where}: {first.problem}; {first.remedy}; {count} of this kind, listed in {path}; "
+        f"{first.where}: {first.problem}; {first.remedy}; {count}, listed in {path}; "
         "--skip_broken leaves such images out"
     )

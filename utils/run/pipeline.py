@@ -29,6 +29,7 @@ from utils.output.manifest import Manifest, Settings, remove_temporaries
 from utils.output.paths import OutputPaths
 from utils.output.runs import add_run, run_of
 from utils.output.settings import check_apart, check_output_folder, claimed, settings_of
+from utils.output.storage import save_bytes
 from utils.output.usage import Watch, free_space, memory_limit, physical_cores, written_bytes
 from utils.page.page import write_page
 from utils.page.predictions import record_for_page
@@ -103,6 +104,8 @@ def _compute(work: Prepared, manifest: Manifest, expected: Estimate, client: Any
         trial, memory = run_tasks(
             tasks, lambda seed: work.checked_trial(seed, manifest), workers, expected.seconds
         )
+    if work.source.problems:
+        save_bytes(work.source.problems.read_bytes(), paths.data_problems)
     analyze(options, work.source, trial)
     manifest.warnings = warnings_of(paths, METHODS)
     say_what_was_found(paths, options.methods, options.seeds)
