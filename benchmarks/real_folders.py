@@ -1,10 +1,10 @@
-"""What becomes of folders and lists as people have them: used as meant, refused in a line, or wrong.
+"""What becomes of folders and lists as people have them: used as meant, refused, or wrong.
 
     python benchmarks/real_folders.py [--write]
 
-Builds each case of `tests/helpers/real_folders.py` in a temporary folder and reads it in this process,
-as a run does up to its split. Of a case that is read the classes, the sets or the pixels are
-compared with those that were meant. Words of the table:
+Builds each case of `tests/helpers/real_folders.py` in a temporary folder and reads it in this
+process, as a run does up to its split. Of a case that is read the classes, the sets or the pixels
+are compared with those that were meant. Words of the table:
 
 - works: read as it was meant, and what is odd about it was reported;
 - one clear line: refused by a line that says what, where and what to do;
@@ -72,7 +72,7 @@ def _outcome(case: Case) -> Outcome:
 
 
 def _table(cases: dict[str, Case], outcomes: dict[str, Outcome]) -> str:
-    rows = [("case", "from", "becomes", "what is reported")]
+    rows: list[tuple[str, ...]] = [("case", "from", "becomes", "what is reported")]
     for name, case in cases.items():
         cells = (name, case.origin, outcomes[name].word, outcomes[name].line)
         rows.append(tuple(cell.replace("|", "\\|").replace("\n", " ") for cell in cells))

@@ -67,9 +67,10 @@ def outcome_of(case: Case, root: Path) -> Outcome:
     """Build a case in `root` and read it as a run does, at 8 px unless it says otherwise."""
     path, said = case.build(root), _Said()
     log = logging.getLogger("data_cleansing")
-    level = log.level
+    level, propagate = log.level, log.propagate
     log.addHandler(said)
     log.setLevel(logging.INFO)
+    log.propagate = False
     try:
         source = prepare(str(path), root / "cache", False, **{"image_size": 8, **case.options})
         data = load_trial(source, draw_split(source, 0, None, None, None))
@@ -82,6 +83,7 @@ def outcome_of(case: Case, root: Path) -> Outcome:
     finally:
         log.removeHandler(said)
         log.setLevel(level)
+        log.propagate = propagate
     reported = all(word in "\n".join(said.lines) for word in case.words)
     right = source.class_names == tuple(case.classes) and case.right(source, data)
     notable = next((line for line in said.lines if any(w in line for w in case.words)), "")
@@ -310,14 +312,17 @@ def chunk(kind: bytes, data: bytes, damaged: bool = False) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", checksum)
 
 
-def colour16(high: int) -> Callable[[Path], Path]:
+def colour16(high: int, channels: int = 3) -> Callable[[Path], Path]:
     """16-bit colour of which `high` is the largest value."""
 
     def build(root: Path) -> Path:
         path = folders("cat", "dog")(root)
         for number, file in enumerate(sorted(path.rglob("*.png"))):
             rng = np.random.default_rng(number)
-            write_deep(file, rng.integers(0, high, (8, 8, 3), endpoint=True).astype(np.uint16))
+            pixels = rng.integers(0, high, (8, 8, channels), endpoint=True).astype(np.uint16)
+            pixels[0, :2, :3] = ((0,) * 3, (high,) * 3)
+            pixels[..., 3:] = high
+            write_deep(file, pixels)
         return path
 
     return build
@@ -453,6 +458,11 @@ def _with_nan(path: Path) -> Path:
 def _cut(file: Path) -> Path:
     file.write_bytes(file.read_bytes()[:-300])
     return file.parents[1]
+
+
+def _moved(csv: Path, name: str, *paths: str) -> Path:
+    csv.rename(csv.with_name(name))
+    return folders(*paths)(csv.parents[1])
 
 
 HEADER = "x:image,y:label"
@@ -668,12 +678,15 @@ LIST_CASES: dict[str, Case] = {
     "byte order mark": Case(listed(encoding="utf-8-sig"), WORKS),
     "UTF-16": Case(listed(encoding="utf-16"), LINE, ("its text is not UTF-8",)),
     "1e1, 10 and 1_0": Case(
-        labelled("10", "1e1", "1_0", "2"), WORKS, ("'1e1', '1_0' is no plain number",),
+        labelled("10", "1e1", "1_0", "2"), WORKS, ("'1e1', '1_0' are not written as plain",),
         classes=("10", "1_0", "1e1", "2"),
     ),
-    "007 and 7": Case(labelled("7", "007"), WORKS, ("'007' is no plain",), classes=("007", "7")),
+    "007 and 7": Case(
+        labelled("7", "007"), WORKS, ("'007' are not written as",), classes=("007", "7")
+    ),
     "labels +1, 1, １, 2": Case(
-        labelled("+1", "1", "１", "2"), WORKS, ("no plain number",), classes=("+1", "1", "2", "１")
+        labelled("+1", "1", "１", "2"), WORKS, ("'+1', '１' are not written",),
+        classes=("+1", "1", "2", "１"),
     ),
     "labels 1 and 1.0": Case(
         labelled("0", "1", "1.0"), WORKS,
@@ -707,8 +720,13 @@ LIST_CASES: dict[str, Case] = {
     "train.csv, val_list.csv, testset.csv": Case(
         sets_listed(train=HEADER, val_list=HEADER, testset=HEADER), WORKS, right=sets_of(4, 4, 4)
     ),
+    "test.csv beside train/ and val/": Case(
+        lambda root: _moved(listed()(root), "test.csv", *both("train", "val")), LINE,
+        ("test.csv lists a test set, next to class folders",),
+    ),
     "list and class folders": Case(
-        lambda root: listed()(root).parent, WORKS, ("what list.csv lists is read",)
+        lambda root: listed()(root).parent, WORKS,
+        ("what list.csv lists is read, its folders are not taken for classes",),
     ),
 }  # fmt: skip
 
@@ -727,6 +745,9 @@ PIXEL_CASES: dict[str, Case] = {
     "0..1 as float": Case(deep("float32", 0, 1, "tif"), WORKS, right=one_scale),
     "-1..1 as float": Case(deep("float32", -1, 1, "tif"), WORKS, right=one_scale),
     "12 bits in 16-bit colour": Case(colour16(4095), WORKS, right=spread()),
+    "12 bits in 16-bit colour with opacity": Case(
+        colour16(4095, 4), WORKS, right=spread(), origin="scans",
+    ),
     "8-bit among 12-bit": Case(mixed_depths, WORKS, right=plain_untouched),
     "not a number among floats": Case(
         lambda root: _with_nan(deep("float32", 0, 1, "tif")(root)), LINE,

@@ -185,7 +185,7 @@ def scales_text(scales: Scales) -> str:
 
 
 def eight_bit(pixels: Pixels, scale: Range) -> npt.NDArray[np.uint8]:
-    """Pixels (H, W) or (H, W, 2 to 4) brought to 0..255; of opacity the upper byte."""
+    """Pixels (H, W) or (H, W, 2 to 4) brought to 0..255."""
     result = np.empty(pixels.shape, np.uint8)
     width = max(1, pixels.shape[1])
     factor = 255 / (scale.high - scale.low) if scale.high > scale.low else 0.0
@@ -193,8 +193,14 @@ def eight_bit(pixels: Pixels, scale: Range) -> npt.NDArray[np.uint8]:
         strip = pixels[top : top + rows].astype(np.float64)
         result[top : top + rows] = np.rint(((strip - scale.low) * factor).clip(0, 255))
     if pixels.ndim == 3 and pixels.shape[2] in (2, 4):
-        result[..., -1] = pixels[..., -1] >> 8
+        result[..., -1] = _opacity(pixels[..., -1])
     return result
+
+
+def _opacity(values: Pixels) -> npt.NDArray[Any]:
+    """Opacity (H, W) of an image brought to 0..255, of as many bits as its largest value has."""
+    top = next(top for top in TOPS if values.max(initial=0) <= top)
+    return np.rint(values * (255 / top))
 
 
 def _without_opacity(pixels: Pixels) -> Pixels:

@@ -77,7 +77,8 @@ def _check_numbers(given: Sequence[tuple[Path, Sequence[str]]]) -> None:
                 raise bad_label(csv, row, label, "classes must be whole numbers from 0 on")
     odd = [label for label in numbers if not PLAIN.fullmatch(label)]
     examples = ", ".join(map(repr, odd[:NAMED])) + (", ..." if len(odd) > NAMED else "")
-    LOG.warning("Labels are texts, of which no two are equal: %s is no plain number", examples)
+    what = "are not written as plain whole numbers"
+    LOG.warning("Labels are read as texts, not as numbers: those such as %s %s", examples, what)
 
 
 def _number(label: str) -> float | None:

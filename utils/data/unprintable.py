@@ -36,7 +36,7 @@ def _refused(path: str) -> UserError:
             break
         folder = os.path.join(folder, part)
     encoding, text = _guessed(name)
-    shown = os.path.join(folder, name.decode(errors="backslashreplace"))
+    shown = os.path.join(folder, name.decode("ascii", "backslashreplace"))
     command = f"convmv -f {encoding} -t utf-8 -r --notest {shlex.quote(folder)}"
     what = f"its name is not UTF-8 (read as {encoding} it is {text})"
     return UserError(f"{shown}: {what}; rename it and others there by {command}")

@@ -177,13 +177,24 @@ def _of_class_folders(root: Path) -> tuple[Part, ...]:
 def _of_csv_folder(root: Path) -> tuple[Part, ...]:
     """The sets of the CSV files in `root`; none if class folders are there and no NNC CSV."""
     files = [p for p in listed(root) if p.suffix.lower() == ".csv" and p.name.lower() != CLASSES]
-    if has_class_folders(root):
+    beside = has_class_folders(root)
+    if beside:
         files = [file for file in files if is_nnc_csv(file)]
     if len(files) == 1:
-        LOG.info("%s: what %s lists is read", root, files[0].name)
-        return (_of_csv(TRAINING, files[0]),)
+        return (_only_csv(root, files[0], beside),)
     by_name = _by_name(root, files)
     return tuple(_of_csv(name, by_name[name]) for name in SETS if name in by_name)
+
+
+def _only_csv(root: Path, csv: Path, beside_folders: bool) -> Part:
+    """One CSV file, which is for training, unless its name says another and folders are there."""
+    kind = set_name(csv.stem).kind
+    if beside_folders and kind in (VALIDATION, TEST):
+        what = f"{csv.name} lists a {kind} set, next to class folders"
+        raise UserError(f"{root}: {what}; give a list for training too, or take {csv.name} out")
+    more = ", its folders are not taken for classes" if beside_folders else ""
+    LOG.info("%s: what %s lists is read%s", root, csv.name, more)
+    return _of_csv(TRAINING, csv)
 
 
 def _by_name(root: Path, files: Sequence[Path]) -> dict[str, Path]:
