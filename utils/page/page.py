@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from utils.methods import CONTROL, METHODS, about_labels, shown
-from utils.output.ours import check_own
+from utils.output.own_files import check_own
 from utils.output.paths import OutputPaths
 from utils.output.ranking import SHOWN_BEST, SHOWN_WORST
 from utils.output.storage import save_bytes
