@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import time
@@ -61,6 +62,8 @@ def test_workers_give_the_same_files_and_say_everything_once(
         line for line in alone.out.splitlines() if line.startswith("Trial ")
     )
     assert "2 processes side by side" in said.out
+    removal = r"n = 5 evaluated: validation loss \d+\.\d{4}, accuracy \d\.\d{4}; test loss"
+    assert re.search(removal, alone.out)
     log = (tmp_path / "two/run.log").read_text()
     assert all(log.count(line) == 1 for line in of_trials)
 
