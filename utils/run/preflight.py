@@ -216,7 +216,7 @@ def estimate(options: Options, trial: Trial, counts: Sequence[int]) -> Estimate:
     missing = [
         method
         for method in methods
-        if not all(trial.paths.influence(method.name, seed).exists() for seed in options.seeds)
+        if not all(trial.folder.influence(method.name, seed).exists() for seed in options.seeds)
     ]
     room = _room(trial, missing)
     rest = _Rest(options, trial, methods, counts, measure(trial, missing, max(counts)), room)
@@ -287,7 +287,7 @@ def check_space(needed: float, free: int, root: Path) -> None:
 
 def _longest_segment(trial: Trial) -> int:
     """Covered steps from one kept state to the next, at most."""
-    trained = trial.paths.final_model(trial.seed).exists()
+    trained = trial.folder.final_model(trial.seed).exists()
     return longest_segment(states_there(trial) if trained else trial.kept_steps, trial.covered)
 
 
@@ -346,7 +346,7 @@ class _Rest:
 
     def _training(self, seed: int) -> Work:
         trial, costs = self.trial, self.costs
-        if trial.paths.final_model(seed).exists():
+        if trial.folder.final_model(seed).exists():
             return Work()
         states = len(trial.kept_steps) + 1
         records = (2 * WORD + SINGLE) * trial.n_epochs * trial.n_train  # index, seed, margin
@@ -357,7 +357,7 @@ class _Rest:
 
     def _scoring(self, seed: int) -> Work:
         trial = self.trial
-        paths = {method: trial.paths.influence(method.name, seed) for method in self.methods}
+        paths = {method: trial.folder.influence(method.name, seed) for method in self.methods}
         size = sum(map(len, trial.data.training.paths))
         size += INFLUENCE_COLUMNS * CELL * trial.n_train + FILE
         seconds = [self._score_seconds(m) for m, path in paths.items() if not path.exists()]
@@ -386,7 +386,7 @@ class _Rest:
             (method.name, n)
             for method in self.methods
             for n in self.counts
-            if not self.trial.paths.evaluated(method.name, n, seed)
+            if not self.trial.folder.evaluated(method.name, n, seed)
         ]
         epochs = self.trial.n_epochs if self.options.retrain_all else 1
         runs = [n for _, n in missing if n > 0]
@@ -405,7 +405,7 @@ class _Rest:
         return n_steps * costs.step + evaluated * costs.evaluation
 
     def _verification(self, seed: int) -> Work:
-        path = self.trial.paths.verified(seed)
+        path = self.trial.folder.verified(seed)
         there = read_csv(path)["group"].nunique() if path.exists() else 0
         n_groups = max(0, self.options.verify - there)
         size = GROUP_COLUMNS * CELL * n_groups * (2 * len(self.methods) + 1)
