@@ -94,6 +94,13 @@ def _relabel(options: Options, folder: OutputFolder, method: str, removed: pd.Da
     log.info(what, path, len(candidates))
 
 
+def _unscored(count: int) -> str:
+    """Why some of the images kept were never judged."""
+    if not count:
+        return ""
+    return f"; {count:,} of those kept have no score, because no trial trained on them"
+
+
 def _say(
     options: Options,
     path: Path,
@@ -103,9 +110,8 @@ def _say(
     kept: pd.DataFrame,
 ) -> None:
     """What the cleansed list holds; a warning if a class lost its last image."""
-    more = f", {unscored:,} of them in no trial's training" if unscored else ""
     n = f"{len(used) - len(kept)} removed" + (" (--cleanse_n)" if options.cleanse_n else "")
-    log.info("%s: %s images%s; %s", path, f"{len(kept):,}", more, n)
+    log.info("%s: %s images kept, %s%s", path, f"{len(kept):,}", n, _unscored(unscored))
     lost = sorted(set(used[LABEL]) - set(kept[LABEL]))
     if lost:
         names = ", ".join(source.class_names[label] for label in lost)

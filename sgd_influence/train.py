@@ -133,15 +133,21 @@ def no_better_than_guessing(
         training: labels (n_train,).
         validation: labels (n_val,).
     """
-    loss, guessing = curve["train_loss"].min(), guessing_loss(training)
-    if loss >= 0.99 * guessing:
-        best = f"{loss:.3f} at best, and guessing gives {guessing:.3f}"
-        return f"training loss never falls: {best}; the scores mean nothing"
+    if never := loss_never_falls(curve, training):
+        return f"{never}; the scores mean nothing"
     accuracy, lucky = curve["val_accuracy"].iloc[-1], lucky_accuracy(validation)
     if accuracy <= lucky < 1:
         last = f"{accuracy:.1%} at the end, and guessing reaches {lucky:.1%}"
         return f"validation accuracy may be luck: {last}; the scores mean little then"
     return ""
+
+
+def loss_never_falls(curve: pd.DataFrame, training: np.ndarray) -> str:
+    """What shows it, of the arguments of `no_better_than_guessing`; empty if it falls."""
+    loss, guessing = curve["train_loss"].min(), guessing_loss(training)
+    if loss < 0.99 * guessing:
+        return ""
+    return f"training loss never falls: {loss:.3f} at best, and guessing gives {guessing:.3f}"
 
 
 def lucky_accuracy(labels: np.ndarray) -> float:

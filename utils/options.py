@@ -293,8 +293,8 @@ class Options:
         changes_results=False,
     )  # fmt: skip
     verbose: bool = option(
-        False, OUTPUT, "also print the losses of each epoch and each removal evaluated", "-v",
-        changes_results=False,
+        False, OUTPUT, "also print the losses and accuracies of each epoch and of each removal",
+        "-v", changes_results=False,
     )  # fmt: skip
 
     def __post_init__(self) -> None:

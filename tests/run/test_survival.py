@@ -55,20 +55,6 @@ JOBS = pytest.mark.parametrize("jobs", ["1", "2"])
 LONG = ["-r", *map(str, range(1, 50))]
 
 
-@pytest.fixture(scope="module")
-def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The output folder of a run that nothing happened to."""
-    output = tmp_path_factory.mktemp("unbroken")
-    assert sgd_influence(output, QUICK) == 0
-    return output
-
-
-@pytest.fixture
-def finished(unbroken: Path, tmp_path: Path) -> Path:
-    """A copy of it to be damaged."""
-    return shutil.copytree(unbroken, tmp_path / "out")
-
-
 def complete(output: Path, unbroken: Path) -> None:
     """The same command goes on, and all files but the log are those of the unbroken run."""
     assert sgd_influence(output, QUICK) == 0
