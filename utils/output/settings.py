@@ -24,7 +24,7 @@ from utils.output.storage import TEMPORARY
 
 OF_METHODS = ("damping", "sweep")
 """Settings that count only with the methods whose row of `METHODS` names them."""
-EARLIER = {"sweep": "exact"}
+EARLIER = {"sweep": "exact", "resize": "crop"}
 """What folders of earlier versions do not say."""
 
 

@@ -34,6 +34,7 @@ AGREEMENT = ("method", "random", "low", "high", "ranking")
 REMOVED = (IMAGE, LABEL, "influence", "rank", "suggested_label", "confidence")
 FLIPPED = (IMAGE, "label", "flipped_to")
 PREDICTIONS = (IMAGE, LABEL, "predicted", "confidence")
+PROBLEMS = ("file", "problem")
 """The columns that the page reads of each table."""
 Key = tuple[str, int]
 """Path and label of an image."""
@@ -73,6 +74,7 @@ class Facts:
         predictions: what the final models say of the images shown.
         runs: the commands that wrote here.
         seats: per method that predicts, `utils.page.seats.seats_of_worst`.
+        left_out: the broken images that were left out; None where none were.
         unsound: `utils.training.soundness.warnings_of`: why scores should not be followed.
     """
 
@@ -91,6 +93,7 @@ class Facts:
     predictions: Mapping[Key, Prediction]
     runs: list[Run]
     seats: Mapping[str, Seats]
+    left_out: pd.DataFrame | None
     unsound: Mapping[str, Mapping[str, Sequence[str]]]
 
     @classmethod
@@ -118,6 +121,7 @@ class Facts:
             predictions=_predictions(paths.predictions),
             runs=load_runs(paths.runs),
             seats=seats(paths, [name for name in methods if METHODS[name].predicts]),
+            left_out=_table(paths.data_problems, PROBLEMS),
             unsound=warnings_of(paths, methods),
         )
 
