@@ -1,0 +1,122 @@
+"""What a training records for the label check, next to the margins of its training images.
+
+Of each image the mean class probabilities that the net gave it: before each step that learns from
+it, or, of images that the trial holds out, after each epoch. And their margins after each epoch.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from utils.files import check_regular
+from utils.output.storage import save_bytes, unreadable
+from utils.training.sgd import margins_of
+from utils.training.trial import Trial
+
+Float16 = npt.NDArray[np.float16]
+Float32 = npt.NDArray[np.float32]
+BYTES_PER_CLASS = 2
+"""Of a mean probability, float16."""
+_TINY = float(np.finfo(np.float32).tiny)
+
+
+@dataclass(frozen=True)
+class LabelRecord:
+    """The record of a trial after some epochs.
+
+    Attributes:
+        training: (n_train, K), mean over the epochs of the softmax before the image's step,
+            augmented and with the batch's statistics.
+        validation: (n_val, K), mean over the epochs of the softmax after the epoch.
+        test: (n_test, K), the same.
+        validation_margins: (n_epochs, n_val), after each epoch; 0 in epochs to come.
+        test_margins: (n_epochs, n_test), the same.
+    """
+
+    training: Float16
+    validation: Float16
+    test: Float16
+    validation_margins: Float32
+    test_margins: Float32
+
+
+def empty_record(trial: Trial) -> LabelRecord:
+    """The record of a trial before its first epoch."""
+    data, k, n_epochs = trial.data, trial.network.n_classes, trial.n_epochs
+    sizes = [len(part) for part in (data.training, data.validation, data.test)]
+    means = [np.zeros((n, k), np.float16) for n in sizes]
+    return LabelRecord(*means, *(np.zeros((n_epochs, n), np.float32) for n in sizes[1:]))
+
+
+def with_epoch(record: LabelRecord, trial: Trial, epoch: int, seen: Float32) -> LabelRecord:
+    """The record after one more epoch, at whose end the trial's network is.
+
+    Args:
+        record: of the epochs before; its margins are filled in place.
+        trial: whose held-out images are evaluated.
+        epoch: its number, from 0.
+        seen: (n_train, K) softmax of each training image before its step.
+    """
+    means = [_mean(record.training, seen, epoch)]
+    for name in ("validation", "test"):
+        images = getattr(trial.data, name)
+        softmax = trial.evaluator.probabilities(images.images)
+        margins = getattr(record, f"{name}_margins")
+        margins[epoch] = margins_of(np.log(np.maximum(softmax, _TINY)), images.labels)
+        means.append(_mean(getattr(record, name), softmax, epoch))
+    return LabelRecord(*means, record.validation_margins, record.test_margins)
+
+
+def _mean(mean: Float16, more: Float32, count: int) -> Float16:
+    """The mean over one more epoch, `count` being in it."""
+    whole = mean + (more - mean.astype(np.float32)) / (count + 1)
+    return whole.astype(np.float16)
+
+
+def save_record(record: LabelRecord, path: Path) -> None:
+    """Write a record as one compressed NumPy archive without pickles."""
+    archive = io.BytesIO()
+    np.savez_compressed(archive, **{f.name: getattr(record, f.name) for f in fields(record)})
+    save_bytes(archive.getvalue(), path)
+
+
+def load_record(path: Path, like: Sequence[int]) -> LabelRecord:
+    """Read what `save_record` wrote.
+
+    Args:
+        path: the file.
+        like: n_epochs, n_train, n_val, n_test, K.
+
+    Raises:
+        UserError: the file is not there, cut short, no such archive or of other sizes.
+    """
+    try:
+        check_regular(path)
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
+            record = LabelRecord(**archive)
+    except Exception as error:
+        raise unreadable(path, "is not a readable label record", error) from error
+    shapes = [getattr(record, field.name).shape for field in fields(record)]
+    n_epochs, *sizes, k = like
+    if shapes != [*((n, k) for n in sizes), *((n_epochs, n) for n in sizes[1:])]:
+        raise unreadable(path, "is not whole", f"its arrays have the shapes {shapes}")
+    return record
+
+
+def sizes_of(trial: Trial) -> tuple[int, int, int, int, int]:
+    """n_epochs, n_train, n_val, n_test, K of a trial."""
+    data = trial.data
+    sets = len(data.training), len(data.validation), len(data.test)
+    return trial.n_epochs, *sets, trial.network.n_classes
+
+
+def softmax_of(logits: Float32) -> Float32:
+    """(N, K) probabilities of (N, K) logits."""
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True), np.float32)
