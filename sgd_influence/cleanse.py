@@ -23,7 +23,7 @@ from utils.data.splits import draw_split
 from utils.options import Options
 from utils.output.paths import OutputPaths
 from utils.output.ranking import joined
-from utils.output.storage import read_csv, remove, save_csv
+from utils.output.storage import read_csv, save_csv
 
 log = logging.getLogger("data_cleansing")
 
@@ -63,7 +63,6 @@ def cleanse(
         save_csv(removed, paths.removed(method))
         save_csv(kept, paths.cleansed(method))
         _say(options, paths.cleansed(method), source, len(used) - len(images), used, kept)
-        _relabel(options, paths.relabel(method), removed)
 
 
 def _rows_of_split(options: Options, source: Source, seed: int) -> np.ndarray:
@@ -77,20 +76,6 @@ def _rows_of_split(options: Options, source: Source, seed: int) -> np.ndarray:
     if source.validation is None:
         paths += list(read_nnc_csv(files.validation)[IMAGE])
     return rows_of(paths, source.training[IMAGE])
-
-
-def _relabel(options: Options, path: Path, removed: pd.DataFrame) -> None:
-    """Write the candidates for another label, or remove those of an earlier command."""
-    if not options.relabel_candidates:
-        remove(path)
-        return
-    candidates = relabel_table(removed, options.relabel_confidence)
-    save_csv(candidates, path)
-    if removed.empty:
-        log.info("%s: none was removed, so none was judged; --cleanse_n N judges the N worst", path)
-        return
-    what = "%s: %d images that seem to have another label, to be looked at; nothing was relabelled"
-    log.info(what, path, len(candidates))
 
 
 def _say(
@@ -196,17 +181,6 @@ def removed_table(
     names = dict(enumerate(class_names))
     called = {CLASS: removed[LABEL].map(names), SUGGESTED_CLASS: removed[SUGGESTED].map(names)}
     return removed.assign(**called)
-
-
-def relabel_table(removed: pd.DataFrame, least: float) -> pd.DataFrame:
-    """Those of the removed images that a network is confident to be of another class.
-
-    Args:
-        removed: of `removed_table`.
-        least: confidence from which on.
-    """
-    other = (removed[SUGGESTED] != removed[LABEL]).fillna(False)
-    return removed[other.astype(bool) & (removed[CONFIDENCE] >= least)]
 
 
 def cleansed_table(

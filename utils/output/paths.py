@@ -98,10 +98,6 @@ class OutputPaths:
         """The removed images, the most harmful first."""
         return self.root / "cleansed" / f"{method}_removed.csv"
 
-    def relabel(self, method: str) -> Path:
-        """The removed images that seem to have another label."""
-        return self.root / "cleansed" / f"{method}_relabel.csv"
-
     @property
     def label_issues(self) -> Path:
         """Every image of the data set, the one whose label is most likely wrong first."""
@@ -203,7 +199,7 @@ class OutputPaths:
         """What is there under the names of results, but for `states`, whoever wrote it."""
         for pattern in _RESULTS:
             yield from sorted(self.root.glob(pattern))
-        named = (self.cleansed, self.removed, self.relabel)
+        named = (self.cleansed, self.removed)
         once = [
             self.classes, self.predictions, self.summary, self.recommendation, self.verification,
             self.agreement, self.flipped_labels, self.figure, self.verification_figure,
