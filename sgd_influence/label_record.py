@@ -1,7 +1,8 @@
 """What a training records for the label check, next to the margins of its training images.
 
 Of each image the mean class probabilities that the net gave it: before each step that learns from
-it, or, of images that the trial holds out, after each epoch. And their margins after each epoch.
+it, or, of images that the trial holds out, after each epoch. The mean over the epochs weighs each
+by its number, from 1: the first ones tell little. And the margins of held-out images.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ class LabelRecord:
     """The record of a trial after some epochs.
 
     Attributes:
-        training: (n_train, K), mean over the epochs of the softmax before the image's step,
-            augmented and with the batch's statistics.
-        validation: (n_val, K), mean over the epochs of the softmax after the epoch.
+        training: (n_train, K), weighted mean over the epochs of the softmax before the image's
+            step, augmented and with the batch's statistics.
+        validation: (n_val, K), the same of the softmax after the epoch.
         test: (n_test, K), the same.
         validation_margins: (n_epochs, n_val), after each epoch; 0 in epochs to come.
         test_margins: (n_epochs, n_test), the same.
@@ -74,9 +75,9 @@ def with_epoch(record: LabelRecord, trial: Trial, epoch: int, seen: Float32) -> 
 
 
 def _mean(mean: Float16, more: Float32, count: int) -> Float16:
-    """The mean over one more epoch, `count` being in it."""
-    whole = mean + (more - mean.astype(np.float32)) / (count + 1)
-    return whole.astype(np.float16)
+    """The mean over one more epoch, `count` being in it; epoch e, from 1, has the weight e."""
+    single = mean.astype(np.float32)
+    return (single + (more - single) * (2 / (count + 2))).astype(np.float16)
 
 
 def save_record(record: LabelRecord, path: Path) -> None:
