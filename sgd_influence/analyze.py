@@ -12,7 +12,7 @@ import pandas as pd
 
 from sgd_influence.cleanse import cleanse
 from sgd_influence.eval import SCORE_COLUMNS
-from sgd_influence.label_issues import check_of_run, label_words
+from sgd_influence.label_issues import check_of_run, label_words, removal_words
 from sgd_influence.outcomes import load_outcomes
 from sgd_influence.recommend import Recommendation, Tried, recommend
 from sgd_influence.verify import Agreement, compare
@@ -65,8 +65,8 @@ def analyze(options: Options, source: Source, trial: Trial) -> None:
     cleanse(options, source, paths, tried, counts)
     labels = check_of_run(options, source, trial)
     table = closing_table(recommendation, agreements).splitlines()
-    words = label_words(labels) if labels else []
-    for line in ("", *words, *table, *closing_words(recommendation)):
+    first, last = (label_words(labels), removal_words(labels)) if labels else ([], [])
+    for line in ("", *first, *table, *closing_words(recommendation), *last):
         log.log(RESULT, "%s", line)
     for method, agreement in agreements.items():
         if METHODS[method].predicts and not agreement.trusted:

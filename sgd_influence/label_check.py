@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
+Float32 = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
@@ -177,9 +178,9 @@ class Evidence:
 
     labels: Ints
     groups: Ints
-    trained: Floats
+    trained: Float32
     n_trained: Ints
-    held: Floats
+    held: Float32
     n_held: Ints
 
 
@@ -234,7 +235,7 @@ class _View:
     beta: float
     confusion: Floats
 
-    def log_posterior(self, probabilities: Floats, labels: Ints) -> Floats:
+    def log_posterior(self, probabilities: Float32, labels: Ints) -> Floats:
         posterior = posterior_of(_logs(probabilities), labels, self.beta, self.confusion)
         return np.log(np.maximum(posterior, 1e-12))
 
@@ -461,7 +462,7 @@ def _kept(odds: Floats, labels: Ints) -> Bools:
     return kept
 
 
-def _sample(probabilities: Floats, labels: Ints, rows: Bools) -> tuple[Floats, Ints]:
+def _sample(probabilities: Float32, labels: Ints, rows: Bools) -> tuple[Floats, Ints]:
     """log s (M, K) and labels (M,) of the images of the mask (N,), of some where they are many."""
     chosen = np.flatnonzero(rows)
     most = max(1, FITTED // probabilities.shape[1])
@@ -470,5 +471,5 @@ def _sample(probabilities: Floats, labels: Ints, rows: Bools) -> tuple[Floats, I
     return _logs(probabilities[chosen]), labels[chosen]
 
 
-def _logs(probabilities: Floats) -> Floats:
+def _logs(probabilities: Float32) -> Floats:
     return np.log(np.maximum(probabilities, _TINY, dtype=np.float64))

@@ -50,9 +50,13 @@ class LabelRecord:
 def empty_record(trial: Trial) -> LabelRecord:
     """The record of a trial before its first epoch."""
     data, k, n_epochs = trial.data, trial.network.n_classes, trial.n_epochs
-    sizes = [len(part) for part in (data.training, data.validation, data.test)]
-    means = [np.zeros((n, k), np.float16) for n in sizes]
-    return LabelRecord(*means, *(np.zeros((n_epochs, n), np.float32) for n in sizes[1:]))
+    return LabelRecord(
+        training=np.zeros((len(data.training), k), np.float16),
+        validation=np.zeros((len(data.validation), k), np.float16),
+        test=np.zeros((len(data.test), k), np.float16),
+        validation_margins=np.zeros((n_epochs, len(data.validation)), np.float32),
+        test_margins=np.zeros((n_epochs, len(data.test)), np.float32),
+    )
 
 
 def with_epoch(record: LabelRecord, trial: Trial, epoch: int, seen: Float32) -> LabelRecord:
@@ -64,14 +68,22 @@ def with_epoch(record: LabelRecord, trial: Trial, epoch: int, seen: Float32) -> 
         epoch: its number, from 0.
         seen: (n_train, K) softmax of each training image before its step.
     """
-    means = [_mean(record.training, seen, epoch)]
-    for name in ("validation", "test"):
-        images = getattr(trial.data, name)
-        softmax = trial.evaluator.probabilities(images.images)
-        margins = getattr(record, f"{name}_margins")
-        margins[epoch] = margins_of(np.log(np.maximum(softmax, _TINY)), images.labels)
-        means.append(_mean(getattr(record, name), softmax, epoch))
-    return LabelRecord(*means, record.validation_margins, record.test_margins)
+    of_validation = trial.evaluator.probabilities(trial.data.validation.images)
+    of_test = trial.evaluator.probabilities(trial.data.test.images)
+    record.validation_margins[epoch] = _margins(of_validation, trial.data.validation.labels)
+    record.test_margins[epoch] = _margins(of_test, trial.data.test.labels)
+    return LabelRecord(
+        training=_mean(record.training, seen, epoch),
+        validation=_mean(record.validation, of_validation, epoch),
+        test=_mean(record.test, of_test, epoch),
+        validation_margins=record.validation_margins,
+        test_margins=record.test_margins,
+    )
+
+
+def _margins(softmax: Float32, labels: npt.NDArray[np.int32]) -> Float32:
+    """(N,), from probabilities (N, K), whose logarithms are logits but for a constant."""
+    return margins_of(np.log(np.maximum(softmax, _TINY)), labels)
 
 
 def _mean(mean: Float16, more: Float32, count: int) -> Float16:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks.recorded import recorded_trial
-from sgd_influence.label_record import load_record, save_record, sizes_of
+from sgd_influence.label_record import LabelRecord, load_record, save_record, sizes_of
 from sgd_influence.train import record_steps, train_epoch
 from tests.helpers.tiny import digit_images, smooth_net
 from utils.errors import UserError
@@ -89,11 +89,13 @@ def test_a_training_that_an_earlier_version_began_goes_on_without(
 
 
 def test_a_record_of_other_sizes_or_cut_short_is_refused(tmp_path: Path) -> None:
-    from sgd_influence.label_record import LabelRecord
-
-    half, single = np.float16, np.float32
-    means = [np.zeros((n, 3), half) for n in (5, 4, 2)]
-    record = LabelRecord(*means, np.zeros((6, 4), single), np.zeros((6, 2), single))
+    record = LabelRecord(
+        training=np.zeros((5, 3), np.float16),
+        validation=np.zeros((4, 3), np.float16),
+        test=np.zeros((2, 3), np.float16),
+        validation_margins=np.zeros((6, 4), np.float32),
+        test_margins=np.zeros((6, 2), np.float32),
+    )
     path = tmp_path / "record.npz"
     save_record(record, path)
     load_record(path, (6, 5, 4, 2, 3))
