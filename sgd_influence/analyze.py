@@ -66,7 +66,7 @@ def analyze(options: Options, source: Source, trial: Trial) -> None:
     labels = check_of_run(options, source, trial)
     table = closing_table(recommendation, agreements).splitlines()
     first, last = (label_words(labels), removal_words(labels)) if labels else ([], [])
-    for line in ("", *first, *table, *closing_words(recommendation), *last):
+    for line in ("", *first, *table, *closing_words(recommendation, labels is not None), *last):
         log.log(RESULT, "%s", line)
     for method, agreement in agreements.items():
         if METHODS[method].predicts and not agreement.trusted:
@@ -151,12 +151,17 @@ def closing_table(recommendation: Recommendation, agreements: Mapping[str, Agree
     return "\n".join(lines + (explanation if agreements else []))
 
 
-def closing_words(recommendation: Recommendation) -> list[str]:
-    """The recommendation in words, for the terminal."""
+def closing_words(recommendation: Recommendation, labels_checked: bool = False) -> list[str]:
+    """The recommendation in words, for the terminal.
+
+    Args:
+        recommendation: the verdict on removal.
+        labels_checked: there is a verdict on labels too.
+    """
     verdict = recommendation.overall
     lines = [
         f"Recommended: remove none ({verdict.reason})",
-        about_labels(verdict.n, recommendation.methods),
+        "" if labels_checked else about_labels(verdict.n, recommendation.methods),
     ]
     if verdict.n:
         gain = _points(verdict.expected_gain_points, verdict.interval_points)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sgd_influence.label_record import BYTES_PER_CLASS
 from sgd_influence.replay import COMPARED, replayed_steps, room_for, states_there
 from utils.errors import UserError
 from utils.methods import METHODS, Method
@@ -42,6 +43,10 @@ FIGURE, VERIFICATION_PANEL = 60_000, 45_000
 
 STEP, EXAMPLE = 24, 20
 """Bytes in the records of a step and of each of its examples, with its margin."""
+
+HELD_OUT, LABEL_ROW, LABEL_VERDICT = 4, 75, 2500
+"""Bytes in the record of an image that is held out, per epoch; of a row of the table of labels
+beside the path; of the verdict on labels."""
 
 INFLUENCE_ROW, SCORE_ROW, SUMMARY_ROW, GROUP_ROW = 30, 80, 110, 90
 """Bytes of a row of the CSV files; a row of influences holds the image's path besides."""
@@ -347,7 +352,11 @@ class _Rest:
         states = len(trial.kept_steps) + 1
         records = EXAMPLE * trial.n_epochs * trial.n_train + STEP * len(trial.steps)
         seconds = len(trial.steps) * costs.step + states * costs.save
-        seconds += trial.n_epochs * len(trial.data.validation) * costs.evaluation
+        n_val, n_test = len(trial.data.validation), len(trial.data.test)
+        probabilities = BYTES_PER_CLASS * trial.network.n_classes
+        records += probabilities * (trial.n_train + n_val + n_test)
+        records += HELD_OUT * trial.n_epochs * (n_val + n_test)
+        seconds += trial.n_epochs * (2 * n_val + n_test) * costs.evaluation
         return Work.of(states * costs.state_file + records, [seconds])
 
     def _scoring(self, seed: int) -> Work:
@@ -412,7 +421,9 @@ class _Rest:
         panels = len(self.methods) * VERIFICATION_PANEL if self.options.verify else 0
         paths = (*self.trial.data.training.paths, *self.trial.data.validation.paths)
         cleansed = len(self.methods) * (sum(map(len, paths)) + CLEANSED_ROW * len(paths))
-        verdicts = VERDICT * (len(self.methods) + 1)
+        labelled = (*paths, *self.trial.data.test.paths)
+        labels = LABEL_VERDICT + sum(map(len, labelled)) + LABEL_ROW * len(labelled)
+        verdicts = VERDICT * (len(self.methods) + 1) + labels
         size = n_rows * SUMMARY_ROW + FIGURE + panels + cleansed + verdicts + self._page()
         return Work.of(size, [ANALYSIS_SECONDS])
 
