@@ -140,7 +140,7 @@ def _confusion(off: Floats, totals: Floats) -> Floats:
         totals: (K,) expected number of images by true class.
     """
     k = len(totals)
-    rate = max(_TINY, off.sum() / totals.sum())
+    rate = max(_TINY, off.sum() / max(1.0, totals.sum()))
     rates = (off.sum(axis=1) + PRIOR * rate) / (totals + PRIOR)
     shares = off + PRIOR * rate / max(1, k - 1)
     np.fill_diagonal(shares, 0.0)
