@@ -25,7 +25,7 @@ from utils.data.source import TEST, TRAINING, VALIDATION, Source
 from utils.data.splits import draw_split
 from utils.options import Options
 from utils.output.paths import OutputPaths
-from utils.output.storage import load_array, read_csv, save_csv, save_json
+from utils.output.storage import load_array, read_csv
 from utils.training.trial import Trial
 
 log = logging.getLogger("data_cleansing")
@@ -55,8 +55,8 @@ def check_of_run(options: Options, source: Source, trial: Trial) -> dict[str, An
     Returns:
         The content of labels/verdict.json; None where the trainings recorded too little.
     """
-    paths, n_epochs = trial.paths, trial.n_epochs
-    seeds = [s for s in options.seeds if paths.label_record(s, n_epochs).exists()]
+    folder, n_epochs = trial.folder, trial.n_epochs
+    seeds = [s for s in options.seeds if folder.label_record(s, n_epochs).exists()]
     if not seeds:
         log.warning(NOT_RECORDED)
         return None
@@ -66,8 +66,8 @@ def check_of_run(options: Options, source: Source, trial: Trial) -> dict[str, An
     table = issue_table(images, checked)
     reason = poor_net(trial, seeds, checked)
     verdict = verdict_of(table, checked, source, reason, harmful_options(options))
-    save_csv(table, paths.label_issues)
-    save_json(verdict, paths.label_verdict)
+    folder.save_csv(table, folder.label_issues)
+    folder.save_json(verdict, folder.label_verdict)
     return verdict
 
 
@@ -96,7 +96,7 @@ class Seen:
 
 def seen_by(options: Options, source: Source, trial: Trial, seed: int) -> Iterator[Seen]:
     """What the trial of a seed says of its training, validation and test images."""
-    paths = trial.paths
+    paths = trial.folder
     sizes = options.n_train, options.n_val, options.n_test
     files = draw_split(source, options.split_seed_of(seed), *sizes)
     record = load_record(paths.label_record(seed, trial.n_epochs), sizes_of(trial))

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from utils.files import check_regular
-from utils.output.storage import save_bytes, unreadable
+from utils.output.storage import unreadable
 from utils.training.sgd import margins_of
 from utils.training.trial import Trial
 
@@ -92,15 +92,15 @@ def _mean(mean: Float16, more: Float32, count: int) -> Float16:
     return (single + (more - single) * (2 / (count + 2))).astype(np.float16)
 
 
-def save_record(record: LabelRecord, path: Path) -> None:
-    """Write a record as one compressed NumPy archive without pickles."""
+def record_bytes(record: LabelRecord) -> bytes:
+    """A record as one compressed NumPy archive without pickles."""
     archive = io.BytesIO()
     np.savez_compressed(archive, **{f.name: getattr(record, f.name) for f in fields(record)})
-    save_bytes(archive.getvalue(), path)
+    return archive.getvalue()
 
 
 def load_record(path: Path, like: Sequence[int]) -> LabelRecord:
-    """Read what `save_record` wrote.
+    """Read the file of `record_bytes`.
 
     Args:
         path: the file.

@@ -34,7 +34,7 @@ def poor_net(trial: Trial, seeds: Sequence[int], checked: Checked) -> str:
         seeds: of the trials that were checked.
         checked: what the check found.
     """
-    curves = [read_csv(trial.paths.learning_curve(seed)) for seed in seeds]
+    curves = [read_csv(trial.folder.learning_curve(seed)) for seed in seeds]
     falling = np.mean([still_falling(curve["train_loss"].to_numpy()) for curve in curves])
     accuracy = np.mean([curve["val_accuracy"].iloc[-1] for curve in curves])
     pixels = pixel_accuracy(trial.data.training, trial.data.validation)

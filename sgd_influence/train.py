@@ -15,16 +15,16 @@ from sgd_influence.label_record import (
     LabelRecord,
     empty_record,
     load_record,
-    save_record,
+    record_bytes,
     sizes_of,
     softmax_of,
     with_epoch,
 )
 from utils.console import progress
-from utils.output.storage import read_csv, remove, save_array, save_csv
-from utils.training.network import Network, State, save_state
+from utils.output.storage import read_csv
+from utils.training.network import Network, State
 from utils.training.sgd import margins_of
-from utils.training.steps import by_epoch, save_steps
+from utils.training.steps import archive_of, by_epoch
 from utils.training.trial import Trial
 
 log = logging.getLogger("data_cleansing")
@@ -46,37 +46,39 @@ def train_epoch(trial: Trial, epoch: int) -> None:
     trial.sgd.load(trial.state_before(numbers[0]) if epoch else _initial_state(trial))
     seen = np.zeros((trial.n_train, trial.network.n_classes), np.float32)
     loss = _train_steps(trial, epoch, numbers, margins[epoch], seen)
-    save_array(margins, trial.paths.margins(trial.seed))
+    trial.folder.save_array(margins, trial.folder.margins(trial.seed))
     validation = trial.evaluator(trial.data.validation)
     curve.append((epoch, loss, validation.loss, validation.accuracy))
     log.debug(
         "Trial %d, epoch %d: training loss %.4f, validation loss %.4f, accuracy %.4f",
         trial.seed, epoch, *curve[-1][1:],
     )  # fmt: skip
-    save_csv(pd.DataFrame(curve, columns=COLUMNS), trial.paths.learning_curve(trial.seed))
+    table = pd.DataFrame(curve, columns=COLUMNS)
+    trial.folder.save_csv(table, trial.folder.learning_curve(trial.seed))
     if record is not None:
         record = with_epoch(record, trial, epoch, seen)
-        save_record(record, trial.paths.label_record(trial.seed, epoch + 1))
+        path = trial.folder.label_record(trial.seed, epoch + 1)
+        trial.folder.save_bytes(record_bytes(record), path)
     _mark_epoch(trial, numbers[-1] + 1)
     for earlier in range(1, epoch + 1):
-        if trial.paths.label_record(trial.seed, earlier).exists():
-            remove(trial.paths.label_record(trial.seed, earlier))
+        if trial.folder.label_record(trial.seed, earlier).exists():
+            trial.folder.remove(trial.folder.label_record(trial.seed, earlier))
 
 
 def record_steps(trial: Trial) -> None:
     """Write the steps (indices, augmentation seeds, learning rates), unless they are there."""
-    path = trial.paths.steps(trial.seed)
+    path = trial.folder.steps(trial.seed)
     if not path.exists():
-        save_steps(trial.steps, path)
+        trial.folder.save_bytes(archive_of(trial.steps), path)
 
 
 def read_by_epoch(trial: Trial, epoch: int) -> list[Path]:
     """The files that `train_epoch` reads."""
     if not epoch:
         return []
-    records = [trial.paths.learning_curve(trial.seed), trial.paths.margins(trial.seed)]
-    if trial.paths.label_record(trial.seed, epoch).exists():
-        records.append(trial.paths.label_record(trial.seed, epoch))
+    records = [trial.folder.learning_curve(trial.seed), trial.folder.margins(trial.seed)]
+    if trial.folder.label_record(trial.seed, epoch).exists():
+        records.append(trial.folder.label_record(trial.seed, epoch))
     return [*records, trial.state_path(trial.epoch_starts[epoch])]
 
 
@@ -88,7 +90,7 @@ def _initial_state(trial: Trial) -> State:
 
 def _curve(trial: Trial) -> list[tuple[int, float, float, float]]:
     """The rows of the learning curve that is there."""
-    path = trial.paths.learning_curve(trial.seed)
+    path = trial.folder.learning_curve(trial.seed)
     if not path.exists():
         return []
     return list(read_csv(path, COLUMNS)[COLUMNS].itertuples(index=False, name=None))
@@ -104,7 +106,7 @@ def _margins(trial: Trial, epoch: int) -> np.ndarray:
 
 def _label_record(trial: Trial, epoch: int) -> LabelRecord | None:
     """That of the epochs before; None where an earlier version trained them and kept none."""
-    path = trial.paths.label_record(trial.seed, epoch)
+    path = trial.folder.label_record(trial.seed, epoch)
     if not epoch:
         return empty_record(trial)
     return load_record(path, sizes_of(trial)) if path.exists() else None
@@ -116,7 +118,7 @@ def epochs_done(trial: Trial) -> int:
         start = trial.epoch_starts[epoch]
         kept = [t for t in trial.kept_steps if t < start]
         files = [trial.state_path(t) for t in (start, *kept)]
-        if all(path.exists() for path in (*files, trial.paths.margins(trial.seed))):
+        if all(path.exists() for path in (*files, trial.folder.margins(trial.seed))):
             return epoch
     return 0
 
@@ -124,10 +126,10 @@ def epochs_done(trial: Trial) -> int:
 def _mark_epoch(trial: Trial, t: int) -> None:
     """Write the state after an epoch, before step t; the final one last, as it marks the end."""
     if t < len(trial.steps):
-        save_state(trial.sgd.state(), trial.state_path(t), durable=True)
+        trial.save_state(t, durable=True)
     _remove_passed(trial, t)
     if t == len(trial.steps):
-        save_state(trial.sgd.state(), trial.state_path(t), durable=True)
+        trial.save_state(t, durable=True)
 
 
 def _remove_passed(trial: Trial, t: int) -> None:
@@ -135,13 +137,13 @@ def _remove_passed(trial: Trial, t: int) -> None:
     for start in trial.epoch_starts:
         passed = trial.state_path(start)
         if start < t and start not in trial.kept_steps and passed.exists():
-            remove(passed)
+            trial.folder.remove(passed)
 
 
 def warn_if_nothing_is_learnt(trial: Trial) -> None:
     """Warn if the training is no better than guessing, on training or on validation images."""
     problem = no_better_than_guessing(
-        read_csv(trial.paths.learning_curve(trial.seed), COLUMNS),
+        read_csv(trial.folder.learning_curve(trial.seed), COLUMNS),
         trial.data.training.labels,
         trial.data.validation.labels,
     )
@@ -163,15 +165,21 @@ def no_better_than_guessing(
         training: labels (n_train,).
         validation: labels (n_val,).
     """
-    loss, guessing = curve["train_loss"].min(), guessing_loss(training)
-    if loss >= 0.99 * guessing:
-        best = f"{loss:.3f} at best, and guessing gives {guessing:.3f}"
-        return f"training loss never falls: {best}; the scores mean nothing"
+    if never := loss_never_falls(curve, training):
+        return f"{never}; the scores mean nothing"
     accuracy, lucky = curve["val_accuracy"].iloc[-1], lucky_accuracy(validation)
     if accuracy <= lucky < 1:
         last = f"{accuracy:.1%} at the end, and guessing reaches {lucky:.1%}"
         return f"validation accuracy may be luck: {last}; the scores mean little then"
     return ""
+
+
+def loss_never_falls(curve: pd.DataFrame, training: np.ndarray) -> str:
+    """What shows it, of the arguments of `no_better_than_guessing`; empty if it falls."""
+    loss, guessing = curve["train_loss"].min(), guessing_loss(training)
+    if loss < 0.99 * guessing:
+        return ""
+    return f"training loss never falls: {loss:.3f} at best, and guessing gives {guessing:.3f}"
 
 
 def lucky_accuracy(labels: np.ndarray) -> float:
@@ -202,7 +210,7 @@ def _train_steps(
     loss = 0.0
     for t in progress(numbers, description):
         if t in trial.kept_steps:
-            save_state(trial.sgd.state(), trial.state_path(t))
+            trial.save_state(t)
         loss += trial.take_step(t)
         indices, logits = trial.steps[t].indices, trial.sgd.logits
         margins[indices] = margins_of(logits, trial.data.training.labels[indices])

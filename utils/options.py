@@ -196,12 +196,24 @@ class Options:
         changes_results=False,
     )  # fmt: skip
     image_size: int | None = option(
-        None, DATA, "side in pixels of the squares that images are cropped and resized to",
+        None, DATA, "side in pixels of the squares that images are brought to",
         type=int, metavar="N", shown="from the images, 32 to 128; digits: 8", least=1,
     )  # fmt: skip
     color: str = option(
         "auto", DATA, "channels of the images: gray, rgb, or auto: gray if all are gray",
         choices=("auto", "gray", "rgb"),
+    )  # fmt: skip
+    resize: str = option(
+        "crop", DATA,
+        "how images become squares: crop keeps the central square, pad all of the image in black "
+        "borders, stretch all of it without its aspect ratio",
+        choices=("crop", "pad", "stretch"),
+    )  # fmt: skip
+    skip_broken: bool = option(
+        False, DATA,
+        "leave out images of your own that cannot be read, of every set, instead of stopping; "
+        "data_problems.csv lists them either way",
+        changes_results=False,
     )  # fmt: skip
     n_train: int | None = _sample("training")
     n_val: int | None = _sample("validation")
@@ -283,8 +295,8 @@ class Options:
         changes_results=False,
     )  # fmt: skip
     verbose: bool = option(
-        False, OUTPUT, "also print the losses of each epoch and each removal evaluated", "-v",
-        changes_results=False,
+        False, OUTPUT, "also print the losses and accuracies of each epoch and of each removal",
+        "-v", changes_results=False,
     )  # fmt: skip
 
     def __post_init__(self) -> None:

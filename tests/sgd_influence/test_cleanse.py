@@ -21,7 +21,7 @@ from tests.helpers.own_images import class_folders, csv_of
 from tests.helpers.own_images import rows_of as csv_rows
 from tests.helpers.runs import sgd_influence
 from utils.columns import CLASS, IMAGE, LABEL
-from utils.data.own_data import own_source
+from utils.data.own_data import Wanted, own_source
 from utils.output.storage import read_csv
 
 QUICK = "--model mlp --context cpu --methods Hara"
@@ -179,7 +179,7 @@ def test_classes_are_called_by_their_column_where_it_is_clear(
 ) -> None:
     named = zip(csv_rows(), names.split(" ") * 10, strict=False)
     csv = csv_of(tmp_path, [f"{row},{name}" for row, name in named], f"x:image,y:label,{CLASS}")
-    assert list(own_source(csv, tmp_path / "data", 8, "auto").class_names) == expected
+    assert list(own_source(csv, tmp_path / "data", Wanted(8)).class_names) == expected
 
 
 def test_cleansed_csv_keeps_further_columns_and_goes_back_in(tmp_path: Path) -> None:

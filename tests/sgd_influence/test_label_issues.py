@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,7 @@ from sgd_influence.label_issues import (
     verdict_of,
 )
 from sgd_influence.poor_net import pixel_accuracy, small_pixels, still_falling
-from tests.helpers.runs import sgd_influence
+from tests.helpers.runs import save_manifest, sgd_influence
 from tests.helpers.tiny import digit_images
 from utils.columns import IMAGE, LABEL
 from utils.output.manifest import Manifest
@@ -76,7 +77,7 @@ def checked(score: list[float], suspect: list[int]) -> Checked:
     )
 
 
-SOURCE = SimpleNamespace(class_names=("cat", "dog"), validation=None)
+SOURCE: Any = SimpleNamespace(class_names=("cat", "dog"), validation=None)
 
 
 def verdict(score: list[float], suspect: list[int], reason: str = "") -> tuple:
@@ -171,7 +172,7 @@ def test_trainings_of_an_earlier_version_are_one_line(
     for path in (*tmp_path.glob("infl_results_sgd/*/label_record*"), *tmp_path.glob("labels/*")):
         del manifest.outputs[path.relative_to(tmp_path).as_posix()]
         path.unlink()
-    manifest.save()
+    save_manifest(manifest)
     capsys.readouterr()
     assert sgd_influence(tmp_path, small=SMALL) == 0
     said = capsys.readouterr()

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from benchmarks.recorded import recorded_trial
-from sgd_influence.label_record import LabelRecord, load_record, save_record, sizes_of
+from sgd_influence.label_record import LabelRecord, load_record, record_bytes, sizes_of
 from sgd_influence.train import record_steps, train_epoch
 from tests.helpers.tiny import digit_images, smooth_net
 from utils.errors import UserError
-from utils.output.paths import OutputPaths
+from utils.output.folder import OutputFolder
 from utils.training.network import Network
 from utils.training.sgd import Optimiser, margins_of, step_batch
 from utils.training.steps import plan_steps
@@ -32,7 +32,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Trial, list[np.nd
     recorded = recorded_trial(0, network, training, validation, steps, Optimiser(), 1)
     fields = {name: getattr(recorded, name) for name in Trial.__dataclass_fields__}
     folder = tmp_path_factory.mktemp("trial")
-    trial = Trial(**fields | {"paths": OutputPaths(folder), "cache": "steps", "cover_epochs": 3})
+    trial = Trial(**fields | {"folder": OutputFolder(folder), "cache": "steps", "cover_epochs": 3})
     record_steps(trial)
     after = []
     for epoch in range(N_EPOCHS):
@@ -45,7 +45,7 @@ def test_the_record_is_that_of_a_loop_over_the_steps(
     trained: tuple[Trial, list[np.ndarray]],
 ) -> None:
     trial, after = trained
-    record = load_record(trial.paths.label_record(0, N_EPOCHS), sizes_of(trial))
+    record = load_record(trial.folder.label_record(0, N_EPOCHS), sizes_of(trial))
     expected = np.zeros((48, 10))
     for t, step in enumerate(trial.steps):
         trial.network.load(trial.state_before(t))
@@ -60,14 +60,14 @@ def test_the_record_is_that_of_a_loop_over_the_steps(
     labels = trial.data.validation.labels
     margins = [margins_of(np.log(softmax), labels) for softmax in after]
     np.testing.assert_allclose(record.validation_margins, margins, atol=1e-4)
-    assert not list(trial.paths.training(0).glob("label_record_*[12].npz"))  # they are passed
+    assert not list(trial.folder.training(0).glob("label_record_*[12].npz"))  # they are passed
 
 
 def test_an_epoch_that_is_repeated_gives_the_same_record(
     trained: tuple[Trial, list[np.ndarray]],
 ) -> None:
     trial, _ = trained
-    path = trial.paths.label_record(0, N_EPOCHS)
+    path = trial.folder.label_record(0, N_EPOCHS)
     whole = path.read_bytes()
     train_epoch(trial, 0)
     train_epoch(trial, 1)
@@ -81,11 +81,11 @@ def test_a_training_that_an_earlier_version_began_goes_on_without(
 ) -> None:
     trial, _ = trained
     train_epoch(trial, 0)
-    trial.paths.label_record(0, 1).unlink()
-    trial.paths.label_record(0, N_EPOCHS).unlink()
+    trial.folder.label_record(0, 1).unlink()
+    trial.folder.label_record(0, N_EPOCHS).unlink()
     train_epoch(trial, 1)
     train_epoch(trial, 2)
-    assert not list(trial.paths.training(0).glob("label_record_*"))
+    assert not list(trial.folder.training(0).glob("label_record_*"))
 
 
 def test_a_record_of_other_sizes_or_cut_short_is_refused(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_a_record_of_other_sizes_or_cut_short_is_refused(tmp_path: Path) -> None
         test_margins=np.zeros((6, 2), np.float32),
     )
     path = tmp_path / "record.npz"
-    save_record(record, path)
+    path.write_bytes(record_bytes(record))
     load_record(path, (6, 5, 4, 2, 3))
     with pytest.raises(UserError, match="is not whole"):
         load_record(path, (6, 5, 4, 3, 3))

@@ -133,6 +133,11 @@ class OutputPaths:
         """The labels that `--flip_labels` made wrong, a row per image and trial."""
         return self.root / "summary" / "flipped_labels.csv"
 
+    @property
+    def data_problems(self) -> Path:
+        """The images that `--skip_broken` left out, and why."""
+        return self.root / "summary" / "data_problems.csv"
+
     def true_changes(self, seed: int) -> Path:
         """What removing the groups of a trial really changed."""
         return self.root / "verification" / f"true_changes_seed_{seed}.csv"
@@ -203,7 +208,7 @@ class OutputPaths:
         once = [
             self.classes, self.predictions, self.summary, self.recommendation, self.verification,
             self.agreement, self.flipped_labels, self.figure, self.verification_figure,
-            self.label_issues, self.label_verdict,
+            self.data_problems, self.label_issues, self.label_verdict,
         ]  # fmt: skip
         for path in (*once, *(path(method) for method in METHODS for path in named)):
             if os.path.lexists(path):
