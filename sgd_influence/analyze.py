@@ -11,6 +11,7 @@ import pandas as pd
 
 from sgd_influence.cleanse import cleanse
 from sgd_influence.eval import SCORE_COLUMNS
+from sgd_influence.label_issues import check_of_run, label_words, removal_words
 from sgd_influence.outcomes import load_outcomes
 from sgd_influence.recommend import Recommendation, Tried, Verdict, recommend
 from sgd_influence.verify import Agreement, compare, judgement
@@ -57,8 +58,10 @@ def analyze(options: Options, source: Source, trial: Trial) -> None:
     folder.save_json(recommendation.as_json(), folder.recommendation)
     counts = {method: verdict.n for method, verdict in recommendation.methods.items()}
     cleanse(options, source, folder, tried, counts)
+    labels = check_of_run(options, source, trial)
     table = closing_table(recommendation, agreements).splitlines()
-    for line in ("", *table, *closing_words(recommendation)):
+    first, last = (label_words(labels), removal_words(labels)) if labels else ([], [])
+    for line in ("", *first, *table, *closing_words(recommendation, labels is not None), *last):
         log.log(RESULT, "%s", line)
     for method, agreement in agreements.items():
         if METHODS[method].predicts and (said := judgement(method, agreement, options.verify)):
@@ -161,12 +164,17 @@ def _standing(verdict: Verdict, overall: Verdict) -> str:
     return "  recommended" if verdict == overall else ""
 
 
-def closing_words(recommendation: Recommendation) -> list[str]:
-    """The recommendation in words, for the terminal."""
+def closing_words(recommendation: Recommendation, labels_checked: bool = False) -> list[str]:
+    """The recommendation in words, for the terminal.
+
+    Args:
+        recommendation: the verdict on removal.
+        labels_checked: there is a verdict on labels too.
+    """
     verdict = recommendation.overall
     lines = [
         f"Recommended: remove none ({verdict.reason})",
-        about_labels(verdict.n, recommendation.methods),
+        "" if labels_checked else about_labels(verdict.n, recommendation.methods),
     ]
     if verdict.n:
         gain = _points(verdict.expected_gain_points, verdict.interval_points)

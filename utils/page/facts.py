@@ -68,7 +68,7 @@ class Facts:
         verification, agreement: predicted beside true changes, and how far they agree; None
             without `--verify`.
         recommendation: what the run wrote; None where none is there, or one of another version.
-        removed, relabel: per method the tables of the cleansed data that are there.
+        removed: per method the images that the cleansed data leave out, where there are any.
         flipped: the labels that were flipped; None where none were.
         class_names: by label; empty where the run wrote none.
         predictions: what the final models say of the images shown.
@@ -87,7 +87,6 @@ class Facts:
     agreement: pd.DataFrame | None
     recommendation: Recommended | None
     removed: Mapping[str, pd.DataFrame]
-    relabel: Mapping[str, pd.DataFrame]
     flipped: pd.DataFrame | None
     class_names: Mapping[int, str]
     predictions: Mapping[Key, Prediction]
@@ -115,7 +114,6 @@ class Facts:
             agreement=_table(paths.agreement, AGREEMENT),
             recommendation=_recommendation(paths.recommendation),
             removed=_tables({method: paths.removed(method) for method in methods}),
-            relabel=_tables({method: paths.relabel(method) for method in methods}),
             flipped=_table(paths.flipped_labels, FLIPPED),
             class_names=_class_names(paths.classes),
             predictions=_predictions(paths.predictions),

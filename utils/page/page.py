@@ -105,7 +105,7 @@ def _rendered(facts: Facts, charts: dict[str, Any], worst: int, best: int) -> by
 
 
 def _tiles(views: Iterable[MethodView], compared: Comparison | None) -> Iterable[Tile]:
-    galleries = ((*view.harmful, *view.helpful, *view.relabel) for view in views)
+    galleries = ((*view.harmful, *view.helpful) for view in views)
     return chain(*galleries, *((compared.agreed, compared.disputed) if compared else ()))
 
 

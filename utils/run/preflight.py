@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sgd_influence.label_record import BYTES_PER_CLASS
 from sgd_influence.replay import COMPARED, replayed_steps, room_for, states_there
 from utils.errors import UserError
 from utils.methods import METHODS, Method
@@ -56,7 +57,7 @@ LARGEST_PICTURE = 6000
 """Bytes of an image on the page at most; a smaller one takes its pixels."""
 
 INFLUENCE_COLUMNS, SCORE_COLUMNS, SUMMARY_COLUMNS = 3, 4, 10
-GROUP_COLUMNS, PREDICTION_COLUMNS = 7, 3
+GROUP_COLUMNS, PREDICTION_COLUMNS, LABEL_COLUMNS = 7, 3, 6
 """Numbers in a row of the tables."""
 
 
@@ -352,7 +353,11 @@ class _Rest:
         records = (2 * WORD + SINGLE) * trial.n_epochs * trial.n_train  # index, seed, margin
         records += 3 * WORD * len(trial.steps)  # epoch, size, learning rate
         seconds = len(trial.steps) * costs.step + states * costs.save
-        seconds += trial.n_epochs * len(trial.data.validation) * costs.evaluation
+        n_val, n_test = len(trial.data.validation), len(trial.data.test)
+        probabilities = BYTES_PER_CLASS * trial.network.n_classes
+        records += probabilities * (trial.n_train + n_val + n_test)
+        records += SINGLE * trial.n_epochs * (n_val + n_test)
+        seconds += trial.n_epochs * (2 * n_val + n_test) * costs.evaluation
         return Work.of(states * costs.state_file + records, [seconds])
 
     def _scoring(self, seed: int) -> Work:
@@ -417,9 +422,11 @@ class _Rest:
         figures = 1 + (len(self.methods) if self.options.verify else 0)
         paths = (*self.trial.data.training.paths, *self.trial.data.validation.paths)
         cleansed = len(self.methods) * sum(len(path) + CELL for path in paths)
+        labelled = (*paths, *self.trial.data.test.paths)
+        labels = 2 * FILE + sum(len(path) + LABEL_COLUMNS * CELL for path in labelled)
         verdicts = FILE * (len(self.methods) + 1)
         table = n_rows * SUMMARY_COLUMNS * CELL
-        size = table + figures * DRAWING + cleansed + verdicts + self._page()
+        size = table + figures * DRAWING + cleansed + labels + verdicts + self._page()
         return Work.of(size, [ANALYSIS_SECONDS])
 
     def _page(self) -> float:
