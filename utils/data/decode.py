@@ -494,7 +494,7 @@ def _by_processes(
     """Results in the order of `chunks`, of which few wait."""
     from utils.processes import Pool, live_under
 
-    pool = Pool(n_processes, initializer=live_under, initargs=(os.getpid(),))
+    pool = Pool(n_processes, live_under, (os.getpid(),))
     waiting: deque[Future[T]] = deque()
     try:
         for chunk in chunks:

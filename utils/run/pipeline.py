@@ -88,8 +88,8 @@ def _run(options: Options, watch: Watch) -> None:
     memory = elsewhere + watch.peak()
     size, ended = max(0, written_bytes(paths.root) - before), time.monotonic()
     log.info(closing_line(expected, size, memory, ended - ready))
-    first = f"{duration(ready - started)} of it before the estimate"
-    log.info("Finished in %s, %s: %s", duration(ended - started), first, paths.root.resolve())
+    first = f"{duration(ready - started)} to read the data and estimate"
+    log.info("Finished in %s (%s): %s", duration(ended - started), first, paths.root.resolve())
 
 
 def _compute(work: Prepared, folder: ClaimedFolder, expected: Estimate, client: Any) -> int:
