@@ -36,7 +36,7 @@ from utils.data.duplicates import warn_of_copies
 from utils.data.images import Pool, decode_all
 from utils.data.missing_sets import complete_sets
 from utils.data.problems import PROBLEMS, problems_of, record_problems
-from utils.data.source import DAMPING, TRAINING, Source, are_labels, cache_folder, first_writable
+from utils.data.source import DAMPING, Source, are_labels, cache_folder, first_writable
 from utils.data.user_paths import CLASSES, Rows, read_parts, shown
 from utils.errors import UserError
 from utils.output.storage import save_csv
@@ -84,7 +84,7 @@ def own_source(path: Path, data_dir: Path | None, wanted: Wanted) -> Source:
     bad = {problem.position for problem in problems}
     rows = every.without(bad)
     findings = [finding for at, finding in enumerate(findings) if at not in bad]
-    _check_classes(rows, path)
+    _check_what_is_left(every, rows, path)
     classes = _classes(rows)
     names = _class_names(rows, classes)
     warn_of_copies(rows, findings)
@@ -137,16 +137,26 @@ def _file_name(path: Path) -> str:
 def _check_classes(rows: Rows, path: Path) -> None:
     """Raise UserError unless there are two classes, in the training set too."""
     classes = list(dict.fromkeys(rows.labels))
-    in_training = list(dict.fromkeys(rows.parts[0].table[LABEL])) if rows.parts else []
+    in_training = list(dict.fromkeys(rows.parts[0].table[LABEL]))
     remedy = "at least two classes are needed to train on"
-    if not in_training or rows.parts[0].name != TRAINING:
-        raise UserError(f"{shown(path)}: no training image is left; mend or add images")
     if len(classes) == 1:
         raise UserError(f"{shown(path)}: all images are of one class, {classes[0]!r}; {remedy}")
     if len(in_training) == 1:
         others = ", ".join(map(repr, [c for c in classes if c not in in_training][:NAMED]))
         what = f"all training images are of one class, {in_training[0]!r}, others have {others}"
         raise UserError(f"{shown(path)}: {what}; {remedy}")
+
+
+def _check_what_is_left(every: Rows, rows: Rows, path: Path) -> None:
+    """Raise UserError if no image of a set is left, or too few classes; classes lost are said."""
+    for name in dict.fromkeys(part.name for part in every.parts):
+        if name not in {part.name for part in rows.parts}:
+            remedy = "mend them, or take that set out"
+            raise UserError(f"{shown(path)}: all images of the {name} set are broken; {remedy}")
+    _check_classes(rows, path)
+    lost = sorted(set(every.labels) - set(rows.labels))
+    if lost:
+        LOG.warning("Classes of which no image is left: %s", ", ".join(map(shown, lost[:NAMED])))
 
 
 def _classes(rows: Rows) -> tuple[str, ...]:
@@ -163,7 +173,8 @@ def _classes(rows: Rows) -> tuple[str, ...]:
 def _warn_of_capitals(classes: Sequence[str]) -> None:
     spellings: dict[str, list[str]] = defaultdict(list)
     for name in classes:
-        spellings[name.strip().casefold()].append(name)
+        letters = "".join(filter(str.isprintable, name))
+        spellings[letters.strip().casefold()].append(name)
     for alike in [names for names in spellings.values() if len(names) > 1][:NAMED]:
         LOG.warning(
             "Classes that differ in capitals or blanks only: %s", ", ".join(map(repr, alike))
