@@ -34,7 +34,7 @@ from benchmarks.tasks import TASKS, mnist_cnn, small_mnist
 from utils.data.images import ImageSet, normalise
 from utils.data.splits import SplitFiles, TrialData
 from utils.methods import METHODS, Method
-from utils.options import RECOMPUTE
+from utils.options import GAUSS_NEWTON, RECOMPUTE
 from utils.output.paths import OutputPaths
 from utils.output.storage import read_csv, save_array, save_csv
 from utils.training.models import six_convolutions
@@ -122,7 +122,8 @@ def open_trial(folder: Path, cover_epochs: int) -> Trial:
         steps=steps_of(problem),
         retrain_all=False,
         cover_epochs=cover_epochs,
-        damping=0.1,
+        if_solver=GAUSS_NEWTON,
+        damping=None,
         cache=RECOMPUTE,
         cache_memory=10**9,
         paths=OutputPaths(folder / f"ours_{cover_epochs}"),

@@ -15,7 +15,7 @@ import pandas as pd
 from utils.columns import IMAGE, LABEL
 from utils.errors import UserError
 from utils.files import check_regular
-from utils.methods import METHODS
+from utils.methods import METHODS, Solved
 from utils.output.manifest import Manifest
 from utils.output.paths import OutputPaths
 from utils.output.ranking import SHOWN_WORST, rankings
@@ -23,7 +23,7 @@ from utils.output.runs import Run, load_runs
 from utils.output.storage import read_csv, unreadable
 from utils.page.seats import Seats, seats
 from utils.page.verdict import Recommended, recommended
-from utils.training.soundness import problems_in
+from utils.training.soundness import problems_in, solves_in
 
 READ_VERSION = 1
 """Of summary/recommendation.json."""
@@ -74,6 +74,7 @@ class Facts:
         runs: the commands that wrote here.
         seats: per method that predicts, `utils.page.seats.seats_of_worst`.
         unsound: (method, trial, problems) where scores should not be followed.
+        solves: (method, trial, how far its solver came).
     """
 
     paths: OutputPaths
@@ -92,6 +93,7 @@ class Facts:
     runs: list[Run]
     seats: Mapping[str, Seats]
     unsound: Sequence[tuple[str, int, str]]
+    solves: Sequence[tuple[str, int, Solved]]
 
     @classmethod
     def read(cls, paths: OutputPaths) -> Facts:
@@ -119,6 +121,7 @@ class Facts:
             runs=load_runs(paths.runs),
             seats=seats(paths, [name for name in methods if METHODS[name].predicts]),
             unsound=_unsound(paths, methods),
+            solves=_solves(paths, methods),
         )
 
     @property
@@ -186,6 +189,14 @@ def _unsound(paths: OutputPaths, methods: Sequence[str]) -> list[tuple[str, int,
         (method, seed, "; ".join(problems))
         for method in methods
         for seed, problems in problems_in(paths, method, paths.trained()).items()
+    ]
+
+
+def _solves(paths: OutputPaths, methods: Sequence[str]) -> list[tuple[str, int, Solved]]:
+    return [
+        (method, seed, solved)
+        for method in methods
+        for seed, solved in solves_in(paths, method, paths.trained()).items()
     ]
 
 

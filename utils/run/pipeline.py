@@ -24,7 +24,7 @@ from utils.data.splits import TrialData, draw_split, fingerprint, load_trial
 from utils.errors import UserError
 from utils.kernels import cores
 from utils.methods import METHODS
-from utils.options import Options
+from utils.options import SGD_SOLVER, Options
 from utils.output.manifest import Manifest, Settings, remove_temporaries
 from utils.output.paths import OutputPaths
 from utils.output.runs import add_run, run_of
@@ -41,7 +41,7 @@ from utils.training.device import choose_backend, set_context
 from utils.training.model_check import checked_model
 from utils.training.models import Model
 from utils.training.network import Network
-from utils.training.soundness import warnings_of
+from utils.training.soundness import solves_of, warnings_of
 from utils.training.steps import Step, load_steps, plan_steps
 from utils.training.trial import Trial, make_trial
 from utils.units import duration
@@ -105,6 +105,7 @@ def _compute(work: Prepared, manifest: Manifest, expected: Estimate, client: Any
         )
     analyze(options, work.source, trial)
     manifest.warnings = warnings_of(paths, METHODS)
+    manifest.solves = solves_of(paths, METHODS)
     say_what_was_found(paths, options.methods, options.seeds)
     record_for_page(options, work.source, work.model, paths)
     return 0 if client is None else memory
@@ -120,7 +121,7 @@ class Prepared:
         source: the images.
         load: gives the split of a trial by its seed; the latest is kept.
         model: builds the graph.
-        damping: alpha of the influence functions.
+        damping: alpha of the influence functions; None: their solver chooses it.
         settings: what the results depend on.
         counts: the n to remove.
         paths: the files of the run.
@@ -131,7 +132,7 @@ class Prepared:
     source: Source
     load: Callable[[int], TrialData]
     model: Model
-    damping: float
+    damping: float | None
     settings: Settings
     counts: list[int]
     paths: OutputPaths
@@ -193,7 +194,7 @@ def prepared(options: Options) -> Prepared:
     load = lru_cache(maxsize=1)(partial(load_data, options, source))
     training = load(options.seed).training
     model = checked_model(options.model, training.shape, source.n_classes)
-    damping = source.damping if options.damping is None else options.damping
+    damping = damping_of(options, source)
     graph = Network(model, training.shape, source.n_classes).graph
     return Prepared(
         options=options,
@@ -206,6 +207,13 @@ def prepared(options: Options) -> Prepared:
         counts=counts_below(len(training), options),
         paths=paths,
     )
+
+
+def damping_of(options: Options, source: Source) -> float | None:
+    """Alpha of the influence functions: as given, else [H]'s for its solver, else to be chosen."""
+    if options.damping is None and options.if_solver == SGD_SOLVER:
+        return source.damping
+    return options.damping
 
 
 @contextmanager
