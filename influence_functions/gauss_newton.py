@@ -116,7 +116,7 @@ class GaussNewton:
         q = {name: nn.Variable(p.shape) for name, p in theta.items()}
         gradients = nn.grad([F.sum(logits * a)], list(theta.values()))
         value = sum(F.sum(q[k] * g) for k, g in zip(theta, gradients, strict=True))
-        logits.visit(lambda f: [setattr(output, "need_grad", False) for output in f.outputs])
+        logits.visit(_hold_outputs)
         logits.persistent = True
         return _TangentGraph(x, a, q, value, logits)
 
@@ -139,6 +139,11 @@ def loss_curvature(logits: np.ndarray, tangent: np.ndarray) -> np.ndarray:
     """(diag(p) - p p^T) t for each row of logits (N, K) and tangents t (N, K)."""
     p = probabilities(logits)
     return p * (tangent - (p * tangent).sum(axis=1, keepdims=True))
+
+
+def _hold_outputs(function: nn.function.Function) -> None:
+    for output in function.outputs:
+        output.need_grad = False
 
 
 @contextmanager

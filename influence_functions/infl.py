@@ -35,10 +35,15 @@ TOLERANCE = 0.01
 """The relative residual that conjugate gradients are to reach."""
 MOST_PRODUCTS = 100
 """Products with G at most, those for alpha and for the final residual included."""
-POWER = 5
+POWER = 3
 """Power iterations for the largest eigenvalue of G, from which alpha follows."""
-SHARE = 1e-3
-"""Alpha in largest eigenvalues of G (docs/fidelity.md)."""
+SHARE = 0.1
+"""Alpha in largest eigenvalues of G. Much smaller ones predict worse (docs/fidelity.md)."""
+AT_OPTIMUM, OPTIMUM_SHARE = 1e-3, 1e-6
+"""Up to which ratio of the gradients of training and validation loss a state counts as an optimum,
+where nothing needs damping, and alpha there, in largest eigenvalues of G."""
+USUAL_PRODUCTS = 12
+"""Products that it takes with this alpha, for the estimate of a run's time."""
 SAMPLE = 1000
 """Of more training images G is taken over a sample of this size, drawn by the trial's seed."""
 MARGIN = 0.95
@@ -76,7 +81,7 @@ def epochs_of_products(trial: Trial) -> float:
     """About how many double backwards of each training image the scores take."""
     if trial.if_solver != GAUSS_NEWTON:
         return 3.0
-    return 1.0 + MOST_PRODUCTS / 2 * min(SAMPLE, trial.n_train) / trial.n_train
+    return 1.0 + USUAL_PRODUCTS * min(SAMPLE, trial.n_train) / trial.n_train
 
 
 # ---------------------------------------------------------------- the Gauss-Newton matrix
@@ -91,7 +96,8 @@ def _by_gauss_newton(trial: Trial, target: Arrays) -> Scores:
 
     damping, n_products = trial.damping, 1
     if damping is None:
-        damping, n_products = damping_of(largest_eigenvalue(product, g, POWER)), 1 + POWER
+        share = OPTIMUM_SHARE if at_optimum(trial, g) else SHARE
+        damping, n_products = share * largest_eigenvalue(product, g, POWER) or 1.0, 1 + POWER
     numbers = range(1, MOST_PRODUCTS - n_products + 1)
     watched = progress(numbers, f"trial {trial.seed}: infl, solve")
     solution = conjugate_gradients(product, g, damping, TOLERANCE * MARGIN, watched)
@@ -107,9 +113,17 @@ def _by_gauss_newton(trial: Trial, target: Arrays) -> Scores:
     return Scores(matrix.influence(trial.data.training, by_name(solution.v, target)), solved=solved)
 
 
-def damping_of(largest: float) -> float:
-    """Alpha, from the largest eigenvalue of G; 1 where G is zero."""
-    return SHARE * largest or 1.0
+def at_optimum(trial: Trial, g: np.ndarray) -> bool:
+    """Whether the gradient of the mean training loss is next to nothing, as [K] assumes.
+
+    Args:
+        trial: at whose network's state.
+        g: the gradient of the validation loss (P,), which it is compared with.
+    """
+    theta = {name: p.d for name, p in trial.network.theta.items()}
+    gradient = flattened(loss_gradient(trial.network, trial.data.training).u)
+    gradient += trial.optimiser.weight_decay * flattened(theta)
+    return float(np.linalg.norm(gradient)) <= AT_OPTIMUM * float(np.linalg.norm(g))
 
 
 def sample_of(data: ImageSet, seed: int) -> ImageSet:

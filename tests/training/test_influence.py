@@ -9,11 +9,20 @@ import pytest
 from scipy.stats import spearmanr
 
 from benchmarks.recorded import Recorded
-from influence_functions.infl import Solver, predict_influence, solve
+from influence_functions.gauss_newton import GaussNewton
+from influence_functions.infl import predict_influence, solve
+from influence_functions.solvers import Descent, conjugate_gradients
 from tests.helpers.tiny import dense_net, digit_images, logistic_regression, smooth_net
 from utils.data.images import ImageSet
 from utils.kernels.batch_norm import weighted_batch_normalization
-from utils.training.adjoint import Adjoint, DampedAdjoint, StepAdjoint, loss_gradient
+from utils.training.adjoint import (
+    Adjoint,
+    DampedAdjoint,
+    StepAdjoint,
+    by_name,
+    flattened,
+    loss_gradient,
+)
 from utils.training.evaluation import Evaluator
 from utils.training.models import Model
 from utils.training.network import Network
@@ -244,7 +253,8 @@ def test_hara_equals_leave_one_out_on_logistic_regression():
     assert spearmanr(influence, truth).statistic >= RANK_CORRELATION
 
 
-def test_influence_functions_equal_leave_one_out_at_convergence():
+@pytest.mark.parametrize("solver", ["gauss_newton", "sgd"])
+def test_influence_functions_equal_leave_one_out_at_convergence(solver):
     n = 40
     data, validation = digit_images(0, n, classes=(3, 8)), digit_images(60, 200, classes=(3, 8))
     network = Network(logistic_regression, (1, 8, 8), 2, seed=2)
@@ -253,13 +263,27 @@ def test_influence_functions_equal_leave_one_out_at_convergence():
     recorded = Recorded(network, data, [whole_batch] * 600, optimiser)
 
     final = recorded.validation_gradient(validation)
-    adjoint_of = StepAdjoint(network, Optimiser(weight_decay=0.1), test=True)
-    exact = Solver(damping=0.0, learning_rate=0.01, n_passes=600, batch_size=n)
-    v = solve(adjoint_of, data, final.u, exact, seed=0)
-    influence, _ = predict_influence(adjoint_of, data, v)
+    influence = {"gauss_newton": _by_gauss_newton, "sgd": _by_sgd}[solver](network, data, final.u)
 
     truth = _leave_one_out_at_convergence(recorded, validation, n_steps=300)
     assert spearmanr(influence, truth).statistic >= RANK_CORRELATION
+
+
+def _by_gauss_newton(network: Network, data: ImageSet, target) -> np.ndarray:
+    matrix = GaussNewton(network, weight_decay=0.1)
+
+    def product(v: np.ndarray) -> np.ndarray:
+        return flattened(matrix.product(data, by_name(v, target)))
+
+    v = conjugate_gradients(product, flattened(target), 0.0, 1e-4, range(1, 100)).v
+    return matrix.influence(data, by_name(v, target))
+
+
+def _by_sgd(network: Network, data: ImageSet, target) -> np.ndarray:
+    adjoint_of = StepAdjoint(network, Optimiser(weight_decay=0.1), test=True)
+    exact = Descent(damping=0.0, learning_rate=0.01, n_passes=600, batch_size=len(data))
+    v = solve(adjoint_of, data, target, exact, seed=0)[-1]
+    return predict_influence(adjoint_of, data, v)[0]
 
 
 def _leave_one_out_at_convergence(
