@@ -20,7 +20,7 @@ TOLERANCE, MOST_PRODUCTS = 1e-4, 2000
 """Relative residual and Hessian-vector products at which conjugate gradients end."""
 SOLVED = "Influence_functions, solved"
 EXACT = "Influence_functions, exact inverse"
-DEFAULT, BY_SGD = "Influence_functions", "Influence_functions, sgd"
+DEFAULT, BY_SGD = "Influence_functions", "Influence_functions (sgd)"
 
 
 def converged_columns(trial: RecordedTrial) -> dict[str, np.ndarray]:

@@ -54,7 +54,7 @@ N_EXTREMES = 10
 JUDGED = tuple(name for name, method in METHODS.items() if method.predicts or name == CONTROL)
 """The methods that predict changes of the validation loss, and the control."""
 INFLUENCE_FUNCTIONS = "Influence_functions"
-BY_SGD = f"{INFLUENCE_FUNCTIONS}, sgd"
+BY_SGD = f"{INFLUENCE_FUNCTIONS} (sgd)"
 """By the reference's solver."""
 QUICK_GROUPS = {"cifar_cnn": 25}
 QUICK_SEEDS = {"mnist_cnn": 3, "cifar_cnn": 1}
