@@ -1,4 +1,4 @@
-"""The scores, equations (1)-(10) of docs/how_it_works.md, against loops, differences, retraining."""
+"""The scores, equations (1)-(9) of docs/how_it_works.md, against loops, differences, retraining."""
 
 from __future__ import annotations
 
