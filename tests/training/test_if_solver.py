@@ -6,6 +6,8 @@ import json
 import re
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ import pytest
 from influence_functions import infl
 from influence_functions.solvers import Descent
 from tests.helpers.runs import influence_functions
-from utils.methods import Solved
+from utils.methods import METHODS, Solved
 from utils.output.manifest import Manifest
 from utils.output.paths import OutputPaths
 from utils.output.storage import read_csv, save_json
@@ -141,6 +143,15 @@ def test_folders_of_earlier_versions_hold_scores_by_sgd(
     assert influence_functions(tmp_path, ALONE) == 2
     assert "--if_solver was sgd, now gauss_newton" in capsys.readouterr().err
     assert influence_functions(tmp_path, f"{ALONE} --if_solver sgd") == 0
+
+
+def test_the_estimate_counts_products_over_the_sample() -> None:
+    sizes = [("gauss_newton", 500, 13), ("gauss_newton", 6000, 3), ("sgd", 6000, 3)]
+    for solver, n_train, epochs in sizes:
+        trial: Any = SimpleNamespace(if_solver=solver, n_train=n_train)
+        assert METHODS["Influence_functions"].epochs_in(trial) == epochs
+    assert METHODS["Hara"].epochs_in(trial) is None
+    assert METHODS["AUM"].epochs_in(trial) == 0
 
 
 @pytest.mark.parametrize("damping", ["0", "-1", "nan", "inf"])
