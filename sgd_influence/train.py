@@ -11,10 +11,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from sgd_influence.label_record import (
+    LabelRecord,
+    empty_record,
+    load_record,
+    record_bytes,
+    sizes_of,
+    softmax_of,
+    with_epoch,
+)
 from utils.console import progress
-from utils.output.storage import read_csv, remove, save_array, save_csv
-from utils.training.network import Network, State, save_state
-from utils.training.steps import by_epoch, save_steps
+from utils.output.storage import read_csv
+from utils.training.network import Network, State
+from utils.training.sgd import margins_of
+from utils.training.steps import archive_of, by_epoch
 from utils.training.trial import Trial
 
 log = logging.getLogger("data_cleansing")
@@ -25,36 +35,51 @@ COLUMNS = ["epoch", "train_loss", "val_loss", "val_accuracy"]
 def train_epoch(trial: Trial, epoch: int) -> None:
     """One epoch, from the state that the one before it left.
 
-    Written: the states that `--cache` keeps, the margins, the row of the learning curve, and the
-    state that the next epoch begins with, which goes when it is passed unless it is kept; after the
-    last epoch the final state, which marks the training as finished.
+    Written: the states that `--cache` keeps, the margins, the label record, the row of the learning
+    curve, and the state that the next epoch begins with, which goes when it is passed unless it is
+    kept; after the last epoch the final state, which marks the training as finished. The label
+    record of the epoch before goes with the state that this epoch began with.
     """
     numbers = dict(by_epoch(trial.steps))[epoch]
     curve, margins = _curve(trial)[:epoch], _margins(trial, epoch)
+    record = _label_record(trial, epoch)
     trial.sgd.load(trial.state_before(numbers[0]) if epoch else _initial_state(trial))
-    loss = _train_steps(trial, epoch, numbers, margins[epoch])
-    save_array(margins, trial.paths.margins(trial.seed))
+    seen = np.zeros((trial.n_train, trial.network.n_classes), np.float32)
+    loss = _train_steps(trial, epoch, numbers, margins[epoch], seen)
+    trial.folder.save_array(margins, trial.folder.margins(trial.seed))
     validation = trial.evaluator(trial.data.validation)
     curve.append((epoch, loss, validation.loss, validation.accuracy))
     log.debug(
         "Trial %d, epoch %d: training loss %.4f, validation loss %.4f, accuracy %.4f",
         trial.seed, epoch, *curve[-1][1:],
     )  # fmt: skip
-    save_csv(pd.DataFrame(curve, columns=COLUMNS), trial.paths.learning_curve(trial.seed))
+    table = pd.DataFrame(curve, columns=COLUMNS)
+    trial.folder.save_csv(table, trial.folder.learning_curve(trial.seed))
+    if record is not None:
+        record = with_epoch(record, trial, epoch, seen)
+        path = trial.folder.label_record(trial.seed, epoch + 1)
+        trial.folder.save_bytes(record_bytes(record), path)
     _mark_epoch(trial, numbers[-1] + 1)
+    for earlier in range(1, epoch + 1):
+        if trial.folder.label_record(trial.seed, earlier).exists():
+            trial.folder.remove(trial.folder.label_record(trial.seed, earlier))
 
 
 def record_steps(trial: Trial) -> None:
     """Write the steps (indices, augmentation seeds, learning rates), unless they are there."""
-    path = trial.paths.steps(trial.seed)
+    path = trial.folder.steps(trial.seed)
     if not path.exists():
-        save_steps(trial.steps, path)
+        trial.folder.save_bytes(archive_of(trial.steps), path)
 
 
 def read_by_epoch(trial: Trial, epoch: int) -> list[Path]:
     """The files that `train_epoch` reads."""
-    records = [trial.paths.learning_curve(trial.seed), trial.paths.margins(trial.seed)]
-    return [*records, trial.state_path(trial.epoch_starts[epoch])] if epoch else []
+    if not epoch:
+        return []
+    records = [trial.folder.learning_curve(trial.seed), trial.folder.margins(trial.seed)]
+    if trial.folder.label_record(trial.seed, epoch).exists():
+        records.append(trial.folder.label_record(trial.seed, epoch))
+    return [*records, trial.state_path(trial.epoch_starts[epoch])]
 
 
 def _initial_state(trial: Trial) -> State:
@@ -65,7 +90,7 @@ def _initial_state(trial: Trial) -> State:
 
 def _curve(trial: Trial) -> list[tuple[int, float, float, float]]:
     """The rows of the learning curve that is there."""
-    path = trial.paths.learning_curve(trial.seed)
+    path = trial.folder.learning_curve(trial.seed)
     if not path.exists():
         return []
     return list(read_csv(path, COLUMNS)[COLUMNS].itertuples(index=False, name=None))
@@ -79,13 +104,21 @@ def _margins(trial: Trial, epoch: int) -> np.ndarray:
     return margins
 
 
+def _label_record(trial: Trial, epoch: int) -> LabelRecord | None:
+    """That of the epochs before; None where an earlier version trained them and kept none."""
+    path = trial.folder.label_record(trial.seed, epoch)
+    if not epoch:
+        return empty_record(trial)
+    return load_record(path, sizes_of(trial)) if path.exists() else None
+
+
 def epochs_done(trial: Trial) -> int:
     """How many epochs are finished and need not be trained again."""
     for epoch in range(min(len(_curve(trial)), trial.n_epochs - 1), 0, -1):
         start = trial.epoch_starts[epoch]
         kept = [t for t in trial.kept_steps if t < start]
         files = [trial.state_path(t) for t in (start, *kept)]
-        if all(path.exists() for path in (*files, trial.paths.margins(trial.seed))):
+        if all(path.exists() for path in (*files, trial.folder.margins(trial.seed))):
             return epoch
     return 0
 
@@ -93,10 +126,10 @@ def epochs_done(trial: Trial) -> int:
 def _mark_epoch(trial: Trial, t: int) -> None:
     """Write the state after an epoch, before step t; the final one last, as it marks the end."""
     if t < len(trial.steps):
-        save_state(trial.sgd.state(), trial.state_path(t), durable=True)
+        trial.save_state(t, durable=True)
     _remove_passed(trial, t)
     if t == len(trial.steps):
-        save_state(trial.sgd.state(), trial.state_path(t), durable=True)
+        trial.save_state(t, durable=True)
 
 
 def _remove_passed(trial: Trial, t: int) -> None:
@@ -104,13 +137,13 @@ def _remove_passed(trial: Trial, t: int) -> None:
     for start in trial.epoch_starts:
         passed = trial.state_path(start)
         if start < t and start not in trial.kept_steps and passed.exists():
-            remove(passed)
+            trial.folder.remove(passed)
 
 
 def warn_if_nothing_is_learnt(trial: Trial) -> None:
     """Warn if the training is no better than guessing, on training or on validation images."""
     problem = no_better_than_guessing(
-        read_csv(trial.paths.learning_curve(trial.seed), COLUMNS),
+        read_csv(trial.folder.learning_curve(trial.seed), COLUMNS),
         trial.data.training.labels,
         trial.data.validation.labels,
     )
@@ -132,15 +165,21 @@ def no_better_than_guessing(
         training: labels (n_train,).
         validation: labels (n_val,).
     """
-    loss, guessing = curve["train_loss"].min(), guessing_loss(training)
-    if loss >= 0.99 * guessing:
-        best = f"{loss:.3f} at best, and guessing gives {guessing:.3f}"
-        return f"training loss never falls: {best}; the scores mean nothing"
+    if never := loss_never_falls(curve, training):
+        return f"{never}; the scores mean nothing"
     accuracy, lucky = curve["val_accuracy"].iloc[-1], lucky_accuracy(validation)
     if accuracy <= lucky < 1:
         last = f"{accuracy:.1%} at the end, and guessing reaches {lucky:.1%}"
         return f"validation accuracy may be luck: {last}; the scores mean little then"
     return ""
+
+
+def loss_never_falls(curve: pd.DataFrame, training: np.ndarray) -> str:
+    """What shows it, of the arguments of `no_better_than_guessing`; empty if it falls."""
+    loss, guessing = curve["train_loss"].min(), guessing_loss(training)
+    if loss < 0.99 * guessing:
+        return ""
+    return f"training loss never falls: {loss:.3f} at best, and guessing gives {guessing:.3f}"
 
 
 def lucky_accuracy(labels: np.ndarray) -> float:
@@ -155,13 +194,25 @@ def guessing_loss(labels: np.ndarray) -> float:
     return float(-(shares * np.log(shares)).sum())
 
 
-def _train_steps(trial: Trial, epoch: int, numbers: list[int], margins: np.ndarray) -> float:
-    """Take an epoch's steps, fill `margins` (n_train,); the mean loss of the training batches."""
+def _train_steps(
+    trial: Trial, epoch: int, numbers: list[int], margins: np.ndarray, seen: np.ndarray
+) -> float:
+    """Take an epoch's steps; returns the mean loss of the training batches.
+
+    Args:
+        trial: that is trained.
+        epoch: from 0.
+        numbers: of its steps.
+        margins: (n_train,), filled.
+        seen: (n_train, K) probabilities before each image's step, filled.
+    """
     description = f"trial {trial.seed}: train, epoch {epoch + 1}/{trial.n_epochs}"
     loss = 0.0
     for t in progress(numbers, description):
         if t in trial.kept_steps:
-            save_state(trial.sgd.state(), trial.state_path(t))
+            trial.save_state(t)
         loss += trial.take_step(t)
-        margins[trial.steps[t].indices] = trial.sgd.margins
+        indices, logits = trial.steps[t].indices, trial.sgd.logits
+        margins[indices] = margins_of(logits, trial.data.training.labels[indices])
+        seen[indices] = softmax_of(logits)
     return loss / trial.n_train

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from utils.methods import METHODS, Method, shown
-from utils.output.paths import OutputPaths
-from utils.output.storage import read_csv, save_csv, written_beside
+from utils.output.folder import OutputFolder
+from utils.output.storage import read_csv
 from utils.training.trial import Trial
 
 if TYPE_CHECKING:
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
 RANDOM, RANKING = "random", "ranking"
 TRUSTED = 0.3
 """Below this agreement a method's ranking should not be trusted."""
+FEWEST = 10
+"""Groups of each kind, in all trials, below which an agreement tells nothing."""
 N_RESAMPLES = 1000
 PANELS = 3
 """At most as many panels beside one another in the picture."""
@@ -55,6 +56,7 @@ class Agreement:
         random, low, high: over the random groups.
         ranking, ranking_low, ranking_high: over the groups cut from the rankings, which is what a
             user removes.
+        n_groups: of each kind, the smaller number of the two, in all trials.
     """
 
     random: float
@@ -63,6 +65,7 @@ class Agreement:
     ranking: float
     ranking_low: float
     ranking_high: float
+    n_groups: int
 
     @property
     def of_random(self) -> str:
@@ -75,9 +78,42 @@ class Agreement:
         return _bounded(self.ranking, self.ranking_low, self.ranking_high)
 
     @property
+    def tells(self) -> bool:
+        """Whether there are enough groups to tell if the agreement reaches `TRUSTED`."""
+        return self.n_groups >= FEWEST and (self.trusted or self.distrusted)
+
+    @property
     def trusted(self) -> bool:
         """Whether both are at least `TRUSTED`; a figure that is missing speaks against it."""
         return self.random >= TRUSTED and self.ranking >= TRUSTED
+
+    @property
+    def distrusted(self) -> bool:
+        """Whether the whole interval of one of them is below `TRUSTED`."""
+        return self.high < TRUSTED or self.ranking_high < TRUSTED
+
+
+def judgement(method: str, agreement: Agreement, n_groups: int) -> str:
+    """What `--verify` tells of a method's ranking; empty where it can be trusted.
+
+    Args:
+        method: that ranks.
+        agreement: of its predictions with true retraining.
+        n_groups: K of `--verify`.
+    """
+    figures = (
+        f"with --verify {n_groups} its agreement with true retraining is {agreement.of_random} "
+        f"over random groups and {agreement.of_ranking} over groups cut from the rankings"
+    )
+    if not agreement.tells:
+        what = f"Too few groups to tell whether the ranking by {method} can be trusted"
+        return f"{what}: {figures}. Try more groups (--verify {max(2 * n_groups, 2 * FEWEST)})."
+    if agreement.trusted:
+        return ""
+    return (
+        f"The ranking by {method} should not be trusted on this data: {figures}. Try more "
+        "validation images, more epochs, a lower learning rate, or another method."
+    )
 
 
 def _bounded(value: float, low: float, high: float) -> str:
@@ -122,7 +158,8 @@ class Verification:
         places = {group.name: place for place, group in enumerate(self._groups)}
         rows = [*known.itertuples(index=False, name=None), row]
         rows.sort(key=lambda row: places.get(row[0], -1))
-        save_csv(pd.DataFrame(rows, columns=TRUE_COLUMNS), trial.paths.true_changes(trial.seed))
+        table = pd.DataFrame(rows, columns=TRUE_COLUMNS)
+        trial.folder.save_csv(table, trial.folder.true_changes(trial.seed))
 
     def save_table(self, trial: Trial) -> None:
         """Write the verification table of a trial: a row per method and group."""
@@ -133,33 +170,33 @@ class Verification:
         for name, table in self._influences(trial).items():
             influence = table.sort_values("datasource_index")["influence"].to_numpy()
             rows.append(verification_rows(trial.seed, name, influence, groups, true))
-        save_csv(pd.concat(rows), trial.paths.verified(trial.seed))
+        trial.folder.save_csv(pd.concat(rows), trial.folder.verified(trial.seed))
 
     def _influences(self, trial: Trial) -> dict[str, pd.DataFrame]:
-        return {m.name: read_csv(trial.paths.influence(m.name, trial.seed)) for m in self.methods}
+        return {m.name: read_csv(trial.folder.influence(m.name, trial.seed)) for m in self.methods}
 
     def _base_loss(self, trial: Trial) -> float:
         """Mean validation loss with nothing removed."""
-        path = trial.paths.score(self.methods[0].name, 0, trial.seed)
+        path = trial.folder.score(self.methods[0].name, 0, trial.seed)
         return float(read_csv(path)["val_loss"].iloc[-1])
 
 
 def _true_changes(trial: Trial) -> pd.DataFrame:
     """What the file knows of any group: group, kind, size and true (change of loss, nats)."""
-    path = trial.paths.true_changes(trial.seed)
+    path = trial.folder.true_changes(trial.seed)
     return read_csv(path) if path.exists() else pd.DataFrame(columns=TRUE_COLUMNS)
 
 
 def compare(
-    paths: OutputPaths, methods: Sequence[str], seeds: Sequence[int], title: str
+    folder: OutputFolder, methods: Sequence[str], seeds: Sequence[int], title: str
 ) -> dict[str, Agreement]:
     """Join the trials' verification tables, draw them, and say how far each method agrees."""
-    table = pd.concat(read_csv(paths.verified(seed)) for seed in seeds)
-    save_csv(table, paths.verification)
+    table = pd.concat(read_csv(folder.verified(seed)) for seed in seeds)
+    folder.save_csv(table, folder.verification)
     agreements = {m: agreement_of(table[table["method"] == m]) for m in methods}
     rows = [{"method": method} | asdict(agreement) for method, agreement in agreements.items()]
-    save_csv(pd.DataFrame(rows), paths.agreement)
-    draw_verification(table, agreements, title, paths.verification_figure)
+    folder.save_csv(pd.DataFrame(rows).drop(columns="n_groups"), folder.agreement)
+    draw_verification(table, agreements, title, folder)
     return agreements
 
 
@@ -212,7 +249,8 @@ def verification_rows(
 def agreement_of(rows: pd.DataFrame) -> Agreement:
     """The agreement of one method from its rows of the verification table."""
     random, ranking = (rows[rows["kind"] == kind] for kind in (RANDOM, RANKING))
-    return Agreement(*_with_interval(random), *_with_interval(ranking))
+    fewer = min(len(random), len(ranking))
+    return Agreement(*_with_interval(random), *_with_interval(ranking), fewer)
 
 
 def _with_interval(rows: pd.DataFrame) -> tuple[float, float, float]:
@@ -239,7 +277,7 @@ def _mean_spearman(rows: pd.DataFrame) -> float:
 
 
 def draw_verification(
-    table: pd.DataFrame, agreements: Mapping[str, Agreement], title: str, path: Path
+    table: pd.DataFrame, agreements: Mapping[str, Agreement], title: str, folder: OutputFolder
 ) -> None:
     """Draw predicted against true changes, a panel per method, at most `PANELS` beside another."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -258,7 +296,7 @@ def draw_verification(
     figure.suptitle(title, fontsize=11)
     handles, labels = panels.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=9)
-    with written_beside(path) as temporary:
+    with folder.written(folder.verification_figure) as temporary:
         figure.savefig(temporary, dpi=150, metadata={"Software": None})
 
 

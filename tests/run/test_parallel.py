@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import shutil
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -14,21 +14,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from joblib.externals.loky import ProcessPoolExecutor
 
 from benchmarks.kill_test import differing, files_of
 from tests.helpers.runs import children, last_line, sgd_influence, start, wait_for
 from utils.data.images import ImageSet, Picked
 from utils.data.splits import SplitFiles, TrialData
-from utils.errors import UserError
 from utils.options import Options
-from utils.output.paths import OutputPaths
-from utils.output.storage import carry_out, deferred, observed_by, remove, save_bytes
+from utils.output.folder import OutputFolder
 from utils.run import worker_process as worker
 from utils.run.handover import hand_over, sent, take_over, unpacked
 from utils.run.preflight import Estimate, Work
 from utils.run.tasks import Schedule, Task
-from utils.run.worker_process import Claim, device_of
+from utils.run.worker_process import device_of
 from utils.run.workers import Processes
 from utils.training.models import find_model
 from utils.training.steps import plan_steps
@@ -62,6 +59,8 @@ def test_workers_give_the_same_files_and_say_everything_once(
         line for line in alone.out.splitlines() if line.startswith("Trial ")
     )
     assert "2 processes side by side" in said.out
+    removal = r"n = 5 evaluated: validation loss \d+\.\d{4}, accuracy \d\.\d{4}; test loss"
+    assert re.search(removal, alone.out)
     log = (tmp_path / "two/run.log").read_text()
     assert all(log.count(line) == 1 for line in of_trials)
 
@@ -97,7 +96,7 @@ def test_worker_that_is_killed_is_one_line(tmp_path: Path, data_cache: Path) -> 
     _, said = process.communicate()
     assert process.returncode == 2
     line = last_line(said)
-    assert "error: a worker process died (SIGKILL(-9)): killed, or for want of memory; " in line
+    assert "error: a worker process died (SIGKILL): killed, or for want of memory; " in line
     assert line.endswith("the same command goes on from there")
     assert not list(output.rglob(".*"))
     assert sgd_influence(output, QUICK) == 0
@@ -161,7 +160,7 @@ def test_default_number_of_workers() -> None:
 
 
 def test_workers_take_the_devices_in_turn() -> None:
-    names = [f"LokyProcess-{number}" for number in range(7, 12)]
+    names = [f"worker-{number}" for number in range(7, 12)]
     turns = [device_of(name, ("0", "1", "2")) for name in names]
     assert turns == ["1", "2", "0", "1", "2"]
 
@@ -193,7 +192,7 @@ def trial(tmp_path: Path) -> Trial:
     training, validation, test = (ImageSet(part, labels, ("a", "b", "c")) for part in images)
     data = TrialData(training, validation, test, SplitFiles(*map(Path, "abc")))
     steps, model = plan_steps(0, 3, 2, 2, 0.1), find_model("mlp")
-    return make_trial(OPTIONS, 0, data, steps, model, 3, None, OutputPaths(tmp_path))
+    return make_trial(OPTIONS, 0, data, steps, model, 3, None, OutputFolder(tmp_path))
 
 
 @pytest.mark.parametrize("take", [take_over, lambda folder: unpacked(sent(folder))])
@@ -212,65 +211,3 @@ def test_trial_is_handed_over_whole(take: Callable, trial: Trial) -> None:
 
 def test_images_that_were_handed_over_are_not_in_memory(trial: Trial) -> None:
     assert isinstance(take_over(hand_over(trial)).data.test.images, np.memmap)
-
-
-def test_deferred_files_get_their_names_in_order(tmp_path: Path) -> None:
-    path, old = tmp_path / "a" / "b.csv", tmp_path / "old.csv"
-    old.write_text("old")
-    with deferred(tmp_path) as pending:
-        save_bytes(b"1", path)
-        save_bytes(b"2", path)
-        remove(old)
-    assert not path.exists()
-    assert old.exists()
-    for file in pending:
-        carry_out(file)
-    assert path.read_bytes() == b"2"
-    assert [p.name for p in tmp_path.iterdir()] == ["a"]
-
-
-def test_worker_does_not_write_into_the_folder_of_another_run(tmp_path: Path) -> None:
-    (tmp_path / "run.lock").write_bytes(b"one run")
-    Claim(tmp_path, b"one run").check_folder()
-    with pytest.raises(UserError, match="was removed or replaced while the run went on"):
-        Claim(tmp_path, b"another").check_folder()
-
-
-def test_folder_removed_right_after_it_was_looked_at_is_not_made_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    root = tmp_path / "out"
-    root.mkdir()
-    (root / "run.lock").write_bytes(b"one run")
-    claim = Claim(root, b"one run")
-    look = claim.check_folder
-
-    def removed_after_looking() -> None:
-        look()
-        shutil.rmtree(root)
-
-    monkeypatch.setattr(claim, "check_folder", removed_after_looking)
-    with (
-        observed_by(claim),
-        pytest.raises(UserError, match="was removed or replaced while the run went on"),
-    ):
-        save_bytes(b"1", root / "score" / "Hara" / "a.csv")
-    assert not root.exists()
-
-
-_held: list[np.ndarray] = []
-
-
-def hold_more_memory() -> int:
-    """Keep 400 MB, more than loky allows; returns the id of the process."""
-    _held.append(np.ones(50_000_000))
-    time.sleep(1.1)  # loky looks once a second
-    return os.getpid()
-
-
-def test_worker_that_keeps_memory_goes_on() -> None:
-    pytest.importorskip("psutil")  # without it loky looks at no worker's memory
-    about = "cpu", ("0",), os.getpid(), 1, None
-    with ProcessPoolExecutor(1, initializer=worker.begin, initargs=about) as executor:
-        processes = {executor.submit(hold_more_memory).result() for _ in range(3)}
-    assert len(processes) == 1

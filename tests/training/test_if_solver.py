@@ -14,11 +14,11 @@ import pytest
 
 from influence_functions import infl
 from influence_functions.solvers import Descent
-from tests.helpers.runs import influence_functions
+from tests.helpers.runs import influence_functions, record, save_manifest
 from utils.methods import METHODS, Solved
 from utils.output.manifest import Manifest
 from utils.output.paths import OutputPaths
-from utils.output.storage import read_csv, save_json
+from utils.output.storage import read_csv
 
 ALONE = "-r 0 --methods Influence_functions --model mlp"
 
@@ -131,14 +131,15 @@ def test_folders_of_earlier_versions_hold_scores_by_sgd(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert influence_functions(tmp_path, f"{ALONE} --if_solver sgd") == 0
+    soundness = OutputPaths(tmp_path).soundness("Influence_functions", 0)
+    known = json.loads(soundness.read_text(encoding="utf-8"))
+    del known["solved"]
+    soundness.write_text(json.dumps(known), encoding="utf-8")
+    record(tmp_path, soundness)
     manifest = Manifest.read(OutputPaths(tmp_path))
     del manifest.options["if_solver"]
     manifest.solves = {}
-    manifest.save()
-    score = OutputPaths(tmp_path).soundness("Influence_functions", 0)
-    known = json.loads(score.read_text(encoding="utf-8"))
-    del known["solved"]
-    save_json(known, score)
+    save_manifest(manifest)
     capsys.readouterr()
     assert influence_functions(tmp_path, ALONE) == 2
     assert "--if_solver was sgd, now gauss_newton" in capsys.readouterr().err

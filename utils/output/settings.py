@@ -15,15 +15,16 @@ from utils.errors import UserError
 from utils.link_free import remove_file
 from utils.methods import METHODS
 from utils.options import SGD_SOLVER, Options, result_options
+from utils.output.folder import ClaimedFolder
 from utils.output.lock import FolderLock
 from utils.output.manifest import Manifest, Settings, remove_temporaries
-from utils.output.ours import check_ours, check_own
+from utils.output.own_files import check_own, check_own_files
 from utils.output.paths import OutputPaths
 from utils.output.storage import TEMPORARY
 
 OF_METHODS = ("damping", "if_solver", "sweep")
 """Settings that count only with the methods whose row of `METHODS` names them."""
-EARLIER = {"if_solver": SGD_SOLVER, "sweep": "exact"}
+EARLIER = {"if_solver": SGD_SOLVER, "sweep": "exact", "resize": "crop"}
 """What folders of earlier versions do not say."""
 BY_SOLVER = "chosen by the solver"
 """The damping where none is given."""
@@ -59,7 +60,7 @@ def _methods_of(setting: str) -> set[str]:
 
 
 @contextmanager
-def claimed(paths: OutputPaths, settings: Settings, overwrite: bool) -> Iterator[Manifest]:
+def claimed(paths: OutputPaths, settings: Settings, overwrite: bool) -> Iterator[ClaimedFolder]:
     """Make the output folder this run's own, or take up an earlier run of the same settings.
 
     While the block runs no other run gets the folder, and account is kept of what is written.
@@ -78,9 +79,10 @@ def claimed(paths: OutputPaths, settings: Settings, overwrite: bool) -> Iterator
         ) from error
     with FolderLock(paths.lock) as lock:
         _check_is_of_a_run(paths)
-        manifest = _account(paths, settings, overwrite)
-        with manifest.recording(lock):
-            yield manifest
+        folder = ClaimedFolder(paths.root, lock, _account(paths, settings, overwrite))
+        folder.save_account()
+        with folder.recording():
+            yield folder
 
 
 def check_output_folder(paths: OutputPaths, settings: Settings) -> None:
@@ -114,7 +116,7 @@ def _check_is_of_a_run(paths: OutputPaths) -> None:
         return
     if not paths.root.is_dir():
         raise UserError(f"--output_dir {paths.root}: is a file; name a folder")
-    check_ours(paths)
+    check_own_files(paths)
     others = [name for name in sorted(os.listdir(paths.root)) if not _is_first(name, paths)]
     if os.path.lexists(paths.manifest):
         Manifest.read(paths)
@@ -173,9 +175,7 @@ def _account(paths: OutputPaths, settings: Settings, overwrite: bool) -> Manifes
         for path in (paths.page, paths.runs):
             check_own(path, paths)
             remove_file(paths.root, path.relative_to(paths.root).as_posix())
-    manifest = Manifest(paths, settings)
-    manifest.save()
-    return manifest
+    return Manifest(paths, settings)
 
 
 def _problem(manifest: Manifest, settings: Settings) -> str:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from utils.linux_only import insist_on_linux
+
+PROGRAM = "python -m utils.page"
+if __name__ == "__main__":
+    insist_on_linux(PROGRAM)
+
 from utils.signals import SIGNALLED, as_program, heed, how_ended, interruptible, received
 from utils.utf8 import insist_on_utf8
 
-PROGRAM = "python -m utils.page"
 if __name__ == "__main__":  # before the imports below, which take a second
     insist_on_utf8()
     heed(PROGRAM)
@@ -17,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from utils.errors import UserError
-from utils.output.paths import OutputPaths
+from utils.output.folder import OutputFolder
 from utils.page.page import write_page
 from utils.units import printable
 
@@ -38,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _written(folder: Path) -> int:
     try:
-        print(printable(str(write_page(OutputPaths(folder)).resolve())))
+        print(printable(str(write_page(OutputFolder(folder)).resolve())))
     except (UserError, OSError) as error:
         reason = str(error)
         if isinstance(error, OSError):

@@ -25,6 +25,7 @@ from utils.errors import UserError
 from utils.kernels import cores
 from utils.methods import METHODS
 from utils.options import SGD_SOLVER, Options
+from utils.output.folder import ClaimedFolder, OutputFolder
 from utils.output.manifest import Manifest, Settings, remove_temporaries
 from utils.output.paths import OutputPaths
 from utils.output.runs import add_run, run_of
@@ -69,45 +70,47 @@ def _run(options: Options, watch: Watch) -> None:
     with _cluster_of(options) as client:
         if options.dry_run:
             check_output_folder(paths, work.settings)
-            _preflight(work, work.trial(options.seed), client)
+            _preflight(work, work.trial(options.seed, OutputFolder(paths.root)), client)
             return
-        with claimed(paths, work.settings, options.overwrite) as manifest:
-            manifest.check_versions()
-            manifest.check_outputs()
+        with claimed(paths, work.settings, options.overwrite) as folder:
+            folder.account.check_versions()
+            folder.check_outputs()
             open_log_file(paths.log)
-            expected = _preflight(work, work.checked_trial(options.seed, manifest), client)
+            expected = _preflight(work, work.checked_trial(options.seed, folder), client)
             before, ready = written_bytes(paths.root), time.monotonic()
-            elsewhere = _compute(work, manifest, expected, client)
+            elsewhere = _compute(work, folder, expected, client)
             memory = elsewhere + watch.peak()
             size = max(0, written_bytes(paths.root) - before)
             seconds = time.monotonic() - started
-            add_run(run_of(options.command_line, seconds, memory, size), paths.runs)
+            add_run(run_of(options.command_line, seconds, memory, size), folder)
     if not options.no_report:  # the account of the folder is whole now
-        log.info("Page to look at: %s", write_page(paths).resolve())
+        log.info("Page to look at: %s", write_page(OutputFolder(paths.root)).resolve())
     memory = elsewhere + watch.peak()
     size, ended = max(0, written_bytes(paths.root) - before), time.monotonic()
     log.info(closing_line(expected, size, memory, ended - ready))
-    first = f"{duration(ready - started)} of it before the estimate"
-    log.info("Finished in %s, %s: %s", duration(ended - started), first, paths.root.resolve())
+    first = f"{duration(ready - started)} to read the data and estimate"
+    log.info("Finished in %s (%s): %s", duration(ended - started), first, paths.root.resolve())
 
 
-def _compute(work: Prepared, manifest: Manifest, expected: Estimate, client: Any) -> int:
+def _compute(work: Prepared, folder: ClaimedFolder, expected: Estimate, client: Any) -> int:
     """Compute what is missing and put it together.
 
     Returns bytes that workers took at most which are not processes of this one.
     """
-    options, paths = work.options, work.paths
+    options = work.options
     methods = [METHODS[name] for name in options.methods]
-    tasks = tasks_of(options, paths, methods, work.counts)
+    tasks = tasks_of(options, folder, methods, work.counts)
     with _workers(work, expected.workers, client) as workers:
         trial, memory = run_tasks(
-            tasks, lambda seed: work.checked_trial(seed, manifest), workers, expected.seconds
+            tasks, lambda seed: work.checked_trial(seed, folder), workers, expected.seconds
         )
+    if work.source.problems:
+        folder.save_bytes(work.source.problems.read_bytes(), folder.data_problems)
     analyze(options, work.source, trial)
-    manifest.warnings = warnings_of(paths, METHODS)
-    manifest.solves = solves_of(paths, METHODS)
-    say_what_was_found(paths, options.methods, options.seeds)
-    record_for_page(options, work.source, work.model, paths)
+    folder.account.warnings = warnings_of(folder, METHODS)
+    folder.account.solves = solves_of(folder, METHODS)
+    say_what_was_found(folder, options.methods, options.seeds)
+    record_for_page(options, work.source, work.model, folder)
     return 0 if client is None else memory
 
 
@@ -137,25 +140,25 @@ class Prepared:
     counts: list[int]
     paths: OutputPaths
 
-    def trial(self, seed: int) -> Trial:
-        """Open a trial, on the GPU whose turn it is."""
+    def trial(self, seed: int, folder: OutputFolder) -> Trial:
+        """Open a trial that writes into `folder`, on the GPU whose turn it is."""
         options, data = self.options, self.load(seed)
         devices = options.device_ids
         set_context(self.backend, devices[(seed - options.seed) % len(devices)])
-        steps = steps_of(options, seed, len(data.training), self.paths)
+        steps = steps_of(options, seed, len(data.training), folder)
         model, classes = self.model, self.source.n_classes
-        return make_trial(options, seed, data, steps, model, classes, self.damping, self.paths)
+        return make_trial(options, seed, data, steps, model, classes, self.damping, folder)
 
-    def checked_trial(self, seed: int, manifest: Manifest) -> Trial:
+    def checked_trial(self, seed: int, folder: ClaimedFolder) -> Trial:
         """Open a trial after its split is noted, or compared with what an earlier run noted.
 
         Raises:
             UserError: the data have changed since.
         """
         data = self.load(seed)
-        check_inputs(manifest, data)
-        record_flips(data, seed, self.paths)
-        return self.trial(seed)
+        check_inputs(folder.account, data)
+        record_flips(data, seed, folder)
+        return self.trial(seed, folder)
 
     def setup(self, trial: Trial, folder: Path) -> Setup:
         """What workers need of a trial that was handed over in `folder`."""
@@ -188,6 +191,8 @@ def prepared(options: Options) -> Prepared:
         options.allow_unverified_data,
         options.image_size,
         options.color,
+        options.resize,
+        options.skip_broken,
     )
     if os.path.isdir(options.dataset):  # a link in there may lead to images elsewhere
         check_apart(paths, source.image_folders())
@@ -306,10 +311,11 @@ def _preflight(work: Prepared, trial: Trial, client: Any) -> Estimate:
     """Say what will be done and what it takes; refuse it where the disk has no room for it."""
     options = work.options
     alone = estimate(options, trial, work.counts)
-    expected, free = alone.by(_n_workers(work, alone, client)), free_space(trial.paths.root)
-    for line in opening_block(options, trial, work.backend, work.counts, expected, free):
+    expected, free = alone.by(_n_workers(work, alone, client)), free_space(trial.folder.root)
+    said = opening_block(options, work.source, trial, work.backend, work.counts, expected, free)
+    for line in said:
         log.log(RESULT if options.dry_run else logging.INFO, line)
-    check_space(expected.space, free, trial.paths.root)
+    check_space(expected.space, free, trial.folder.root)
     if client is None:
         check_memory(alone, expected, options.jobs, memory_limit())
     if options.retrain_all and trial.covered_start > 0:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -14,14 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from joblib.externals.loky.backend.context import get_context
-
 from utils.console import log
 from utils.errors import UserError
 from utils.kernels.cores import hold_core
-from utils.output.paths import TRAININGS
-from utils.output.storage import carry_out, check_folder_of, save_bytes
-from utils.processes import Pool, sheltered
+from utils.output.folder import OutputFolder
+from utils.processes import SPAWN, Pool, sheltered
 from utils.run.handover import hand_over, take_over
 from utils.run.remaining import Remaining, said
 from utils.run.tasks import Job, Schedule, Task
@@ -112,12 +107,11 @@ class Processes(HandingOver):
         setup: Callable[[Trial, Path], Setup],
     ) -> None:
         super().__init__(setup)
-        warnings.filterwarnings("ignore", "Failed to kill subprocesses", UserWarning)  # of loky
         self._n_workers = n_workers
         with sheltered():
-            free = get_context().Semaphore(n_workers)
+            free = SPAWN.Semaphore(n_workers)
         about = backend, tuple(device_ids), os.getpid(), n_workers, free
-        self._pool = Pool(n_workers, initializer=begin, initargs=about)
+        self._pool = Pool(n_workers, begin, about)
 
     def slots(self) -> int:
         """A job for each worker."""
@@ -144,11 +138,9 @@ class Processes(HandingOver):
 
 
 def _died(error: BrokenProcessPool) -> UserError:
-    how = re.search(r"\{(.+?)\}", str(error))
     return UserError(
-        f"a worker process died ({how[1] if how else 'no reason given'}): killed, or for want of "
-        "memory; free some memory or give fewer --jobs; what is finished is kept, the same "
-        "command goes on from there"
+        f"a worker process died ({error}): killed, or for want of memory; free some memory or give "
+        "fewer --jobs; what is finished is kept, the same command goes on from there"
     )
 
 
@@ -230,23 +222,23 @@ class _Run:
     def _finish(self, task: Task, outcome: Outcome) -> None:
         trial = self._trials[task.seed]
         self.memory[outcome.process] = outcome.memory
-        _take(outcome, trial.paths.root)
+        _take(outcome, trial.folder)
         task.finish(trial, outcome.result)
         if self._schedule.finished(task):
             del self._trials[task.seed]
             self._workers.closed(task.seed)
 
 
-def _take(outcome: Outcome, root: Path) -> None:
+def _take(outcome: Outcome, folder: OutputFolder) -> None:
     """Say what a worker said, and give its files their names; its error is raised."""
     for level, text in outcome.said:
         log.log(level, "%s", text)
     if outcome.error:
-        check_folder_of(root / TRAININGS)  # if that is gone, it is the reason
+        folder.check_there()  # if it is gone, that is the reason
         raise outcome.error
     for file in outcome.files:
         content = outcome.contents.get(file.path)
         if content is None:
-            carry_out(replace(file, path=root / file.path))
+            folder.carry_out(file)
         else:
-            save_bytes(content, root / file.path, durable=file.durable)
+            folder.save_bytes(content, folder.root / file.path, durable=file.durable)

@@ -22,7 +22,7 @@ import numpy as np
 
 from utils.methods import Scores, Solved
 from utils.output.paths import OutputPaths
-from utils.output.storage import save_json, unreadable
+from utils.output.storage import unreadable
 from utils.training.steps import Step
 
 T = TypeVar("T")
@@ -67,11 +67,6 @@ def soundness_of(scores: Scores, steps: Sequence[Step], loss: float) -> Soundnes
     """The soundness of scores; the arguments are those of `problems_of`."""
     problems = tuple(problems_of(scores, steps, loss))
     return Soundness(scores.growth, loss, problems, scores.solved)
-
-
-def save_soundness(soundness: Soundness, path: Path) -> None:
-    """Write it as JSON, whole or not at all."""
-    save_json(asdict(soundness), path)
 
 
 def problems_in(paths: OutputPaths, method: str, seeds: Sequence[int]) -> dict[int, list[str]]:
