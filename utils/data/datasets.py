@@ -58,7 +58,7 @@ class DatasetRow:
 
     read: takes the paths of `archives`, in their order, and gives training and test images;
     n_validation: images drawn from the training ones by default; resize: to 32..128 px;
-    damping: alpha of the influence functions, (H + alpha I) v = grad; built_in: where the
+    damping: alpha of influence functions with --if_solver sgd; built_in: where the
     images come from if not from archives.
     """
 

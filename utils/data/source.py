@@ -16,7 +16,7 @@ from utils.errors import UserError
 
 CACHE_VARIABLE = "NNABLA_DATA_CLEANSING_CACHE"
 TRAINING, VALIDATION, TEST = "training", "validation", "test"
-DAMPING = 0.1  # alpha of the influence functions, where a data set gives no other
+DAMPING = 0.1  # alpha of influence functions with --if_solver sgd, where a data set gives no other
 TEST_SEED = 0  # draws the test images; `<name>_test.csv` has no seed in its name
 
 

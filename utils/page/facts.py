@@ -15,7 +15,7 @@ import pandas as pd
 from utils.columns import IMAGE, LABEL
 from utils.errors import UserError
 from utils.files import check_regular
-from utils.methods import METHODS
+from utils.methods import METHODS, Solved
 from utils.output.manifest import Manifest
 from utils.output.paths import OutputPaths
 from utils.output.ranking import SHOWN_WORST, rankings
@@ -23,7 +23,7 @@ from utils.output.runs import Run, load_runs
 from utils.output.storage import read_csv, unreadable
 from utils.page.seats import Seats, seats
 from utils.page.verdict import Recommended, recommended
-from utils.training.soundness import warnings_of
+from utils.training.soundness import solves_in, warnings_of
 
 READ_VERSION = 1
 """Of summary/recommendation.json."""
@@ -76,6 +76,7 @@ class Facts:
         seats: per method that predicts, `utils.page.seats.seats_of_worst`.
         left_out: the broken images that were left out; None where none were.
         unsound: `utils.training.soundness.warnings_of`: why scores should not be followed.
+        solves: (method, trial, how far its solver came).
     """
 
     paths: OutputPaths
@@ -94,6 +95,7 @@ class Facts:
     seats: Mapping[str, Seats]
     left_out: pd.DataFrame | None
     unsound: Mapping[str, Mapping[str, Sequence[str]]]
+    solves: Sequence[tuple[str, int, Solved]]
 
     @classmethod
     def read(cls, paths: OutputPaths) -> Facts:
@@ -121,6 +123,7 @@ class Facts:
             seats=seats(paths, [name for name in methods if METHODS[name].predicts]),
             left_out=_table(paths.data_problems, PROBLEMS),
             unsound=warnings_of(paths, methods),
+            solves=_solves(paths, methods),
         )
 
     @property
@@ -181,6 +184,14 @@ def _manifest(paths: OutputPaths) -> Manifest:
     if not paths.summary.exists():
         raise UserError(f"{paths.root}: its run is not finished; give the run's command again")
     return manifest
+
+
+def _solves(paths: OutputPaths, methods: Sequence[str]) -> list[tuple[str, int, Solved]]:
+    return [
+        (method, seed, solved)
+        for method in methods
+        for seed, solved in solves_in(paths, method, paths.trained()).items()
+    ]
 
 
 def _table(path: Path, columns: Sequence[str]) -> pd.DataFrame | None:

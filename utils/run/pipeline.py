@@ -24,7 +24,7 @@ from utils.data.splits import TrialData, draw_split, fingerprint, load_trial
 from utils.errors import UserError
 from utils.kernels import cores
 from utils.methods import METHODS
-from utils.options import Options
+from utils.options import SGD_SOLVER, Options
 from utils.output.folder import ClaimedFolder, OutputFolder
 from utils.output.manifest import Manifest, Settings, remove_temporaries
 from utils.output.paths import OutputPaths
@@ -42,7 +42,7 @@ from utils.training.device import choose_backend, set_context
 from utils.training.model_check import checked_model
 from utils.training.models import Model
 from utils.training.network import Network
-from utils.training.soundness import warnings_of
+from utils.training.soundness import solves_of, warnings_of
 from utils.training.steps import Step, load_steps, plan_steps
 from utils.training.trial import Trial, make_trial
 from utils.units import duration
@@ -108,6 +108,7 @@ def _compute(work: Prepared, folder: ClaimedFolder, expected: Estimate, client: 
         folder.save_bytes(work.source.problems.read_bytes(), folder.data_problems)
     analyze(options, work.source, trial)
     folder.account.warnings = warnings_of(folder, METHODS)
+    folder.account.solves = solves_of(folder, METHODS)
     say_what_was_found(folder, options.methods, options.seeds)
     record_for_page(options, work.source, work.model, folder)
     return 0 if client is None else memory
@@ -123,7 +124,7 @@ class Prepared:
         source: the images.
         load: gives the split of a trial by its seed; the latest is kept.
         model: builds the graph.
-        damping: alpha of the influence functions.
+        damping: alpha of the influence functions; None: their solver chooses it.
         settings: what the results depend on.
         counts: the n to remove.
         paths: the files of the run.
@@ -134,7 +135,7 @@ class Prepared:
     source: Source
     load: Callable[[int], TrialData]
     model: Model
-    damping: float
+    damping: float | None
     settings: Settings
     counts: list[int]
     paths: OutputPaths
@@ -198,7 +199,7 @@ def prepared(options: Options) -> Prepared:
     load = lru_cache(maxsize=1)(partial(load_data, options, source))
     training = load(options.seed).training
     model = checked_model(options.model, training.shape, source.n_classes)
-    damping = source.damping if options.damping is None else options.damping
+    damping = damping_of(options, source)
     graph = Network(model, training.shape, source.n_classes).graph
     return Prepared(
         options=options,
@@ -211,6 +212,13 @@ def prepared(options: Options) -> Prepared:
         counts=counts_below(len(training), options),
         paths=paths,
     )
+
+
+def damping_of(options: Options, source: Source) -> float | None:
+    """Alpha of the influence functions: as given, else [H]'s for its solver, else to be chosen."""
+    if options.damping is None and options.if_solver == SGD_SOLVER:
+        return source.damping
+    return options.damping
 
 
 @contextmanager
