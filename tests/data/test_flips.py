@@ -143,6 +143,11 @@ def test_a_run_says_what_is_flipped_and_what_was_found(
             found += worst.isin(flips.loc[flips["seed"] == seed, "datasource_index"]).sum()
         line = f"Of the 11 worst by {method}, {found / 2:g} were flipped labels (expected by chance"
         assert f"{line}: 2.02)" in said
+    table = read_csv(output / "labels/label_issues.csv")
+    suspects = table[(table["set"] == "training") & (table["is_label_issue"] == 1)]
+    hits = suspects[IMAGE].isin(flips[IMAGE]).sum()
+    both = f"{hits} of the {flips[IMAGE].nunique()} flipped labels"
+    assert f"The {len(suspects)} training images whose labels look wrong have {both}" in said
 
 
 def test_the_lists_of_a_what_if_are_not_for_use(

@@ -43,19 +43,6 @@ WAYS = pytest.mark.parametrize("more", ["", "--overwrite", "--dry_run"])
 Change = Callable[[Path], object]
 
 
-@pytest.fixture(scope="module")
-def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("unbroken")
-    assert sgd_influence(output, QUICK) == 0
-    return output
-
-
-@pytest.fixture
-def finished(unbroken: Path, tmp_path: Path) -> Path:
-    """A copy of a finished folder."""
-    return shutil.copytree(unbroken, tmp_path / "out")
-
-
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Path:
     """A folder of somebody, with a file."""

@@ -18,7 +18,7 @@ from utils.columns import CLASS, IMAGE, LABEL, ROW, SET
 from utils.data.datasets import prepare
 from utils.data.decisions import DECISION, NEW_LABEL
 from utils.data.label_table import IS_ISSUE, PREDICTED
-from utils.data.own_data import own_source
+from utils.data.own_data import Wanted, own_source
 from utils.output.paths import OutputPaths
 from utils.review import export, worth
 from utils.review.__main__ import main
@@ -99,7 +99,7 @@ def test_the_reviewed_csv_has_the_decisions_and_keeps_its_sets(
     assert np.flatnonzero(changed).tolist() == [0]
     assert table[CLASS].tolist() == ["dog" if label else "cat" for label in table[LABEL]]
     for path in (csv, csv.parent):
-        source = own_source(path, tmp_path / "data", 8, "auto")
+        source = own_source(path, tmp_path / "data", Wanted(8))
         assert source.class_names == ("cat", "dog")
         assert len(source.training) == 49 and len(source.test) == 10
         first = issues[(issues[SET] == "test") & (issues[ROW] == 0)][IMAGE].item()
@@ -111,7 +111,7 @@ def test_class_folders_and_lists_hold_the_same_images(folder: Path, tmp_path: Pa
     for how in ("csv", "folder", "filelist"):
         assert reviewed(folder, csv, "-nt", "0", "--export", how) == 0
     listed, linked = (
-        own_source(folder / "reviewed" / name, tmp_path / "data", 8, "auto")
+        own_source(folder / "reviewed" / name, tmp_path / "data", Wanted(8))
         for name in ("csv", "folder")
     )
     assert training_labels(linked) == training_labels(listed)

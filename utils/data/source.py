@@ -16,7 +16,7 @@ from utils.errors import UserError
 
 CACHE_VARIABLE = "NNABLA_DATA_CLEANSING_CACHE"
 TRAINING, VALIDATION, TEST = "training", "validation", "test"
-DAMPING = 0.1  # alpha of the influence functions, where a data set gives no other
+DAMPING = 0.1  # alpha of influence functions with --if_solver sgd, where a data set gives no other
 TEST_SEED = 0  # draws the test images; `<name>_test.csv` has no seed in its name
 
 
@@ -28,7 +28,8 @@ class Source:
     (absolute path), `y:label` and maybe further columns, a row per image; validation: the same,
     None if validation images are drawn from the training ones, `n_validation` by default;
     fingerprint: what the images came from; form: what they become when decoded; pool: all of
-    them decoded already, or None.
+    them decoded already, or None; problems: the list of images that were left out as broken, None
+    where none were; n_problems: how many.
     """
 
     name: str
@@ -43,6 +44,8 @@ class Source:
     n_validation: int
     validation: pd.DataFrame | None = None
     pool: Pool | None = None
+    problems: Path | None = None
+    n_problems: int = 0
 
     def image_folders(self) -> list[Path]:
         """The folders that images lie in, each once."""

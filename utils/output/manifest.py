@@ -73,6 +73,7 @@ class Manifest:
         begun: folders in which states are being written, and files that are being removed: what
             is there and is not among the outputs was left by a run that was killed.
         warnings: per method and seed of the trial, why its scores should not be followed.
+        solves: per method and seed of the trial, how far its solver came.
         intact: the file was as this program had written it.
     """
 
@@ -84,6 +85,7 @@ class Manifest:
     announced: dict[str, FileDigest] = field(default_factory=dict)
     begun: set[str] = field(default_factory=set)
     warnings: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    solves: dict[str, dict[str, Any]] = field(default_factory=dict)
     intact: bool = True
     _repeats: bool = field(default=True, init=False)
 
@@ -109,6 +111,7 @@ class Manifest:
                 _digests(value["coming"]),
                 set(map(_place, value.get("begun", []))),
                 dict(value.get("warnings", {})),
+                dict(value.get("solves", {})),
                 intact=checksum == _checksum(value),
             )
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
@@ -128,6 +131,8 @@ class Manifest:
             value["begun"] = sorted(self.begun)
         if self.warnings:
             value["warnings"] = self.warnings
+        if self.solves:
+            value["solves"] = self.solves
         return value | {"checksum": _checksum(value)}
 
     # ------------------------------------------------------------ what was there before

@@ -36,6 +36,7 @@ _RESULTS = (
     f"{TRAININGS}/seed_*/learning_curve.csv",
     f"{TRAININGS}/seed_*/steps.npz",
     f"{TRAININGS}/seed_*/margins.npy",
+    f"{TRAININGS}/seed_*/label_record_*.npz",
     f"{TRAININGS}/seed_*/{FINAL_MODEL}",
 )
 _STATES = "model_step*.h5"
@@ -125,18 +126,14 @@ class OutputPaths:
                 lists[int(named[1])] = latest(path)
         return dict(sorted(lists.items()))
 
-    def relabel(self, method: str) -> Path:
-        """The removed images that seem to have another label."""
-        return self.root / "cleansed" / f"{method}_relabel.csv"
-
     @property
     def label_issues(self) -> Path:
-        """Every image of the data set, the one whose label is the most likely to be wrong first."""
+        """Every image of the data set, the one whose label is most likely wrong first."""
         return self.root / "labels" / "label_issues.csv"
 
     @property
     def label_verdict(self) -> Path:
-        """How many labels look wrong, and of which classes."""
+        """How many labels look wrong, per class and overall."""
         return self.root / "labels" / "verdict.json"
 
     @property
@@ -173,6 +170,11 @@ class OutputPaths:
     def flipped_labels(self) -> Path:
         """The labels that `--flip_labels` made wrong, a row per image and trial."""
         return self.root / "summary" / "flipped_labels.csv"
+
+    @property
+    def data_problems(self) -> Path:
+        """The images that `--skip_broken` left out, and why."""
+        return self.root / "summary" / "data_problems.csv"
 
     def true_changes(self, seed: int) -> Path:
         """What removing the groups of a trial really changed."""
@@ -219,6 +221,10 @@ class OutputPaths:
         """The margin of each training image in each epoch of a trial."""
         return self.training(seed) / "margins.npy"
 
+    def label_record(self, seed: int, n_epochs: int) -> Path:
+        """What the label check needs of the first n epochs of a trial."""
+        return self.training(seed) / f"label_record_{n_epochs:04d}.npz"
+
     def model_step(self, seed: int, epoch: int, step: int) -> Path:
         """The state before a step, counted within its epoch."""
         return self.training(seed) / f"epoch{epoch:02d}" / "weights" / f"model_step{step:04d}.h5"
@@ -239,7 +245,7 @@ class OutputPaths:
         once = [
             self.classes, self.predictions, self.summary, self.recommendation, self.verification,
             self.agreement, self.flipped_labels, self.figure, self.verification_figure,
-            self.label_issues, self.label_verdict,
+            self.data_problems, self.label_issues, self.label_verdict,
             *map(self.cleansed_set, ("validation", "test")),
         ]  # fmt: skip
         yield from filter(os.path.lexists, once)

@@ -22,7 +22,7 @@ from utils.data.label_table import (
 )
 from utils.errors import UserError
 from utils.files import check_regular
-from utils.methods import METHODS
+from utils.methods import METHODS, Solved
 from utils.output.manifest import Manifest
 from utils.output.paths import OutputPaths
 from utils.output.ranking import SHOWN_WORST, rankings
@@ -30,7 +30,7 @@ from utils.output.runs import Run, load_runs
 from utils.output.storage import read_csv, unreadable
 from utils.page.seats import Seats, seats
 from utils.page.verdict import Recommended, recommended
-from utils.training.soundness import problems_in
+from utils.training.soundness import solves_in, warnings_of
 
 READ_VERSION = 1
 """Of summary/recommendation.json."""
@@ -41,6 +41,7 @@ AGREEMENT = ("method", "random", "low", "high", "ranking")
 REMOVED = (IMAGE, LABEL, "influence", "rank", "suggested_label", "confidence")
 FLIPPED = (IMAGE, "label", "flipped_to")
 PREDICTIONS = (IMAGE, LABEL, "predicted", "confidence")
+PROBLEMS = ("file", "problem")
 """The columns that the page reads of each table."""
 Key = tuple[str, int]
 """Path and label of an image."""
@@ -89,14 +90,15 @@ class Facts:
         verification, agreement: predicted beside true changes, and how far they agree; None
             without `--verify`.
         recommendation: what the run wrote; None where none is there, or one of another version.
-        removed, relabel: per method the tables of the cleansed data that are there, the largest
-            of several.
+        removed: per method the largest list of images that cleansed data leave out, where one is.
         flipped: the labels that were flipped; None where none were.
         class_names: by label; empty where the run wrote none.
         predictions: what the final models say of the images shown.
         runs: the commands that wrote here.
         seats: per method that predicts, `utils.page.seats.seats_of_worst`.
-        unsound: (method, trial, problems) where scores should not be followed.
+        left_out: the broken images that were left out; None where none were.
+        unsound: `utils.training.soundness.warnings_of`: why scores should not be followed.
+        solves: (method, trial, how far its solver came).
         labels: what the label check found; None in folders of earlier versions.
     """
 
@@ -109,13 +111,14 @@ class Facts:
     agreement: pd.DataFrame | None
     recommendation: Recommended | None
     removed: Mapping[str, pd.DataFrame]
-    relabel: Mapping[str, pd.DataFrame]
     flipped: pd.DataFrame | None
     class_names: Mapping[int, str]
     predictions: Mapping[Key, Prediction]
     runs: list[Run]
     seats: Mapping[str, Seats]
-    unsound: Sequence[tuple[str, int, str]]
+    left_out: pd.DataFrame | None
+    unsound: Mapping[str, Mapping[str, Sequence[str]]]
+    solves: Sequence[tuple[str, int, Solved]]
     labels: LabelCheck | None
 
     @classmethod
@@ -138,13 +141,14 @@ class Facts:
             agreement=_table(paths.agreement, AGREEMENT),
             recommendation=_recommendation(paths.recommendation),
             removed=_tables(_largest_lists(paths, methods)),
-            relabel=_tables({method: paths.relabel(method) for method in methods}),
             flipped=_table(paths.flipped_labels, FLIPPED),
             class_names=class_names,
             predictions=_predictions(paths.predictions),
             runs=load_runs(paths.runs),
             seats=seats(paths, [name for name in methods if METHODS[name].predicts]),
-            unsound=_unsound(paths, methods),
+            left_out=_table(paths.data_problems, PROBLEMS),
+            unsound=warnings_of(paths, methods),
+            solves=_solves(paths, methods),
             labels=_labels(paths, class_names),
         )
 
@@ -219,11 +223,11 @@ def _labels(paths: OutputPaths, class_names: Mapping[int, str]) -> LabelCheck | 
     return LabelCheck(verdict, issues, decided)
 
 
-def _unsound(paths: OutputPaths, methods: Sequence[str]) -> list[tuple[str, int, str]]:
+def _solves(paths: OutputPaths, methods: Sequence[str]) -> list[tuple[str, int, Solved]]:
     return [
-        (method, seed, "; ".join(problems))
+        (method, seed, solved)
         for method in methods
-        for seed, problems in problems_in(paths, method, paths.trained()).items()
+        for seed, solved in solves_in(paths, method, paths.trained()).items()
     ]
 
 

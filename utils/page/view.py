@@ -92,7 +92,6 @@ class MethodView:
         pairs: (given label, predicted label, count), the most frequent first.
         n_judged: images that have a prediction.
         n_removed: images that the cleansed data leave out; removed_file: the list of them.
-        relabel: candidates for another label; n_relabel: how many there are.
     """
 
     name: str
@@ -111,8 +110,6 @@ class MethodView:
     n_judged: int
     n_removed: int
     removed_file: str
-    relabel: tuple[Tile, ...]
-    n_relabel: int
 
 
 def method_views(facts: Facts, worst: int, best: int) -> list[MethodView]:
@@ -128,7 +125,6 @@ def _method_view(facts: Facts, method: str, worst: int, best: int) -> MethodView
     bars, more = class_bars(facts, first, ranking)
     judged = _judged(facts, first)
     none = ranking.head(0)
-    candidates = facts.relabel.get(method, none)
     return MethodView(
         name=method,
         shown=shown(method),
@@ -146,8 +142,6 @@ def _method_view(facts: Facts, method: str, worst: int, best: int) -> MethodView
         n_judged=len(judged),
         n_removed=len(facts.removed.get(method, none)),
         removed_file=_removed_file(facts, method),
-        relabel=_tiles(facts, candidates.head(worst), method),
-        n_relabel=len(candidates),
     )
 
 
@@ -426,8 +420,6 @@ def score_charts(facts: Facts) -> list[Chart]:
 
 def class_names_of(facts: Facts, views: Sequence[MethodView]) -> list[str]:
     """The given classes of all images in the galleries, in the order of their labels."""
-    shown_ones = {
-        tile.label for view in views for tile in (*view.relabel, *view.harmful, *view.helpful)
-    }
+    shown_ones = {tile.label for view in views for tile in (*view.harmful, *view.helpful)}
     labels = {int(label) for table in facts.rankings.values() for label in table[LABEL].unique()}
     return [name for label in sorted(labels) if (name := facts.name_of(label)) in shown_ones]

@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0: done; 2: a mistake, reported in one line; 128 + n: ended by signal n.
     """
-    chosen = _parser().parse_args(arguments)
+    chosen = parser().parse_args(arguments)
     open_console(quiet=False, verbose=False)
     try:
         with interruptible():
@@ -40,29 +40,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log.handlers.clear()
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
         prog=PROGRAM,
         description="Write the data set that decisions on labels lead to, and measure what the "
         "decisions are worth: train from scratch on the original and on the reviewed list, with "
         "the options of the run and the same seeds, and test on the same images.",
     )
-    parser.add_argument(
+    made.add_argument(
         "output_dir", type=Path, help="the folder that a run wrote into (its --output_dir)"
     )
-    parser.add_argument("decisions", type=Path, help="decisions.csv, downloaded from the page")
-    parser.add_argument(
+    made.add_argument("decisions", type=Path, help="decisions.csv, downloaded from the page")
+    made.add_argument(
         "--export", choices=EXPORTS, default=EXPORTS[0],
         help="how the reviewed data set is written: csv, NNC CSV files; folder, a folder per class "
         "with links to the images, or copies where links cannot be made; filelist, a path a line, "
         "without labels (default: csv)",
     )  # fmt: skip
-    parser.add_argument(
+    made.add_argument(
         "-nt", "--n_trials", type=_count, default=N_TRIALS, metavar="N",
         help="trainings on each list, with seeds 0 to N - 1; 0 measures nothing, 1 gives no "
         f"interval (default: {N_TRIALS})",
     )  # fmt: skip
-    return parser
+    return made
 
 
 def _count(text: str) -> int:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from utils.columns import CLASS, IMAGE, LABEL, ROW
-from utils.data.class_folders import IGNORED
+from utils.data.folder_tree import IGNORED
 from utils.data.source import TEST, TRAINING, VALIDATION, are_labels
 from utils.output.storage import TEMPORARY, csv_bytes
 from utils.review.reviewed import Reviewed

@@ -26,6 +26,7 @@ from utils.columns import IMAGE, LABEL, ROW
 from utils.console import progress
 from utils.data.datasets import form_of
 from utils.data.images import ImageSet, Pool, decode_images
+from utils.data.own_data import Wanted
 from utils.data.source import TEST, TRAINING, cache_folder
 from utils.data.user_paths import Part, Rows, shown
 from utils.errors import UserError
@@ -46,8 +47,8 @@ log = logging.getLogger("data_cleansing")
 
 LISTS = ("original", "reviewed")
 NEEDED = (
-    "dataset", "image_size", "color", "model", "n_epochs", "batch_size", "lr", "lr_schedule",
-    "momentum", "weight_decay", "conv",
+    "dataset", "image_size", "color", "resize", "model", "n_epochs", "batch_size", "lr",
+    "lr_schedule", "momentum", "weight_decay", "conv",
 )  # fmt: skip
 """Options of a run that a training depends on."""
 GIVEN, AFTER = "test_accuracy", "test_accuracy_reviewed_labels"
@@ -185,7 +186,8 @@ class _Work:
         parts = tuple(
             Part(part, table.astype({LABEL: "str"})) for part, table in self._data.before.items()
         )
-        form = form_of(options["dataset"], Rows(parts), options["image_size"], options["color"])
+        wanted = Wanted(options["image_size"], options["color"], options["resize"])
+        form = form_of(options["dataset"], Rows(parts), wanted)
         files = list(dict.fromkeys(Rows(parts).paths))
 
         def where(number: int) -> str:
