@@ -112,6 +112,11 @@ def own_source(path: Path, data_dir: Path | None, wanted: Wanted) -> Source:
     )
 
 
+def form_of(rows: Rows, wanted: Wanted) -> Form:
+    """What the images of these rows become, by the rule of `own_source`."""
+    return _form(_survey(rows), wanted)
+
+
 def _own_folder(path: Path, data_dir: Path | None) -> Path:
     """Where our CSV files of the data at `path` go: never where we would look for images."""
     real = os.path.realpath(path)
