@@ -11,12 +11,12 @@ import numpy as np
 from sgd_influence.infl import sweep
 from utils.data.images import ImageSet
 from utils.data.splits import SplitFiles, TrialData
-from utils.options import STEPS
+from utils.options import GAUSS_NEWTON, STEPS
 from utils.output.folder import OutputFolder
 from utils.training.adjoint import Adjoint, StepAdjoint, loss_gradient
 from utils.training.evaluation import Evaluator
 from utils.training.network import Network, State
-from utils.training.sgd import SGD, Optimiser
+from utils.training.sgd import SGD, Optimiser, margins_of
 from utils.training.steps import Step
 from utils.training.trial import Trial
 
@@ -44,7 +44,8 @@ class Recorded:
         for step in steps:
             self.states.append(self.sgd.state())
             self.losses.append(self.sgd.step(data, step) / len(step.indices))
-            self.margins[step.epoch, step.indices] = self.sgd.margins
+            labels = data.labels[step.indices]
+            self.margins[step.epoch, step.indices] = margins_of(self.sgd.logits, labels)
         self.final = self.sgd.state()
 
     def validation_gradient(self, validation: ImageSet) -> Adjoint:
@@ -117,7 +118,8 @@ def recorded_trial(
     optimiser: Optimiser,
     cover_epochs: int,
     retrain_all: bool = False,
-    damping: float = 0.1,
+    if_solver: str = GAUSS_NEWTON,
+    damping: float | None = None,
 ) -> RecordedTrial:
     """Train and keep every state; the arguments are those of `Trial`. Nothing is written."""
     nowhere = Path("/nonexistent")
@@ -130,6 +132,7 @@ def recorded_trial(
         steps=steps,
         retrain_all=retrain_all,
         cover_epochs=cover_epochs,
+        if_solver=if_solver,
         damping=damping,
         cache=STEPS,
         cache_memory=0,

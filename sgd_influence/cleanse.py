@@ -17,10 +17,11 @@ import pandas as pd
 from sgd_influence.outcomes import Outcomes
 from sgd_influence.recommend import Tried
 from utils.columns import CLASS, IMAGE, LABEL
-from utils.data.source import TRAINING, Source, are_labels
-from utils.data.splits import Split, split_of_trial
+from utils.data.source import TEST, TRAINING, VALIDATION, Source, are_labels
+from utils.data.splits import Split, split_of_trial, table_of
 from utils.options import Options
 from utils.output.folder import OutputFolder
+from utils.output.paths import latest
 from utils.output.ranking import joined
 from utils.output.results import Results
 
@@ -61,11 +62,11 @@ def cleanse(
             heard.append((split.training, outcomes))
         removed = removed_table(images, opinions(heard, n), n, source.class_names)
         kept = cleansed_table(used, removed, source.class_names)
-        folder.save_csv(removed, folder.removed(method))
-        results.keep(removed, folder.removed(method))
-        folder.save_csv(kept, folder.cleansed(method))
-        _say(options, folder.cleansed(method), source, len(used) - len(images), used, kept)
-        _relabel(options, folder, results, method, removed)
+        folder.save_csv(removed, folder.removed(method, n))
+        results.keep(removed, latest(folder.removed(method, n)))
+        folder.save_csv(kept, folder.cleansed(method, n))
+        _say(options, folder.cleansed(method, n), source, len(used) - len(images), used, kept)
+    _save_other_sets(source, folder, list(splits.values()))
 
 
 def _used(source: Source, splits: Sequence[Split]) -> np.ndarray:
@@ -75,23 +76,24 @@ def _used(source: Source, splits: Sequence[Split]) -> np.ndarray:
     return np.unique(np.concatenate(rows))
 
 
-def _relabel(
-    options: Options, folder: OutputFolder, results: Results, method: str, removed: pd.DataFrame
-) -> None:
-    """Write the candidates for another label, or remove those of an earlier command."""
-    path = folder.relabel(method)
-    if not options.relabel_candidates:
-        folder.remove(path)
-        results.forget(path)
-        return
-    candidates = relabel_table(removed, options.relabel_confidence)
-    folder.save_csv(candidates, path)
-    results.keep(candidates, path)
-    if removed.empty:
-        log.info("%s: none was removed, so none was judged; --cleanse_n N judges the N worst", path)
-        return
-    what = "%s: %d images that seem to have another label, to be looked at; nothing was relabelled"
-    log.info(what, path, len(candidates))
+def _save_other_sets(source: Source, folder: OutputFolder, splits: Sequence[Split]) -> None:
+    """Write the images that the run validated and tested on, for a run on a cleansed list.
+
+    Validation images that come from the training images are in the cleansed lists already.
+    """
+    tables = {TEST: table_of(source, TEST, splits[0].test)}
+    if source.validation is not None:
+        rows = pd.unique(np.concatenate([split.validation for split in splits]))
+        tables[VALIDATION] = table_of(source, VALIDATION, rows)
+    for name, table in tables.items():
+        folder.save_csv(with_class_names(table, source.class_names), folder.cleansed_set(name))
+
+
+def _unscored(count: int) -> str:
+    """Why some of the images kept were never judged."""
+    if not count:
+        return ""
+    return f"; {count:,} of those kept have no score, because no trial trained on them"
 
 
 def _say(
@@ -103,9 +105,8 @@ def _say(
     kept: pd.DataFrame,
 ) -> None:
     """What the cleansed list holds; a warning if a class lost its last image."""
-    more = f", {unscored:,} of them in no trial's training" if unscored else ""
     n = f"{len(used) - len(kept)} removed" + (" (--cleanse_n)" if options.cleanse_n else "")
-    log.info("%s: %s images%s; %s", path, f"{len(kept):,}", more, n)
+    log.info("%s: %s images kept, %s%s", path, f"{len(kept):,}", n, _unscored(unscored))
     lost = sorted(set(used[LABEL]) - set(kept[LABEL]))
     if lost:
         names = ", ".join(source.class_names[label] for label in lost)
@@ -167,17 +168,6 @@ def removed_table(
     return removed.assign(**called)
 
 
-def relabel_table(removed: pd.DataFrame, least: float) -> pd.DataFrame:
-    """Those of the removed images that a network is confident to be of another class.
-
-    Args:
-        removed: of `removed_table`.
-        least: confidence from which on.
-    """
-    other = (removed[SUGGESTED] != removed[LABEL]).fillna(False)
-    return removed[other.astype(bool) & (removed[CONFIDENCE] >= least)]
-
-
 def cleansed_table(
     training: pd.DataFrame, removed: pd.DataFrame, class_names: Sequence[str]
 ) -> pd.DataFrame:
@@ -188,7 +178,11 @@ def cleansed_table(
         removed: of `removed_table`.
         class_names: K names; if they are not 0 to K - 1 they come along as the column `CLASS`.
     """
-    kept = training.drop(index=removed.index)
-    if not are_labels(class_names) and CLASS not in kept:
-        kept = kept.assign(**{CLASS: [class_names[label] for label in kept[LABEL]]})
-    return kept
+    return with_class_names(training.drop(index=removed.index), class_names)
+
+
+def with_class_names(table: pd.DataFrame, class_names: Sequence[str]) -> pd.DataFrame:
+    """The table with the column `CLASS`, unless the classes have no names but their labels."""
+    if are_labels(class_names) or CLASS in table:
+        return table
+    return table.assign(**{CLASS: [class_names[label] for label in table[LABEL]]})

@@ -8,8 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from utils.columns import INDEX, SEED
+from sgd_influence.label_issues import ISSUE
+from utils.columns import INDEX, ROW, SEED, SET
 from utils.console import RESULT
+from utils.data.source import TRAINING
+from utils.output.paths import latest
 from utils.output.results import Results
 
 log = logging.getLogger("data_cleansing")
@@ -27,6 +30,16 @@ def say_what_was_found(results: Results, methods: Sequence[str], seeds: Sequence
             RESULT, "Of the %d worst by %s, %s were flipped labels (expected by chance: %.3g)",
             n, method, f"{found:.1f}".removesuffix(".0"), chance,
         )  # fmt: skip
+    if n and results.paths.label_issues.exists():
+        log.log(RESULT, "%s", _said_of_suspects(results, set(results.given_labels(seeds))))
+
+
+def _said_of_suspects(results: Results, flipped: set[int]) -> str:
+    """How many of the training images whose labels look wrong are among the flipped ones."""
+    table = results.table(latest(results.paths.label_issues), (SET, ROW, ISSUE))
+    suspects = table.loc[(table[SET] == TRAINING) & (table[ISSUE] == 1), ROW]
+    hits = f"{suspects.isin(flipped).sum():,} of the {len(flipped):,} flipped labels"
+    return f"The {len(suspects):,} training images whose labels look wrong have {hits}"
 
 
 def _found(

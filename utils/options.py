@@ -24,6 +24,9 @@ STEPS, RECOMPUTE, FINAL = "steps", "recompute", "final"
 CACHES = (STEPS, RECOMPUTE, FINAL)
 """Which states of its training a trial keeps on disk: the values of `--cache`."""
 
+GAUSS_NEWTON, SGD_SOLVER = "gauss_newton", "sgd"
+"""The values of `--if_solver`."""
+
 RUN, TRAINING, DATA = "what is run", "training", "data"
 MACHINE, OUTPUT = "machine", "output"
 GROUPS = (RUN, TRAINING, DATA, MACHINE, OUTPUT)
@@ -138,11 +141,19 @@ class Options:
         1, RUN, "number of last epochs that the scores cover, or all", type=number_or_all,
         metavar="N", least=1,
     )  # fmt: skip
+    if_solver: str = option(
+        GAUSS_NEWTON, RUN,
+        "how Influence_functions solve (A + ALPHA I) v = gradient: gauss_newton, A the "
+        "Gauss-Newton matrix, by conjugate gradients; or sgd, A the Hessian, by the reference's "
+        "two passes of SGD, which often diverge",
+        choices=(GAUSS_NEWTON, SGD_SOLVER),
+    )  # fmt: skip
     damping: float | None = option(
         None, RUN,
-        "damping ALPHA > 0 of Influence_functions, which solves (H + ALPHA I) v = gradient, H in "
-        "nats per squared parameter; raise it if it diverges",
-        type=float, metavar="ALPHA", shown="by the data set: 10 for cifar10, else 0.1",
+        "damping ALPHA > 0 of Influence_functions, in nats per squared parameter; raise it if "
+        "the solver does not get there",
+        type=float, metavar="ALPHA",
+        shown="gauss_newton: a tenth of A's largest eigenvalue; sgd: 10 for cifar10, else 0.1",
     )  # fmt: skip
     verify: int = option(
         0, RUN,
@@ -154,16 +165,6 @@ class Options:
     cleanse_n: int | None = option(
         None, RUN, "number of images that the cleansed data set leaves out, recommended or not",
         type=int, metavar="N", shown="as recommended", least=0, changes_results=False,
-    )  # fmt: skip
-    relabel_candidates: bool = option(
-        False, RUN,
-        "list removed images that a net trained without them confidently assigns to another "
-        "class, for a person to confirm; nothing is relabelled",
-        changes_results=False,
-    )  # fmt: skip
-    relabel_confidence: float = option(
-        0.9, RUN, "least probability of the other class of such an image", type=float,
-        metavar="P", changes_results=False,
     )  # fmt: skip
     dry_run: bool = option(
         False, RUN,
@@ -206,12 +207,24 @@ class Options:
         changes_results=False,
     )  # fmt: skip
     image_size: int | None = option(
-        None, DATA, "side in pixels of the squares that images are cropped and resized to",
+        None, DATA, "side in pixels of the squares that images are brought to",
         type=int, metavar="N", shown="from the images, 32 to 128; digits: 8", least=1,
     )  # fmt: skip
     color: str = option(
         "auto", DATA, "channels of the images: gray, rgb, or auto: gray if all are gray",
         choices=("auto", "gray", "rgb"),
+    )  # fmt: skip
+    resize: str = option(
+        "crop", DATA,
+        "how images become squares: crop keeps the central square, pad all of the image in black "
+        "borders, stretch all of it without its aspect ratio",
+        choices=("crop", "pad", "stretch"),
+    )  # fmt: skip
+    skip_broken: bool = option(
+        False, DATA,
+        "leave out images of your own that cannot be read, of every set, instead of stopping; "
+        "data_problems.csv lists them either way",
+        changes_results=False,
     )  # fmt: skip
     n_train: int | None = _sample("training")
     n_val: int | None = _sample("validation")
@@ -293,8 +306,8 @@ class Options:
         changes_results=False,
     )  # fmt: skip
     verbose: bool = option(
-        False, OUTPUT, "also print the losses of each epoch and each removal evaluated", "-v",
-        changes_results=False,
+        False, OUTPUT, "also print the losses and accuracies of each epoch and of each removal",
+        "-v", changes_results=False,
     )  # fmt: skip
 
     def __post_init__(self) -> None:
@@ -318,10 +331,6 @@ class Options:
         )
         _check(
             self.verify == 0 or self.verify >= 6, f"--verify {self.verify}: needs 6 groups or more"
-        )
-        _check(
-            0 < self.relabel_confidence <= 1,
-            f"--relabel_confidence {self.relabel_confidence}: must be above 0 and at most 1",
         )
         _check(0 <= self.momentum < 1, f"--momentum {self.momentum}: must be from 0 to below 1")
         _check(

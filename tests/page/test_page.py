@@ -121,7 +121,8 @@ def test_the_page_is_one_file_that_asks_for_nothing(finished: Path) -> None:
 
 def test_names_of_classes_files_and_data_are_only_text(finished: Path) -> None:
     page = parsed(finished / "report" / "index.html")
-    assert len(page.tags("script")) == 1
+    scripts = {attributes.get("type") for attributes in page.tags("script")}
+    assert scripts <= {None, "application/json"}
     assert page.tags("img") == page.tags("i") == []
     assert not [a for _, attributes in page.elements for a in attributes if a.startswith("on")]
     assert SCRIPT in page.text and ATTRIBUTE in page.text
@@ -327,12 +328,10 @@ def test_labels_by_models_trained_without_the_image_go_first(folder: Path) -> No
     removed["suggested_label"] = [1 - removed[LABEL][0], removed[LABEL][1], None]
     removed["confidence"] = [0.9876, 0.51, None]
     (folder / "cleansed").mkdir(exist_ok=True)
-    removed.to_csv(folder / "cleansed/Hara_removed.csv", index=False)
-    removed.head(1).to_csv(folder / "cleansed/Hara_relabel.csv", index=False)
+    removed.to_csv(folder / "cleansed/Hara_removed_3.csv", index=False)
     text = recommend(folder, VERDICT).text
     assert "98.8\xa0%\xa0*" in text and "51\xa0%\xa0*" in text
     assert "classes of the 3 worst" in text
-    assert "candidates for another label" in text
 
 
 def test_a_card_shows_what_the_models_of_its_own_method_predict(folder: Path) -> None:
@@ -341,8 +340,8 @@ def test_a_card_shows_what_the_models_of_its_own_method_predict(folder: Path) ->
     for method, confidences in (("Hara", [0.91, None]), ("Random", [0.52, 0.53])):
         removed = first[[IMAGE, LABEL, "influence"]].assign(rank=[1, 2])
         removed = removed.assign(suggested_label=1, confidence=confidences)
-        paths.removed(method).parent.mkdir(exist_ok=True)
-        removed.to_csv(paths.removed(method), index=False)
+        paths.removed(method, 2).parent.mkdir(exist_ok=True)
+        removed.to_csv(paths.removed(method, 2), index=False)
     facts = Facts.read(paths)
     said = {
         view.name: {

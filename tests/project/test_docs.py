@@ -16,6 +16,7 @@ import pytest
 
 import eval_influence_functions
 import eval_sgd_influence
+import utils
 from benchmarks.make_archives import write_cifar10, write_mnist
 from benchmarks.reproduction_tables import filled
 from docs.option_table import option_table
@@ -23,6 +24,7 @@ from tests.helpers.own_images import class_folders, rows_of
 from utils.data.datasets import DATASETS
 from utils.methods import METHODS
 from utils.options import build_parser
+from utils.review.__main__ import parser as review_parser
 from utils.run.command import main
 from utils.training.models import MODELS
 
@@ -166,6 +168,7 @@ def test_options_of_the_help_are_in_the_pages() -> None:
 
 def test_backticked_options_of_the_pages_are_in_some_help() -> None:
     known = option_strings() | {name for script in benchmarks() for name in options_of(script)}
+    known |= {name for action in review_parser()._actions for name in action.option_strings}
     for page in PAGES:
         named = set(re.findall(r"`(--[a-zA-Z][\w-]*)", text_of(page)))
         assert named - known <= {"--help"}, page.name
@@ -206,6 +209,12 @@ def test_targets_of_make_are_there() -> None:
     targets = set(re.findall(r"^([\w-]+):(?!=)", text_of(ROOT / "Makefile"), re.MULTILINE))
     named = {name for page in PAGES for name in MAKE_LINE.findall(text_of(page))}
     assert {"demo", "test"} <= named <= targets
+
+
+def test_modules_of_utils_itself_are_named() -> None:
+    modules = {path.name for path in (ROOT / "utils").glob("*.py")} - {"__init__.py"}
+    for text in (utils.__doc__ or "", (ROOT / "CONTRIBUTING.md").read_text()):
+        assert [name for name in sorted(modules) if name not in text] == []
 
 
 def test_links_lead_somewhere() -> None:

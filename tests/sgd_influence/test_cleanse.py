@@ -13,7 +13,6 @@ from sgd_influence.cleanse import (
     cleanse,
     cleansed_table,
     opinions,
-    relabel_table,
     removed_table,
 )
 from sgd_influence.outcomes import Outcomes
@@ -22,9 +21,10 @@ from tests.helpers.own_images import rows_of as csv_rows
 from tests.helpers.runs import sgd_influence
 from utils.columns import CLASS, IMAGE, LABEL
 from utils.data.decode import Form
-from utils.data.own_data import own_source
+from utils.data.own_data import Wanted, own_source
 from utils.data.source import Source
 from utils.data.splits import split_of
+from utils.data.user_paths import read_parts
 from utils.options import Options
 from utils.output.folder import OutputFolder
 from utils.output.ranking import joined
@@ -87,8 +87,8 @@ def test_of_an_image_with_two_labels_the_row_that_was_removed_is_left_out(tmp_pa
         seed=seeds[0],
     )  # fmt: skip
     cleanse(options, source, folder, results, {}, {"Hara": 0})
-    removed = pd.read_csv(folder.removed("Hara"))
-    kept = pd.read_csv(folder.cleansed("Hara"))
+    removed = pd.read_csv(folder.removed("Hara", 1))
+    kept = pd.read_csv(folder.cleansed("Hara", 1))
     assert removed[[IMAGE, LABEL]].to_numpy().tolist() == [["/a", 1]]
     assert len(kept) == 5 and not (kept == ["/a", 1]).all(axis=1).any()
 
@@ -123,15 +123,13 @@ def test_a_trial_that_disagrees_lowers_the_confidence() -> None:
     assert said.loc[5].to_list() == pytest.approx([2, 0.4])
 
 
-def test_relabelling_needs_another_class_and_confidence() -> None:
+def test_what_was_removed_has_the_opinions_and_the_names_of_the_classes() -> None:
     images = joined([influences([0, 1, 2, 3])])
     said = opinions([(np.arange(4), {3: outcomes([0, 1, 2], [1, 7, 1], [0.95, 0.95, 0.85])})], 3)
     removed = removed_table(images, said, 4, "abcdefgh")
     assert removed[CLASS].tolist() == ["h"] * 4
     assert removed["#suggested_class"].tolist()[:3] == ["b", "h", "b"]
     assert removed["suggested_label"].isna().tolist() == [False, False, False, True]
-    assert relabel_table(removed, 0.9).index.tolist() == [0]
-    assert relabel_table(removed, 0.8).index.tolist() == [0, 2]
 
 
 def test_names_of_classes_come_along_unless_they_are_the_labels() -> None:
@@ -147,10 +145,10 @@ def test_names_of_classes_come_along_unless_they_are_the_labels() -> None:
 # ---------------------------------------------------------------- files, and back in
 
 
-def cleansed_of(output: Path, method: str = "Hara") -> tuple[pd.DataFrame, pd.DataFrame]:
+def cleansed_of(output: Path, n: int, method: str = "Hara") -> tuple[pd.DataFrame, pd.DataFrame]:
     folder = output / "cleansed"
-    kept = pd.read_csv(folder / f"{method}_train_cleansed.csv")
-    removed = pd.read_csv(folder / f"{method}_removed.csv", float_precision="round_trip")
+    kept = pd.read_csv(folder / f"{method}_train_cleansed_{n}.csv")
+    removed = pd.read_csv(folder / f"{method}_removed_{n}.csv", float_precision="round_trip")
     return kept, removed
 
 
@@ -158,7 +156,7 @@ def test_cleansed_folder_goes_back_in(tmp_path: Path) -> None:
     pictures = class_folders(tmp_path / "pictures", per_class=20)
     first, second = tmp_path / "first", tmp_path / "second"
     assert sgd_influence(first, f"-ds {pictures} {QUICK} --cleanse_n 5", TINY) == 0
-    kept, removed = cleansed_of(first)
+    kept, removed = cleansed_of(first, 5)
     influence = read_csv(first / "influence/Hara/influence_hara_0.csv").head(5)
     assert removed[[IMAGE, LABEL, "influence"]].equals(influence[[IMAGE, LABEL, "influence"]])
     assert removed["rank"].tolist() == [1, 2, 3, 4, 5]
@@ -170,12 +168,13 @@ def test_cleansed_folder_goes_back_in(tmp_path: Path) -> None:
     assert len(tested) == 6  # 15 % of 40, that no trial trains on
     assert len(kept) == 40 - 6 - 5
 
-    again = first / "cleansed/Hara_train_cleansed.csv"
+    again = first / "cleansed/Hara_train_cleansed_5.csv"
     assert sgd_influence(second, f"-ds {again} {QUICK} --cleanse_n 0", TINY) == 0
-    kept_again, removed_again = cleansed_of(second)
+    kept_again, removed_again = cleansed_of(second, 0)
     assert list(removed_again) == [*REMOVED, CLASS, "#suggested_class"]
     assert removed_again.empty
-    assert set(kept_again[IMAGE]) < set(kept[IMAGE])
+    assert kept_again.equals(kept)  # not one of them is lost to testing
+    assert set(pd.read_csv(second / "cleansed/test_cleansed.csv")[IMAGE]) == tested
     assert list(kept_again) == [IMAGE, LABEL, CLASS]  # once
     merged_labels = kept_again.merge(kept, on=IMAGE, suffixes=("", "_before"))
     assert (merged_labels[LABEL] == merged_labels[f"{LABEL}_before"]).all()
@@ -206,7 +205,7 @@ def test_classes_are_called_by_their_column_where_it_is_clear(
 ) -> None:
     named = zip(csv_rows(), names.split(" ") * 10, strict=False)
     csv = csv_of(tmp_path, [f"{row},{name}" for row, name in named], f"x:image,y:label,{CLASS}")
-    assert list(own_source(csv, tmp_path / "data", 8, "auto").class_names) == expected
+    assert list(own_source(csv, tmp_path / "data", Wanted(8)).class_names) == expected
 
 
 def test_cleansed_csv_keeps_further_columns_and_goes_back_in(tmp_path: Path) -> None:
@@ -215,26 +214,26 @@ def test_cleansed_csv_keeps_further_columns_and_goes_back_in(tmp_path: Path) -> 
     first, second = tmp_path / "first", tmp_path / "second"
     small = "-e 1 -nt 2 -r 0 3 --batch_size 4 --image_size 8"
     assert sgd_influence(first, f"-ds {csv} {QUICK} --cleanse_n 2", small) == 0
-    kept, removed = cleansed_of(first)
+    kept, removed = cleansed_of(first, 2)
     assert list(kept) == [IMAGE, LABEL, "z__0", "note"]
     assert list(removed) == REMOVED
     given = pd.read_csv(csv)
     given[IMAGE] = [str(csv.parent / path) for path in given[IMAGE]]
     found = given[given[IMAGE].isin(kept[IMAGE])].reset_index(drop=True)
     assert kept.equals(found)
-    again = first / "cleansed/Hara_train_cleansed.csv"
+    again = first / "cleansed/Hara_train_cleansed_2.csv"
     assert sgd_influence(second, f"-ds {again} {QUICK}", small) == 0
-    assert list(cleansed_of(second)[0]) == [IMAGE, LABEL, "z__0", "note"]
+    assert list(cleansed_of(second, 0)[0]) == [IMAGE, LABEL, "z__0", "note"]
 
 
 def test_digits_go_back_in_and_nnabla_reads_them(tmp_path: Path) -> None:
     small = "-e 2 -nt 1 -r 0 4 --n_train 60 --n_val 30 --n_test 30 --batch_size 16"
     first, second = tmp_path / "first", tmp_path / "second"
     assert sgd_influence(first, f"-ds digits {QUICK} --cleanse_n 4", small) == 0
-    kept, removed = cleansed_of(first)
+    kept, removed = cleansed_of(first, 4)
     assert len(kept) == 60 + 30 - 4
     assert not set(removed[IMAGE]) & set(kept[IMAGE])
-    csv = first / "cleansed/Hara_train_cleansed.csv"
+    csv = first / "cleansed/Hara_train_cleansed_4.csv"
     again = "-e 2 -nt 1 -r 0 4 --batch_size 16 --image_size 8"
     assert sgd_influence(second, f"-ds {csv} {QUICK}", again) == 0
     with data_iterator_csv_dataset(str(csv), 2, normalize=False, shuffle=False) as batches:
@@ -249,26 +248,24 @@ def test_a_list_of_validation_images_is_not_training(tmp_path: Path) -> None:
         class_folders(folder / part, per_class=6, first=1000 * number)
     output = tmp_path / "out"
     assert sgd_influence(output, f"-ds {folder} {QUICK} --cleanse_n 3", TINY) == 0
-    kept, removed = cleansed_of(output)
+    kept, removed = cleansed_of(output, 3)
     images = [*kept[IMAGE], *removed[IMAGE]]
     assert len(images) == 12
     assert all(path.startswith(str(folder / "train")) for path in images)
+    source = own_source(output / "cleansed/Hara_train_cleansed_3.csv", tmp_path / "data", Wanted(8))
+    assert source.validation is not None
+    for table, part in ((source.validation, "val"), (source.test, "test")):
+        assert set(table[IMAGE]) == {str(path) for path in (folder / part).rglob("*.png")}
 
 
-def test_candidates_for_another_label_are_listed_on_demand_only(tmp_path: Path) -> None:
-    small = "-ds digits -e 4 -nt 1 -r 0 30 --n_train 60 --n_val 30 --n_test 30 --batch_size 4"
-    path = tmp_path / "cleansed/Hara_relabel.csv"
-    more = f"{QUICK} --cleanse_n 30 --relabel_candidates --relabel_confidence 0.2"
-    assert sgd_influence(tmp_path, more, small) == 0
-    listed = pd.read_csv(path, float_precision="round_trip")
-    kept, removed = cleansed_of(tmp_path)
-    other = removed["suggested_label"] != removed[LABEL]
-    expected = removed[other & (removed["confidence"] >= 0.2)].reset_index(drop=True)
-    assert 0 < len(listed) < 30
-    assert listed.equals(expected)
-    assert not set(listed[IMAGE]) & set(kept[IMAGE])  # nothing is relabelled
-    assert sgd_influence(tmp_path, f"{QUICK} --cleanse_n 30", small) == 0
-    assert not path.exists()
+def test_the_list_alone_is_one_set(tmp_path: Path) -> None:
+    """Somewhere else, or under a name of its own, it brings no other sets."""
+    csv = csv_of(tmp_path, csv_rows())
+    (csv.parent / "test_cleansed.csv").write_text("x:image,y:label\ncat/0.png,0\n")
+    for name, parts in (("images.csv", 1), ("train.csv", 1), ("Hara_train_cleansed_5.csv", 2)):
+        listed = csv.with_name(name)
+        listed.write_bytes(csv.read_bytes())
+        assert len(read_parts(listed)) == parts
 
 
 def test_a_class_that_loses_its_last_image_is_a_warning(
@@ -279,7 +276,7 @@ def test_a_class_that_loses_its_last_image_is_a_warning(
         class_folders(folder / part, per_class=2, first=1000 * number)
     small = "-e 1 -nt 1 -r 0 3 --batch_size 8 --image_size 8"
     assert sgd_influence(tmp_path / "out", f"-ds {folder} {QUICK} --cleanse_n 3", small) == 0
-    assert "Hara_train_cleansed.csv: no image is left of " in capsys.readouterr().err
+    assert "Hara_train_cleansed_3.csv: no image is left of " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -287,7 +284,6 @@ def test_a_class_that_loses_its_last_image_is_a_warning(
     [
         ("--cleanse_n 60", "--cleanse_n 60: there are only 60 training images in a trial"),
         ("--cleanse_n -1", "--cleanse_n -1: must be a whole number of at least 0"),
-        ("--relabel_confidence 1.5", "--relabel_confidence 1.5: must be above 0 and at most 1"),
     ],
 )
 def test_mistakes(

@@ -19,7 +19,8 @@ from PIL import Image
 
 from utils.columns import IMAGE, LABEL
 from utils.console import progress
-from utils.data.decode import Form, common_side, decode_file
+from utils.data import own_data
+from utils.data.decode import CROP, Form, common_side, decode_file
 from utils.data.downloads import ArchiveFile, find, find_or_download
 from utils.data.formats import (
     CIFAR_LIMIT,
@@ -29,7 +30,7 @@ from utils.data.formats import (
     read_members,
     read_stl10_part,
 )
-from utils.data.own_data import own_source
+from utils.data.own_data import Wanted, own_source
 from utils.data.source import (
     DAMPING,
     TEST,
@@ -40,6 +41,7 @@ from utils.data.source import (
     first_writable,
 )
 from utils.data.splits import stratified
+from utils.data.user_paths import Rows
 from utils.errors import UserError
 from utils.output.storage import save_csv, written_beside
 
@@ -58,7 +60,7 @@ class DatasetRow:
 
     read: takes the paths of `archives`, in their order, and gives training and test images;
     n_validation: images drawn from the training ones by default; resize: to 32..128 px;
-    damping: alpha of the influence functions, (H + alpha I) v = grad; built_in: where the
+    damping: alpha of influence functions with --if_solver sgd; built_in: where the
     images come from if not from archives.
     """
 
@@ -201,11 +203,14 @@ def prepare(
     allow_unverified: bool,
     image_size: int | None = None,
     color: str = "auto",
+    resize: str = CROP,
+    skip_broken: bool = False,
 ) -> Source:
     """The images of a named data set, or of a user's folder or CSV file, ready to be split.
 
     name: a row of the table, else a path, as `own_source` takes it; image_size: side of the
-    images in px, None for the rule of the data set; color: "auto", "gray" or "rgb".
+    images in px, None for the rule of the data set; color: "auto", "gray" or "rgb"; resize: "crop",
+    "pad" or "stretch"; skip_broken: leave a user's broken images out.
 
     Images of the table are made to lie on disk as PNG files, in `<root>/<name>/`, or
     `<root>/<name>_unverified_<MD5>/` if an archive is not the published one; root is
@@ -215,7 +220,7 @@ def prepare(
     published one, if no folder can be written, and for whatever is wrong with a user's images.
     """
     if _is_path(name):
-        return own_source(Path(name), data_dir, image_size, color)
+        return own_source(Path(name), data_dir, Wanted(image_size, color, resize, skip_broken))
     if name not in DATASETS:
         known = f"known are {', '.join(DATASETS)}"
         raise UserError(f"data set '{name}' is not known and no such path exists; {known}")
@@ -227,7 +232,21 @@ def prepare(
         images, fingerprint = _prepared_from(name, row, paths, roots)
     folder = first_writable([images, roots[1] / images.name])
     source = _source(name, row, images, folder, fingerprint)
-    return replace(source, form=_form(row, source.training[IMAGE][0], image_size, color))
+    form = _form(row, source.training[IMAGE][0], Wanted(image_size, color, resize))
+    return replace(source, form=form)
+
+
+def form_of(name: str, rows: Rows, wanted: Wanted) -> Form:
+    """What `prepare` makes of images that are on disk.
+
+    Args:
+        name: the data set, as `prepare` takes it.
+        rows: all of its images.
+        wanted: what they are to become.
+    """
+    if name in DATASETS:
+        return _form(DATASETS[name], rows.paths[0], wanted)
+    return own_data.form_of(rows, wanted)
 
 
 def folders_of(name: str, data_dir: Path | None) -> list[Path]:
@@ -358,9 +377,9 @@ def _source(name: str, row: DatasetRow, images: Path, folder: Path, fingerprint:
     )
 
 
-def _form(row: DatasetRow, path: str, image_size: int | None, color: str) -> Form:
+def _form(row: DatasetRow, path: str, wanted: Wanted) -> Form:
     """What the images become, that all are of the size of the one at `path`."""
-    side = image_size
+    side = wanted.image_size
     if side is None and row.resize:
         side = common_side(min(decode_file(path, Form()).pixels.shape[:2]))
-    return Form(side, {"auto": None, "gray": 1, "rgb": 3}[color])
+    return Form(side, {"auto": None, "gray": 1, "rgb": 3}[wanted.color], wanted.resize)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -71,12 +71,17 @@ class ImageSet:
 class Pool:
     """Decoded image files, each of them once.
 
-    images: uint8 (N, H, W, C), possibly memory-mapped; numbers: which of them a file became, by
+    images: uint8 (N, H, W, C), possibly memory-mapped; rows: which of them a file became, by
     absolute path.
     """
 
     images: npt.NDArray[np.uint8]
-    numbers: dict[str, int]
+    rows: dict[str, int]
+
+    def pick(self, paths: Sequence[str]) -> npt.NDArray[np.uint8]:
+        """The images of these paths, without a copy."""
+        picked = Picked(self.images, np.array([self.rows[path] for path in paths], np.int64))
+        return cast("npt.NDArray[np.uint8]", picked)
 
 
 def decode_images(
@@ -94,10 +99,27 @@ def decode_images(
     takes to decode one of them, at most. Raises UserError,
     naming the first image that is broken or differs from the first in size or channels.
     """
+    images, counts, problems = decode_all(paths, form, description, folder, memory)
+    if problems:
+        raise broken_images(problems, where)
+    return images, counts
+
+
+def decode_all(
+    paths: Sequence[str],
+    form: Form,
+    description: str,
+    folder: Path | None = None,
+    memory: int = 0,
+) -> tuple[npt.NDArray[np.uint8], Counter[str], list[tuple[int, str]]]:
+    """As `decode_images`, but nothing is raised: also position and problem of those that failed.
+
+    Their pixels are 0. Where the form leaves open what images become, the first decides.
+    """
     try:
-        shape = decode_file(paths[0], form).pixels.shape
+        shape = form.shape or decode_file(paths[0], form).pixels.shape
     except Exception as error:  # a broken file may raise anything in a decoder
-        raise broken_images([(0, problem_of(error))], where) from error
+        return np.empty((0, 0, 0, 0), np.uint8), Counter(), [(0, problem_of(error))]
     images, counts = room_for((len(paths), *shape), folder), Counter[str]()
     problems: list[tuple[int, str]] = []
     chunks = over_chunks(decode_chunk, paths, form, shape, memory=memory)
@@ -105,9 +127,7 @@ def decode_images(
         images[part] = decoded
         counts += converted
         problems += [(part.start + position, problem) for position, problem in failed]
-    if problems:
-        raise broken_images(problems, where)
-    return images, counts
+    return images, counts, problems
 
 
 def broken_images(problems: Sequence[tuple[int, str]], where: Callable[[int], str]) -> UserError:

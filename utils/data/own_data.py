@@ -10,19 +10,32 @@ import hashlib
 import logging
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from utils.columns import CLASS, LABEL
 from utils.console import progress
-from utils.data.decode import Finding, Form, common_side, over_chunks, size_text, survey_chunk
+from utils.data.decode import (
+    CROP,
+    PAD,
+    Finding,
+    Form,
+    common_side,
+    over_chunks,
+    size_text,
+    survey_chunk,
+)
+from utils.data.depth import common_scales, scales_text
 from utils.data.duplicates import warn_of_copies
-from utils.data.images import Pool, broken_images, decode_images
+from utils.data.images import Pool, decode_all
 from utils.data.missing_sets import complete_sets
+from utils.data.problems import PROBLEMS, problems_of, record_problems
 from utils.data.source import DAMPING, Source, are_labels, cache_folder, first_writable
 from utils.data.user_paths import CLASSES, Rows, read_parts, shown
 from utils.errors import UserError
@@ -30,28 +43,56 @@ from utils.output.storage import save_csv
 
 LOG = logging.getLogger("data_cleansing")
 NAMED = 10  # classes that a line names
+MUCH = 1 / 3  # of an image, to be left out
 
 
-def own_source(path: Path, data_dir: Path | None, image_size: int | None, color: str) -> Source:
+@dataclass(frozen=True)
+class Wanted:
+    """What a user's images are to become.
+
+    Attributes:
+        image_size: side in px; None for the median of the shorter sides (with `pad` of the longer
+            ones), within 32 to 128.
+        color: "gray", "rgb", or "auto": RGB if one image is in colour.
+        resize: "crop", "pad" or "stretch", as `Form` describes.
+        skip_broken: leave images out that cannot be used, instead of refusing them.
+    """
+
+    image_size: int | None = None
+    color: str = "auto"
+    resize: str = CROP
+    skip_broken: bool = False
+
+
+def own_source(path: Path, data_dir: Path | None, wanted: Wanted) -> Source:
     """The images that a folder or a CSV file of a user names, looked at and decoded.
 
     path: what `read_parts` takes; data_dir: where a folder for our CSV files is made (None:
-    in the cache folder); image_size: side in px, None for the median of the shorter sides,
-    within 32 to 128; color: "gray", "rgb", or "auto": RGB if one image is in colour.
+    in the cache folder).
 
-    What is converted, doubtful or made up is logged. Raises UserError for whatever is wrong.
+    What is converted, doubtful or made up is logged. Raises UserError for whatever is wrong; what
+    is wrong with images is listed in `data_problems.csv` in that folder.
     """
-    rows = Rows(read_parts(path))
+    every = Rows(read_parts(path))
     folder = _own_folder(path, data_dir)
-    classes = _classes(rows, path)
+    _check_classes(every, path)
+    findings = _survey(every)
+    form = _form(findings, wanted)
+    images, counts, failed = _decoded(every, findings, form, folder)
+    problems = problems_of(every, findings, failed)
+    record_problems(problems, folder, wanted.skip_broken)
+    bad = {problem.position for problem in problems}
+    rows = every.without(bad)
+    findings = [finding for at, finding in enumerate(findings) if at not in bad]
+    _check_what_is_left(every, rows, path)
+    classes = _classes(rows)
     names = _class_names(rows, classes)
-    findings = _survey(rows)
     warn_of_copies(rows, findings)
     labels = {given: label for label, given in enumerate(classes)}
     tables = {part.name: _numbered(part.table, labels) for part in rows.parts}
     sets = complete_sets(tables, names, shown(path))
-    form = _form(findings, image_size, color)
-    pool = _decoded(rows, form, folder, max(f.memory for f in findings))
+    _say_conversions(counts, images.shape[1:])
+    _warn_of_crops(findings, form)
     save_csv(pd.DataFrame({"label": range(len(names)), "name": names}), folder / CLASSES)
     return Source(
         name=_file_name(path),
@@ -61,12 +102,19 @@ def own_source(path: Path, data_dir: Path | None, image_size: int | None, color:
         test=sets.test,
         n_classes=len(names),
         class_names=names,
-        fingerprint=_fingerprint(path, rows, findings),
+        fingerprint=_fingerprint(path, rows, findings) + _changes(form, len(bad)),
         form=form,
         damping=DAMPING,
         n_validation=sets.n_validation,
-        pool=pool,
+        pool=Pool(images, {name: row for row, name in enumerate(dict.fromkeys(every.paths))}),
+        problems=folder / PROBLEMS if bad else None,
+        n_problems=len(bad),
     )
+
+
+def form_of(rows: Rows, wanted: Wanted) -> Form:
+    """What the images of these rows become, by the rule of `own_source`."""
+    return _form(_survey(rows), wanted)
 
 
 def _own_folder(path: Path, data_dir: Path | None) -> Path:
@@ -91,17 +139,51 @@ def _file_name(path: Path) -> str:
 # ---------------------------------------------------------------- classes
 
 
-def _classes(rows: Rows, path: Path) -> tuple[str, ...]:
+def _check_classes(rows: Rows, path: Path) -> None:
+    """Raise UserError unless there are two classes, in the training set too."""
+    classes = list(dict.fromkeys(rows.labels))
+    in_training = list(dict.fromkeys(rows.parts[0].table[LABEL]))
+    remedy = "at least two classes are needed to train on"
+    if len(classes) == 1:
+        raise UserError(f"{shown(path)}: all images are of one class, {classes[0]!r}; {remedy}")
+    if len(in_training) == 1:
+        others = ", ".join(map(repr, [c for c in classes if c not in in_training][:NAMED]))
+        what = f"all training images are of one class, {in_training[0]!r}, others have {others}"
+        raise UserError(f"{shown(path)}: {what}; {remedy}")
+
+
+def _check_what_is_left(every: Rows, rows: Rows, path: Path) -> None:
+    """Raise UserError if no image of a set is left, or too few classes; classes lost are said."""
+    for name in dict.fromkeys(part.name for part in every.parts):
+        if name not in {part.name for part in rows.parts}:
+            remedy = "mend them, or take that set out"
+            raise UserError(f"{shown(path)}: all images of the {name} set are broken; {remedy}")
+    _check_classes(rows, path)
+    lost = sorted(set(every.labels) - set(rows.labels))
+    if lost:
+        LOG.warning("Classes of which no image is left: %s", ", ".join(map(shown, lost[:NAMED])))
+
+
+def _classes(rows: Rows) -> tuple[str, ...]:
     """The labels in sorted order, numbers by value; said if they are not 0, 1, ... already."""
     classes = _sorted(set(rows.labels))
-    if len(classes) < 2:
-        remedy = "at least two classes are needed to train on"
-        raise UserError(f"{shown(path)}: all images are of one class, {classes[0]!r}; {remedy}")
     if not are_labels(classes):
         pairs = [f"{label} = {shown(given)}" for label, given in enumerate(classes[:NAMED])]
         more = ", ..." if len(classes) > NAMED else ""
         LOG.info("%d classes become labels: %s%s", len(classes), ", ".join(pairs), more)
+    _warn_of_capitals(classes)
     return tuple(classes)
+
+
+def _warn_of_capitals(classes: Sequence[str]) -> None:
+    spellings: dict[str, list[str]] = defaultdict(list)
+    for name in classes:
+        letters = "".join(filter(str.isprintable, name))
+        spellings[letters.strip().casefold()].append(name)
+    for alike in [names for names in spellings.values() if len(names) > 1][:NAMED]:
+        LOG.warning(
+            "Classes that differ in capitals or blanks only: %s", ", ".join(map(repr, alike))
+        )
 
 
 def _class_names(rows: Rows, classes: tuple[str, ...]) -> tuple[str, ...]:
@@ -139,39 +221,36 @@ def _numbered(table: pd.DataFrame, labels: dict[str, int]) -> pd.DataFrame:
 
 
 def _survey(rows: Rows) -> list[Finding]:
-    """One finding for each row. Raises UserError, naming the first row, for files of no use."""
+    """One finding for each row."""
     unique = list(dict.fromkeys(rows.paths))
     found: list[Finding] = []
     for _, findings in progress(over_chunks(survey_chunk, unique), "looking at images"):
         found += findings
     by_path = dict(zip(unique, found, strict=True))
-    findings = [by_path[path] for path in rows.paths]
-    problems = [(row, f.problem) for row, f in enumerate(findings) if f.problem]
-    if problems:
-        raise broken_images(problems, rows.where)
-    return findings
+    return [by_path[path] for path in rows.paths]
 
 
-def _form(findings: Sequence[Finding], image_size: int | None, color: str) -> Form:
-    """One size and colour for all."""
-    side = image_size or common_side(float(np.median([f.shorter for f in findings])))
-    channels = {"gray": 1, "rgb": 3, "auto": 3 if any(f.colour for f in findings) else 1}
-    return Form(side, channels[color])
+def _form(findings: Sequence[Finding], wanted: Wanted) -> Form:
+    """One size, one colour and one scale for all; of those that can be looked at."""
+    good = [finding for finding in findings if not finding.problem]
+    sides = [f.longer if wanted.resize == PAD else f.shorter for f in good]
+    side = wanted.image_size or common_side(float(np.median(sides or [0])))
+    channels = {"gray": 1, "rgb": 3, "auto": 3 if any(f.colour for f in good) else 1}
+    scales = common_scales(finding.range for finding in good if finding.range)
+    return Form(side, channels[wanted.color], wanted.resize, scales)
 
 
-def _decoded(rows: Rows, form: Form, folder: Path, memory: int) -> Pool:
-    """Every image once; `memory`: bytes that it takes to decode one of them, at most."""
-    first_rows: dict[str, int] = {}
-    for row, path in enumerate(rows.paths):
-        first_rows.setdefault(path, row)
-    paths, positions = list(first_rows), list(first_rows.values())
+def _decoded(
+    rows: Rows, findings: Sequence[Finding], form: Form, folder: Path
+) -> tuple[npt.NDArray[np.uint8], Counter[str], dict[str, str]]:
+    """Every image once, in which ways they were converted, and by path what is wrong with some.
 
-    def where(number: int) -> str:
-        return rows.where(positions[number])
-
-    images, counts = decode_images(paths, form, where, "reading images", folder, memory)
-    _say_conversions(counts, images.shape[1:])
-    return Pool(images, {path: number for number, path in enumerate(paths)})
+    The pixels of broken images are 0.
+    """
+    paths = list(dict.fromkeys(rows.paths))
+    memory = max((finding.memory for finding in findings), default=0)
+    images, counts, problems = decode_all(paths, form, "reading images", folder, memory)
+    return images, counts, {paths[number]: problem for number, problem in problems}
 
 
 def _say_conversions(counts: Counter[str], shape: Sequence[int]) -> None:
@@ -180,6 +259,22 @@ def _say_conversions(counts: Counter[str], shape: Sequence[int]) -> None:
     if kinds:
         what = f"{counts['']} images converted to {size_text(shape)}"
         LOG.info("%s: %s", what, ", ".join(kinds))
+
+
+def _warn_of_crops(findings: Sequence[Finding], form: Form) -> None:
+    """Warn if the central square leaves out more than `MUCH` of half of the images."""
+    lost = float(np.median([1 - f.shorter / f.longer for f in findings]))
+    if form.resize == CROP and lost > MUCH:
+        LOG.warning(
+            "The central squares leave out %.0f %% of the median image; --resize pad keeps all of "
+            "it in black borders, --resize stretch without its aspect ratio", 100 * lost,
+        )  # fmt: skip
+
+
+def _changes(form: Form, n_left_out: int) -> str:
+    """What the manifest says of the images next to their hash; empty where nothing was changed."""
+    scales = f"; {scales_text(form.scales)}" if form.scales else ""
+    return scales + (f"; {n_left_out} left out" if n_left_out else "")
 
 
 def _fingerprint(path: Path, rows: Rows, findings: Sequence[Finding]) -> str:

@@ -12,14 +12,14 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from utils.columns import IMAGE, ROW, SET
+from utils.columns import IMAGE, SET
 from utils.data.decode import Form
 from utils.data.images import Picked, Pool
 from utils.errors import UserError
 
 CACHE_VARIABLE = "NNABLA_DATA_CLEANSING_CACHE"
 TRAINING, VALIDATION, TEST = "training", "validation", "test"
-DAMPING = 0.1  # alpha of the influence functions, where a data set gives no other
+DAMPING = 0.1  # alpha of influence functions with --if_solver sgd, where a data set gives no other
 TEST_SEED = 0  # draws the test images; `<name>_test.csv` has no seed in its name
 
 
@@ -35,7 +35,8 @@ class Source:
     (absolute path), `y:label` and maybe further columns, a row per image; validation: the same,
     None if validation images are drawn from the training ones, `n_validation` by default;
     fingerprint: what the images came from; form: what they become when decoded; pool: all of
-    them decoded already, or None.
+    them decoded already, or None; problems: the list of images that were left out as broken, None
+    where none were; n_problems: how many.
     """
 
     name: str
@@ -50,13 +51,15 @@ class Source:
     n_validation: int
     validation: pd.DataFrame | None = None
     pool: Pool | None = None
+    problems: Path | None = None
+    n_problems: int = 0
 
     @cached_property
     def images(self) -> pd.DataFrame:
-        """All images by `row`: `x:image`, `y:label`, further columns, and `set`."""
+        """All images by row: `x:image`, `y:label`, further columns, and `set`."""
         tables = {name: table for name, table in self._tables.items() if table is not None}
         sets = [table.assign(**{SET: name}) for name, table in tables.items()]
-        return pd.concat(sets, ignore_index=True).rename_axis(ROW)
+        return pd.concat(sets, ignore_index=True)
 
     def rows_of_set(self, name: str) -> range:
         """The rows of the set `TRAINING`, `VALIDATION` or `TEST`, in the order of its table."""
@@ -84,7 +87,7 @@ class Source:
     @cached_property
     def _in_pool(self) -> npt.NDArray[np.int64]:
         """Which image of the pool is that of each row (N,)."""
-        numbers = self.pool.numbers if self.pool else {}
+        numbers = self.pool.rows if self.pool else {}
         return np.array([numbers[path] for path in self.images[IMAGE]], np.int64)
 
 

@@ -96,9 +96,9 @@ def draw_split(
     """
     split = split_of(source, split_seed, n_train, n_val, n_test)
     training, validation, test = TRAINING, validation_set(source), TEST
-    _save_if_other(_table_of(source, training, split.training), split.files.training)
-    _save_if_other(_table_of(source, validation, split.validation), split.files.validation)
-    _save_if_other(_table_of(source, test, split.test), split.files.test)
+    _save_if_other(table_of(source, training, split.training), split.files.training)
+    _save_if_other(table_of(source, validation, split.validation), split.files.validation)
+    _save_if_other(table_of(source, test, split.test), split.files.test)
     return split
 
 
@@ -118,10 +118,12 @@ def split_of(
     are subsets of these, the test subset being the same for every seed.
 
     Raises UserError, naming option, size asked and size available, for a size that is
-    smaller than the number of classes or larger than there is.
+    smaller than the number of classes or larger than there is, and if the training images drawn
+    are all of one class.
     """
     sizes = split_sizes(source, n_train, n_val, n_test)
     training, validation = _draw_rows(source, sizes, split_seed)
+    _check_training(source, source.images.iloc[training])
     test = _subset(source, TEST, sizes[2], np.random.default_rng(TEST_SEED))
     return Split(training, validation, test, _split_files(source, sizes, split_seed))
 
@@ -130,6 +132,13 @@ def split_of_trial(options: Options, source: Source, seed: int) -> Split:
     """The split of the trial of a seed, as `split_of` draws it."""
     sizes = options.n_train, options.n_val, options.n_test
     return split_of(source, options.split_seed_of(seed), *sizes)
+
+
+def _check_training(source: Source, training: pd.DataFrame) -> None:
+    if training[LABEL].nunique() < 2 <= source.training[LABEL].nunique():
+        name = source.class_names[training[LABEL].iloc[0]]
+        what = f"the {len(training)} training images drawn are all of one class, {name!r}"
+        raise UserError(f"{source.name}: {what}; at least two classes are needed, raise --n_train")
 
 
 def split_sizes(
@@ -176,8 +185,8 @@ def _subset(source: Source, name: str, size: int, rng: np.random.Generator) -> I
     return rows[stratified(labels, size, rng)]
 
 
-def _table_of(source: Source, name: str, rows: Int64) -> pd.DataFrame:
-    """What the CSV file of some rows of a set holds: all columns that the set has."""
+def table_of(source: Source, name: str, rows: Int64) -> pd.DataFrame:
+    """What a CSV file of some rows (N,) of a set holds: all columns that the set has."""
     table = {TRAINING: source.training, VALIDATION: source.validation, TEST: source.test}[name]
     assert table is not None
     return table.iloc[rows - source.rows_of_set(name).start]

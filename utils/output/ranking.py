@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from utils.columns import IMAGE, LABEL, ROW
+from utils.columns import IMAGE, LABEL
 
 SHOWN_WORST, SHOWN_BEST = 40, 20
 """Images per method that the page shows at most."""
@@ -43,7 +43,7 @@ def joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     images = pd.concat(placed).sort_values("place", kind="stable").groupby(level=0)
     means = images[["influence", "place"]].mean().assign(n_trials=images.size())
     table = images[[IMAGE, LABEL]].first().join(means).sort_values("place", kind="stable")
-    return table.assign(rank=np.arange(1, len(table) + 1)).rename_axis(ROW)
+    return table.assign(rank=np.arange(1, len(table) + 1))
 
 
 def overlap_by_chance(n_trials: np.ndarray, n: int) -> float:

@@ -6,7 +6,7 @@ people who read them; where only files are there, their names are made into rows
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import cached_property
 from pathlib import Path
 
@@ -59,10 +59,6 @@ class Results:
         self._tables[path] = table
         self._rankings.clear()
         self.__dict__.pop("_names", None)
-
-    def forget(self, path: Path) -> None:
-        """Drop a table whose file was removed."""
-        self._tables.pop(path, None)
 
     def table(self, path: Path, columns: Iterable[str] = ()) -> pd.DataFrame:
         """A table that must be there; raises as `read_csv`."""
@@ -120,12 +116,9 @@ class Results:
         return {method: self._rankings[method] for method in METHODS if method in self._rankings}
 
     def removed(self, method: str) -> pd.DataFrame | None:
-        """The images that the cleansed data of a method leave out, by row."""
-        return self.table_of_images(self.paths.removed(method), REMOVED)
-
-    def relabel(self, method: str) -> pd.DataFrame | None:
-        """Those of them that seem to have another label, by row."""
-        return self.table_of_images(self.paths.relabel(method), REMOVED)
+        """The largest list of images that cleansed data of a method leave out, by row."""
+        lists = self.paths.removed_lists(method)
+        return self.table_of_images(lists[max(lists)], REMOVED) if lists else None
 
     def predictions(self) -> pd.DataFrame | None:
         """What the final models say of the images that the page shows, by row."""
@@ -135,13 +128,17 @@ class Results:
         """The labels that were flipped, a row per image and trial; None where none were."""
         return self.table_if_there(self.paths.flipped_labels, FLIPPED)
 
-    def given_labels(self) -> dict[int, int]:
-        """The label that the data set gives, of each image that bears a flipped one, by row."""
+    def given_labels(self, seeds: Collection[int] | None = None) -> dict[int, int]:
+        """The label that the data set gives, of each image that bears a flipped one, by row.
+
+        Args:
+            seeds: the trials that count; None for all that are scored.
+        """
         flips = self.flips()
         given: dict[int, int] = {}
         if flips is None:
             return given
-        for seed, _ in self.trials():
+        for seed in seeds or [seed for seed, _ in self.trials()]:
             own = flips[flips[SEED] == seed]
             rows = self._training_rows(seed)[own[INDEX].to_numpy()]
             given |= zip(rows.tolist(), own[TRUE].astype(int).tolist(), strict=True)

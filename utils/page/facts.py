@@ -12,9 +12,16 @@ from pathlib import Path
 
 import pandas as pd
 
+from utils.data.decisions import COLUMNS, read_decisions
+from utils.data.label_table import (
+    LabelVerdict,
+    read_class_names,
+    read_label_issues,
+    read_label_verdict,
+)
 from utils.errors import UserError
 from utils.files import check_regular
-from utils.methods import METHODS
+from utils.methods import METHODS, Solved
 from utils.output.manifest import Manifest
 from utils.output.paths import OutputPaths
 from utils.output.ranking import SHOWN_WORST
@@ -23,7 +30,7 @@ from utils.output.runs import Run, load_runs
 from utils.output.storage import read_csv, unreadable
 from utils.page.seats import Seats, seats
 from utils.page.verdict import Recommended, recommended
-from utils.training.soundness import problems_in
+from utils.training.soundness import solves_in, warnings_of
 
 READ_VERSION = 1
 """Of summary/recommendation.json."""
@@ -31,6 +38,7 @@ SUMMARY = ("val_loss", "val_accuracy", "test_accuracy", "method", "seed", "n_dro
 CURVE = ("epoch", "train_loss", "val_loss", "val_accuracy")
 VERIFICATION = ("method", "kind", "group", "predicted", "true")
 AGREEMENT = ("method", "random", "low", "high", "ranking")
+PROBLEMS = ("file", "problem")
 """The columns that the page reads of each table."""
 
 
@@ -50,6 +58,21 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class LabelCheck:
+    """What the label check found, and what a person decided.
+
+    Attributes:
+        verdict: how many labels look wrong.
+        issues: all images, the most suspicious first.
+        decided: the decisions in the folder, as `read_decisions` gives them; maybe none.
+    """
+
+    verdict: LabelVerdict
+    issues: pd.DataFrame
+    decided: pd.DataFrame
+
+
+@dataclass(frozen=True)
 class Facts:
     """The content of an output folder.
 
@@ -62,14 +85,18 @@ class Facts:
         verification, agreement: predicted beside true changes, and how far they agree; None
             without `--verify`.
         recommendation: what the run wrote; None where none is there, or one of another version.
-        removed, relabel: per method the tables of the cleansed data that are there, by row.
+        removed: per method the largest list of images that cleansed data leave out, where one is,
+            by row.
         flips: the given label of each image that bears a flipped one, by row; None without
             `--flip_labels`.
         class_names: by label; empty where the run wrote none.
         predictions: what the final models say of the images shown, by row.
         runs: the commands that wrote here.
         seats: per method that predicts, `utils.page.seats.seats_of_worst`.
-        unsound: (method, trial, problems) where scores should not be followed.
+        left_out: the broken images that were left out; None where none were.
+        unsound: `utils.training.soundness.warnings_of`: why scores should not be followed.
+        solves: (method, trial, how far its solver came).
+        labels: what the label check found; None in folders of earlier versions.
     """
 
     paths: OutputPaths
@@ -81,13 +108,15 @@ class Facts:
     agreement: pd.DataFrame | None
     recommendation: Recommended | None
     removed: Mapping[str, pd.DataFrame]
-    relabel: Mapping[str, pd.DataFrame]
     flips: Mapping[int, int] | None
     class_names: Mapping[int, str]
     predictions: Mapping[int, Prediction]
     runs: list[Run]
     seats: Mapping[str, Seats]
-    unsound: Sequence[tuple[str, int, str]]
+    left_out: pd.DataFrame | None
+    unsound: Mapping[str, Mapping[str, Sequence[str]]]
+    solves: Sequence[tuple[str, int, Solved]]
+    labels: LabelCheck | None
 
     @classmethod
     def read(cls, paths: OutputPaths, results: Results | None = None) -> Facts:
@@ -103,6 +132,7 @@ class Facts:
         manifest = _manifest(paths)
         results = results or Results(paths)
         methods = tuple(METHODS)
+        class_names = read_class_names(paths.classes)
         return cls(
             paths=paths,
             manifest=manifest,
@@ -113,13 +143,15 @@ class Facts:
             agreement=results.table_if_there(paths.agreement, AGREEMENT),
             recommendation=_recommendation(paths.recommendation),
             removed=_there({method: results.removed(method) for method in methods}),
-            relabel=_there({method: results.relabel(method) for method in methods}),
             flips=None if results.flips() is None else results.given_labels(),
-            class_names=_class_names(paths.classes),
+            class_names=class_names,
             predictions=_predictions(results.predictions()),
             runs=load_runs(paths.runs),
             seats=seats(results, [name for name in methods if METHODS[name].predicts]),
-            unsound=_unsound(paths, methods),
+            left_out=results.table_if_there(paths.data_problems, PROBLEMS),
+            unsound=warnings_of(paths, methods),
+            solves=_solves(paths, methods),
+            labels=_labels(paths, class_names),
         )
 
     @property
@@ -176,11 +208,22 @@ def _manifest(paths: OutputPaths) -> Manifest:
     return manifest
 
 
-def _unsound(paths: OutputPaths, methods: Sequence[str]) -> list[tuple[str, int, str]]:
+def _labels(paths: OutputPaths, class_names: Mapping[int, str]) -> LabelCheck | None:
+    verdict = read_label_verdict(paths)
+    if verdict is None:
+        return None
+    issues = read_label_issues(paths)
+    decided = pd.DataFrame(columns=list(COLUMNS))
+    if os.path.lexists(paths.decisions):
+        decided = read_decisions(paths.decisions, issues, class_names)
+    return LabelCheck(verdict, issues, decided)
+
+
+def _solves(paths: OutputPaths, methods: Sequence[str]) -> list[tuple[str, int, Solved]]:
     return [
-        (method, seed, "; ".join(problems))
+        (method, seed, solved)
         for method in methods
-        for seed, problems in problems_in(paths, method, paths.trained()).items()
+        for seed, solved in solves_in(paths, method, paths.trained()).items()
     ]
 
 
@@ -207,18 +250,6 @@ def _recommendation(path: Path) -> Recommended | None:
         raise unreadable(path, "is not whole", f"{error.args[0]} is missing") from error
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise unreadable(path, "cannot be read", error) from error
-
-
-def _class_names(path: Path) -> dict[int, str]:
-    try:
-        check_regular(path)
-        table = pd.read_csv(path, dtype={"name": str}, keep_default_na=False)
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise unreadable(path, "cannot be read", error) from error
-    table = _with_columns(table, ("label", "name"), path)
-    return dict(zip(table["label"].astype(int), table["name"], strict=True))
 
 
 def _predictions(table: pd.DataFrame | None) -> dict[int, Prediction]:

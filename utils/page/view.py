@@ -91,8 +91,7 @@ class MethodView:
         matrix: confusions; None without predictions, or with too many classes.
         pairs: (given label, predicted label, count), the most frequent first.
         n_judged: images that have a prediction.
-        n_removed: images that the cleansed data leave out.
-        relabel: candidates for another label; n_relabel: how many there are.
+        n_removed: images that the cleansed data leave out; removed_file: the list of them.
     """
 
     name: str
@@ -110,8 +109,7 @@ class MethodView:
     pairs: tuple[tuple[str, str, int], ...]
     n_judged: int
     n_removed: int
-    relabel: tuple[Tile, ...]
-    n_relabel: int
+    removed_file: str
 
 
 def method_views(facts: Facts, worst: int, best: int) -> list[MethodView]:
@@ -127,7 +125,6 @@ def _method_view(facts: Facts, method: str, worst: int, best: int) -> MethodView
     bars, more = class_bars(facts, first, ranking)
     judged = _judged(facts, first, method)
     none = ranking.head(0)
-    candidates = facts.relabel.get(method, none)
     return MethodView(
         name=method,
         shown=shown(method),
@@ -144,9 +141,14 @@ def _method_view(facts: Facts, method: str, worst: int, best: int) -> MethodView
         pairs=_confused_pairs(facts, judged),
         n_judged=len(judged),
         n_removed=len(facts.removed.get(method, none)),
-        relabel=_tiles(facts, candidates.head(worst), method),
-        n_relabel=len(candidates),
+        removed_file=_removed_file(facts, method),
     )
+
+
+def _removed_file(facts: Facts, method: str) -> str:
+    """The name of the largest list of removed images, below the output folder."""
+    lists = facts.paths.removed_lists(method)
+    return f"cleansed/{lists[max(lists)].name}" if lists else ""
 
 
 def _gallery_titles(method: str) -> tuple[str, str]:
@@ -424,8 +426,6 @@ def score_charts(facts: Facts) -> list[Chart]:
 
 def class_names_of(facts: Facts, views: Sequence[MethodView]) -> list[str]:
     """The given classes of all images in the galleries, in the order of their labels."""
-    shown_ones = {
-        tile.label for view in views for tile in (*view.relabel, *view.harmful, *view.helpful)
-    }
+    shown_ones = {tile.label for view in views for tile in (*view.harmful, *view.helpful)}
     labels = {int(label) for table in facts.rankings.values() for label in table[LABEL].unique()}
     return [name for label in sorted(labels) if (name := facts.name_of(label)) in shown_ones]

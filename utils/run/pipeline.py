@@ -24,7 +24,7 @@ from utils.data.splits import TrialData, draw_split, fingerprint, load_trial, sp
 from utils.errors import UserError
 from utils.kernels import cores
 from utils.methods import METHODS
-from utils.options import Options
+from utils.options import SGD_SOLVER, Options
 from utils.output.folder import ClaimedFolder, OutputFolder
 from utils.output.manifest import Manifest, Settings, remove_temporaries
 from utils.output.paths import OutputPaths
@@ -43,7 +43,7 @@ from utils.training.device import choose_backend, set_context
 from utils.training.model_check import checked_model
 from utils.training.models import Model
 from utils.training.network import Network
-from utils.training.soundness import warnings_of
+from utils.training.soundness import solves_of, warnings_of
 from utils.training.steps import Step, load_steps, plan_steps
 from utils.training.trial import Trial, make_trial
 from utils.units import duration
@@ -90,8 +90,8 @@ def _run(options: Options, watch: Watch) -> None:
     memory = elsewhere + watch.peak()
     size, ended = max(0, written_bytes(paths.root) - before), time.monotonic()
     log.info(closing_line(expected, size, memory, ended - ready))
-    first = f"{duration(ready - started)} of it before the estimate"
-    log.info("Finished in %s, %s: %s", duration(ended - started), first, paths.root.resolve())
+    first = f"{duration(ready - started)} to read the data and estimate"
+    log.info("Finished in %s (%s): %s", duration(ended - started), first, paths.root.resolve())
 
 
 def _compute(
@@ -108,8 +108,11 @@ def _compute(
         trial, memory = run_tasks(
             tasks, lambda seed: work.checked_trial(seed, folder, results), workers, expected.seconds
         )
+    if work.source.problems:
+        folder.save_bytes(work.source.problems.read_bytes(), folder.data_problems)
     analyze(options, work.source, trial, results)
     folder.account.warnings = warnings_of(folder, METHODS)
+    folder.account.solves = solves_of(folder, METHODS)
     say_what_was_found(results, options.methods, options.seeds)
     record_for_page(options, work.source, work.model, folder, results)
     return 0 if client is None else memory
@@ -125,7 +128,7 @@ class Prepared:
         source: the images.
         load: gives the split of a trial by its seed; the latest is kept.
         model: builds the graph.
-        damping: alpha of the influence functions.
+        damping: alpha of the influence functions; None: their solver chooses it.
         settings: what the results depend on.
         counts: the n to remove.
         paths: the files of the run.
@@ -136,7 +139,7 @@ class Prepared:
     source: Source
     load: Callable[[int], TrialData]
     model: Model
-    damping: float
+    damping: float | None
     settings: Settings
     counts: list[int]
     paths: OutputPaths
@@ -197,13 +200,15 @@ def prepared(options: Options) -> Prepared:
         options.allow_unverified_data,
         options.image_size,
         options.color,
+        options.resize,
+        options.skip_broken,
     )
     if os.path.isdir(options.dataset):  # a link in there may lead to images elsewhere
         check_apart(paths, source.image_folders())
     load = lru_cache(maxsize=1)(partial(load_data, options, source))
     training = load(options.seed).training
     model = checked_model(options.model, training.shape, source.n_classes)
-    damping = source.damping if options.damping is None else options.damping
+    damping = damping_of(options, source)
     graph = Network(model, training.shape, source.n_classes).graph
     return Prepared(
         options=options,
@@ -216,6 +221,13 @@ def prepared(options: Options) -> Prepared:
         counts=counts_below(len(training), options),
         paths=paths,
     )
+
+
+def damping_of(options: Options, source: Source) -> float | None:
+    """Alpha of the influence functions: as given, else [H]'s for its solver, else to be chosen."""
+    if options.damping is None and options.if_solver == SGD_SOLVER:
+        return source.damping
+    return options.damping
 
 
 @contextmanager
@@ -309,7 +321,8 @@ def _preflight(work: Prepared, trial: Trial, client: Any) -> Estimate:
     options = work.options
     alone = estimate(options, trial, work.counts)
     expected, free = alone.by(_n_workers(work, alone, client)), free_space(trial.folder.root)
-    for line in opening_block(options, trial, work.backend, work.counts, expected, free):
+    said = opening_block(options, work.source, trial, work.backend, work.counts, expected, free)
+    for line in said:
         log.log(RESULT if options.dry_run else logging.INFO, line)
     check_space(expected.space, free, trial.folder.root)
     if client is None:

@@ -27,6 +27,7 @@ from sgd_influence.train import (
     epochs_done,
     read_by_epoch,
     record_steps,
+    remove_passed_records,
     train_epoch,
     warn_if_nothing_is_learnt,
 )
@@ -144,6 +145,7 @@ def _trial(seed: int) -> str:
 
 def _taken_up(seed: int) -> Task:
     def say(trial: Trial, _: None) -> None:
+        remove_passed_records(trial, trial.n_epochs)
         log.info("Trial %d: training taken up from the output folder", seed)
 
     return Task(f"{_trial(seed)}train", seed, (), _nothing, say, "train")
@@ -245,11 +247,19 @@ def _removal(seed: int, method: Method, n: int, results: Results) -> Task:
     def finish(trial: Trial, found: Evaluated | None) -> None:
         if found is not None:
             _save_evaluated(trial, method.name, n, found, results)
-        what = "taken up" if found is None else "evaluated"
-        log.debug("Trial %d: %s, n = %d %s", seed, method.name, n, what)
+        _print_scores(trial, method, n, results, "reused" if found is None else "evaluated")
 
     needs = (_score_name(seed, method.name),)
     return Task(name, seed, needs, job, finish, "eval")
+
+
+def _print_scores(trial: Trial, method: Method, n: int, results: Results, what: str) -> None:
+    """For --verbose: what a removal came to."""
+    last = results.table(trial.folder.score(method.name, n, trial.seed)).iloc[-1]
+    losses = "validation loss %.4f, accuracy %.4f; test loss %.4f, accuracy %.4f"
+    figures = last["val_loss"], last["val_accuracy"], last["test_loss"], last["test_accuracy"]
+    line = f"Trial %d: %s, n = %d %s: {losses}"
+    log.debug(line, trial.seed, method.name, n, what, *figures)
 
 
 def _read_evaluated(trial: Trial, method: str, results: Results) -> Evaluated:

@@ -41,7 +41,7 @@ class Setup:
         seed: the trial's.
         backend: where nnabla computes.
         n_classes: number of classes K.
-        damping: alpha of the influence functions.
+        damping: alpha of the influence functions; None: their solver chooses it.
         root: the output folder, absolute.
         folder: where the trial was handed over, absolute.
         claim: what `run.lock` holds as long as the run lasts.
@@ -51,7 +51,7 @@ class Setup:
     seed: int
     backend: str
     n_classes: int
-    damping: float
+    damping: float | None
     root: Path
     folder: Path
     claim: bytes
@@ -96,18 +96,13 @@ def begin(
         n_cores: of all workers together.
         free: counts those on which none of them computes.
     """
-    from joblib.externals.loky import process_executor
-
-    # Where psutil is installed loky takes what nnabla keeps for the next graph for a leak, and
-    # starts the worker anew after almost every job.
-    process_executor._USE_PSUTIL = False
     live_under(parent)
     cores.share(n_cores, free)
     prepare(backend, device_of(multiprocessing.current_process().name, device_ids))
 
 
 def device_of(name: str, device_ids: Sequence[str]) -> str:
-    """The device of a worker: the names of the workers of a run end with consecutive numbers."""
+    """The device of a worker: the names of a pool's workers end with consecutive numbers."""
     return device_ids[int(name.rpartition("-")[2]) % len(device_ids)]
 
 
