@@ -105,12 +105,13 @@ def decode_images(
     description: str,
     folder: Path | None = None,
     memory: int = 0,
+    looks: npt.NDArray[np.void] | None = None,
 ) -> tuple[npt.NDArray[np.uint8], Counter[str]]:
     """Decode image files to uint8 (N, H, W, C); also how many were converted in which way.
 
     where: says of a position which file and row it is; description: what a progress bar says;
     folder: what is too large for the memory becomes a nameless file there; memory: bytes that it
-    takes to decode one of them, at most. Raises UserError,
+    takes to decode one of them, at most; looks: (N,), to be filled in. Raises UserError,
     naming the first image that is broken or differs from the first in size or channels.
     """
     try:
@@ -119,10 +120,13 @@ def decode_images(
         raise broken_images([(0, problem_of(error))], where) from error
     images, counts = room_for((len(paths), *shape), folder), Counter[str]()
     problems: list[tuple[int, str]] = []
-    chunks = over_chunks(decode_chunk, paths, form, shape, memory=memory)
-    for part, (decoded, converted, failed) in progress(chunks, description):
+    looking = looks is not None
+    chunks = over_chunks(decode_chunk, paths, form, shape, looking, memory=memory)
+    for part, (decoded, converted, failed, seen) in progress(chunks, description):
         images[part] = decoded
         counts += converted
+        if looks is not None:
+            looks[part] = seen
         problems += [(part.start + position, problem) for position, problem in failed]
     if problems:
         raise broken_images(problems, where)
