@@ -15,15 +15,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from utils.columns import CLASS, LABEL
 from utils.console import progress
+from utils.data.checks import LOOKS, Listed, checked, keep, kept, looks_key
 from utils.data.decode import Finding, Form, common_side, over_chunks, size_text, survey_chunk
-from utils.data.duplicates import warn_of_copies
 from utils.data.images import Pool, broken_images, decode_images
-from utils.data.missing_sets import complete_sets
-from utils.data.source import DAMPING, Source, are_labels, cache_folder, first_writable
+from utils.data.looks import LOOK
+from utils.data.missing_sets import Sets, complete_sets
+from utils.data.source import DAMPING, TEST, TRAINING, VALIDATION, Source, are_labels, cache_folder, first_writable
 from utils.data.user_paths import CLASSES, Rows, read_parts, shown
 from utils.errors import UserError
 from utils.output.storage import save_csv
@@ -46,19 +48,18 @@ def own_source(path: Path, data_dir: Path | None, image_size: int | None, color:
     classes = _classes(rows, path)
     names = _class_names(rows, classes)
     findings = _survey(rows)
-    warn_of_copies(rows, findings)
     labels = {given: label for label, given in enumerate(classes)}
-    tables = {part.name: _numbered(part.table, labels) for part in rows.parts}
-    sets = complete_sets(tables, names, shown(path))
+    sets = complete_sets(_tables(rows, labels), names, shown(path))
     form = _form(findings, image_size, color)
-    pool = _decoded(rows, form, folder, max(f.memory for f in findings))
+    pool, looks = _decoded(rows, findings, form, folder)
+    checks = checked(_listed(rows, names, labels, sets), looks, folder)
     save_csv(pd.DataFrame({"label": range(len(names)), "name": names}), folder / CLASSES)
     return Source(
         name=_file_name(path),
         folder=folder,
-        training=sets.training,
-        validation=sets.validation,
-        test=sets.test,
+        training=sets.training.reset_index(drop=True),
+        validation=None if sets.validation is None else sets.validation.reset_index(drop=True),
+        test=sets.test.reset_index(drop=True),
         n_classes=len(names),
         class_names=names,
         fingerprint=_fingerprint(path, rows, findings),
@@ -66,6 +67,7 @@ def own_source(path: Path, data_dir: Path | None, image_size: int | None, color:
         damping=DAMPING,
         n_validation=sets.n_validation,
         pool=pool,
+        checks=checks,
     )
 
 
@@ -131,8 +133,29 @@ def _sorted(labels: set[str]) -> list[str]:
     return sorted(labels)
 
 
-def _numbered(table: pd.DataFrame, labels: dict[str, int]) -> pd.DataFrame:
-    return table.assign(**{LABEL: [labels[label] for label in table[LABEL]]})
+def _tables(rows: Rows, labels: dict[str, int]) -> dict[str, pd.DataFrame]:
+    """The sets by name, with numbers as labels; the index counts the rows of all of them."""
+    tables, start = {}, 0
+    for part in rows.parts:
+        numbers = [labels[label] for label in part.table[LABEL]]
+        index = range(start, start + len(numbers))
+        tables[part.name] = part.table.assign(**{LABEL: numbers}).set_axis(index)
+        start += len(numbers)
+    return tables
+
+
+def _listed(rows: Rows, names: Sequence[str], labels: dict[str, int], sets: Sets) -> Listed:
+    """The rows as the tables of checks name them."""
+    of_rows = [""] * len(rows.paths)
+    for name, table in ((TRAINING, sets.training), (VALIDATION, sets.validation), (TEST, sets.test)):
+        for row in table.index if table is not None else ():
+            of_rows[row] = name
+    return Listed(
+        files=rows.paths,
+        rows=[rows.row_name(position) for position in range(len(rows.paths))],
+        labels=[names[labels[label]] for label in rows.labels],
+        sets=of_rows,
+    )
 
 
 # ---------------------------------------------------------------- images
@@ -159,8 +182,10 @@ def _form(findings: Sequence[Finding], image_size: int | None, color: str) -> Fo
     return Form(side, channels[color])
 
 
-def _decoded(rows: Rows, form: Form, folder: Path, memory: int) -> Pool:
-    """Every image once; `memory`: bytes that it takes to decode one of them, at most."""
+def _decoded(
+    rows: Rows, findings: Sequence[Finding], form: Form, folder: Path
+) -> tuple[Pool, npt.NDArray[np.void]]:
+    """Every image once, and the look of each row's; looks are kept in `folder`."""
     first_rows: dict[str, int] = {}
     for row, path in enumerate(rows.paths):
         first_rows.setdefault(path, row)
@@ -169,9 +194,18 @@ def _decoded(rows: Rows, form: Form, folder: Path, memory: int) -> Pool:
     def where(number: int) -> str:
         return rows.where(positions[number])
 
-    images, counts = decode_images(paths, form, where, "reading images", folder, memory)
+    key = looks_key([findings[row].digest for row in positions], form)
+    known = kept(folder / LOOKS, key)
+    looks = np.zeros(len(paths), LOOK) if known is None else known
+    memory = max(finding.memory for finding in findings)
+    images, counts = decode_images(
+        paths, form, where, "reading images", folder, memory, looks if known is None else None
+    )
+    if known is None:
+        keep(folder / LOOKS, key, looks)
     _say_conversions(counts, images.shape[1:])
-    return Pool(images, {path: number for number, path in enumerate(paths)})
+    pool = Pool(images, {path: number for number, path in enumerate(paths)})
+    return pool, looks[[pool.rows[path] for path in rows.paths]]
 
 
 def _say_conversions(counts: Counter[str], shape: Sequence[int]) -> None:

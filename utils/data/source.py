@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from utils.columns import IMAGE
+from utils.data.checks import Checks
 from utils.data.decode import Form
 from utils.data.images import Pool
 from utils.errors import UserError
@@ -28,7 +29,7 @@ class Source:
     (absolute path), `y:label` and maybe further columns, a row per image; validation: the same,
     None if validation images are drawn from the training ones, `n_validation` by default;
     fingerprint: what the images came from; form: what they become when decoded; pool: all of
-    them decoded already, or None.
+    them decoded already, or None; checks: what was found in a user's own images, else None.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Source:
     n_validation: int
     validation: pd.DataFrame | None = None
     pool: Pool | None = None
+    checks: Checks | None = None
 
     def image_folders(self) -> list[Path]:
         """The folders that images lie in, each once."""

@@ -70,6 +70,14 @@ class Rows:
             position -= len(part.table)
         raise IndexError(position)
 
+    def row_name(self, position: int) -> str:
+        """The row of the CSV file that names a row, of which the header is row 1; else empty."""
+        for part in self.parts:
+            if position < len(part.table):
+                return f"{position + 2}" if part.csv else ""
+            position -= len(part.table)
+        raise IndexError(position)
+
 
 def shown(path: str | Path) -> str:
     """A path in one line, whatever characters are in it."""

@@ -117,6 +117,16 @@ class OutputPaths:
         """The labels that `--flip_labels` made wrong, a row per image and trial."""
         return self.root / "summary" / "flipped_labels.csv"
 
+    @property
+    def duplicates(self) -> Path:
+        """Pairs of images that are the same, or nearly."""
+        return self.root / "summary" / "duplicates.csv"
+
+    @property
+    def image_quality(self) -> Path:
+        """Images per class, and images that a person should look at."""
+        return self.root / "summary" / "image_quality.csv"
+
     def true_changes(self, seed: int) -> Path:
         """What removing the groups of a trial really changed."""
         return self.root / "verification" / f"true_changes_seed_{seed}.csv"
@@ -183,6 +193,7 @@ class OutputPaths:
         once = [
             self.classes, self.predictions, self.summary, self.recommendation, self.verification,
             self.agreement, self.flipped_labels, self.figure, self.verification_figure,
+            self.duplicates, self.image_quality,
         ]  # fmt: skip
         for path in (*once, *(path(method) for method in METHODS for path in named)):
             if os.path.lexists(path):

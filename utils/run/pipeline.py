@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 from sgd_influence.analyze import analyze
 from sgd_influence.flips_found import say_what_was_found
 from utils.console import RESULT, open_log_file
+from utils.data.checks import Checks
 from utils.data.datasets import folders_of, prepare
 from utils.data.flips import record_flips, with_flips
 from utils.data.source import Source
@@ -29,6 +30,7 @@ from utils.output.manifest import Manifest, Settings, remove_temporaries
 from utils.output.paths import OutputPaths
 from utils.output.runs import add_run, run_of
 from utils.output.settings import check_apart, check_output_folder, claimed, settings_of
+from utils.output.storage import save_csv
 from utils.output.usage import Watch, free_space, memory_limit, physical_cores, written_bytes
 from utils.page.page import write_page
 from utils.page.predictions import record_for_page
@@ -69,12 +71,14 @@ def _run(options: Options, watch: Watch) -> None:
     with _cluster_of(options) as client:
         if options.dry_run:
             check_output_folder(paths, work.settings)
+            record_checks(work.source.checks, paths, dry_run=True)
             _preflight(work, work.trial(options.seed), client)
             return
         with claimed(paths, work.settings, options.overwrite) as manifest:
             manifest.check_versions()
             manifest.check_outputs()
             open_log_file(paths.log)
+            record_checks(work.source.checks, paths)
             expected = _preflight(work, work.checked_trial(options.seed, manifest), client)
             before, ready = written_bytes(paths.root), time.monotonic()
             elsewhere = _compute(work, manifest, expected, client)
@@ -89,6 +93,17 @@ def _run(options: Options, watch: Watch) -> None:
     log.info(closing_line(expected, size, memory, ended - ready))
     first = f"{duration(ready - started)} of it before the estimate"
     log.info("Finished in %s, %s: %s", duration(ended - started), first, paths.root.resolve())
+
+
+def record_checks(checks: Checks | None, paths: OutputPaths, dry_run: bool = False) -> None:
+    """Write what was found in a user's own images, and report it; a dry run only reports it."""
+    if checks is None:
+        return
+    if not dry_run:
+        save_csv(checks.duplicates, paths.duplicates)
+        save_csv(checks.quality, paths.image_quality)
+    words = "a run lists them in" if dry_run else "listed in"
+    checks.report(paths.duplicates, paths.image_quality, words)
 
 
 def _compute(work: Prepared, manifest: Manifest, expected: Estimate, client: Any) -> int:
