@@ -17,6 +17,7 @@ from utils.output.paths import OutputPaths
 from utils.output.ranking import SHOWN_BEST, SHOWN_WORST
 from utils.output.storage import save_bytes
 from utils.page.facts import Facts
+from utils.page.image_checks import ImageChecks
 from utils.page.images import data_uris
 from utils.page.view import (
     Comparison,
@@ -74,8 +75,9 @@ def page_of(facts: Facts, largest: int = LARGEST) -> bytes:
 def _rendered(facts: Facts, charts: dict[str, Any], worst: int, best: int) -> bytes:
     overall = facts.recommendation.overall if facts.recommendation else None
     views, compared = method_views(facts, worst, best), comparison(facts, worst)
-    tiles = list(_tiles(views, compared))
-    uris = data_uris(tile.file for tile in tiles)
+    checks = ImageChecks.read(facts.paths)
+    files = [tile.file for tile in _tiles(views, compared)] + list(checks.files if checks else ())
+    uris = data_uris(files)
     environment = Environment(
         loader=PackageLoader("utils.page"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
@@ -97,7 +99,8 @@ def _rendered(facts: Facts, charts: dict[str, Any], worst: int, best: int) -> by
         flips=flip_table(facts) if facts.flipped is not None else None,
         pictures={file: f"p{number}" for number, file in enumerate(uris)},
         uris=uris,
-        missing=sorted({tile.file for tile in tiles if not uris[tile.file]}),
+        checks=checks,
+        missing=sorted({file for file in files if not uris[file]}),
         thinned=(worst, best) if (worst, best) != GALLERIES[0] else None,
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
