@@ -39,6 +39,7 @@ from sgd_influence.replay import states_of
 from utils.kernels.channels_last import channels_first, channels_last, lies_channels_last
 from utils.kernels.maps import MapAffine, MapMoments
 from utils.options import parse_options
+from utils.output.folder import OutputFolder
 from utils.output.storage import read_csv, save_csv
 from utils.run.pipeline import prepared
 from utils.training.adjoint import Arrays, DampedAdjoint, StepAdjoint, cross_entropy
@@ -329,7 +330,7 @@ def main() -> None:
     chosen, rest = parser.parse_known_args()
     for seed in chosen.seeds:
         options = parse_options(COMMAND, [*rest, "-o", str(chosen.run_dir), "--seed", str(seed)])
-        judge(prepared(options).trial(seed), options.dataset, chosen)
+        judge(prepared(options).trial(seed, OutputFolder(chosen.run_dir)), options.dataset, chosen)
     figures = figures_of(chosen.work)
     save_csv(figures, ROOT / "benchmarks" / "results" / "full_size.csv")
     fill_page(ROOT / "docs" / "fidelity.md", {"full_size": table_of(figures)})

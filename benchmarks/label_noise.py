@@ -47,7 +47,7 @@ from utils.data.splits import SplitFiles, TrialData
 from utils.errors import UserError
 from utils.methods import METHODS
 from utils.options import RECOMPUTE
-from utils.output.paths import OutputPaths
+from utils.output.folder import OutputFolder
 from utils.output.storage import read_csv, save_csv
 from utils.training.evaluation import Evaluator
 from utils.training.models import six_convolutions
@@ -185,7 +185,7 @@ def noisy_trial(work: Work, folder: Path) -> tuple[Trial, np.ndarray]:
         damping=setting.damping,
         cache=RECOMPUTE,
         cache_memory=10**9,
-        paths=OutputPaths(folder),
+        folder=OutputFolder(folder),
     )
     return trial, labels != clean.labels
 

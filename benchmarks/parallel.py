@@ -93,7 +93,7 @@ def ratios(work: Prepared, trial: Trial, n_rounds: int) -> list[float]:
 
 def bytes_of_tasks(work: Prepared, trial: Trial) -> dict[str, int]:
     """What travels for a task, and what is handed over once a trial."""
-    setup = work.setup(trial, trial.paths.root)
+    setup = work.setup(trial, trial.folder.root)
     retrain, train = jobs_of(trial, 1)[0], partial(train_epoch, epoch=0)
     images = trial.data.training, trial.data.validation, trial.data.test
     return {
@@ -138,8 +138,8 @@ def main() -> int:
     open_console(quiet=True, verbose=False)
     with tempfile.TemporaryDirectory(prefix="parallel_") as folder, interruptible():
         work = prepared(options_of(Path(folder) / "out", given.n_train))
-        with claimed(work.paths, work.settings, overwrite=False):
-            trial = work.trial(0)
+        with claimed(work.paths, work.settings, overwrite=False) as output:
+            trial = work.trial(0, output)
             record_steps(trial)
             train_epoch(trial, 0)
             sizes, costs = bytes_of_tasks(work, trial), costs_of(trial)

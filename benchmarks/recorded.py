@@ -12,7 +12,7 @@ from sgd_influence.infl import sweep
 from utils.data.images import ImageSet
 from utils.data.splits import SplitFiles, TrialData
 from utils.options import STEPS
-from utils.output.paths import OutputPaths
+from utils.output.folder import OutputFolder
 from utils.training.adjoint import Adjoint, StepAdjoint, loss_gradient
 from utils.training.evaluation import Evaluator
 from utils.training.network import Network, State
@@ -133,6 +133,6 @@ def recorded_trial(
         damping=damping,
         cache=STEPS,
         cache_memory=0,
-        paths=OutputPaths(nowhere),
+        folder=OutputFolder(nowhere),
         recorded=Recorded(network, training, steps, optimiser),
     )

@@ -119,7 +119,7 @@ def trial_of(work: Work, data: Path | None, folder: Path):  # type: ignore[no-un
     from utils.data.images import ImageSet
     from utils.data.splits import SplitFiles, TrialData
     from utils.options import RECOMPUTE
-    from utils.output.paths import OutputPaths
+    from utils.output.folder import OutputFolder
     from utils.training.models import three_blocks
     from utils.training.network import Network
     from utils.training.sgd import Optimiser
@@ -145,7 +145,7 @@ def trial_of(work: Work, data: Path | None, folder: Path):  # type: ignore[no-un
         damping=0.1,
         cache=RECOMPUTE,
         cache_memory=10**9,
-        paths=OutputPaths(folder),
+        folder=OutputFolder(folder),
     )
 
 

@@ -177,7 +177,7 @@ def _divergence(trial: Trial, residual: float, curvature: float) -> UserError:
     """
     remedy = "leave Influence_functions out of --methods, or train with a lower --lr"
     if curvature + trial.damping < 0:
-        scored = trial.paths.influence("Influence_functions", trial.seed).parent.exists()
+        scored = trial.folder.influence("Influence_functions", trial.seed).parent.exists()
         where = ", in another --output_dir, since other trials have scores" if scored else ""
         enough = float(f"{max(10 * trial.damping, -2 * curvature):.1g}")
         remedy = f"raise --damping from {trial.damping:g} to {enough:g}{where}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -20,8 +19,9 @@ from utils.data.flips import what_if
 from utils.data.source import Source
 from utils.methods import METHODS, NO_REMOVAL, about_labels, shown
 from utils.options import Options
+from utils.output.folder import OutputFolder
 from utils.output.paths import OutputPaths
-from utils.output.storage import read_csv, save_csv, save_json, written_beside
+from utils.output.storage import read_csv
 from utils.training.soundness import problems_in
 from utils.training.trial import Trial
 from utils.units import counted
@@ -50,18 +50,18 @@ def analyze(options: Options, source: Source, trial: Trial) -> None:
         source: the images of the data set.
         trial: one of the trials, all being of one size.
     """
-    paths = trial.paths
-    summary = summarise(load_scores(paths))
-    save_csv(summary, paths.summary, index=True)
+    folder = trial.folder
+    summary = summarise(load_scores(folder))
+    folder.save_csv(summary, folder.summary, index=True)
     title = f"{options.dataset}: {trial.sizes}, {counted(trial.n_epochs, 'epoch')}"
-    draw(summary, title, paths.figure)
-    agreements = compare(paths, options.methods, options.seeds, title) if options.verify else {}
-    tried = load_tried(paths, options.methods, options.seeds)
-    found = recommend(tried, options.methods, options.seeds, unsound_methods(options, paths))
+    draw(summary, title, folder)
+    agreements = compare(folder, options.methods, options.seeds, title) if options.verify else {}
+    tried = load_tried(folder, options.methods, options.seeds)
+    found = recommend(tried, options.methods, options.seeds, unsound_methods(options, folder))
     recommendation = replace(found, what_if=what_if(options.flip_labels))
-    save_json(recommendation.as_json(), paths.recommendation)
+    folder.save_json(recommendation.as_json(), folder.recommendation)
     counts = {method: verdict.n for method, verdict in recommendation.methods.items()}
-    cleanse(options, source, paths, tried, counts)
+    cleanse(options, source, folder, tried, counts)
     table = closing_table(recommendation, agreements).splitlines()
     for line in ("", *table, *closing_words(recommendation)):
         log.log(RESULT, "%s", line)
@@ -171,13 +171,13 @@ def _points(gain: float, interval: Sequence[float]) -> str:
     return f"{gain:+.2f} (95 % interval {interval[0]:+.2f} to {interval[1]:+.2f})"
 
 
-def draw(summary: pd.DataFrame, title: str, path: Path) -> None:
+def draw(summary: pd.DataFrame, title: str, folder: OutputFolder) -> None:
     """Draw test accuracy against n removed: a line and a band (one standard deviation) a method.
 
     Args:
         summary: the table of `summarise`.
         title: says data set, sizes, epochs and trials.
-        path: the PNG file.
+        folder: gets the PNG file.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -188,7 +188,7 @@ def draw(summary: pd.DataFrame, title: str, path: Path) -> None:
     for number, method in enumerate(_in_drawing_order(summary)):
         _draw_method(axes, summary[summary["method"] == method], method, number)
     _label(axes, summary, title)
-    with written_beside(path) as temporary:
+    with folder.written(folder.figure) as temporary:
         figure.savefig(temporary, dpi=150, metadata={"Software": None})
 
 

@@ -21,9 +21,9 @@ from utils.data.nnc_csv import read_nnc_csv
 from utils.data.source import Source, are_labels
 from utils.data.splits import draw_split
 from utils.options import Options
-from utils.output.paths import OutputPaths
+from utils.output.folder import OutputFolder
 from utils.output.ranking import joined
-from utils.output.storage import read_csv, remove, save_csv
+from utils.output.storage import read_csv
 
 log = logging.getLogger("data_cleansing")
 
@@ -35,7 +35,7 @@ REMOVED_COLUMNS = [IMAGE, LABEL, "influence", "rank", SUGGESTED, CONFIDENCE]
 def cleanse(
     options: Options,
     source: Source,
-    paths: OutputPaths,
+    folder: OutputFolder,
     tried: Tried,
     counts: Mapping[str, int],
 ) -> None:
@@ -44,7 +44,7 @@ def cleanse(
     Args:
         options: as parsed; `--cleanse_n` goes before `counts`.
         source: the images of the data set.
-        paths: of the run.
+        folder: of the run.
         tried: what the removals came to.
         counts: by method, how many images are recommended to be removed.
     """
@@ -54,16 +54,16 @@ def cleanse(
         n = recommended if options.cleanse_n is None else options.cleanse_n
         scored, heard = [], []
         for seed, row in rows.items():
-            scored.append((read_csv(paths.influence(method, seed)), row))
+            scored.append((read_csv(folder.influence(method, seed)), row))
             outcomes = {k: o for (m, k, s), o in tried.items() if (m, s) == (method, seed)}
             heard.append((row, outcomes))
         images = merged(scored)
         removed = removed_table(images, opinions(heard, n), n, source.class_names)
         kept = cleansed_table(used, removed, source.class_names)
-        save_csv(removed, paths.removed(method))
-        save_csv(kept, paths.cleansed(method))
-        _say(options, paths.cleansed(method), source, len(used) - len(images), used, kept)
-        _relabel(options, paths.relabel(method), removed)
+        folder.save_csv(removed, folder.removed(method))
+        folder.save_csv(kept, folder.cleansed(method))
+        _say(options, folder.cleansed(method), source, len(used) - len(images), used, kept)
+        _relabel(options, folder, method, removed)
 
 
 def _rows_of_split(options: Options, source: Source, seed: int) -> np.ndarray:
@@ -79,13 +79,14 @@ def _rows_of_split(options: Options, source: Source, seed: int) -> np.ndarray:
     return rows_of(paths, source.training[IMAGE])
 
 
-def _relabel(options: Options, path: Path, removed: pd.DataFrame) -> None:
+def _relabel(options: Options, folder: OutputFolder, method: str, removed: pd.DataFrame) -> None:
     """Write the candidates for another label, or remove those of an earlier command."""
+    path = folder.relabel(method)
     if not options.relabel_candidates:
-        remove(path)
+        folder.remove(path)
         return
     candidates = relabel_table(removed, options.relabel_confidence)
-    save_csv(candidates, path)
+    folder.save_csv(candidates, path)
     if removed.empty:
         log.info("%s: none was removed, so none was judged; --cleanse_n N judges the N worst", path)
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,8 @@ import pandas as pd
 from utils.columns import IMAGE, LABEL
 from utils.errors import UserError
 from utils.methods import Method, Scores
-from utils.output.storage import read_csv, save_csv, unreadable
-from utils.training.soundness import REMEDY, save_soundness, soundness_of
+from utils.output.storage import read_csv, unreadable
+from utils.training.soundness import REMEDY, soundness_of
 from utils.training.trial import Trial
 
 log = logging.getLogger("data_cleansing")
@@ -32,15 +33,15 @@ def save_influence(trial: Trial, scores: Scores, method: Method) -> None:
     if method.predicts:
         _check_soundness(trial, scores, method.name)
     table = influence_table(trial, scores.influence)
-    save_csv(table, trial.paths.influence(method.name, trial.seed))
+    trial.folder.save_csv(table, trial.folder.influence(method.name, trial.seed))
 
 
 def _check_soundness(trial: Trial, scores: Scores, method: str) -> None:
     """Write what tells whether the scores can be followed, and warn where they cannot."""
-    curve = read_csv(trial.paths.learning_curve(trial.seed))
+    curve = read_csv(trial.folder.learning_curve(trial.seed))
     covered = trial.steps[trial.covered_start :]
     soundness = soundness_of(scores, covered, float(curve["val_loss"].iloc[-1]))
-    save_soundness(soundness, trial.paths.soundness(method, trial.seed))
+    trial.folder.save_json(asdict(soundness), trial.folder.soundness(method, trial.seed))
     if soundness.problems:
         problems = "; ".join(soundness.problems)
         log.warning("Trial %d: the scores by %s: %s; %s", trial.seed, method, problems, REMEDY)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.files import check_regular
-from utils.output.storage import save_bytes, unreadable
+from utils.output.storage import unreadable
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,15 @@ class Outcomes:
     confidence: np.ndarray
 
 
-def save_outcomes(outcomes: Outcomes, path: Path) -> None:
-    """Write the outcomes as one compressed NumPy archive without pickles."""
+def archive_of(outcomes: Outcomes) -> bytes:
+    """The outcomes as one compressed NumPy archive without pickles."""
     archive = io.BytesIO()
     np.savez_compressed(archive, **asdict(outcomes))
-    save_bytes(archive.getvalue(), path)
+    return archive.getvalue()
 
 
 def load_outcomes(path: Path) -> Outcomes:
-    """Read what `save_outcomes` wrote.
+    """Read outcomes from the file of their archive.
 
     Raises:
         UserError: the file is not there, cut short or no such archive.

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from utils.console import progress
-from utils.output.storage import read_csv, remove, save_array, save_csv
-from utils.training.network import Network, State, save_state
-from utils.training.steps import by_epoch, save_steps
+from utils.output.storage import read_csv
+from utils.training.network import Network, State
+from utils.training.steps import archive_of, by_epoch
 from utils.training.trial import Trial
 
 log = logging.getLogger("data_cleansing")
@@ -33,27 +33,28 @@ def train_epoch(trial: Trial, epoch: int) -> None:
     curve, margins = _curve(trial)[:epoch], _margins(trial, epoch)
     trial.sgd.load(trial.state_before(numbers[0]) if epoch else _initial_state(trial))
     loss = _train_steps(trial, epoch, numbers, margins[epoch])
-    save_array(margins, trial.paths.margins(trial.seed))
+    trial.folder.save_array(margins, trial.folder.margins(trial.seed))
     validation = trial.evaluator(trial.data.validation)
     curve.append((epoch, loss, validation.loss, validation.accuracy))
     log.debug(
         "Trial %d, epoch %d: training loss %.4f, validation loss %.4f, accuracy %.4f",
         trial.seed, epoch, *curve[-1][1:],
     )  # fmt: skip
-    save_csv(pd.DataFrame(curve, columns=COLUMNS), trial.paths.learning_curve(trial.seed))
+    table = pd.DataFrame(curve, columns=COLUMNS)
+    trial.folder.save_csv(table, trial.folder.learning_curve(trial.seed))
     _mark_epoch(trial, numbers[-1] + 1)
 
 
 def record_steps(trial: Trial) -> None:
     """Write the steps (indices, augmentation seeds, learning rates), unless they are there."""
-    path = trial.paths.steps(trial.seed)
+    path = trial.folder.steps(trial.seed)
     if not path.exists():
-        save_steps(trial.steps, path)
+        trial.folder.save_bytes(archive_of(trial.steps), path)
 
 
 def read_by_epoch(trial: Trial, epoch: int) -> list[Path]:
     """The files that `train_epoch` reads."""
-    records = [trial.paths.learning_curve(trial.seed), trial.paths.margins(trial.seed)]
+    records = [trial.folder.learning_curve(trial.seed), trial.folder.margins(trial.seed)]
     return [*records, trial.state_path(trial.epoch_starts[epoch])] if epoch else []
 
 
@@ -65,7 +66,7 @@ def _initial_state(trial: Trial) -> State:
 
 def _curve(trial: Trial) -> list[tuple[int, float, float, float]]:
     """The rows of the learning curve that is there."""
-    path = trial.paths.learning_curve(trial.seed)
+    path = trial.folder.learning_curve(trial.seed)
     if not path.exists():
         return []
     return list(read_csv(path, COLUMNS)[COLUMNS].itertuples(index=False, name=None))
@@ -85,7 +86,7 @@ def epochs_done(trial: Trial) -> int:
         start = trial.epoch_starts[epoch]
         kept = [t for t in trial.kept_steps if t < start]
         files = [trial.state_path(t) for t in (start, *kept)]
-        if all(path.exists() for path in (*files, trial.paths.margins(trial.seed))):
+        if all(path.exists() for path in (*files, trial.folder.margins(trial.seed))):
             return epoch
     return 0
 
@@ -93,10 +94,10 @@ def epochs_done(trial: Trial) -> int:
 def _mark_epoch(trial: Trial, t: int) -> None:
     """Write the state after an epoch, before step t; the final one last, as it marks the end."""
     if t < len(trial.steps):
-        save_state(trial.sgd.state(), trial.state_path(t), durable=True)
+        trial.save_state(t, durable=True)
     _remove_passed(trial, t)
     if t == len(trial.steps):
-        save_state(trial.sgd.state(), trial.state_path(t), durable=True)
+        trial.save_state(t, durable=True)
 
 
 def _remove_passed(trial: Trial, t: int) -> None:
@@ -104,13 +105,13 @@ def _remove_passed(trial: Trial, t: int) -> None:
     for start in trial.epoch_starts:
         passed = trial.state_path(start)
         if start < t and start not in trial.kept_steps and passed.exists():
-            remove(passed)
+            trial.folder.remove(passed)
 
 
 def warn_if_nothing_is_learnt(trial: Trial) -> None:
     """Warn if the training is no better than guessing, on training or on validation images."""
     problem = no_better_than_guessing(
-        read_csv(trial.paths.learning_curve(trial.seed), COLUMNS),
+        read_csv(trial.folder.learning_curve(trial.seed), COLUMNS),
         trial.data.training.labels,
         trial.data.validation.labels,
     )
@@ -161,7 +162,7 @@ def _train_steps(trial: Trial, epoch: int, numbers: list[int], margins: np.ndarr
     loss = 0.0
     for t in progress(numbers, description):
         if t in trial.kept_steps:
-            save_state(trial.sgd.state(), trial.state_path(t))
+            trial.save_state(t)
         loss += trial.take_step(t)
         margins[trial.steps[t].indices] = trial.sgd.margins
     return loss / trial.n_train

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from utils.methods import METHODS, Method, shown
-from utils.output.paths import OutputPaths
-from utils.output.storage import read_csv, save_csv, written_beside
+from utils.output.folder import OutputFolder
+from utils.output.storage import read_csv
 from utils.training.trial import Trial
 
 if TYPE_CHECKING:
@@ -122,7 +121,8 @@ class Verification:
         places = {group.name: place for place, group in enumerate(self._groups)}
         rows = [*known.itertuples(index=False, name=None), row]
         rows.sort(key=lambda row: places.get(row[0], -1))
-        save_csv(pd.DataFrame(rows, columns=TRUE_COLUMNS), trial.paths.true_changes(trial.seed))
+        table = pd.DataFrame(rows, columns=TRUE_COLUMNS)
+        trial.folder.save_csv(table, trial.folder.true_changes(trial.seed))
 
     def save_table(self, trial: Trial) -> None:
         """Write the verification table of a trial: a row per method and group."""
@@ -133,33 +133,33 @@ class Verification:
         for name, table in self._influences(trial).items():
             influence = table.sort_values("datasource_index")["influence"].to_numpy()
             rows.append(verification_rows(trial.seed, name, influence, groups, true))
-        save_csv(pd.concat(rows), trial.paths.verified(trial.seed))
+        trial.folder.save_csv(pd.concat(rows), trial.folder.verified(trial.seed))
 
     def _influences(self, trial: Trial) -> dict[str, pd.DataFrame]:
-        return {m.name: read_csv(trial.paths.influence(m.name, trial.seed)) for m in self.methods}
+        return {m.name: read_csv(trial.folder.influence(m.name, trial.seed)) for m in self.methods}
 
     def _base_loss(self, trial: Trial) -> float:
         """Mean validation loss with nothing removed."""
-        path = trial.paths.score(self.methods[0].name, 0, trial.seed)
+        path = trial.folder.score(self.methods[0].name, 0, trial.seed)
         return float(read_csv(path)["val_loss"].iloc[-1])
 
 
 def _true_changes(trial: Trial) -> pd.DataFrame:
     """What the file knows of any group: group, kind, size and true (change of loss, nats)."""
-    path = trial.paths.true_changes(trial.seed)
+    path = trial.folder.true_changes(trial.seed)
     return read_csv(path) if path.exists() else pd.DataFrame(columns=TRUE_COLUMNS)
 
 
 def compare(
-    paths: OutputPaths, methods: Sequence[str], seeds: Sequence[int], title: str
+    folder: OutputFolder, methods: Sequence[str], seeds: Sequence[int], title: str
 ) -> dict[str, Agreement]:
     """Join the trials' verification tables, draw them, and say how far each method agrees."""
-    table = pd.concat(read_csv(paths.verified(seed)) for seed in seeds)
-    save_csv(table, paths.verification)
+    table = pd.concat(read_csv(folder.verified(seed)) for seed in seeds)
+    folder.save_csv(table, folder.verification)
     agreements = {m: agreement_of(table[table["method"] == m]) for m in methods}
     rows = [{"method": method} | asdict(agreement) for method, agreement in agreements.items()]
-    save_csv(pd.DataFrame(rows), paths.agreement)
-    draw_verification(table, agreements, title, paths.verification_figure)
+    folder.save_csv(pd.DataFrame(rows), folder.agreement)
+    draw_verification(table, agreements, title, folder)
     return agreements
 
 
@@ -239,7 +239,7 @@ def _mean_spearman(rows: pd.DataFrame) -> float:
 
 
 def draw_verification(
-    table: pd.DataFrame, agreements: Mapping[str, Agreement], title: str, path: Path
+    table: pd.DataFrame, agreements: Mapping[str, Agreement], title: str, folder: OutputFolder
 ) -> None:
     """Draw predicted against true changes, a panel per method, at most `PANELS` beside another."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -258,7 +258,7 @@ def draw_verification(
     figure.suptitle(title, fontsize=11)
     handles, labels = panels.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=9)
-    with written_beside(path) as temporary:
+    with folder.written(folder.verification_figure) as temporary:
         figure.savefig(temporary, dpi=150, metadata={"Software": None})
 
 

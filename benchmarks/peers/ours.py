@@ -35,12 +35,12 @@ from utils.data.images import ImageSet, normalise
 from utils.data.splits import SplitFiles, TrialData
 from utils.methods import METHODS, Method
 from utils.options import RECOMPUTE
-from utils.output.paths import OutputPaths
-from utils.output.storage import read_csv, save_array, save_csv
+from utils.output.folder import OutputFolder
+from utils.output.storage import read_csv, save_csv
 from utils.training.models import six_convolutions
-from utils.training.network import Network, State, save_state
+from utils.training.network import Network, State, hdf5_of
 from utils.training.sgd import Optimiser
-from utils.training.steps import Step, save_steps
+from utils.training.steps import Step, archive_of
 from utils.training.trial import Trial
 
 PROBLEMS: dict[str, Callable[[int, Path | None], RecordedTrial]] = {
@@ -73,10 +73,12 @@ def build(folder: Path, name: str, seed: int, data: Path | None) -> None:
 
 def keep_states(recorded: RecordedTrial, trial: Trial) -> None:
     """Write the files that a run of the product keeps of its training."""
-    save_steps(trial.steps, trial.paths.steps(trial.seed))
+    output = trial.folder
+    output.root.mkdir(parents=True, exist_ok=True)
+    output.save_bytes(archive_of(trial.steps), output.steps(trial.seed))
     for t in (*trial.kept_steps, len(trial.steps)):
-        save_state(recorded.state_before(t), trial.state_path(t))
-    save_array(recorded.margins(), trial.paths.margins(trial.seed))
+        output.save_bytes(hdf5_of(recorded.state_before(t)), trial.state_path(t), durable=False)
+    output.save_array(recorded.margins(), output.margins(trial.seed))
 
 
 def clean_labels(seed: int, data: Path | None, n: int) -> np.ndarray:
@@ -125,7 +127,7 @@ def open_trial(folder: Path, cover_epochs: int) -> Trial:
         damping=0.1,
         cache=RECOMPUTE,
         cache_memory=10**9,
-        paths=OutputPaths(folder / f"ours_{cover_epochs}"),
+        folder=OutputFolder(folder / f"ours_{cover_epochs}"),
     )
 
 
@@ -149,10 +151,10 @@ def score(folder: Path, name: str) -> None:
 
 def disk_bytes(trial: Trial, method: Method) -> int:
     """Bytes of the files that a method reads of the training."""
-    files = [trial.paths.margins(trial.seed)] if method.needs_margins else []
+    files = [trial.folder.margins(trial.seed)] if method.needs_margins else []
     if method.predicts:
         states = trial.states_there() if method.needs_states else []
-        files += [trial.paths.steps(trial.seed)]
+        files += [trial.folder.steps(trial.seed)]
         files += [trial.state_path(t) for t in (*states, len(trial.steps))]
     return sum(map(bytes_of, files))
 

@@ -74,7 +74,7 @@ def test_methods_score_from_the_files_as_from_memory(folder: Path) -> None:
     np.testing.assert_array_equal(whole, recorded.influence(trial.data.validation, 0))
     result = load_result(folder, "Hara_exact")
     assert result.peak_bytes >= result.idle_bytes > 0
-    margins = trial.paths.margins(trial.seed)
+    margins = trial.folder.margins(trial.seed)
     assert result.disk_bytes == bytes_of(folder / "ours_1") - bytes_of(margins)
 
 
@@ -85,7 +85,7 @@ def test_margins_are_those_of_the_training(folder: Path) -> None:
     recorded = Recorded(trial.network, trial.data.training, trial.steps, ours.OPTIMISER)
     expected = recorded.margins.mean(axis=0, dtype=np.float64)
     np.testing.assert_array_equal(np.load(scores_path(folder, "AUM")), expected)
-    assert load_result(folder, "AUM").disk_bytes == bytes_of(trial.paths.margins(trial.seed))
+    assert load_result(folder, "AUM").disk_bytes == bytes_of(trial.folder.margins(trial.seed))
 
 
 def test_truth_goes_on_and_is_that_of_the_training(folder: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.recorded import RecordedTrial, recorded_trial
-from tests.helpers.runs import contents, sgd_influence
+from tests.helpers.runs import contents, save_manifest, sgd_influence
 from tests.helpers.tiny import digit_images, smooth_net
 from utils.columns import IMAGE, LABEL
 from utils.data.flips import COLUMNS, flipped
@@ -262,7 +262,7 @@ def test_a_training_without_margins_is_one_line(
     margins = output / "infl_results_sgd/seed_00/margins.npy"
     manifest = Manifest.read(OutputPaths(output))
     del manifest.outputs["infl_results_sgd/seed_00/margins.npy"]
-    manifest.save()
+    save_manifest(manifest)
     for path in (margins, output / "influence/AUM/influence_aum_0.csv"):
         path.unlink()
     assert sgd_influence(output, FLIPS) == 2

@@ -14,6 +14,7 @@ from pathlib import Path
 import eval_influence_functions
 import eval_sgd_influence
 from utils.data.source import CACHE_VARIABLE
+from utils.output.folder import OutputFolder
 from utils.output.manifest import FileDigest, Manifest
 from utils.output.paths import OutputPaths
 from utils.run.command import main
@@ -56,7 +57,12 @@ def record(output: Path, path: Path) -> None:
     """Let the manifest of a run take a changed file for the one that the run wrote."""
     manifest = Manifest.read(OutputPaths(output))
     manifest.outputs[path.relative_to(output).as_posix()] = FileDigest.of(path)
-    manifest.save()
+    save_manifest(manifest)
+
+
+def save_manifest(manifest: Manifest) -> None:
+    """Write a manifest that a test has changed, with the checksum that fits."""
+    OutputFolder(manifest.root).save_json(manifest.as_json(), manifest.paths.manifest)
 
 
 def read_state(path: Path) -> State:

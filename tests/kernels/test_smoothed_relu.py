@@ -157,7 +157,7 @@ def test_residual_is_said_and_a_diverging_solve_names_the_damping(
 
 
 def test_negative_curvature_is_mended_by_damping(tmp_path: Path) -> None:
-    trial: Any = SimpleNamespace(seed=2, damping=0.1, paths=OutputPaths(tmp_path))
+    trial: Any = SimpleNamespace(seed=2, damping=0.1, folder=OutputPaths(tmp_path))
     assert str(_divergence(trial, 1500, -30)).endswith("raise --damping from 0.1 to 60")
     (tmp_path / "influence/Influence_functions").mkdir(parents=True)
     assert "from 0.1 to 60, in another --output_dir" in str(_divergence(trial, 1500, -30))

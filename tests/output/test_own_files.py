@@ -25,7 +25,6 @@ from utils.data.datasets import prepare
 from utils.data.source import CACHE_VARIABLE
 from utils.errors import UserError
 from utils.link_free import open_file, remove_file
-from utils.output import storage
 from utils.output.lock import FolderLock, Holder
 from utils.output.manifest import FileDigest, Manifest, _checksum
 from utils.output.paths import OutputPaths
@@ -270,15 +269,15 @@ def test_what_comes_in_the_way_while_the_run_goes_on(
     tmp_path: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output, settings = tmp_path / "out", {"dataset": "x", "damping": None}
-    with claimed(OutputPaths(output), settings, False) as manifest:
+    with claimed(OutputPaths(output), settings, False) as folder:
         write(output / "fig" / "result.png")
         (output / "score").symlink_to(elsewhere)
         with pytest.raises(UserError, match=r"fig/result\.png: was not written by a run into"):
-            storage.save_bytes(b"ours", output / "fig" / "result.png")
+            folder.save_bytes(b"ours", output / "fig" / "result.png")
         with pytest.raises(UserError, match="score: is a symbolic link where a run has a folder"):
-            storage.save_bytes(b"ours", output / "score" / "a.csv")
-        storage.remove(output / "fig" / "result.png")
-        assert manifest.outputs == {}
+            folder.save_bytes(b"ours", output / "score" / "a.csv")
+        folder.remove(output / "fig" / "result.png")
+        assert folder.account.outputs == {}
     assert (output / "fig" / "result.png").read_text() == MINE
     assert list(tree(elsewhere)) == [str(elsewhere / "x")]
 
@@ -318,9 +317,9 @@ def test_temporary_files_of_a_killed_run_go(finished: Path) -> None:
 
 def test_states_are_announced_before_they_are_there(tmp_path: Path) -> None:
     output, settings = tmp_path / "out", {"dataset": "x", "damping": None}
-    with claimed(OutputPaths(output), settings, False):
+    with claimed(OutputPaths(output), settings, False) as folder:
         for number in (0, 1):
-            storage.save_bytes(b"1", output / WEIGHTS / f"model_step000{number}.h5", durable=False)
+            folder.save_bytes(b"1", output / WEIGHTS / f"model_step000{number}.h5", durable=False)
         manifest = Manifest.read(OutputPaths(output))
         assert manifest.begun == {WEIGHTS}
         assert f"{WEIGHTS}/model_step0001.h5" not in manifest.outputs

@@ -19,9 +19,10 @@ from tests.helpers import browser
 from tests.helpers.own_images import picture
 from tests.helpers.runs import contents, sgd_influence
 from utils.columns import IMAGE, LABEL
+from utils.output.folder import OutputFolder
 from utils.output.paths import OutputPaths
 from utils.output.ranking import overlap_by_chance, ranked
-from utils.output.storage import read_csv, save_json
+from utils.output.storage import read_csv
 from utils.page.__main__ import main
 from utils.page.facts import Facts
 from utils.page.images import data_uris
@@ -180,7 +181,7 @@ def test_images_that_are_gone_are_named(folder: Path) -> None:
     gone = table[IMAGE][0]
     os.rename(gone, f"{gone}.away")
     try:
-        page = parsed(write_page(OutputPaths(folder)))
+        page = parsed(write_page(OutputFolder(folder)))
     finally:
         os.rename(f"{gone}.away", gone)
     assert "1 image could not be read" in page.text
@@ -240,7 +241,7 @@ def test_what_is_no_finished_run_is_said_in_one_line(
 def test_a_rerun_into_the_folder_leaves_the_results_as_they_are(
     folder: Path, finished: Path
 ) -> None:
-    write_page(OutputPaths(folder))
+    write_page(OutputFolder(folder))
     assert contents(folder) == contents(finished)
     assert (folder / "manifest.json").read_bytes() == (finished / "manifest.json").read_bytes()
 
@@ -267,8 +268,8 @@ def recommend(folder: Path, overall: dict, what_if: str = "") -> Parsed:
     methods = {"Hara": VERDICT, "Random": NONE | {"method": "Random"}}
     value = {"version": 1, "rule": "The rule.", "measure": "val_loss", "what_if": what_if}
     value |= {"overall": overall, "methods": methods}
-    save_json(value, folder / "summary" / "recommendation.json")
-    return parsed(write_page(OutputPaths(folder)))
+    OutputFolder(folder).save_json(value, folder / "summary" / "recommendation.json")
+    return parsed(write_page(OutputFolder(folder)))
 
 
 def test_the_verdict_to_remove(folder: Path) -> None:
@@ -314,8 +315,8 @@ def test_a_what_if_is_said(folder: Path) -> None:
 
 
 def test_a_recommendation_of_another_version_counts_as_none(folder: Path) -> None:
-    save_json({"version": 99}, folder / "summary" / "recommendation.json")
-    text = parsed(write_page(OutputPaths(folder))).text
+    OutputFolder(folder).save_json({"version": 99}, folder / "summary" / "recommendation.json")
+    text = parsed(write_page(OutputFolder(folder))).text
     assert "No recommendation is recorded in this folder." in text
 
 
@@ -339,7 +340,7 @@ def test_flipped_labels_are_counted_among_the_worst(folder: Path) -> None:
         label=1 - worst[LABEL], flipped_to=worst[LABEL], seed=0
     )
     flipped.iloc[[0, 4]].to_csv(folder / "summary/flipped_labels.csv", index=False)
-    text = parsed(write_page(OutputPaths(folder))).text
+    text = parsed(write_page(OutputFolder(folder))).text
     n_images = len(read_csv(folder / "influence/Hara/influence_hara_0.csv"))
     assert f"2 of the {n_images} images have a label that was flipped on purpose" in text
     numbers = " ".join(text.split("Flipped labels among the worst")[-1].split())

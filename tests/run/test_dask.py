@@ -116,7 +116,7 @@ def test_run_ends_with_the_same_bytes_though_a_worker_is_killed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     if not shared:
-        monkeypatch.setattr(utils.run.dask_cluster, "sees", lambda root, claim: False)
+        monkeypatch.setattr(utils.run.dask_cluster, "has_claim", lambda path, claim: False)
     output = tmp_path / "out"
     with dask(scheduler, *WORKER) as first, dask(scheduler, *WORKER):
         wait_for_workers(scheduler, 2)

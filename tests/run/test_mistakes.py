@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from benchmarks.kill_test import files_of
-from tests.helpers.runs import influence_functions, read_state, sgd_influence
+from tests.helpers.runs import influence_functions, read_state, save_manifest, sgd_influence
 from utils.output.lock import FolderLock
 from utils.output.manifest import FORMAT, Manifest
 from utils.output.paths import OutputPaths
-from utils.training.network import save_state
+from utils.training.network import hdf5_of
 
 RUN = "--model mlp --context cpu"
 TRAINING = "infl_results_sgd/seed_00"
@@ -139,7 +139,7 @@ def of_influence_functions(output: Path) -> None:
 def of_mnist(output: Path) -> None:
     manifest = Manifest.read(OutputPaths(output))
     manifest.options |= {"dataset": "mnist", "data": "f68b3c2d"}
-    manifest.save()
+    save_manifest(manifest)
 
 
 def a_file(output: Path) -> None:
@@ -154,7 +154,7 @@ def foreign_score(output: Path) -> None:
 def other_labels(output: Path) -> None:
     manifest = Manifest.read(OutputPaths(output))
     manifest.inputs["digits_training_0.csv"]["sha256"] = "0" * 64
-    manifest.save()
+    save_manifest(manifest)
 
 
 def being_run(output: Path) -> None:
@@ -258,9 +258,7 @@ def states(change: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]) -> 
     """Other parameters in a state of the covered epoch."""
 
     def damage(output: Path) -> None:
-        other = output.parent / "other.h5"
-        save_state(change(read_state(output / STATE)), other)
-        shutil.copy(other, output / STATE)
+        (output / STATE).write_bytes(hdf5_of(change(read_state(output / STATE))))
 
     return damage
 

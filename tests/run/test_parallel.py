@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -20,15 +19,13 @@ from benchmarks.kill_test import differing, files_of
 from tests.helpers.runs import children, last_line, sgd_influence, start, wait_for
 from utils.data.images import ImageSet, Picked
 from utils.data.splits import SplitFiles, TrialData
-from utils.errors import UserError
 from utils.options import Options
-from utils.output.paths import OutputPaths
-from utils.output.storage import carry_out, deferred, observed_by, remove, save_bytes
+from utils.output.folder import OutputFolder
 from utils.run import worker_process as worker
 from utils.run.handover import hand_over, sent, take_over, unpacked
 from utils.run.preflight import Estimate, Work
 from utils.run.tasks import Schedule, Task
-from utils.run.worker_process import Claim, device_of
+from utils.run.worker_process import device_of
 from utils.run.workers import Processes
 from utils.training.models import find_model
 from utils.training.steps import plan_steps
@@ -193,7 +190,7 @@ def trial(tmp_path: Path) -> Trial:
     training, validation, test = (ImageSet(part, labels, ("a", "b", "c")) for part in images)
     data = TrialData(training, validation, test, SplitFiles(*map(Path, "abc")))
     steps, model = plan_steps(0, 3, 2, 2, 0.1), find_model("mlp")
-    return make_trial(OPTIONS, 0, data, steps, model, 3, 0.1, OutputPaths(tmp_path))
+    return make_trial(OPTIONS, 0, data, steps, model, 3, 0.1, OutputFolder(tmp_path))
 
 
 @pytest.mark.parametrize("take", [take_over, lambda folder: unpacked(sent(folder))])
@@ -212,50 +209,6 @@ def test_trial_is_handed_over_whole(take: Callable, trial: Trial) -> None:
 
 def test_images_that_were_handed_over_are_not_in_memory(trial: Trial) -> None:
     assert isinstance(take_over(hand_over(trial)).data.test.images, np.memmap)
-
-
-def test_deferred_files_get_their_names_in_order(tmp_path: Path) -> None:
-    path, old = tmp_path / "a" / "b.csv", tmp_path / "old.csv"
-    old.write_text("old")
-    with deferred(tmp_path) as pending:
-        save_bytes(b"1", path)
-        save_bytes(b"2", path)
-        remove(old)
-    assert not path.exists()
-    assert old.exists()
-    for file in pending:
-        carry_out(file)
-    assert path.read_bytes() == b"2"
-    assert [p.name for p in tmp_path.iterdir()] == ["a"]
-
-
-def test_worker_does_not_write_into_the_folder_of_another_run(tmp_path: Path) -> None:
-    (tmp_path / "run.lock").write_bytes(b"one run")
-    Claim(tmp_path, b"one run").check_folder()
-    with pytest.raises(UserError, match="was removed or replaced while the run went on"):
-        Claim(tmp_path, b"another").check_folder()
-
-
-def test_folder_removed_right_after_it_was_looked_at_is_not_made_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    root = tmp_path / "out"
-    root.mkdir()
-    (root / "run.lock").write_bytes(b"one run")
-    claim = Claim(root, b"one run")
-    look = claim.check_folder
-
-    def removed_after_looking() -> None:
-        look()
-        shutil.rmtree(root)
-
-    monkeypatch.setattr(claim, "check_folder", removed_after_looking)
-    with (
-        observed_by(claim),
-        pytest.raises(UserError, match="was removed or replaced while the run went on"),
-    ):
-        save_bytes(b"1", root / "score" / "Hara" / "a.csv")
-    assert not root.exists()
 
 
 _held: list[np.ndarray] = []

@@ -33,6 +33,7 @@ from tests.helpers.runs import (
     last_line,
     read_state,
     record,
+    save_manifest,
     sgd_influence,
     start,
     wait_for,
@@ -40,12 +41,13 @@ from tests.helpers.runs import (
 from utils.data import decode
 from utils.data.source import CACHE_VARIABLE
 from utils.errors import UserError
+from utils.output.folder import OutputFolder
 from utils.output.lock import FolderLock
 from utils.output.manifest import Manifest
 from utils.output.paths import OutputPaths
 from utils.training.model_check import checked_model
 from utils.training.models import find_model
-from utils.training.network import save_state
+from utils.training.network import hdf5_of
 
 QUICK = "--model mlp --context cpu"
 TRAINING = "infl_results_sgd/seed_00"
@@ -219,7 +221,7 @@ def test_own_model_that_was_edited_is_refused(
 def test_other_versions_are_said(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     manifest = Manifest.read(OutputPaths(finished))
     manifest.versions["nnabla"] = "1.38.0"
-    manifest.save()
+    save_manifest(manifest)
     assert sgd_influence(finished, QUICK) == 0
     assert "begun with nnabla 1.38.0, now 1.39.0; what is added" in capsys.readouterr().err
 
@@ -229,7 +231,8 @@ def test_training_that_repeats_with_other_numbers_is_said(
 ) -> None:
     """As on another machine: the account holds other hashes than the states now have."""
     path = finished / TRAINING / "epoch01/weights/model_step0002.h5"
-    save_state({name: value * 1.001 for name, value in read_state(path).items()}, path)
+    other = {name: value * 1.001 for name, value in read_state(path).items()}
+    path.write_bytes(hdf5_of(other))
     record(finished, path)
     (finished / TRAINING / "final_model.h5").unlink()
     assert sgd_influence(finished, QUICK) == 0
@@ -435,7 +438,7 @@ def test_state_that_a_full_disk_cannot_take(small_disk: Path) -> None:
         path = small_disk / f"{n_numbers}.h5"
         state = {"a/W": np.ones(n_numbers, np.float32), "b/W": np.ones(2000, np.float32)}
         try:
-            save_state(state, path)
+            OutputFolder(small_disk).save_bytes(hdf5_of(state), path, durable=False)
         except OSError as error:
             assert (error.errno, error.filename) == (errno.ENOSPC, str(path))
             assert not list(small_disk.glob(".*"))

@@ -10,6 +10,7 @@ from PIL import Image
 
 from sgd_influence.analyze import draw, summarise
 from sgd_influence.eval import SCORE_COLUMNS
+from utils.output.folder import OutputFolder
 
 
 def scores(accuracy: dict[tuple[str, int, int], tuple[float, float]]) -> dict:
@@ -49,6 +50,6 @@ def test_picture_for_no_one_and_ten_n(counts: list[int], seeds: list[int], tmp_p
         for n in (0, *counts)
     }
     table = summarise(scores(accuracy))
-    draw(table, "digits", tmp_path / "result.png")
-    with Image.open(tmp_path / "result.png") as picture:
+    draw(table, "digits", OutputFolder(tmp_path))
+    with Image.open(tmp_path / "fig" / "result.png") as picture:
         assert picture.size == (1200, 750)

@@ -18,7 +18,7 @@ from utils.errors import UserError
 from utils.options import CACHES, FINAL, RECOMPUTE, STEPS
 from utils.training.kept_states import kept_steps, longest_segment
 from utils.training.models import find_model
-from utils.training.network import Network, State, load_state, save_state
+from utils.training.network import Network, State, hdf5_of, load_state
 from utils.training.sgd import SGD, Optimiser
 from utils.training.steps import Step, plan_steps
 
@@ -107,7 +107,7 @@ def in_files(recorded: Recorded, kept: list[int], folder: Path) -> Callable[[int
     """Write the states before the steps `kept`, and give what reads them."""
     shapes = {name: array.shape for name, array in recorded.final.items()}
     for t in kept:
-        save_state([*recorded.states, recorded.final][t], folder / f"{t}.h5")
+        (folder / f"{t}.h5").write_bytes(hdf5_of([*recorded.states, recorded.final][t]))
     return lambda t: load_state(folder / f"{t}.h5", shapes)
 
 
@@ -202,7 +202,7 @@ def test_a_replay_that_differs_is_said_once_and_goes_on_from_the_checkpoint(
 def test_the_largest_difference_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert sgd_influence(tmp_path, f"{MLP} --methods Random") == 0
     path = tmp_path / "infl_results_sgd/seed_00/final_model.h5"
-    save_state(altered(read_state(path), 0.25), path)
+    path.write_bytes(hdf5_of(altered(read_state(path), 0.25)))
     record(tmp_path, path)
     capsys.readouterr()
     assert sgd_influence(tmp_path, f"{MLP} --methods Hara") == 0
@@ -302,15 +302,15 @@ def cut(path: Path) -> None:
 def with_nan(path: Path) -> None:
     state = read_state(path)
     state["affine/b"][3] = np.nan
-    save_state(state, path)
+    path.write_bytes(hdf5_of(state))
 
 
 def of_another_net(path: Path) -> None:
-    save_state(Network(find_model("six_convolutions"), (1, 8, 8), 10).state(), path)
+    path.write_bytes(hdf5_of(Network(find_model("six_convolutions"), (1, 8, 8), 10).state()))
 
 
 def of_other_sizes(path: Path) -> None:
-    save_state(Network(find_model("mlp"), (1, 8, 8), 5).state(), path)
+    path.write_bytes(hdf5_of(Network(find_model("mlp"), (1, 8, 8), 5).state()))
 
 
 DAMAGES: dict[Callable[[Path], None], str] = {

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.helpers.runs import sgd_influence
+from tests.helpers.runs import save_manifest, sgd_influence
 from utils.methods import Scores
 from utils.output.manifest import Manifest
 from utils.output.paths import OutputPaths
@@ -102,7 +102,7 @@ def test_scores_of_the_earlier_arithmetic_are_not_mixed_with_new_ones(
     assert sgd_influence(tmp_path, "-r 0 --methods Hara AUM") == 0
     manifest = Manifest.read(OutputPaths(tmp_path))
     assert manifest.options.pop("sweep") == "damped"
-    manifest.save()
+    save_manifest(manifest)
     capsys.readouterr()
     assert sgd_influence(tmp_path, "-r 0 --methods Hara AUM") == 2
     assert "the sweep was exact, now damped" in capsys.readouterr().err

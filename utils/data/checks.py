@@ -58,8 +58,11 @@ class Checks:
     duplicates: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=DUPLICATES))
     quality: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=QUALITY))
 
-    def report(self, duplicates: Path, quality: Path, words: str = "listed in") -> None:
-        """Log a line on copies and one on facts, if there are any, with the files of the lists."""
+    def report(self, duplicates: Path, quality: Path, words: str) -> None:
+        """Log a line on copies and one on facts, if there are any, with the files of the lists.
+
+        words: stand before the path of a list.
+        """
         counts = self.duplicates["kind"].value_counts()
         if len(counts):
             contradict = counts.get(TWO_LABELS, 0) + counts.get(TWO_SETS, 0)

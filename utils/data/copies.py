@@ -8,6 +8,7 @@ values). No more pairs are kept than there are pictures, however many are alike.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -40,7 +41,9 @@ def find_pairs(looks: npt.NDArray[np.void], labels: Ints, sets: Ints) -> npt.NDA
     those of two sets: a picture that is one of such a pair is in one of those given.
 
     Args:
-        looks: records `LOOK` (N,), labels: of the rows (N,), sets: numbers of their sets (N,).
+        looks: records `LOOK` (N,).
+        labels: numbers of the labels (N,).
+        sets: numbers of the sets that the rows are in (N,).
 
     Returns:
         records `PAIR`, ordered by kind, distance and rows.
@@ -138,7 +141,7 @@ def _gathered(parts: Iterator[Ints]) -> Iterator[Ints]:
 def _blocks(number: int) -> list[np.uint64]:
     """Masks that part 64 bits into so many blocks."""
     edges = np.linspace(0, BITS, number + 1).round().astype(int)
-    return [np.uint64((1 << int(end)) - (1 << int(start))) for start, end in zip(edges, edges[1:])]
+    return [np.uint64((1 << int(end)) - (1 << int(start))) for start, end in pairwise(edges)]
 
 
 def bit_count(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
@@ -200,7 +203,9 @@ def _grouped(pairs: npt.NDArray[np.void], n: int) -> npt.NDArray[np.void]:
     """Pairs in order, with their groups numbered as they come."""
     pairs = pairs[np.lexsort((pairs["b"], pairs["a"], pairs["distance"], pairs["kind"]))]
     if len(pairs):
-        component = connected_components(_graph(pairs, np.ones(len(pairs)), n), directed=False)[1]
+        component = connected_components(
+            _graph(pairs, np.ones(len(pairs), np.int64), n), directed=False
+        )[1]
         numbers: dict[int, int] = {}
         pairs["group"] = [numbers.setdefault(c, len(numbers) + 1) for c in component[pairs["a"]]]
     return pairs

@@ -12,8 +12,8 @@ from utils.columns import IMAGE, LABEL
 from utils.data.source import Source
 from utils.data.splits import TrialData
 from utils.errors import UserError
-from utils.output.paths import OutputPaths
-from utils.output.storage import read_csv, save_csv
+from utils.output.folder import OutputFolder
+from utils.output.storage import read_csv
 
 Int32 = npt.NDArray[np.int32]
 INDEX, TO, SEED = "datasource_index", "flipped_to", "seed"
@@ -57,7 +57,7 @@ def with_flips(data: TrialData, source: Source, fraction: float, seed: int) -> T
     return replace(data, training=replace(training, labels=labels), given_labels=training.labels)
 
 
-def record_flips(data: TrialData, seed: int, paths: OutputPaths) -> None:
+def record_flips(data: TrialData, seed: int, folder: OutputFolder) -> None:
     """Note the flipped labels of a trial, if there are any, beside those of other trials.
 
     A row per image: `label` is the one that the data set gives, `flipped_to` the one trained on.
@@ -68,10 +68,10 @@ def record_flips(data: TrialData, seed: int, paths: OutputPaths) -> None:
     images = [data.training.paths[row] for row in rows]
     labels = data.given_labels[rows], data.training.labels[rows]
     table = pd.DataFrame(dict(zip(COLUMNS, (rows, images, *labels, seed), strict=True)))
-    if paths.flipped_labels.exists():
-        there = read_csv(paths.flipped_labels, COLUMNS)
+    if folder.flipped_labels.exists():
+        there = read_csv(folder.flipped_labels, COLUMNS)
         table = pd.concat([there[there[SEED] != seed], table])
-    save_csv(table.sort_values([SEED, INDEX], kind="stable"), paths.flipped_labels)
+    folder.save_csv(table.sort_values([SEED, INDEX], kind="stable"), folder.flipped_labels)
 
 
 def what_if(share: float | None) -> str:

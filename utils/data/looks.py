@@ -6,7 +6,7 @@ Kept light, because worker processes import it: no pandas, no nnabla.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -85,12 +85,20 @@ def _reduced(picture: Image.Image) -> Image.Image:
 def _digest(picture: Image.Image, size: tuple[int, int]) -> bytes:
     """16 bytes that tell pictures apart; gray ones have that of the same picture in RGB."""
     digest = hashlib.blake2b(f"{size} {picture.size}".encode(), digest_size=16)
-    width, height = picture.size
-    rows = max(1, STRIP // width)
-    for top in range(0, height, rows):
-        strip = picture if rows >= height else picture.crop((0, top, width, min(top + rows, height)))
+    for strip in _strips(picture):
         digest.update((strip if strip.mode == "RGB" else strip.convert("RGB")).tobytes())
     return digest.digest()
+
+
+def _strips(picture: Image.Image) -> Iterator[Image.Image]:
+    """A picture from top to bottom in parts that take little memory; a small one as it is."""
+    width, height = picture.size
+    rows = max(1, STRIP // width)
+    if rows >= height:
+        yield picture
+        return
+    for top in range(0, height, rows):
+        yield picture.crop((0, top, width, min(top + rows, height)))
 
 
 def _perceptual_hash(gray: Image.Image) -> bytes:

@@ -25,7 +25,16 @@ from utils.data.decode import Finding, Form, common_side, over_chunks, size_text
 from utils.data.images import Pool, broken_images, decode_images
 from utils.data.looks import LOOK
 from utils.data.missing_sets import Sets, complete_sets
-from utils.data.source import DAMPING, TEST, TRAINING, VALIDATION, Source, are_labels, cache_folder, first_writable
+from utils.data.source import (
+    DAMPING,
+    TEST,
+    TRAINING,
+    VALIDATION,
+    Source,
+    are_labels,
+    cache_folder,
+    first_writable,
+)
 from utils.data.user_paths import CLASSES, Rows, read_parts, shown
 from utils.errors import UserError
 from utils.output.storage import save_csv
@@ -146,15 +155,14 @@ def _tables(rows: Rows, labels: dict[str, int]) -> dict[str, pd.DataFrame]:
 
 def _listed(rows: Rows, names: Sequence[str], labels: dict[str, int], sets: Sets) -> Listed:
     """The rows as the tables of checks name them."""
-    of_rows = [""] * len(rows.paths)
-    for name, table in ((TRAINING, sets.training), (VALIDATION, sets.validation), (TEST, sets.test)):
-        for row in table.index if table is not None else ():
-            of_rows[row] = name
+    set_of = dict.fromkeys(sets.training.index, TRAINING) | dict.fromkeys(sets.test.index, TEST)
+    if sets.validation is not None:
+        set_of |= dict.fromkeys(sets.validation.index, VALIDATION)
     return Listed(
         files=rows.paths,
         rows=[rows.row_name(position) for position in range(len(rows.paths))],
         labels=[names[labels[label]] for label in rows.labels],
-        sets=of_rows,
+        sets=[set_of[position] for position in range(len(rows.paths))],
     )
 
 

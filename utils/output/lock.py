@@ -66,6 +66,14 @@ def folder_lost(root: Path) -> UserError:
     )
 
 
+def has_claim(path: Path, claim: bytes) -> bool:
+    """Whether the lock file `path` is there and holds `claim`, which the run wrote into it."""
+    try:
+        return path.read_bytes() == claim
+    except OSError:
+        return False
+
+
 class FolderLock:
     """Locks the folder of the file `path` while its block runs; the file names the holder.
 

@@ -12,8 +12,7 @@ import logging
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
@@ -24,9 +23,8 @@ from utils.console import progress
 from utils.errors import UserError
 from utils.kernels.blas import kernels_here
 from utils.link_free import REMEDY, check_place, open_file, read_file, remove_file
-from utils.output.lock import FolderLock, folder_lost
 from utils.output.paths import RESULT_FOLDERS, OutputPaths
-from utils.output.storage import TEMPORARY, TRIAL, observed_by, save_json
+from utils.output.storage import TEMPORARY, TRIAL
 
 log = logging.getLogger("data_cleansing")
 
@@ -86,7 +84,6 @@ class Manifest:
     begun: set[str] = field(default_factory=set)
     warnings: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     intact: bool = True
-    _lock: FolderLock | None = field(default=None, init=False)
     _repeats: bool = field(default=True, init=False)
 
     # ------------------------------------------------------------ the file
@@ -116,9 +113,9 @@ class Manifest:
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise _no_account(paths) from error
 
-    def save(self) -> None:
-        """Write the account, whole or not at all."""
-        value = {
+    def as_json(self) -> dict[str, Any]:
+        """What `manifest.json` holds."""
+        value: dict[str, Any] = {
             "format": FORMAT,
             "options": self.options,
             "versions": self.versions,
@@ -130,7 +127,7 @@ class Manifest:
             value["begun"] = sorted(self.begun)
         if self.warnings:
             value["warnings"] = self.warnings
-        save_json(value | {"checksum": _checksum(value)}, self.paths.manifest)
+        return value | {"checksum": _checksum(value)}
 
     # ------------------------------------------------------------ what was there before
 
@@ -196,7 +193,6 @@ class Manifest:
         for problem in sorted(set(problems.values())):
             lost = [name for name, found in problems.items() if found == problem]
             log.warning("%s: %s; made anew", _listed(self.paths.root, lost), problem)
-        self.save()
 
     def remove_outputs(self) -> None:
         """Remove the files of the account, and folders that are empty then, and nothing else.
@@ -284,20 +280,6 @@ class Manifest:
 
     # ------------------------------------------------------------ while the run goes on
 
-    @contextmanager
-    def recording(self, lock: FolderLock) -> Iterator[None]:
-        """Keep account of every file that the block writes into the folder."""
-        self._lock = lock
-        try:
-            with observed_by(self):
-                yield
-        except BaseException:
-            with suppress(OSError, UserError):
-                self._save_in_folder()
-            raise
-        self.begun = set()  # all of it is in the account, or gone
-        self._save_in_folder()
-
     @property
     def root(self) -> Path:
         """The output folder."""
@@ -307,20 +289,26 @@ class Manifest:
         """Whether `path` is under one of the folders of results."""
         return any(path.is_relative_to(self.paths.root / folder) for folder in RESULT_FOLDERS)
 
-    def check_folder(self) -> None:
-        """Raise a UserError if the folder was removed while the run went on."""
-        if self._lock is not None and not self._lock.held():
-            raise folder_lost(self.paths.root)
+    def announce(self, path: Path, known: FileDigest, durable: bool) -> bool:
+        """Announce a file that is about to get the name `path`.
 
-    def announce(self, path: Path, temporary: Path, durable: bool) -> None:
-        """Announce a file; on disk if it is durable or takes the place of another."""
-        name, known = self._name(path), FileDigest.of(temporary)
+        Returns:
+            Whether the account has to be on the disk first: the file is durable or takes the place
+            of another, or the account on the disk does not tell of it yet.
+
+        Raises:
+            UserError: a file stands there that no run wrote.
+        """
+        name = self._name(path)
         self._check_is_own(name, known)
         replaces = self.outputs.get(name, known) != known
         self.announced[name] = known
-        if durable or replaces or not self._begin(path):
-            self._save_in_folder()
-        if replaces and path.suffix == ".h5" and self._repeats:
+        if replaces and path.suffix == ".h5":
+            self._warn_of_other_numbers(path)
+        return durable or replaces or not self._begin(path)
+
+    def _warn_of_other_numbers(self, path: Path) -> None:
+        if self._repeats:
             self._repeats = False
             log.warning(
                 "%s: the training repeats with other numbers than before (another machine or "
@@ -354,18 +342,21 @@ class Manifest:
         name = self._name(path)
         self.outputs[name] = self.announced.pop(name)
 
-    def remove(self, path: Path) -> None:
-        """Remove a file of the account; from that first, since without it the file is of no use."""
+    def begin_removal(self, path: Path) -> bool:
+        """Take a file out of the account, if it is in there; returns whether it was."""
         name = self._name(path)
-        if self.outputs.pop(name, None):
+        known = self.outputs.pop(name, None)
+        if known:
             self.begun.add(name)
-            self._save_in_folder()
-            remove_file(self.root, name)
-            self.begun.discard(name)
+        return known is not None
 
-    def _save_in_folder(self) -> None:
-        self.check_folder()
-        self.save()
+    def end_removal(self, path: Path) -> None:
+        """The file is gone."""
+        self.begun.discard(self._name(path))
+
+    def end(self) -> None:
+        """The run is over: what was begun is in the account, or gone."""
+        self.begun = set()
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.paths.root).as_posix()

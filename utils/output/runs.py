@@ -11,7 +11,7 @@ from typing import Any
 
 from utils.errors import UserError
 from utils.link_free import read_file
-from utils.output.storage import save_json
+from utils.output.folder import OutputFolder
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ _NAMES = {field.name for field in fields(Run)}
 _MOST = 2**63
 
 
-def add_run(run: Run, path: Path) -> None:
+def add_run(run: Run, folder: OutputFolder) -> None:
     """Add a run to the list that the folder keeps."""
-    save_json([asdict(one) for one in (*load_runs(path), run)], path)
+    folder.save_json([asdict(one) for one in (*load_runs(folder.runs), run)], folder.runs)
 
 
 def load_runs(path: Path) -> list[Run]:

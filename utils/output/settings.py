@@ -15,6 +15,7 @@ from utils.errors import UserError
 from utils.link_free import remove_file
 from utils.methods import METHODS
 from utils.options import Options, result_options
+from utils.output.folder import ClaimedFolder
 from utils.output.lock import FolderLock
 from utils.output.manifest import Manifest, Settings, remove_temporaries
 from utils.output.ours import check_ours, check_own
@@ -51,7 +52,7 @@ def _methods_of(setting: str) -> set[str]:
 
 
 @contextmanager
-def claimed(paths: OutputPaths, settings: Settings, overwrite: bool) -> Iterator[Manifest]:
+def claimed(paths: OutputPaths, settings: Settings, overwrite: bool) -> Iterator[ClaimedFolder]:
     """Make the output folder this run's own, or take up an earlier run of the same settings.
 
     While the block runs no other run gets the folder, and account is kept of what is written.
@@ -70,9 +71,10 @@ def claimed(paths: OutputPaths, settings: Settings, overwrite: bool) -> Iterator
         ) from error
     with FolderLock(paths.lock) as lock:
         _check_is_of_a_run(paths)
-        manifest = _account(paths, settings, overwrite)
-        with manifest.recording(lock):
-            yield manifest
+        folder = ClaimedFolder(paths.root, lock, _account(paths, settings, overwrite))
+        folder.save_account()
+        with folder.recording():
+            yield folder
 
 
 def check_output_folder(paths: OutputPaths, settings: Settings) -> None:
@@ -165,9 +167,7 @@ def _account(paths: OutputPaths, settings: Settings, overwrite: bool) -> Manifes
         for path in (paths.page, paths.runs):
             check_own(path, paths)
             remove_file(paths.root, path.relative_to(paths.root).as_posix())
-    manifest = Manifest(paths, settings)
-    manifest.save()
-    return manifest
+    return Manifest(paths, settings)
 
 
 def _problem(manifest: Manifest, settings: Settings) -> str:

@@ -1,4 +1,7 @@
-"""Files that are either whole or not there: written beside, then renamed."""
+"""Files that are either whole or not there: written under a temporary name, then renamed.
+
+Files in an output folder are written through its `OutputFolder` (folder.py).
+"""
 
 from __future__ import annotations
 
@@ -10,101 +13,20 @@ import re
 import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from utils.errors import UserError
 from utils.files import check_regular
-from utils.link_free import check_place
 
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp(\.\w+)?")
 """Names of files that are being written; what a killed process leaves."""
 
 TRIAL = ".trial_"
 """What the names of folders with such a name begin with that hold what workers are given."""
-
-
-class WriteObserver(Protocol):
-    """Keeps account of the files of one folder; `utils.output.manifest.Manifest` is one."""
-
-    @property
-    def root(self) -> Path:
-        """The folder; it is there before its observer and is never made again."""
-
-    def keeps(self, path: Path) -> bool:
-        """Whether it keeps account of `path`."""
-
-    def check_folder(self) -> None:
-        """Raise a UserError if the folder is not there any more."""
-
-    def announce(self, path: Path, temporary: Path, durable: bool) -> None:
-        """`temporary`, which is whole, is about to be renamed to `path`."""
-
-    def confirm(self, path: Path) -> None:
-        """`path` is there now as it was expected."""
-
-    def remove(self, path: Path) -> None:
-        """Remove `path` if it is of the account, and folders that are empty then."""
-
-
-_observers: list[WriteObserver] = []
-
-
-@contextmanager
-def observed_by(observer: WriteObserver) -> Iterator[None]:
-    """Tell `observer` of every file that the block writes or removes in its folder."""
-    _observers.append(observer)
-    try:
-        yield
-    finally:
-        _observers.remove(observer)
-
-
-@dataclass(frozen=True)
-class Pending:
-    """A file that was written under a temporary name and has not got its own yet.
-
-    Attributes:
-        path: its own name.
-        temporary: where it is; None: the file `path` is to be removed.
-        durable: as in `written_beside`.
-    """
-
-    path: Path
-    temporary: Path | None
-    durable: bool = False
-
-
-_deferrals: list[tuple[Path, list[Pending]]] = []
-
-
-@contextmanager
-def deferred(folder: Path) -> Iterator[list[Pending]]:
-    """Leave what the block writes under temporary names in `folder`, and remove nothing.
-
-    The list that is given holds, in their order, what `carry_out` has to do with them.
-    """
-    pending: list[Pending] = []
-    _deferrals.append((folder, pending))
-    try:
-        yield pending
-    finally:
-        _deferrals.pop()
-
-
-def carry_out(pending: Pending) -> None:
-    """Rename or remove what `deferred` left."""
-    if pending.temporary is None:
-        remove(pending.path)
-        return
-    with _errors_about(pending.path):
-        _make_folder(pending.path.parent)
-        _put_in_place(pending.path, pending.temporary, pending.durable)
 
 
 @contextmanager
@@ -116,85 +38,51 @@ def written_beside(path: Path, *, durable: bool = False) -> Iterator[Path]:
 
     Args:
         path: the final name.
-        durable: bring file and account to the disk first, so that a power failure loses neither;
-            for what took long to compute.
+        durable: bring the file to the disk, so that a power failure does not lose it; for what
+            took long to compute.
 
     Raises:
         OSError: with `path` as its file name, for a full disk, a folder that cannot be written ...
-        UserError: the folder that `path` lies in was removed while the run went on.
     """
-    folder, pending = _deferrals[-1] if _deferrals else (path.parent, None)
-    temporary = folder / f".{path.stem}.{secrets.token_hex(4)}.tmp{path.suffix}"
-    with _errors_about(path), _removed_on_error(temporary):
-        if pending is None:
-            _make_folder(folder)
-        yield temporary
-        if durable:
-            _to_disk(temporary)
-        if pending is None:
-            _put_in_place(path, temporary, durable)
-        else:
-            pending.append(Pending(path, temporary, durable))
-
-
-def _put_in_place(path: Path, temporary: Path, durable: bool) -> None:
-    observers = _observers_of(path)
-    for observer in observers:
-        observer.announce(path, temporary, durable)
-    os.replace(temporary, path)
-    if durable:
-        _to_disk(path.parent)
-    for observer in observers:
-        observer.confirm(path)
-
-
-def _observers_of(path: Path) -> list[WriteObserver]:
-    return [observer for observer in _observers if observer.keeps(path)]
-
-
-def check_folder_of(path: Path) -> None:
-    """Raise a UserError if `path` lies in a folder that was removed while the run went on."""
-    for observer in _observers:
-        if path.is_relative_to(observer.root):
-            observer.check_folder()
-
-
-def _make_folder(folder: Path) -> None:
-    """Make `folder` and those above it up to the folder of a observer, which is never made again.
-
-    Raises:
-        UserError: there is a link, or something else, in the folder of a observer.
-    """
-    kept = {observer.root for observer in _observers}
-    wanted = takewhile(lambda path: path not in kept, (folder, *folder.parents))
-    for path in reversed(list(wanted)):
-        root = next((root for root in kept if path.is_relative_to(root)), None)
-        if root is not None:
-            check_place(root, path.relative_to(root).as_posix(), folder=True)
-        path.mkdir(exist_ok=True)
+    with errors_about(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary_for(path, path.parent) as temporary:
+            yield temporary
+            if durable:
+                to_disk(temporary)
+            put_in_place(path, temporary, durable)
 
 
 @contextmanager
-def _errors_about(path: Path) -> Iterator[None]:
-    check_folder_of(path)
+def errors_about(path: Path) -> Iterator[None]:
+    """Errors of the operating system in the block name `path`."""
     try:
         yield
     except OSError as error:
-        check_folder_of(path)
         raise _about(path, error) from error
 
 
 @contextmanager
-def _removed_on_error(temporary: Path) -> Iterator[None]:
+def temporary_for(path: Path, folder: Path) -> Iterator[Path]:
+    """Give a temporary name for `path` in `folder`; the file is removed if the block raises."""
+    temporary = folder / f".{path.stem}.{secrets.token_hex(4)}.tmp{path.suffix}"
     try:
-        yield
+        yield temporary
     except BaseException:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
 
 
-def _to_disk(path: Path) -> None:
+def put_in_place(path: Path, temporary: Path, durable: bool) -> None:
+    """Rename `temporary` to `path`; `durable`: on the disk, too."""
+    os.replace(temporary, path)
+    if durable:
+        to_disk(path.parent)
+
+
+def to_disk(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -207,20 +95,6 @@ def _about(path: Path, error: OSError) -> OSError:
     if error.errno is None:
         return OSError(None, " ".join(str(error).split()), str(path))
     return OSError(error.errno, os.strerror(error.errno), str(path))
-
-
-def remove(path: Path) -> None:
-    """Remove a file, of which account may be kept, and folders that are empty then."""
-    if _deferrals:
-        _deferrals[-1][1].append(Pending(path, None))
-        return
-    observers = _observers_of(path)
-    for observer in observers:
-        observer.remove(path)
-    if not observers:
-        path.unlink(missing_ok=True)
-        with suppress(OSError):
-            os.removedirs(path.parent)
 
 
 def save_bytes(content: bytes | memoryview, path: Path, *, durable: bool = True) -> None:
@@ -273,15 +147,15 @@ def read_csv(path: Path, columns: Iterable[str] = ()) -> pd.DataFrame:
     return table
 
 
-def save_array(array: np.ndarray, path: Path) -> None:
-    """Write an array as .npy file, whole or not at all."""
+def npy_bytes(array: np.ndarray) -> bytes:
+    """An array as the content of a .npy file."""
     content = io.BytesIO()
     np.save(content, array, allow_pickle=False)
-    save_bytes(content.getvalue(), path)
+    return content.getvalue()
 
 
 def load_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """Read what `save_array` wrote.
+    """Read an array from a .npy file.
 
     Raises:
         UserError: the file is not there, no .npy file, or of another shape.
@@ -296,9 +170,9 @@ def load_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     return array
 
 
-def save_json(value: Any, path: Path) -> None:
-    """Write `value` as indented JSON, whole or not at all."""
-    save_bytes((json.dumps(value, indent=2, sort_keys=True) + "\n").encode("utf-8"), path)
+def json_bytes(value: Any) -> bytes:
+    """`value` as indented JSON."""
+    return (json.dumps(value, indent=2, sort_keys=True) + "\n").encode("utf-8")
 
 
 def unreadable(path: Path, what: str, error: Exception | str) -> UserError:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from utils.errors import UserError
-from utils.output.paths import OutputPaths
+from utils.output.folder import OutputFolder
 from utils.page.page import write_page
 from utils.units import printable
 
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _written(folder: Path) -> int:
     try:
-        print(printable(str(write_page(OutputPaths(folder)).resolve())))
+        print(printable(str(write_page(OutputFolder(folder)).resolve())))
     except (UserError, OSError) as error:
         reason = str(error)
         if isinstance(error, OSError):

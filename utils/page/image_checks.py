@@ -174,7 +174,7 @@ def _fact(name: str, rows: pd.DataFrame) -> Fact:
 def _classes(
     table: pd.DataFrame, sets: tuple[str, ...]
 ) -> tuple[tuple[tuple[str, tuple[int, ...]], ...], int]:
-    """Counts of each class in each set, for the smallest classes, and how many classes there are."""
+    """The smallest classes with their counts in each set, and how many classes there are."""
     counts = table.pivot_table("value", "label", "set", "sum", fill_value=0, sort=False)
     smallest = counts.sort_values(list(sets), kind="stable").head(MOST_CLASSES)
     rows = tuple((str(label), tuple(map(int, row))) for label, row in zip(

@@ -12,10 +12,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from utils.methods import CONTROL, METHODS, about_labels, shown
+from utils.output.folder import OutputFolder
 from utils.output.ours import check_own
-from utils.output.paths import OutputPaths
 from utils.output.ranking import SHOWN_BEST, SHOWN_WORST
-from utils.output.storage import save_bytes
 from utils.page.facts import Facts
 from utils.page.image_checks import ImageChecks
 from utils.page.images import data_uris
@@ -42,18 +41,18 @@ GALLERIES = ((SHOWN_WORST, SHOWN_BEST), (20, 10), (10, 5), (5, 2), (1, 1))
 """Images of the worst and of the best per method; the first with which the page is small enough."""
 
 
-def write_page(paths: OutputPaths) -> Path:
+def write_page(folder: OutputFolder) -> Path:
     """Write the page of a finished output folder; returns its path.
 
     Raises:
         UserError: the folder holds no finished run, a file in it cannot be read, or at the place
             of the page is a file that no run wrote.
     """
-    page = page_of(Facts.read(paths))
-    check_own(paths.page, paths)
+    page = page_of(Facts.read(folder))
+    check_own(folder.page, folder)
     stop_if_asked()
-    save_bytes(page, paths.page)
-    return paths.page
+    folder.save_bytes(page, folder.page)
+    return folder.page
 
 
 def page_of(facts: Facts, largest: int = LARGEST) -> bytes:

@@ -12,16 +12,16 @@ from utils.data.images import decode_images
 from utils.data.source import Source
 from utils.methods import METHODS
 from utils.options import Options
+from utils.output.folder import OutputFolder
 from utils.output.paths import OutputPaths
 from utils.output.ranking import SHOWN_BEST, SHOWN_WORST, rankings, shown_of
-from utils.output.storage import save_csv
 from utils.training.evaluation import Evaluator
 from utils.training.models import Model
 from utils.training.network import Network, load_state
 from utils.training.sgd import SGD, Optimiser
 
 
-def record_for_page(options: Options, source: Source, model: Model, paths: OutputPaths) -> None:
+def record_for_page(options: Options, source: Source, model: Model, folder: OutputFolder) -> None:
     """Write the names of the classes, and what the models say of the images that the page shows.
 
     `summary/classes.csv` has the columns label,name; `summary/predictions.csv` the columns
@@ -32,16 +32,16 @@ def record_for_page(options: Options, source: Source, model: Model, paths: Outpu
         UserError: an image or a final model is gone since the run began.
     """
     names = pd.DataFrame({"label": range(len(source.class_names)), "name": source.class_names})
-    save_csv(names, paths.classes)
-    shown = shown_images(paths)
+    folder.save_csv(names, folder.classes)
+    shown = shown_images(folder)
     images = _pixels(source, list(shown[IMAGE]))
     probabilities = np.mean(
-        [net.probabilities(images) for net in _final_nets(options, source, model, images, paths)],
+        [net.probabilities(images) for net in _final_nets(options, source, model, images, folder)],
         axis=0,
         dtype=np.float64,
     )
     said = {"predicted": probabilities.argmax(axis=1), "confidence": probabilities.max(axis=1)}
-    save_csv(shown.assign(**said), paths.predictions)
+    folder.save_csv(shown.assign(**said), folder.predictions)
 
 
 def shown_images(paths: OutputPaths) -> pd.DataFrame:

@@ -20,10 +20,12 @@ from typing import Any
 
 from utils.errors import UserError
 from utils.kernels.blas import VARIABLE, advised_kernels
+from utils.output.lock import has_claim
 from utils.output.manifest import versions_here
+from utils.output.paths import OutputPaths
 from utils.run.handover import sent
 from utils.run.tasks import Job
-from utils.run.worker_process import Outcome, Setup, sees, work_apart, work_beside
+from utils.run.worker_process import Outcome, Setup, work_apart, work_beside
 from utils.run.workers import HandingOver
 from utils.signals import stop_if_asked
 from utils.training.trial import Trial
@@ -57,7 +59,7 @@ class Cluster(HandingOver):
         self._client = client
         self._executor = client.get_executor(pure=False)
         self._images: dict[int, Any] = {}
-        seen = client.run(sees, root.absolute(), claim)
+        seen = client.run(has_claim, OutputPaths(root.absolute()).lock, claim)
         self.shared = all(seen.values())
         log.info("Dask: %d workers, %s", len(seen), _how(self.shared))
 
@@ -83,7 +85,7 @@ class Cluster(HandingOver):
         setup = self.setups[trial.seed]
         if self.shared:
             return self._executor.submit(work_beside, setup, job.compute)
-        root = trial.paths.root
+        root = trial.folder.root
         reads = {p.relative_to(root).as_posix(): p.read_bytes() for p in job.reads}
         return self._executor.submit(
             work_apart, setup, job.compute, reads, self._images[trial.seed]

@@ -40,7 +40,7 @@ class TransferredTrial:
 
 def hand_over(trial: Trial) -> Path:
     """Write what a worker needs of a trial; returns the folder that holds it."""
-    root = trial.paths.root
+    root = trial.folder.root
     folder = root.absolute() / f"{TRIAL}{trial.seed}.{secrets.token_hex(4)}.tmp"
     folder.mkdir()
     for name, images in _sets(trial.data).items():

@@ -42,7 +42,7 @@ def opening_block(
         "Trials": f"{options.n_trials} (seed {', '.join(map(str, options.seeds))})",
         "Methods": ", ".join(options.methods) + _left_out(options),
         "Removing n": " ".join(map(str, counts)) + _skipped(options, counts),
-        "Output": trial.paths.root.resolve(),
+        "Output": trial.folder.root.resolve(),
         "Cache": _cache(trial),
         "Workers": _workers(options, estimate),
     }
@@ -106,7 +106,7 @@ def _flips(trial: Trial) -> dict[str, str]:
     if given is None:
         return {}
     count = f"{(labels != given).sum()} of {trial.n_train} training images"
-    where = trial.paths.flipped_labels.relative_to(trial.paths.root)
+    where = trial.folder.flipped_labels.relative_to(trial.folder.root)
     return {"Flipped labels": f"what if: {count} have the label of another class, see {where}"}
 
 

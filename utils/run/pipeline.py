@@ -26,11 +26,11 @@ from utils.errors import UserError
 from utils.kernels import cores
 from utils.methods import METHODS
 from utils.options import Options
+from utils.output.folder import ClaimedFolder, OutputFolder
 from utils.output.manifest import Manifest, Settings, remove_temporaries
 from utils.output.paths import OutputPaths
 from utils.output.runs import add_run, run_of
 from utils.output.settings import check_apart, check_output_folder, claimed, settings_of
-from utils.output.storage import save_csv
 from utils.output.usage import Watch, free_space, memory_limit, physical_cores, written_bytes
 from utils.page.page import write_page
 from utils.page.predictions import record_for_page
@@ -71,23 +71,24 @@ def _run(options: Options, watch: Watch) -> None:
     with _cluster_of(options) as client:
         if options.dry_run:
             check_output_folder(paths, work.settings)
-            record_checks(work.source.checks, paths, dry_run=True)
-            _preflight(work, work.trial(options.seed), client)
+            folder = OutputFolder(paths.root)
+            _preflight(work, work.trial(options.seed, folder), client)
+            report_checks(work.source.checks, folder, "a run lists them in")
             return
-        with claimed(paths, work.settings, options.overwrite) as manifest:
-            manifest.check_versions()
-            manifest.check_outputs()
+        with claimed(paths, work.settings, options.overwrite) as folder:
+            folder.account.check_versions()
+            folder.check_outputs()
             open_log_file(paths.log)
-            record_checks(work.source.checks, paths)
-            expected = _preflight(work, work.checked_trial(options.seed, manifest), client)
+            expected = _preflight(work, work.checked_trial(options.seed, folder), client)
+            record_checks(work.source.checks, folder)
             before, ready = written_bytes(paths.root), time.monotonic()
-            elsewhere = _compute(work, manifest, expected, client)
+            elsewhere = _compute(work, folder, expected, client)
             memory = elsewhere + watch.peak()
             size = max(0, written_bytes(paths.root) - before)
             seconds = time.monotonic() - started
-            add_run(run_of(options.command_line, seconds, memory, size), paths.runs)
+            add_run(run_of(options.command_line, seconds, memory, size), folder)
     if not options.no_report:  # the account of the folder is whole now
-        log.info("Page to look at: %s", write_page(paths).resolve())
+        log.info("Page to look at: %s", write_page(OutputFolder(paths.root)).resolve())
     memory = elsewhere + watch.peak()
     size, ended = max(0, written_bytes(paths.root) - before), time.monotonic()
     log.info(closing_line(expected, size, memory, ended - ready))
@@ -95,33 +96,36 @@ def _run(options: Options, watch: Watch) -> None:
     log.info("Finished in %s, %s: %s", duration(ended - started), first, paths.root.resolve())
 
 
-def record_checks(checks: Checks | None, paths: OutputPaths, dry_run: bool = False) -> None:
-    """Write what was found in a user's own images, and report it; a dry run only reports it."""
-    if checks is None:
-        return
-    if not dry_run:
-        save_csv(checks.duplicates, paths.duplicates)
-        save_csv(checks.quality, paths.image_quality)
-    words = "a run lists them in" if dry_run else "listed in"
-    checks.report(paths.duplicates, paths.image_quality, words)
+def record_checks(checks: Checks | None, folder: OutputFolder) -> None:
+    """Write what was found in a user's own images, and report it."""
+    if checks is not None:
+        folder.save_csv(checks.duplicates, folder.duplicates)
+        folder.save_csv(checks.quality, folder.image_quality)
+        report_checks(checks, folder, "listed in")
 
 
-def _compute(work: Prepared, manifest: Manifest, expected: Estimate, client: Any) -> int:
+def report_checks(checks: Checks | None, folder: OutputFolder, words: str) -> None:
+    """Report what was found; `words` stand before the path of a list."""
+    if checks is not None:
+        checks.report(folder.duplicates, folder.image_quality, words)
+
+
+def _compute(work: Prepared, folder: ClaimedFolder, expected: Estimate, client: Any) -> int:
     """Compute what is missing and put it together.
 
     Returns bytes that workers took at most which are not processes of this one.
     """
-    options, paths = work.options, work.paths
+    options = work.options
     methods = [METHODS[name] for name in options.methods]
-    tasks = tasks_of(options, paths, methods, work.counts)
+    tasks = tasks_of(options, folder, methods, work.counts)
     with _workers(work, expected.workers, client) as workers:
         trial, memory = run_tasks(
-            tasks, lambda seed: work.checked_trial(seed, manifest), workers, expected.seconds
+            tasks, lambda seed: work.checked_trial(seed, folder), workers, expected.seconds
         )
     analyze(options, work.source, trial)
-    manifest.warnings = warnings_of(paths, METHODS)
-    say_what_was_found(paths, options.methods, options.seeds)
-    record_for_page(options, work.source, work.model, paths)
+    folder.account.warnings = warnings_of(folder, METHODS)
+    say_what_was_found(folder, options.methods, options.seeds)
+    record_for_page(options, work.source, work.model, folder)
     return 0 if client is None else memory
 
 
@@ -151,25 +155,25 @@ class Prepared:
     counts: list[int]
     paths: OutputPaths
 
-    def trial(self, seed: int) -> Trial:
-        """Open a trial, on the GPU whose turn it is."""
+    def trial(self, seed: int, folder: OutputFolder) -> Trial:
+        """Open a trial that writes into `folder`, on the GPU whose turn it is."""
         options, data = self.options, self.load(seed)
         devices = options.device_ids
         set_context(self.backend, devices[(seed - options.seed) % len(devices)])
-        steps = steps_of(options, seed, len(data.training), self.paths)
+        steps = steps_of(options, seed, len(data.training), folder)
         model, classes = self.model, self.source.n_classes
-        return make_trial(options, seed, data, steps, model, classes, self.damping, self.paths)
+        return make_trial(options, seed, data, steps, model, classes, self.damping, folder)
 
-    def checked_trial(self, seed: int, manifest: Manifest) -> Trial:
+    def checked_trial(self, seed: int, folder: ClaimedFolder) -> Trial:
         """Open a trial after its split is noted, or compared with what an earlier run noted.
 
         Raises:
             UserError: the data have changed since.
         """
         data = self.load(seed)
-        check_inputs(manifest, data)
-        record_flips(data, seed, self.paths)
-        return self.trial(seed)
+        check_inputs(folder.account, data)
+        record_flips(data, seed, folder)
+        return self.trial(seed, folder)
 
     def setup(self, trial: Trial, folder: Path) -> Setup:
         """What workers need of a trial that was handed over in `folder`."""
@@ -313,10 +317,10 @@ def _preflight(work: Prepared, trial: Trial, client: Any) -> Estimate:
     """Say what will be done and what it takes; refuse it where the disk has no room for it."""
     options = work.options
     alone = estimate(options, trial, work.counts)
-    expected, free = alone.by(_n_workers(work, alone, client)), free_space(trial.paths.root)
+    expected, free = alone.by(_n_workers(work, alone, client)), free_space(trial.folder.root)
     for line in opening_block(options, trial, work.backend, work.counts, expected, free):
         log.log(RESULT if options.dry_run else logging.INFO, line)
-    check_space(expected.space, free, trial.paths.root)
+    check_space(expected.space, free, trial.folder.root)
     if client is None:
         check_memory(alone, expected, options.jobs, memory_limit())
     if options.retrain_all and trial.covered_start > 0:

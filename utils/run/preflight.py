@@ -213,7 +213,7 @@ def estimate(options: Options, trial: Trial, counts: Sequence[int]) -> Estimate:
     missing = [
         method
         for method in methods
-        if not all(trial.paths.influence(method.name, seed).exists() for seed in options.seeds)
+        if not all(trial.folder.influence(method.name, seed).exists() for seed in options.seeds)
     ]
     room = _room(trial, missing)
     rest = _Rest(options, trial, methods, counts, measure(trial, missing, max(counts)), room)
@@ -284,7 +284,7 @@ def check_space(needed: float, free: int, root: Path) -> None:
 
 def _longest_segment(trial: Trial) -> int:
     """Covered steps from one kept state to the next, at most."""
-    trained = trial.paths.final_model(trial.seed).exists()
+    trained = trial.folder.final_model(trial.seed).exists()
     return longest_segment(states_there(trial) if trained else trial.kept_steps, trial.covered)
 
 
@@ -342,7 +342,7 @@ class _Rest:
 
     def _training(self, seed: int) -> Work:
         trial, costs = self.trial, self.costs
-        if trial.paths.final_model(seed).exists():
+        if trial.folder.final_model(seed).exists():
             return Work()
         states = len(trial.kept_steps) + 1
         records = EXAMPLE * trial.n_epochs * trial.n_train + STEP * len(trial.steps)
@@ -352,7 +352,7 @@ class _Rest:
 
     def _scoring(self, seed: int) -> Work:
         trial = self.trial
-        paths = {method: trial.paths.influence(method.name, seed) for method in self.methods}
+        paths = {method: trial.folder.influence(method.name, seed) for method in self.methods}
         size = sum(map(len, trial.data.training.paths)) + INFLUENCE_ROW * trial.n_train
         seconds = [self._score_seconds(m) for m, path in paths.items() if not path.exists()]
         return Work.of(len(seconds) * size, seconds)
@@ -380,7 +380,7 @@ class _Rest:
             (method.name, n)
             for method in self.methods
             for n in self.counts
-            if not self.trial.paths.evaluated(method.name, n, seed)
+            if not self.trial.folder.evaluated(method.name, n, seed)
         ]
         epochs = self.trial.n_epochs if self.options.retrain_all else 1
         runs = [n for _, n in missing if n > 0]
@@ -400,7 +400,7 @@ class _Rest:
         return n_steps * costs.step + evaluated * costs.evaluation
 
     def _verification(self, seed: int) -> Work:
-        path = self.trial.paths.verified(seed)
+        path = self.trial.folder.verified(seed)
         there = read_csv(path)["group"].nunique() if path.exists() else 0
         n_groups = max(0, self.options.verify - there)
         size = GROUP_ROW * n_groups * (2 * len(self.methods) + 1)

@@ -22,7 +22,7 @@ import pandas as pd
 
 from sgd_influence.eval import evaluate_without, read_by_retraining, retrain_without, worst
 from sgd_influence.influence_table import read_influence, save_influence
-from sgd_influence.outcomes import Outcomes, load_outcomes, save_outcomes
+from sgd_influence.outcomes import Outcomes, archive_of, load_outcomes
 from sgd_influence.train import (
     epochs_done,
     read_by_epoch,
@@ -34,7 +34,7 @@ from sgd_influence.verify import Verification
 from utils.methods import Method, Scores
 from utils.options import Options
 from utils.output.paths import OutputPaths
-from utils.output.storage import read_csv, save_csv
+from utils.output.storage import read_csv
 from utils.training.trial import Trial
 
 log = logging.getLogger("data_cleansing")
@@ -43,7 +43,7 @@ Evaluated = tuple[pd.DataFrame, Outcomes]
 """What removing some images came to: scores by epoch, and outcomes by image."""
 
 Computation = Callable[[Trial], Any]
-"""Writes nothing but through `utils.output.storage`, and can be pickled."""
+"""Writes nothing but through the folder of the trial, and can be pickled."""
 
 
 @dataclass(frozen=True)
@@ -189,10 +189,10 @@ def _score_name(seed: int, method: str) -> str:
 
 def _scoring(seed: int, method: Method, trained: str) -> Task:
     def job(trial: Trial) -> Job | None:
-        if trial.paths.influence(method.name, seed).exists():
+        if trial.folder.influence(method.name, seed).exists():
             return None
         states = trial.states_there() if method.needs_states else []
-        margins = [trial.paths.margins(seed)] if method.needs_margins else []
+        margins = [trial.folder.margins(seed)] if method.needs_margins else []
         files = [trial.state_path(t) for t in (*states, len(trial.steps))]
         return Job(method.scores, [*margins, *files])
 
@@ -219,7 +219,7 @@ def _unchanged(seed: int, methods: Sequence[Method], trained: str) -> Task:
     """n = 0: one run that all methods share."""
 
     def names(trial: Trial, there: bool) -> list[str]:
-        return [m.name for m in methods if trial.paths.evaluated(m.name, 0, seed) == there]
+        return [m.name for m in methods if trial.folder.evaluated(m.name, 0, seed) == there]
 
     def job(trial: Trial) -> Job | None:
         removed, name = np.zeros(trial.n_train, bool), _unchanged_name(seed)
@@ -238,9 +238,9 @@ def _removal(seed: int, method: Method, n: int) -> Task:
     name = f"{_trial(seed)}eval, {method.name}, n = {n}"
 
     def job(trial: Trial) -> Job | None:
-        if trial.paths.evaluated(method.name, n, seed):
+        if trial.folder.evaluated(method.name, n, seed):
             return None
-        influence = read_influence(trial.paths.influence(method.name, seed), trial.n_train)
+        influence = read_influence(trial.folder.influence(method.name, seed), trial.n_train)
         return _evaluation(trial, worst(influence, n), name)
 
     def finish(trial: Trial, found: Evaluated | None) -> None:
@@ -255,14 +255,15 @@ def _removal(seed: int, method: Method, n: int) -> Task:
 
 def _read_evaluated(trial: Trial, method: str) -> Evaluated:
     """What removing none came to."""
-    scores = read_csv(trial.paths.score(method, 0, trial.seed))
-    return scores, load_outcomes(trial.paths.outcomes(method, 0, trial.seed))
+    scores = read_csv(trial.folder.score(method, 0, trial.seed))
+    return scores, load_outcomes(trial.folder.outcomes(method, 0, trial.seed))
 
 
 def _save_evaluated(trial: Trial, method: str, n: int, found: Evaluated) -> None:
     scores, outcomes = found
-    save_outcomes(outcomes, trial.paths.outcomes(method, n, trial.seed))
-    save_csv(scores, trial.paths.score(method, n, trial.seed))
+    folder = trial.folder
+    folder.save_bytes(archive_of(outcomes), folder.outcomes(method, n, trial.seed))
+    folder.save_csv(scores, folder.score(method, n, trial.seed))
 
 
 def _evaluation(trial: Trial, removed: np.ndarray, description: str) -> Job:

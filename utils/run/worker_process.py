@@ -21,8 +21,7 @@ from typing import TYPE_CHECKING, Any
 from utils.errors import UserError
 from utils.kernels import cores
 from utils.options import Options
-from utils.output.lock import folder_lost
-from utils.output.storage import Pending, deferred, observed_by
+from utils.output.folder import DeferredFolder, Pending
 from utils.output.usage import peak_memory
 from utils.processes import live_under
 
@@ -82,39 +81,6 @@ class Outcome:
     memory: int = 0
 
 
-class Claim:
-    """Keeps a worker from writing into the folder of a run that has ended."""
-
-    def __init__(self, root: Path, claim: bytes) -> None:
-        self.root, self.claim = root, claim
-
-    def keeps(self, path: Path) -> bool:
-        """All that a worker writes."""
-        return True
-
-    def check_folder(self) -> None:
-        """Raise a UserError if the output folder is not that of the run any more."""
-        if not sees(self.root, self.claim):
-            raise folder_lost(self.root)
-
-    def announce(self, path: Path, temporary: Path, durable: bool) -> None:
-        """The process that has the folder keeps account."""
-
-    def confirm(self, path: Path) -> None:
-        """As above."""
-
-    def remove(self, path: Path) -> None:
-        """As above."""
-
-
-def sees(root: Path, claim: bytes) -> bool:
-    """Whether the output folder of the run with this claim is there to this process."""
-    try:
-        return (root / "run.lock").read_bytes() == claim
-    except OSError:
-        return False
-
-
 # ---------------------------------------------------------------- the process
 
 
@@ -166,9 +132,8 @@ def work(setup: Setup, job: Callable[[Trial], Any]) -> Outcome:
     """Compute a job; what it writes stays under temporary names in the output folder."""
     from utils.run.handover import take_over
 
-    with _alone, cores.hold_core(), _said() as said, observed_by(Claim(setup.root, setup.claim)):
-        opened = _opened(setup, lambda: take_over(setup.folder))
-        return _outcome(opened.trial, job, said)
+    with _alone, cores.hold_core(), _said() as said:
+        return _outcome(_opened(setup, lambda: take_over(setup.folder)), job, said)
 
 
 def work_beside(setup: Setup, job: Callable[[Trial], Any]) -> Outcome:
@@ -196,8 +161,8 @@ def work_apart(
     prepare(setup.backend, setup.options.device_ids[0])
     with _alone, _said() as said:
         opened = _opened(setup, lambda: unpacked(images), apart=True)
-        with _files(opened.trial.paths.root, reads):
-            outcome = _outcome(opened.trial, job, said)
+        with _files(opened.output.root, reads):
+            outcome = _outcome(opened, job, said)
             written = {p.path: p.temporary for p in outcome.files if p.temporary}
             contents = {path: temporary.read_bytes() for path, temporary in written.items()}
         return replace(outcome, contents=contents)
@@ -216,16 +181,17 @@ def _files(root: Path, reads: Mapping[str, bytes]) -> Iterator[None]:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _outcome(trial: Trial, job: Callable[[Trial], Any], said: _Said) -> Outcome:
-    root, result, error = trial.paths.root, None, None
-    with deferred(root) as pending:
-        try:
-            result = job(trial)
-        except (UserError, OSError, MemoryError) as raised:
-            error = raised
+def _outcome(opened: _Opened, job: Callable[[Trial], Any], said: _Said) -> Outcome:
+    result, error = None, None
+    try:
+        result = job(opened.trial)
+    except (UserError, OSError, MemoryError) as raised:
+        error = raised
+    finally:
+        files = opened.output.take_pending()
     return Outcome(
         result=result,
-        files=tuple(replace(p, path=p.path.relative_to(root)) for p in pending),
+        files=files,
         said=tuple(said.lines),
         error=error,
         process=f"{socket.gethostname()} {os.getpid()}",
@@ -262,10 +228,12 @@ class _Opened:
 
     Attributes:
         trial: its network keeps its graphs from job to job.
+        output: the folder that it writes into.
         apart: the folder that stands for the output folder where that is not to be seen.
     """
 
     trial: Trial
+    output: DeferredFolder
     apart: tempfile.TemporaryDirectory[str] | None
 
 
@@ -277,13 +245,14 @@ def _opened(setup: Setup, load: Callable[[], TransferredTrial], apart: bool = Fa
     if setup not in _latest:
         _latest.clear()  # gives the memory back first
         folder = tempfile.TemporaryDirectory(prefix="data_cleansing_") if apart else None
-        root = Path(folder.name) if folder else setup.root
-        _latest[setup] = _Opened(_trial(setup, load(), root), folder)
+        output = DeferredFolder(setup.root, setup.claim)
+        if folder:
+            output = DeferredFolder(Path(folder.name))
+        _latest[setup] = _Opened(_trial(setup, load(), output), output, folder)
     return _latest[setup]
 
 
-def _trial(setup: Setup, taken: TransferredTrial, root: Path) -> Trial:
-    from utils.output.paths import OutputPaths
+def _trial(setup: Setup, taken: TransferredTrial, output: DeferredFolder) -> Trial:
     from utils.training.models import find_model
     from utils.training.trial import make_trial
 
@@ -295,5 +264,5 @@ def _trial(setup: Setup, taken: TransferredTrial, root: Path) -> Trial:
         model=find_model(setup.options.model),
         n_classes=setup.n_classes,
         damping=setup.damping,
-        paths=OutputPaths(root),
+        folder=output,
     )

@@ -19,8 +19,7 @@ from joblib.externals.loky.backend.context import get_context
 from utils.console import log
 from utils.errors import UserError
 from utils.kernels.cores import hold_core
-from utils.output.paths import TRAININGS
-from utils.output.storage import carry_out, check_folder_of, save_bytes
+from utils.output.folder import OutputFolder
 from utils.processes import Pool, sheltered
 from utils.run.handover import hand_over, take_over
 from utils.run.remaining import Remaining, said
@@ -230,23 +229,23 @@ class _Run:
     def _finish(self, task: Task, outcome: Outcome) -> None:
         trial = self._trials[task.seed]
         self.memory[outcome.process] = outcome.memory
-        _take(outcome, trial.paths.root)
+        _take(outcome, trial.folder)
         task.finish(trial, outcome.result)
         if self._schedule.finished(task):
             del self._trials[task.seed]
             self._workers.closed(task.seed)
 
 
-def _take(outcome: Outcome, root: Path) -> None:
+def _take(outcome: Outcome, folder: OutputFolder) -> None:
     """Say what a worker said, and give its files their names; its error is raised."""
     for level, text in outcome.said:
         log.log(level, "%s", text)
     if outcome.error:
-        check_folder_of(root / TRAININGS)  # if that is gone, it is the reason
+        folder.check_there()  # if it is gone, that is the reason
         raise outcome.error
     for file in outcome.files:
         content = outcome.contents.get(file.path)
         if content is None:
-            carry_out(replace(file, path=root / file.path))
+            folder.carry_out(file)
         else:
-            save_bytes(content, root / file.path, durable=file.durable)
+            folder.save_bytes(content, folder.root / file.path, durable=file.durable)

@@ -17,7 +17,7 @@ import numpy as np
 from utils.errors import UserError
 from utils.kernels.fast_functions import fast_functions
 from utils.link_free import read_file
-from utils.output.storage import save_bytes, unreadable
+from utils.output.storage import unreadable
 from utils.training.models import Model
 
 State = dict[str, np.ndarray]
@@ -93,16 +93,11 @@ class Network:
             p.d = state[name]
 
 
-def save_state(state: State, path: Path, *, durable: bool = False) -> None:
-    """Write a state as HDF5 through nnabla, whole or not at all.
-
-    In memory first: HDF5 ends the process when it cannot write to a full disk.
-    """
-    save_bytes(hdf5_of(state), path, durable=durable)
-
-
 def hdf5_of(state: State) -> bytes:
-    """What `save_state` would write, made in memory."""
+    """A state as the content of an HDF5 file, made by nnabla.
+
+    In memory: HDF5 ends the process when it cannot write to a full disk.
+    """
     file = io.BytesIO()
     nn.save_parameters(file, _variables(state), extension=".h5")
     return file.getvalue()
@@ -113,7 +108,7 @@ def _variables(state: State) -> OrderedDict[str, nn.Variable]:
 
 
 def load_state(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> State:
-    """Read a state that `save_state` wrote.
+    """Read a state from an HDF5 file.
 
     Args:
         path: the file.

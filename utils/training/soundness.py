@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from utils.methods import Scores
 from utils.output.paths import OutputPaths
-from utils.output.storage import save_json, unreadable
+from utils.output.storage import unreadable
 from utils.training.steps import Step
 
 GROWTH = 10.0
@@ -60,11 +60,6 @@ class Soundness:
 def soundness_of(scores: Scores, steps: Sequence[Step], loss: float) -> Soundness:
     """The soundness of scores; the arguments are those of `problems_of`."""
     return Soundness(scores.growth, loss, tuple(problems_of(scores, steps, loss)))
-
-
-def save_soundness(soundness: Soundness, path: Path) -> None:
-    """Write it as JSON, whole or not at all."""
-    save_json(asdict(soundness), path)
 
 
 def problems_in(paths: OutputPaths, method: str, seeds: Sequence[int]) -> dict[int, list[str]]:

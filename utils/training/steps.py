@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.files import check_regular
-from utils.output.storage import save_bytes, unreadable
+from utils.output.storage import unreadable
 
 
 @dataclass(frozen=True)
@@ -79,13 +79,11 @@ def by_epoch(steps: Sequence[Step], start: int = 0) -> Iterator[tuple[int, list[
         yield epoch, list(numbers)
 
 
-def save_steps(steps: Sequence[Step], path: Path) -> None:
-    """Write the steps as one uncompressed NumPy archive without pickles."""
-    save_bytes(archive_of(steps), path)
-
-
 def archive_of(steps: Sequence[Step]) -> bytes:
-    """What `save_steps` writes, made in memory: NumPy leaves a file open on a full disk."""
+    """The steps as one uncompressed NumPy archive without pickles.
+
+    In memory: NumPy leaves a file open on a full disk.
+    """
     archive = io.BytesIO()
     np.savez(
         archive,
@@ -99,7 +97,7 @@ def archive_of(steps: Sequence[Step]) -> bytes:
 
 
 def load_steps(path: Path) -> list[Step]:
-    """Read what `save_steps` wrote.
+    """Read steps from the file of their archive.
 
     Raises:
         UserError: the file is not there, cut short or not a step record.

@@ -12,13 +12,13 @@ import numpy as np
 from utils.data.splits import TrialData
 from utils.errors import UserError
 from utils.options import Options
-from utils.output.paths import OutputPaths
+from utils.output.folder import OutputFolder
 from utils.output.storage import load_array
 from utils.training.adjoint import Adjoint, loss_gradient
 from utils.training.evaluation import Evaluator, check_finite
 from utils.training.kept_states import kept_steps
 from utils.training.models import Model
-from utils.training.network import Network, State, load_state
+from utils.training.network import Network, State, hdf5_of, load_state
 from utils.training.sgd import SGD, Optimiser
 from utils.training.steps import Step, by_epoch
 
@@ -38,7 +38,7 @@ class Trial:
         damping: alpha of influence functions.
         cache: which states of the training are kept on disk: steps, recompute or final.
         cache_memory: bytes that replayed states may take in memory.
-        paths: the files of the run.
+        folder: the output folder.
     """
 
     seed: int
@@ -51,7 +51,7 @@ class Trial:
     damping: float
     cache: str
     cache_memory: int
-    paths: OutputPaths
+    folder: OutputFolder
 
     @property
     def n_train(self) -> int:
@@ -140,9 +140,9 @@ class Trial:
     def state_path(self, t: int) -> Path:
         """The file of the state before step t of the whole training; of s_T for t = T."""
         if t == len(self.steps):
-            return self.paths.final_model(self.seed)
+            return self.folder.final_model(self.seed)
         epoch = self.steps[t].epoch
-        return self.paths.model_step(self.seed, epoch, t - self.epoch_starts[epoch])
+        return self.folder.model_step(self.seed, epoch, t - self.epoch_starts[epoch])
 
     def state_before(self, t: int) -> State:
         """The recorded state s_t before step t of the whole training; s_T for t = T.
@@ -151,6 +151,10 @@ class Trial:
             UserError: its file is not there or damaged, or it is not a state of this network.
         """
         return load_state(self.state_path(t), self.state_shapes)
+
+    def save_state(self, t: int, *, durable: bool = False) -> None:
+        """Record the state of the network as that before step t of the whole training."""
+        self.folder.save_bytes(hdf5_of(self.sgd.state()), self.state_path(t), durable=durable)
 
     def final_state(self) -> State:
         """The recorded state s_T after the last step."""
@@ -165,7 +169,7 @@ class Trial:
         Raises:
             UserError: they were not recorded, or the file is damaged.
         """
-        path = self.paths.margins(self.seed)
+        path = self.folder.margins(self.seed)
         if not path.exists():
             raise UserError(
                 f"{path}: is not there, an earlier version did not record it; leave AUM out of "
@@ -192,7 +196,7 @@ def make_trial(
     model: Model,
     n_classes: int,
     damping: float,
-    paths: OutputPaths,
+    folder: OutputFolder,
 ) -> Trial:
     """The trial of a seed, as the options want it, with a network of that seed."""
     network = Network(model, data.training.shape, n_classes, seed, options.conv)
@@ -207,5 +211,5 @@ def make_trial(
         damping=damping,
         cache=options.cache,
         cache_memory=options.cache_memory,
-        paths=paths,
+        folder=folder,
     )
