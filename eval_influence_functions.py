@@ -2,7 +2,10 @@
 
 import _signal  # of `signal` what needs no file to be read
 
+from utils.linux_only import insist_on_linux
+
 if __name__ == "__main__":  # kept back until `program` heeds them, in a few milliseconds
+    insist_on_linux("eval_influence_functions.py")
     _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP))
 
 from utils.options import Command

@@ -16,7 +16,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import combinations
@@ -36,14 +36,16 @@ from benchmarks.reproduction_tables import fill_page, markdown, mean_and_deviati
 from eval_sgd_influence import COMMAND
 from sgd_influence.eval import retrain_without
 from sgd_influence.replay import states_of
+from utils.kernels.batch_norm import RunningStatistics
 from utils.kernels.channels_last import channels_first, channels_last, lies_channels_last
 from utils.kernels.maps import MapAffine, MapMoments
 from utils.options import parse_options
 from utils.output.folder import OutputFolder
 from utils.output.storage import read_csv, save_csv
 from utils.run.pipeline import prepared
-from utils.training.adjoint import Arrays, DampedAdjoint, StepAdjoint, cross_entropy
-from utils.training.sgd import step_batch
+from utils.training.adjoint import Arrays, DampedAdjoint, StepAdjoint
+from utils.training.network import Network
+from utils.training.sgd import Optimiser, step_batch
 from utils.training.soundness import LAST
 from utils.training.trial import Trial
 
@@ -64,7 +66,7 @@ NAMES = {
 
 
 @contextmanager
-def normalised_by_itself() -> Iterator[None]:
+def normalised_by_itself() -> Iterator[RunningStatistics]:
     """Build graphs whose BatchNorm sees each example as a batch of one."""
 
     def batch_normalization(
@@ -85,50 +87,35 @@ def normalised_by_itself() -> Iterator[None]:
     before = F.batch_normalization
     F.batch_normalization = batch_normalization
     try:
-        yield
+        yield RunningStatistics()
     finally:
         F.batch_normalization = before
 
 
-@dataclass(frozen=True)
-class _SingleGraph:
-    x: nn.Variable
-    y: nn.Variable
-    w: nn.Variable
-    q: dict[str, nn.Variable]
-    value: nn.Variable
+class _BatchesOfOne(StepAdjoint):
+    """The step with each example normalised as a batch of one."""
+
+    def __init__(self, network: Network, optimiser: Optimiser) -> None:
+        super().__init__(network, optimiser)
+        self.through_statistics = False
+
+    def batch_normalization(self, w: nn.Variable) -> AbstractContextManager[RunningStatistics]:
+        """Each example by itself, whatever its weight."""
+        return normalised_by_itself()
 
 
 class Published(DampedAdjoint):
     """[H]'s published code: the Hessian divided once more, each gradient from a batch of one."""
 
-    @cached_property
-    def _single(self) -> Callable[[int], _SingleGraph]:
-        return lru_cache(maxsize=2)(self._build_single)
+    def __init__(self, network: Network, optimiser: Optimiser) -> None:
+        super().__init__(network, optimiser)
+        self._single = _BatchesOfOne(network, optimiser)
 
     def derivatives(self, x: np.ndarray, y: np.ndarray, d: Arrays, v: Arrays) -> Derivatives:
         """As with the Hessian divided, with the derivative by the weights from batches of one."""
         _, by_theta, by_statistics = super().derivatives(x, y, d, v)
-        graph = self._single(len(x))
-        graph.x.d, graph.y.d, graph.w.d = x, y, 1.0
-        for name, variable in graph.q.items():
-            variable.d = d[name]
-        for leaf in (graph.w, *self.network.theta.values()):
-            leaf.grad.zero()
-        graph.value.forward(clear_no_need_grad=True)
-        graph.value.backward(clear_buffer=True)
-        return graph.w.g[:, 0].astype(np.float64), by_theta, by_statistics
-
-    def _build_single(self, batch_size: int) -> _SingleGraph:
-        x = nn.Variable((batch_size, *self.network.image_shape))
-        y = nn.Variable((batch_size, 1))
-        w = nn.Variable((batch_size, 1), need_grad=True)
-        with normalised_by_itself():
-            logits = self.network.logits(x, test=False)
-        losses = cross_entropy(logits, y)
-        q = {name: nn.Variable(p.shape) for name, p in self.network.theta.items()}
-        value = self._step_term(F.sum(w * losses) / batch_size, F.sum(w) / batch_size, q)
-        return _SingleGraph(x, y, w, q, value)
+        by_weight, _, _ = self._single.derivatives(x, y, d, v)
+        return by_weight, by_theta, by_statistics
 
 
 @dataclass(frozen=True)

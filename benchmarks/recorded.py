@@ -16,7 +16,7 @@ from utils.output.folder import OutputFolder
 from utils.training.adjoint import Adjoint, StepAdjoint, loss_gradient
 from utils.training.evaluation import Evaluator
 from utils.training.network import Network, State
-from utils.training.sgd import SGD, Optimiser
+from utils.training.sgd import SGD, Optimiser, margins_of
 from utils.training.steps import Step
 from utils.training.trial import Trial
 
@@ -44,7 +44,8 @@ class Recorded:
         for step in steps:
             self.states.append(self.sgd.state())
             self.losses.append(self.sgd.step(data, step) / len(step.indices))
-            self.margins[step.epoch, step.indices] = self.sgd.margins
+            labels = data.labels[step.indices]
+            self.margins[step.epoch, step.indices] = margins_of(self.sgd.logits, labels)
         self.final = self.sgd.state()
 
     def validation_gradient(self, validation: ImageSet) -> Adjoint:

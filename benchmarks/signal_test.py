@@ -39,7 +39,7 @@ SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
 CLOSING = "eval_sgd_influence.py: (interrupted|ended by SIG)"
 WARNINGS = re.compile(
     r"resource_tracker|Exception ignored|Exception in thread|\w*Warning: |leaked|semaphore|"
-    r"Fatal Python error|KeyError|LokyProcess"
+    r"Fatal Python error|KeyError|multiprocessing"
 )
 """What libraries and the interpreter say by themselves."""
 LAST = "report/index.html"

@@ -11,9 +11,10 @@ import pandas as pd
 
 from sgd_influence.cleanse import cleanse
 from sgd_influence.eval import SCORE_COLUMNS
+from sgd_influence.label_issues import check_of_run, label_words, removal_words
 from sgd_influence.outcomes import load_outcomes
-from sgd_influence.recommend import Recommendation, Tried, recommend
-from sgd_influence.verify import Agreement, compare
+from sgd_influence.recommend import Recommendation, Tried, Verdict, recommend
+from sgd_influence.verify import Agreement, compare, judgement
 from utils.console import RESULT
 from utils.data.flips import what_if
 from utils.data.source import Source
@@ -31,11 +32,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("data_cleansing")
 
-DISTRUST = (
-    "The ranking by %s should not be trusted on this data: with --verify %d its agreement with "
-    "true retraining is %s over random groups and %s over groups cut from the rankings. Try more "
-    "groups, more validation images, more epochs, a lower learning rate, or another method."
-)
 SUMMARY_COLUMNS = [*SCORE_COLUMNS, "method", "seed", "n_drops", "mean", "std"]
 
 Scores = Mapping[tuple[str, int, int], pd.DataFrame]
@@ -62,13 +58,14 @@ def analyze(options: Options, source: Source, trial: Trial) -> None:
     folder.save_json(recommendation.as_json(), folder.recommendation)
     counts = {method: verdict.n for method, verdict in recommendation.methods.items()}
     cleanse(options, source, folder, tried, counts)
+    labels = check_of_run(options, source, trial)
     table = closing_table(recommendation, agreements).splitlines()
-    for line in ("", *table, *closing_words(recommendation)):
+    first, last = (label_words(labels), removal_words(labels)) if labels else ([], [])
+    for line in ("", *first, *table, *closing_words(recommendation, labels is not None), *last):
         log.log(RESULT, "%s", line)
     for method, agreement in agreements.items():
-        if METHODS[method].predicts and not agreement.trusted:
-            both = agreement.of_random, agreement.of_ranking
-            log.log(RESULT, DISTRUST, method, options.verify, *both)
+        if METHODS[method].predicts and (said := judgement(method, agreement, options.verify)):
+            log.log(RESULT, "%s", said)
 
 
 def unsound_methods(options: Options, paths: OutputPaths) -> dict[str, str]:
@@ -133,27 +130,51 @@ def summarise(scores: Scores) -> pd.DataFrame:
 
 
 def closing_table(recommendation: Recommendation, agreements: Mapping[str, Agreement]) -> str:
-    """The n of each method as lines for the terminal; where it was verified, the agreement too."""
+    """A line per method for the terminal: the n to remove by it, or else the best that was tried.
+
+    Where the methods were verified, the agreement too.
+    """
     head = f"{'method':<20} {'n removed':>9} {'test accuracy':>14} {NO_REMOVAL:>11} "
     head += f"{'gain (points)':>14}"
     verified = f" {'random groups':>20} {'groups cut from ranking':>24}" if agreements else ""
     lines = [head + verified]
     for name, v in recommendation.methods.items():
-        line = f"{name:<20} {v.n:>9} {v.test_accuracy:>13.2%} {v.test_accuracy_no_removal:>11.2%} "
-        line += f"{v.test_gain_points:>+14.2f}"
+        n, accuracy, gain = _shown_removal(v)
+        line = f"{name:<20} {n:>9} {accuracy:>13.2%} {v.test_accuracy_no_removal:>11.2%} "
+        line += f"{gain:>+14.2f}"
         if name in agreements:
             line += f" {agreements[name].of_random:>20} {agreements[name].of_ranking:>24}"
-        lines.append(line)
+        lines.append(line + _standing(v, recommendation.overall))
     explanation = ["Agreement with true retraining: Spearman's correlation [95 % interval]"]
     return "\n".join(lines + (explanation if agreements else []))
 
 
-def closing_words(recommendation: Recommendation) -> list[str]:
-    """The recommendation in words, for the terminal."""
+def _shown_removal(verdict: Verdict) -> tuple[int, float, float]:
+    """n, test accuracy and its gain (points) of what is recommended, or of the best n tried."""
+    best = verdict.best_tried if verdict.n == 0 else None
+    if best is None:
+        return verdict.n, verdict.test_accuracy, verdict.test_gain_points
+    return best["n"], best["test_accuracy"], best["test_gain_points"]
+
+
+def _standing(verdict: Verdict, overall: Verdict) -> str:
+    """What the line of a method means."""
+    if verdict.n == 0:
+        return "  best tried, not recommended" if verdict.best_tried else ""
+    return "  recommended" if verdict == overall else ""
+
+
+def closing_words(recommendation: Recommendation, labels_checked: bool = False) -> list[str]:
+    """The recommendation in words, for the terminal.
+
+    Args:
+        recommendation: the verdict on removal.
+        labels_checked: there is a verdict on labels too.
+    """
     verdict = recommendation.overall
     lines = [
         f"Recommended: remove none ({verdict.reason})",
-        about_labels(verdict.n, recommendation.methods),
+        "" if labels_checked else about_labels(verdict.n, recommendation.methods),
     ]
     if verdict.n:
         gain = _points(verdict.expected_gain_points, verdict.interval_points)

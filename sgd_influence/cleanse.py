@@ -63,7 +63,6 @@ def cleanse(
         folder.save_csv(removed, folder.removed(method))
         folder.save_csv(kept, folder.cleansed(method))
         _say(options, folder.cleansed(method), source, len(used) - len(images), used, kept)
-        _relabel(options, folder, method, removed)
 
 
 def _rows_of_split(options: Options, source: Source, seed: int) -> np.ndarray:
@@ -79,19 +78,11 @@ def _rows_of_split(options: Options, source: Source, seed: int) -> np.ndarray:
     return rows_of(paths, source.training[IMAGE])
 
 
-def _relabel(options: Options, folder: OutputFolder, method: str, removed: pd.DataFrame) -> None:
-    """Write the candidates for another label, or remove those of an earlier command."""
-    path = folder.relabel(method)
-    if not options.relabel_candidates:
-        folder.remove(path)
-        return
-    candidates = relabel_table(removed, options.relabel_confidence)
-    folder.save_csv(candidates, path)
-    if removed.empty:
-        log.info("%s: none was removed, so none was judged; --cleanse_n N judges the N worst", path)
-        return
-    what = "%s: %d images that seem to have another label, to be looked at; nothing was relabelled"
-    log.info(what, path, len(candidates))
+def _unscored(count: int) -> str:
+    """Why some of the images kept were never judged."""
+    if not count:
+        return ""
+    return f"; {count:,} of those kept have no score, because no trial trained on them"
 
 
 def _say(
@@ -103,9 +94,8 @@ def _say(
     kept: pd.DataFrame,
 ) -> None:
     """What the cleansed list holds; a warning if a class lost its last image."""
-    more = f", {unscored:,} of them in no trial's training" if unscored else ""
     n = f"{len(used) - len(kept)} removed" + (" (--cleanse_n)" if options.cleanse_n else "")
-    log.info("%s: %s images%s; %s", path, f"{len(kept):,}", more, n)
+    log.info("%s: %s images kept, %s%s", path, f"{len(kept):,}", n, _unscored(unscored))
     lost = sorted(set(used[LABEL]) - set(kept[LABEL]))
     if lost:
         names = ", ".join(source.class_names[label] for label in lost)
@@ -197,17 +187,6 @@ def removed_table(
     names = dict(enumerate(class_names))
     called = {CLASS: removed[LABEL].map(names), SUGGESTED_CLASS: removed[SUGGESTED].map(names)}
     return removed.assign(**called)
-
-
-def relabel_table(removed: pd.DataFrame, least: float) -> pd.DataFrame:
-    """Those of the removed images that a network is confident to be of another class.
-
-    Args:
-        removed: of `removed_table`.
-        least: confidence from which on.
-    """
-    other = (removed[SUGGESTED] != removed[LABEL]).fillna(False)
-    return removed[other.astype(bool) & (removed[CONFIDENCE] >= least)]
 
 
 def cleansed_table(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from sgd_influence.train import loss_never_falls
 from utils.columns import IMAGE, LABEL
 from utils.errors import UserError
 from utils.methods import Method, Scores
@@ -37,11 +38,17 @@ def save_influence(trial: Trial, scores: Scores, method: Method) -> None:
 
 
 def _check_soundness(trial: Trial, scores: Scores, method: str) -> None:
-    """Write what tells whether the scores can be followed, and warn where they cannot."""
+    """Write what tells whether the scores can be followed, and warn where they cannot.
+
+    A training that learnt nothing is a problem of its scores too; it has been warned of already.
+    """
     curve = read_csv(trial.folder.learning_curve(trial.seed))
     covered = trial.steps[trial.covered_start :]
     soundness = soundness_of(scores, covered, float(curve["val_loss"].iloc[-1]))
-    trial.folder.save_json(asdict(soundness), trial.folder.soundness(method, trial.seed))
+    nothing = loss_never_falls(curve, trial.data.training.labels)
+    learnt = (f"the {nothing}",) if nothing else ()
+    whole = replace(soundness, problems=(*learnt, *soundness.problems))
+    trial.folder.save_json(asdict(whole), trial.folder.soundness(method, trial.seed))
     if soundness.problems:
         problems = "; ".join(soundness.problems)
         log.warning("Trial %d: the scores by %s: %s; %s", trial.seed, method, problems, REMEDY)

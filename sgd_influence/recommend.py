@@ -314,13 +314,22 @@ def _overall(
     """The verdict of the method that gains most; a control that gains most speaks against all."""
     counting = {m: number for m, number in chosen.items() if number is not None}
     if not counting:
-        return _none(removals, limit, None, np.isin(removals.methods, list(chosen)))
+        among = np.isin(removals.methods, list(chosen))
+        return _none(removals, limit, None, among, _why_no_method(chosen, verdicts))
     best = max(counting, key=lambda m: float(removals.loss.mean[counting[m]]))
     if best != CONTROL:
         return verdicts[best]
     what = f"removing {verdicts[best].n} images by {best}, which is a control, gains most"
     reason = f"{what}: it is not the ranking that helps"
     return _none(removals, limit, None, _of(removals, best), reason)
+
+
+def _why_no_method(chosen: Mapping[str, int | None], verdicts: Mapping[str, Verdict]) -> str:
+    """The first reason where no method but the control has sound scores; else empty."""
+    unsound = [method for method in verdicts if method not in chosen]
+    if not unsound or set(chosen) - {CONTROL}:
+        return ""
+    return f"by {unsound[0]}, {verdicts[unsound[0]].reason}"
 
 
 # ---------------------------------------------------------------- what is said

@@ -11,9 +11,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from sgd_influence.label_record import (
+    LabelRecord,
+    empty_record,
+    load_record,
+    record_bytes,
+    sizes_of,
+    softmax_of,
+    with_epoch,
+)
 from utils.console import progress
 from utils.output.storage import read_csv
 from utils.training.network import Network, State
+from utils.training.sgd import margins_of
 from utils.training.steps import archive_of, by_epoch
 from utils.training.trial import Trial
 
@@ -25,14 +35,17 @@ COLUMNS = ["epoch", "train_loss", "val_loss", "val_accuracy"]
 def train_epoch(trial: Trial, epoch: int) -> None:
     """One epoch, from the state that the one before it left.
 
-    Written: the states that `--cache` keeps, the margins, the row of the learning curve, and the
-    state that the next epoch begins with, which goes when it is passed unless it is kept; after the
-    last epoch the final state, which marks the training as finished.
+    Written: the states that `--cache` keeps, the margins, the label record, the row of the learning
+    curve, and the state that the next epoch begins with, which goes when it is passed unless it is
+    kept; after the last epoch the final state, which marks the training as finished. The label
+    record of the epoch before goes with the state that this epoch began with.
     """
     numbers = dict(by_epoch(trial.steps))[epoch]
     curve, margins = _curve(trial)[:epoch], _margins(trial, epoch)
+    record = _label_record(trial, epoch)
     trial.sgd.load(trial.state_before(numbers[0]) if epoch else _initial_state(trial))
-    loss = _train_steps(trial, epoch, numbers, margins[epoch])
+    seen = np.zeros((trial.n_train, trial.network.n_classes), np.float32)
+    loss = _train_steps(trial, epoch, numbers, margins[epoch], seen)
     trial.folder.save_array(margins, trial.folder.margins(trial.seed))
     validation = trial.evaluator(trial.data.validation)
     curve.append((epoch, loss, validation.loss, validation.accuracy))
@@ -42,7 +55,14 @@ def train_epoch(trial: Trial, epoch: int) -> None:
     )  # fmt: skip
     table = pd.DataFrame(curve, columns=COLUMNS)
     trial.folder.save_csv(table, trial.folder.learning_curve(trial.seed))
+    if record is not None:
+        record = with_epoch(record, trial, epoch, seen)
+        path = trial.folder.label_record(trial.seed, epoch + 1)
+        trial.folder.save_bytes(record_bytes(record), path)
     _mark_epoch(trial, numbers[-1] + 1)
+    for earlier in range(1, epoch + 1):
+        if trial.folder.label_record(trial.seed, earlier).exists():
+            trial.folder.remove(trial.folder.label_record(trial.seed, earlier))
 
 
 def record_steps(trial: Trial) -> None:
@@ -54,8 +74,12 @@ def record_steps(trial: Trial) -> None:
 
 def read_by_epoch(trial: Trial, epoch: int) -> list[Path]:
     """The files that `train_epoch` reads."""
+    if not epoch:
+        return []
     records = [trial.folder.learning_curve(trial.seed), trial.folder.margins(trial.seed)]
-    return [*records, trial.state_path(trial.epoch_starts[epoch])] if epoch else []
+    if trial.folder.label_record(trial.seed, epoch).exists():
+        records.append(trial.folder.label_record(trial.seed, epoch))
+    return [*records, trial.state_path(trial.epoch_starts[epoch])]
 
 
 def _initial_state(trial: Trial) -> State:
@@ -78,6 +102,14 @@ def _margins(trial: Trial, epoch: int) -> np.ndarray:
     if epoch:
         margins[:epoch] = trial.margins()[:epoch]
     return margins
+
+
+def _label_record(trial: Trial, epoch: int) -> LabelRecord | None:
+    """That of the epochs before; None where an earlier version trained them and kept none."""
+    path = trial.folder.label_record(trial.seed, epoch)
+    if not epoch:
+        return empty_record(trial)
+    return load_record(path, sizes_of(trial)) if path.exists() else None
 
 
 def epochs_done(trial: Trial) -> int:
@@ -133,15 +165,21 @@ def no_better_than_guessing(
         training: labels (n_train,).
         validation: labels (n_val,).
     """
-    loss, guessing = curve["train_loss"].min(), guessing_loss(training)
-    if loss >= 0.99 * guessing:
-        best = f"{loss:.3f} at best, and guessing gives {guessing:.3f}"
-        return f"training loss never falls: {best}; the scores mean nothing"
+    if never := loss_never_falls(curve, training):
+        return f"{never}; the scores mean nothing"
     accuracy, lucky = curve["val_accuracy"].iloc[-1], lucky_accuracy(validation)
     if accuracy <= lucky < 1:
         last = f"{accuracy:.1%} at the end, and guessing reaches {lucky:.1%}"
         return f"validation accuracy may be luck: {last}; the scores mean little then"
     return ""
+
+
+def loss_never_falls(curve: pd.DataFrame, training: np.ndarray) -> str:
+    """What shows it, of the arguments of `no_better_than_guessing`; empty if it falls."""
+    loss, guessing = curve["train_loss"].min(), guessing_loss(training)
+    if loss < 0.99 * guessing:
+        return ""
+    return f"training loss never falls: {loss:.3f} at best, and guessing gives {guessing:.3f}"
 
 
 def lucky_accuracy(labels: np.ndarray) -> float:
@@ -156,13 +194,25 @@ def guessing_loss(labels: np.ndarray) -> float:
     return float(-(shares * np.log(shares)).sum())
 
 
-def _train_steps(trial: Trial, epoch: int, numbers: list[int], margins: np.ndarray) -> float:
-    """Take an epoch's steps, fill `margins` (n_train,); the mean loss of the training batches."""
+def _train_steps(
+    trial: Trial, epoch: int, numbers: list[int], margins: np.ndarray, seen: np.ndarray
+) -> float:
+    """Take an epoch's steps; returns the mean loss of the training batches.
+
+    Args:
+        trial: that is trained.
+        epoch: from 0.
+        numbers: of its steps.
+        margins: (n_train,), filled.
+        seen: (n_train, K) probabilities before each image's step, filled.
+    """
     description = f"trial {trial.seed}: train, epoch {epoch + 1}/{trial.n_epochs}"
     loss = 0.0
     for t in progress(numbers, description):
         if t in trial.kept_steps:
             trial.save_state(t)
         loss += trial.take_step(t)
-        margins[trial.steps[t].indices] = trial.sgd.margins
+        indices, logits = trial.steps[t].indices, trial.sgd.logits
+        margins[indices] = margins_of(logits, trial.data.training.labels[indices])
+        seen[indices] = softmax_of(logits)
     return loss / trial.n_train

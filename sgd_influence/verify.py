@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 RANDOM, RANKING = "random", "ranking"
 TRUSTED = 0.3
 """Below this agreement a method's ranking should not be trusted."""
+FEWEST = 10
+"""Groups of each kind, in all trials, below which an agreement tells nothing."""
 N_RESAMPLES = 1000
 PANELS = 3
 """At most as many panels beside one another in the picture."""
@@ -54,6 +56,7 @@ class Agreement:
         random, low, high: over the random groups.
         ranking, ranking_low, ranking_high: over the groups cut from the rankings, which is what a
             user removes.
+        n_groups: of each kind, the smaller number of the two, in all trials.
     """
 
     random: float
@@ -62,6 +65,7 @@ class Agreement:
     ranking: float
     ranking_low: float
     ranking_high: float
+    n_groups: int
 
     @property
     def of_random(self) -> str:
@@ -74,9 +78,42 @@ class Agreement:
         return _bounded(self.ranking, self.ranking_low, self.ranking_high)
 
     @property
+    def tells(self) -> bool:
+        """Whether there are enough groups to tell if the agreement reaches `TRUSTED`."""
+        return self.n_groups >= FEWEST and (self.trusted or self.distrusted)
+
+    @property
     def trusted(self) -> bool:
         """Whether both are at least `TRUSTED`; a figure that is missing speaks against it."""
         return self.random >= TRUSTED and self.ranking >= TRUSTED
+
+    @property
+    def distrusted(self) -> bool:
+        """Whether the whole interval of one of them is below `TRUSTED`."""
+        return self.high < TRUSTED or self.ranking_high < TRUSTED
+
+
+def judgement(method: str, agreement: Agreement, n_groups: int) -> str:
+    """What `--verify` tells of a method's ranking; empty where it can be trusted.
+
+    Args:
+        method: that ranks.
+        agreement: of its predictions with true retraining.
+        n_groups: K of `--verify`.
+    """
+    figures = (
+        f"with --verify {n_groups} its agreement with true retraining is {agreement.of_random} "
+        f"over random groups and {agreement.of_ranking} over groups cut from the rankings"
+    )
+    if not agreement.tells:
+        what = f"Too few groups to tell whether the ranking by {method} can be trusted"
+        return f"{what}: {figures}. Try more groups (--verify {max(2 * n_groups, 2 * FEWEST)})."
+    if agreement.trusted:
+        return ""
+    return (
+        f"The ranking by {method} should not be trusted on this data: {figures}. Try more "
+        "validation images, more epochs, a lower learning rate, or another method."
+    )
 
 
 def _bounded(value: float, low: float, high: float) -> str:
@@ -158,7 +195,7 @@ def compare(
     folder.save_csv(table, folder.verification)
     agreements = {m: agreement_of(table[table["method"] == m]) for m in methods}
     rows = [{"method": method} | asdict(agreement) for method, agreement in agreements.items()]
-    folder.save_csv(pd.DataFrame(rows), folder.agreement)
+    folder.save_csv(pd.DataFrame(rows).drop(columns="n_groups"), folder.agreement)
     draw_verification(table, agreements, title, folder)
     return agreements
 
@@ -212,7 +249,8 @@ def verification_rows(
 def agreement_of(rows: pd.DataFrame) -> Agreement:
     """The agreement of one method from its rows of the verification table."""
     random, ranking = (rows[rows["kind"] == kind] for kind in (RANDOM, RANKING))
-    return Agreement(*_with_interval(random), *_with_interval(ranking))
+    fewer = min(len(random), len(ranking))
+    return Agreement(*_with_interval(random), *_with_interval(ranking), fewer)
 
 
 def _with_interval(rows: pd.DataFrame) -> tuple[float, float, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections import defaultdict
 from collections.abc import Iterator
@@ -71,6 +72,22 @@ def few_resamples() -> Iterator[None]:
     patch.setattr("sgd_influence.verify.N_RESAMPLES", 50)
     yield
     patch.undo()
+
+
+@pytest.fixture(scope="module")
+def unbroken(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output folder of a run with the module's `QUICK` that nothing happened to."""
+    from tests.helpers.runs import sgd_influence  # loads NumPy
+
+    output = tmp_path_factory.mktemp("unbroken")
+    assert sgd_influence(output, request.module.QUICK) == 0
+    return output
+
+
+@pytest.fixture
+def finished(unbroken: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be changed."""
+    return shutil.copytree(unbroken, tmp_path / "out")
 
 
 @pytest.fixture

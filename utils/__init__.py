@@ -1,4 +1,14 @@
-"""What both commands share: options, data sets, networks, files and the pipeline."""
+"""What both commands share.
+
+CONTRIBUTING.md describes the packages. All of them may import the modules of utils itself:
+
+options.py and methods.py   the tables that users edit
+errors.py                   the one error that a user can cause
+console.py, units.py        what a run prints, and how it writes bytes, times and names
+signals.py, processes.py    what ends a run, and the processes that it starts
+files.py, link_free.py      files that a user names, and files in a folder without following links
+columns.py, utf8.py         columns of the CSV files, and the encoding of names
+"""
 
 from utils.kernels.blas import choose_kernels
 

@@ -1,33 +1,42 @@
-"""Processes that this one starts beside it: signals to the whole group are this one's to heed.
+"""Processes that this one starts: signals to the whole group are this one's to heed.
 
-Ctrl-C and a terminal that hangs up reach every process of the group. Those started here, by loky,
-have these signals blocked from their first instruction on, and so has what loky starts with them:
-the trackers that remove semaphores of processes that were killed.
+Ctrl-C and a terminal that hangs up reach every process of the group. Those started here have these
+signals blocked from their first instruction on, and so has the tracker that removes semaphores of
+processes that were killed.
+
+`Pool` is not `concurrent.futures.ProcessPoolExecutor`: in Python 3.10 that has no public way to
+end processes that compute, and where one is killed while it sends a result larger than a pipe
+holds, the executor waits for the rest forever, also when the interpreter exits. Nor is it loky's,
+which restarts processes whose memory grows, and can be kept from it by private names only.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import pickle
 import queue
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection
+from types import ModuleType
 from typing import Any
-
-from joblib.externals.loky import ProcessPoolExecutor
-from joblib.externals.loky.backend import resource_tracker as loky_tracker
 
 from utils.signals import ENDING
 
 PARENT_EVERY = 0.5
 """Seconds between looks at whether the process that started this one is alive."""
 SILENT = "ignore:resource_tracker"
-"""Filter of warnings: a tracker removes what is left of a process that was killed, and says so."""
+"""Filter of warnings: the tracker reports what it removes after a process that was killed."""
+SPAWN = multiprocessing.get_context("spawn")
 
 
 @contextmanager
@@ -35,46 +44,163 @@ def sheltered() -> Iterator[None]:
     """Processes and threads that start in the block are not reached by signals that end a run."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     try:
-        _start_trackers()
-        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # Python's tracker unblocks some
+        _start_tracker()
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # the tracker's start unblocks some
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _start_trackers() -> None:
-    """Start the trackers, which take the filters of warnings over, unless they are running."""
+def _start_tracker() -> None:
+    """Start the tracker, which inherits the filters of warnings, unless it is running."""
     sys.warnoptions.append(SILENT)
     try:
-        loky_tracker.ensure_running()
         resource_tracker.ensure_running()
     finally:
         sys.warnoptions.remove(SILENT)
 
 
-class Pool(ProcessPoolExecutor):
-    """loky's pool, its processes and the trackers that it starts sheltered."""
+# ---------------------------------------------------------------- the pool
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        with sheltered():  # its queues start a tracker
-            super().__init__(*args, **kwargs)
 
-    def submit(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Future[Any]:
-        """Have a free process call `fn`; processes start with the first call."""
+class Pool:
+    """Processes that each compute one call at a time; a thread of this process waits for each.
+
+    A process keeps its memory from call to call and is never replaced.
+
+    Args:
+        n_workers: how many; they start with the first call, as worker-0, worker-1, ...
+        initializer: what each calls first.
+        initargs: what it is called with.
+    """
+
+    def __init__(
+        self, n_workers: int, initializer: Callable[..., object], initargs: Sequence[Any] = ()
+    ) -> None:
+        self._threads = ThreadPoolExecutor(n_workers, "worker")
+        self._begin = initializer, tuple(initargs)
+        self._n_workers = n_workers
+        self._workers: list[_Worker] = []
+        self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        """Have a free process call a function of a module.
+
+        The future raises what the function raises, or BrokenProcessPool if the process died.
+        """
         with sheltered():
-            future: Future[Any] = super().submit(fn, *args, **kwargs)
-        return future
+            while len(self._workers) < self._n_workers:
+                self._workers.append(_Worker(f"worker-{len(self._workers)}", *self._begin))
+                self._idle.put(self._workers[-1])
+            return self._threads.submit(self._call, function, arguments)
+
+    def _call(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        worker = self._idle.get()  # there is one: no more threads than workers
+        try:
+            return worker.call(function, arguments)
+        finally:
+            self._idle.put(worker)
 
     def end(self) -> None:
-        """End the processes, whatever they do.
+        """End the processes, whatever they do, and drop the calls that wait."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for worker in self._workers:
+            worker.process.kill()
+        for worker in self._workers:
+            worker.process.join()
+        self._threads.shutdown()
 
-        loky drops the calls that wait and looks for them afterwards, which ends its thread with a
-        traceback; so it gets to see none.
+
+class _Worker:
+    """A process and the connection to it."""
+
+    def __init__(
+        self, name: str, initializer: Callable[..., object], initargs: tuple[Any, ...]
+    ) -> None:
+        self._connection, theirs = SPAWN.Pipe()
+        arguments = theirs, initializer, initargs
+        self.process = SPAWN.Process(target=_serve, args=arguments, name=name)
+        with _main_hidden():
+            self.process.start()
+        theirs.close()  # now the process alone holds it: its death closes the connection
+
+    def call(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        """The result of a call.
+
+        Raises:
+            BrokenProcessPool: the process died.
         """
-        with suppress(queue.Empty):
-            while True:
-                self._work_ids.get_nowait()
-        self.shutdown(kill_workers=True)
+        call = pickle.dumps((function, arguments))
+        try:
+            self._connection.send_bytes(call)
+            answer = self._connection.recv_bytes()
+        except (EOFError, OSError) as died:
+            raise BrokenProcessPool(self._how_it_ended()) from died
+        result, error, where = pickle.loads(answer)  # noqa: S301 (of our own process)
+        if error is not None:
+            raise error from RemoteError(where)
+        return result
+
+    def _how_it_ended(self) -> str:
+        self.process.join(1)
+        code = self.process.exitcode
+        if code is None:
+            return "no reason given"
+        return f"exit status {code}" if code >= 0 else _signal_name(-code)
+
+
+class RemoteError(Exception):
+    """The traceback of an error in another process, in words."""
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
+
+
+@contextmanager
+def _main_hidden() -> Iterator[None]:
+    """Keep Python from running the main script again in the processes that start in the block.
+
+    A script that uses this program without `if __name__ == "__main__"` would begin again in each.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+# ---------------------------------------------------------------- in a process of the pool
+
+
+def _serve(
+    connection: Connection, initializer: Callable[..., object], initargs: tuple[Any, ...]
+) -> None:
+    """Answer calls until the other end of the connection is gone."""
+    initializer(*initargs)
+    while True:
+        try:
+            call = connection.recv_bytes()
+        except EOFError:
+            return
+        connection.send_bytes(_answer(call))
+
+
+def _answer(call: bytes) -> bytes:
+    """Pickled: the result, or else the error, and its traceback."""
+    try:
+        function, arguments = pickle.loads(call)  # noqa: S301 (of our own process)
+        return pickle.dumps((function(*arguments), None, ""))
+    except BaseException as raised:
+        error, where = raised, traceback.format_exc()
+    try:
+        return pickle.dumps((None, error, where))
+    except Exception:
+        return pickle.dumps((None, RuntimeError(repr(error)), where))
 
 
 def live_under(parent: int) -> None:

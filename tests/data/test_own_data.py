@@ -16,6 +16,7 @@ from tests.helpers.runs import sgd_influence
 from utils.data import decode
 from utils.data.datasets import prepare
 from utils.data.decode import Form, decode_file, room_for
+from utils.data.depth import Range
 from utils.data.source import CACHE_VARIABLE, Source
 from utils.data.splits import TrialData, draw_split, load_trial
 
@@ -205,7 +206,7 @@ def test_kinds_of_pixels(
         Image.fromarray(np.full((8, 8), 0x1234, np.uint16)).save(path)
     else:
         picture(path, mode=mode)
-    decoded = decode_file(str(path), Form(8))
+    decoded = decode_file(str(path), Form(8, scales=(Range("16 bit", 0, 65535),)))
     assert decoded.conversions == kinds and decoded.pixels.shape == (8, 8, channels)
     assert decode.survey_file(str(path)).colour == (channels == 3)
     if mode == "I;16":

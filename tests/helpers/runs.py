@@ -111,6 +111,6 @@ def children(parent: int) -> list[int]:
         with suppress(OSError):
             fields = dict(line.split(":\t", 1) for line in status.read_text().splitlines())
             names = (status.parent / "cmdline").read_text()
-            if int(fields["PPid"]) == parent and "LokyProcess" in names:
+            if int(fields["PPid"]) == parent and "--multiprocessing-fork" in names:
                 found.append(int(status.parent.name))
     return found

@@ -43,19 +43,6 @@ WAYS = pytest.mark.parametrize("more", ["", "--overwrite", "--dry_run"])
 Change = Callable[[Path], object]
 
 
-@pytest.fixture(scope="module")
-def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("unbroken")
-    assert sgd_influence(output, QUICK) == 0
-    return output
-
-
-@pytest.fixture
-def finished(unbroken: Path, tmp_path: Path) -> Path:
-    """A copy of a finished folder."""
-    return shutil.copytree(unbroken, tmp_path / "out")
-
-
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Path:
     """A folder of somebody, with a file."""
@@ -222,7 +209,7 @@ IN_THE_WAY: dict[str, tuple[str, Change]] = {
         "score/Hara/score_delete_worst_6_seed_0.csv",
         file("score/Hara/score_delete_worst_6_seed_0.csv"),
     ),
-    "cleansed list": ("cleansed/Hara_relabel.csv", file("cleansed/Hara_relabel.csv")),
+    "cleansed list": ("cleansed/AUM_removed.csv", file("cleansed/AUM_removed.csv")),
     "figure": ("fig/verification.png", file("fig/verification.png")),
     "state": (f"{WEIGHTS}/model_step0001.h5", file(f"{WEIGHTS}/model_step0001.h5")),
     "list of runs": ("runs.json", replaced("runs.json", file("runs.json", text='[{"a": 1}]'))),

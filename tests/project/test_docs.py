@@ -16,6 +16,7 @@ import pytest
 
 import eval_influence_functions
 import eval_sgd_influence
+import utils
 from benchmarks.make_archives import write_cifar10, write_mnist
 from benchmarks.reproduction_tables import filled
 from docs.option_table import option_table
@@ -206,6 +207,12 @@ def test_targets_of_make_are_there() -> None:
     targets = set(re.findall(r"^([\w-]+):(?!=)", text_of(ROOT / "Makefile"), re.MULTILINE))
     named = {name for page in PAGES for name in MAKE_LINE.findall(text_of(page))}
     assert {"demo", "test"} <= named <= targets
+
+
+def test_modules_of_utils_itself_are_named() -> None:
+    modules = {path.name for path in (ROOT / "utils").glob("*.py")} - {"__init__.py"}
+    for text in (utils.__doc__ or "", (ROOT / "CONTRIBUTING.md").read_text()):
+        assert [name for name in sorted(modules) if name not in text] == []
 
 
 def test_links_lead_somewhere() -> None:

@@ -89,6 +89,7 @@ def test_files_of_the_training(finished: Path) -> None:
         f"{folder}/steps.npz",
         f"{folder}/learning_curve.csv",
         f"{folder}/margins.npy",
+        f"{folder}/label_record_0002.npz",
     }
     assert (finished / "fig/result.png").read_bytes().startswith(b"\x89PNG")
 
@@ -107,7 +108,7 @@ def test_two_trials_equal_two_runs_of_one(finished: Path, tmp_path: Path) -> Non
     assert sgd_influence(both, "-nt 2") == 0
     assert sgd_influence(second, "--seed 1") == 0
     single = contents(finished) | contents(second)
-    joint = ("summary", "cleansed")
+    joint = ("summary", "cleansed", "labels")
     of_trials = {k: data for k, data in contents(both).items() if not k.startswith(joint)}
     assert of_trials == {name: single[name] for name in of_trials}
     assert len(of_trials) == sum(not name.startswith(joint) for name in single)

@@ -21,7 +21,6 @@ from benchmarks.signal_test import End, heeds, shoot
 from tests.helpers.runs import ROOT, children, heed_signals
 from utils import signals
 from utils.page import __main__ as page
-from utils.processes import Pool
 from utils.signals import interruptible, received, stop_if_asked
 
 SCRIPTS = ("eval_sgd_influence.py", "eval_influence_functions.py")
@@ -195,21 +194,17 @@ def test_signal_to_the_group(
 
 
 CHUNKS = """
-import time
-from pathlib import Path
+from tests.helpers.slow import sleep_briefly
 from utils.data import decode
 from utils.signals import as_program, heed, interruptible
 
 decode.SERIAL_BELOW = decode.CHUNK = 1
 heed("decoding")
 
-def slow(paths):
-    time.sleep(0.02)
-
 def run():
     try:
         with interruptible():
-            for number, _ in enumerate(decode.over_chunks(slow, [""] * 100_000)):
+            for number, _ in enumerate(decode.over_chunks(sleep_briefly, [""] * 100_000)):
                 if number == 0:
                     print("begun", flush=True)
     except KeyboardInterrupt:
@@ -230,27 +225,6 @@ def test_signal_to_the_processes_that_decode(name: str) -> None:
     assert process.returncode == 7
     assert workers
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
-
-
-def test_pool_with_waiting_calls_ends_without_a_word(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """loky's thread looked for calls that it had dropped."""
-    lost: list[threading.ExceptHookArgs] = []
-    monkeypatch.setattr(threading, "excepthook", lost.append)
-    pool = Pool(1)
-    pool.submit(_touch_and_wait, tmp_path / "begun")
-    for _ in range(10):
-        pool.submit(time.sleep, 100)
-    while not (tmp_path / "begun").exists():
-        time.sleep(0.01)
-    pool.end()
-    assert lost == []
-
-
-def _touch_and_wait(path: Path) -> None:
-    path.touch()
-    time.sleep(100)
 
 
 # ---------------------------------------------------------------- a second signal

@@ -55,20 +55,6 @@ JOBS = pytest.mark.parametrize("jobs", ["1", "2"])
 LONG = ["-r", *map(str, range(1, 50))]
 
 
-@pytest.fixture(scope="module")
-def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The output folder of a run that nothing happened to."""
-    output = tmp_path_factory.mktemp("unbroken")
-    assert sgd_influence(output, QUICK) == 0
-    return output
-
-
-@pytest.fixture
-def finished(unbroken: Path, tmp_path: Path) -> Path:
-    """A copy of it to be damaged."""
-    return shutil.copytree(unbroken, tmp_path / "out")
-
-
 def complete(output: Path, unbroken: Path) -> None:
     """The same command goes on, and all files but the log are those of the unbroken run."""
     assert sgd_influence(output, QUICK) == 0
@@ -124,6 +110,8 @@ DAMAGES = {cut: "cut short", change: "changed", lengthen: "changed", Path.unlink
         f"{TRAINING}/steps.npz",
         f"{TRAINING}/learning_curve.csv",
         f"{TRAINING}/margins.npy",
+        f"{TRAINING}/label_record_0002.npz",
+        "labels/label_issues.csv",
         f"{TRAINING}/final_model.h5",
         f"{TRAINING}/epoch01/weights/model_step0000.h5",
         f"{TRAINING}/epoch01/weights/model_step0002.h5",
@@ -202,7 +190,7 @@ def test_changed_images_are_refused(
     before = contents(tmp_path / "out")
     assert sgd_influence(tmp_path / "out", more) == 2
     line = last_line(capsys.readouterr().err)
-    assert "digits_training_0.csv: names other images, labels or sizes (60 images of" in line
+    assert "digits_training_0.csv: " in line
     assert contents(tmp_path / "out") == before
 
 
@@ -267,8 +255,9 @@ def test_second_process_is_refused_and_the_lock_of_a_killed_one_taken_over(
     process.kill()
     process.communicate()
     assert sgd_influence(output, QUICK) == 0
-    assert f"taken over from process {process.pid} on " in capsys.readouterr().err
-    assert f"taken over from process {process.pid} on " in (output / "run.log").read_text()
+    said = capsys.readouterr().err.splitlines()
+    [warning] = [line for line in said if f"process {process.pid} on " in line]
+    assert warning in (output / "run.log").read_text()
     assert not (output / "run.lock").exists()
     assert contents(unbroken, "**/*.h5") == contents(output, "**/*.h5")
 

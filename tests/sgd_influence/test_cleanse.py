@@ -13,7 +13,6 @@ from sgd_influence.cleanse import (
     cleansed_table,
     merged,
     opinions,
-    relabel_table,
     removed_table,
     rows_of,
 )
@@ -22,7 +21,7 @@ from tests.helpers.own_images import class_folders, csv_of
 from tests.helpers.own_images import rows_of as csv_rows
 from tests.helpers.runs import sgd_influence
 from utils.columns import CLASS, IMAGE, LABEL
-from utils.data.own_data import own_source
+from utils.data.own_data import Wanted, own_source
 from utils.output.storage import read_csv
 
 QUICK = "--model mlp --context cpu --methods Hara"
@@ -99,15 +98,13 @@ def test_a_trial_that_disagrees_lowers_the_confidence() -> None:
     assert said.loc[5].to_list() == pytest.approx([2, 0.4])
 
 
-def test_relabelling_needs_another_class_and_confidence() -> None:
+def test_what_was_removed_has_the_opinions_and_the_names_of_the_classes() -> None:
     images = merged([(influences([0, 1, 2, 3]), np.arange(4))])
     said = opinions([(np.arange(4), {3: outcomes([0, 1, 2], [1, 7, 1], [0.95, 0.95, 0.85])})], 3)
     removed = removed_table(images, said, 4, "abcdefgh")
     assert removed[CLASS].tolist() == ["h"] * 4
     assert removed["#suggested_class"].tolist()[:3] == ["b", "h", "b"]
     assert removed["suggested_label"].isna().tolist() == [False, False, False, True]
-    assert relabel_table(removed, 0.9).index.tolist() == [0]
-    assert relabel_table(removed, 0.8).index.tolist() == [0, 2]
 
 
 def test_names_of_classes_come_along_unless_they_are_the_labels() -> None:
@@ -182,7 +179,7 @@ def test_classes_are_called_by_their_column_where_it_is_clear(
 ) -> None:
     named = zip(csv_rows(), names.split(" ") * 10, strict=False)
     csv = csv_of(tmp_path, [f"{row},{name}" for row, name in named], f"x:image,y:label,{CLASS}")
-    assert list(own_source(csv, tmp_path / "data", 8, "auto").class_names) == expected
+    assert list(own_source(csv, tmp_path / "data", Wanted(8)).class_names) == expected
 
 
 def test_cleansed_csv_keeps_further_columns_and_goes_back_in(tmp_path: Path) -> None:
@@ -231,22 +228,6 @@ def test_a_list_of_validation_images_is_not_training(tmp_path: Path) -> None:
     assert all(path.startswith(str(folder / "train")) for path in images)
 
 
-def test_candidates_for_another_label_are_listed_on_demand_only(tmp_path: Path) -> None:
-    small = "-ds digits -e 4 -nt 1 -r 0 30 --n_train 60 --n_val 30 --n_test 30 --batch_size 4"
-    path = tmp_path / "cleansed/Hara_relabel.csv"
-    more = f"{QUICK} --cleanse_n 30 --relabel_candidates --relabel_confidence 0.2"
-    assert sgd_influence(tmp_path, more, small) == 0
-    listed = pd.read_csv(path, float_precision="round_trip")
-    kept, removed = cleansed_of(tmp_path)
-    other = removed["suggested_label"] != removed[LABEL]
-    expected = removed[other & (removed["confidence"] >= 0.2)].reset_index(drop=True)
-    assert 0 < len(listed) < 30
-    assert listed.equals(expected)
-    assert not set(listed[IMAGE]) & set(kept[IMAGE])  # nothing is relabelled
-    assert sgd_influence(tmp_path, f"{QUICK} --cleanse_n 30", small) == 0
-    assert not path.exists()
-
-
 def test_a_class_that_loses_its_last_image_is_a_warning(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -263,7 +244,6 @@ def test_a_class_that_loses_its_last_image_is_a_warning(
     [
         ("--cleanse_n 60", "--cleanse_n 60: there are only 60 training images in a trial"),
         ("--cleanse_n -1", "--cleanse_n -1: must be a whole number of at least 0"),
-        ("--relabel_confidence 1.5", "--relabel_confidence 1.5: must be above 0 and at most 1"),
     ],
 )
 def test_mistakes(

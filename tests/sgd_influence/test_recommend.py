@@ -67,6 +67,7 @@ def test_nothing_is_recommended_from_unsound_scores() -> None:
     assert alone.best_tried["method"] == "Random"
     nobody = recommend(tried, ["Hara"], [0], {"Hara": "the sweep grows"}).overall
     assert nobody.n == 0 and nobody.best_tried is None
+    assert alone.reason == nobody.reason == "by Hara, its scores are not sound: the sweep grows"
 
 
 def test_a_clear_gain_is_recommended_with_the_smallest_n_near_the_best() -> None:
@@ -195,7 +196,11 @@ def test_json_holds_the_schema_and_only_numbers() -> None:
 def test_closing_lines() -> None:
     found = three_trials()
     table = closing_table(found, {}).splitlines()
-    assert table[1].split() == ["Hara", "20", "80.00%", "80.00%", "+0.00"]
+    assert table[1].split() == ["Hara", "20", "80.00%", "80.00%", "+0.00", "recommended"]
+    best = found.methods["Random"].best_tried
+    assert best is not None
+    assert table[2].split()[:2] == ["Random", str(best["n"])]
+    assert table[2].endswith("best tried, not recommended")
     words = closing_words(found)
     assert words[0].startswith(
         "Recommended: remove the 20 worst by Hara (the validation loss falls"

@@ -10,7 +10,7 @@ import pytest
 
 import utils.run.tasks
 from sgd_influence.eval import retrain_without
-from sgd_influence.verify import agreement_of, make_groups
+from sgd_influence.verify import Agreement, agreement_of, judgement, make_groups
 from tests.helpers.runs import contents, sgd_influence
 from utils.output.storage import read_csv
 
@@ -46,7 +46,31 @@ def test_agreement_quotes_the_random_groups() -> None:
     assert agreement.ranking == pytest.approx(-1)
     assert agreement.ranking_low == pytest.approx(-1)
     assert not agreement.trusted
+    assert agreement.n_groups == 8
     assert agreement.of_random == "1.00 [1.00, 1.00]"
+
+
+@pytest.mark.parametrize(
+    ("random", "high", "n_groups", "begins"),
+    [
+        (0.6, 0.9, 10, ""),
+        (0.6, 0.9, 3, "Too few groups to tell"),
+        (-1.0, -1.0, 3, "Too few groups to tell"),
+        (0.2, 0.7, 10, "Too few groups to tell"),
+        (float("nan"), float("nan"), 10, "Too few groups to tell"),
+        (-0.2, 0.1, 10, "The ranking by Hara should not be trusted"),
+    ],
+)
+def test_judgement_needs_groups_and_an_interval(
+    random: float, high: float, n_groups: int, begins: str
+) -> None:
+    agreement = Agreement(random, random - 0.3, high, 0.8, 0.5, 0.9, n_groups)
+    said = judgement("Hara", agreement, 2 * n_groups)
+    assert said.startswith(begins)
+    assert bool(said) == bool(begins)
+    if said:
+        assert agreement.of_random in said
+        assert agreement.of_ranking in said
 
 
 def test_verify_joins_a_finished_run_and_resumes(

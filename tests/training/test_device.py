@@ -54,7 +54,7 @@ def test_workers_compute_on_the_devices_in_turn(
     monkeypatch.setattr("threading.Thread.start", lambda thread: None)
     used = []
     for number in (3, 4, 5):
-        process = SimpleNamespace(name=f"LokyProcess-{number}")
+        process = SimpleNamespace(name=f"worker-{number}")
         monkeypatch.setattr("multiprocessing.current_process", lambda p=process: p)
         worker.begin("cudnn", ("0", "1"), 0, 1, threading.Semaphore())
         used.append(nn.get_current_context().device_id)

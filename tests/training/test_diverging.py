@@ -104,6 +104,17 @@ def test_loss_that_never_falls_is_one_warning(
     assert capsys.readouterr().err == ""
 
 
+def test_nothing_is_recommended_from_a_training_that_learnt_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sgd_influence(tmp_path, f"{RUN} -e 1 -r 0 5 --methods Ours Random --lr 1e-9") == 0
+    said = capsys.readouterr()
+    assert len(said.err.splitlines()) == 1
+    reason = "by Ours, its scores are not sound: in trial 0 the training loss never falls: "
+    assert f"Recommended: remove none ({reason}" in said.out
+    assert "best tried, not recommended" in said.out
+
+
 def test_net_that_knows_no_validation_image_is_one_warning(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,7 @@ from PIL import Image
 
 from utils.columns import IMAGE, LABEL
 from utils.console import progress
-from utils.data.decode import Form, common_side, decode_file
+from utils.data.decode import CROP, Form, common_side, decode_file
 from utils.data.downloads import ArchiveFile, find, find_or_download
 from utils.data.formats import (
     CIFAR_LIMIT,
@@ -29,7 +29,7 @@ from utils.data.formats import (
     read_members,
     read_stl10_part,
 )
-from utils.data.own_data import own_source
+from utils.data.own_data import Wanted, own_source
 from utils.data.source import (
     DAMPING,
     TEST,
@@ -201,11 +201,14 @@ def prepare(
     allow_unverified: bool,
     image_size: int | None = None,
     color: str = "auto",
+    resize: str = CROP,
+    skip_broken: bool = False,
 ) -> Source:
     """The images of a named data set, or of a user's folder or CSV file, ready to be split.
 
     name: a row of the table, else a path, as `own_source` takes it; image_size: side of the
-    images in px, None for the rule of the data set; color: "auto", "gray" or "rgb".
+    images in px, None for the rule of the data set; color: "auto", "gray" or "rgb"; resize: "crop",
+    "pad" or "stretch"; skip_broken: leave a user's broken images out.
 
     Images of the table are made to lie on disk as PNG files, in `<root>/<name>/`, or
     `<root>/<name>_unverified_<MD5>/` if an archive is not the published one; root is
@@ -215,7 +218,7 @@ def prepare(
     published one, if no folder can be written, and for whatever is wrong with a user's images.
     """
     if _is_path(name):
-        return own_source(Path(name), data_dir, image_size, color)
+        return own_source(Path(name), data_dir, Wanted(image_size, color, resize, skip_broken))
     if name not in DATASETS:
         known = f"known are {', '.join(DATASETS)}"
         raise UserError(f"data set '{name}' is not known and no such path exists; {known}")
@@ -227,7 +230,8 @@ def prepare(
         images, fingerprint = _prepared_from(name, row, paths, roots)
     folder = first_writable([images, roots[1] / images.name])
     source = _source(name, row, images, folder, fingerprint)
-    return replace(source, form=_form(row, source.training[IMAGE][0], image_size, color))
+    form = _form(row, source.training[IMAGE][0], Wanted(image_size, color, resize))
+    return replace(source, form=form)
 
 
 def folders_of(name: str, data_dir: Path | None) -> list[Path]:
@@ -358,9 +362,9 @@ def _source(name: str, row: DatasetRow, images: Path, folder: Path, fingerprint:
     )
 
 
-def _form(row: DatasetRow, path: str, image_size: int | None, color: str) -> Form:
+def _form(row: DatasetRow, path: str, wanted: Wanted) -> Form:
     """What the images become, that all are of the size of the one at `path`."""
-    side = image_size
+    side = wanted.image_size
     if side is None and row.resize:
         side = common_side(min(decode_file(path, Form()).pixels.shape[:2]))
-    return Form(side, {"auto": None, "gray": 1, "rgb": 3}[color])
+    return Form(side, {"auto": None, "gray": 1, "rgb": 3}[wanted.color], wanted.resize)

@@ -6,35 +6,67 @@ Kept light, because worker processes import it: no pandas, no nnabla.
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 import os
+import re
 import tempfile
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from utils.data.depth import (
+    Range,
+    Scales,
+    common_scales,
+    deep_pixels,
+    eight_bit,
+    is_deep,
+    range_of,
+)
 from utils.data.looks import Look, look_at, table_of
+from utils.data.png import without_metadata
 from utils.errors import UserError
 from utils.files import check_regular
 from utils.output.usage import free_memory
 from utils.signals import LOOK_EVERY, stop_if_asked
 from utils.units import shown_bytes
 
-FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP")
-FORMAT_NAMES = "PNG, JPEG, GIF, BMP, TIFF or WebP"
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF")
+FORMAT_NAMES = "PNG, JPEG, GIF, BMP, TIFF, WebP, PPM, JPEG 2000 or AVIF"
 MIN_SIDE, MAX_SIDE = 32, 128  # pixels, unless a size is asked for
 GRAY_MODES = ("1", "L", "LA", "La", "F")
 ORIENTATION = 0x0112  # EXIF tag; 1 is upright
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes an image of another orientation upright."""
+NOT_IMAGES = {
+    rb"version https://git-lfs": "a Git LFS pointer instead of the image; run git lfs pull",
+    rb"\s*<(!doctype )?html": "a web page instead of an image; download the image again",
+    rb".{4}ftyp(heic|heix|hevc|heim|heis|mif1|msf1)": "a HEIC image, which is not read; convert it "
+    "(pip install pillow-heif)",
+    rb"%PDF": "a PDF file, not an image; convert it",
+    rb"\s*(<\?xml[^>]*>\s*)?(<!--[^>]*-->\s*)?<svg": "an SVG drawing, which has no pixels; convert "
+    "it",
+    rb"PK\x03\x04": "a zip archive, not an image; unpack it",
+}
+"""Beginnings of files that people have under the names of images."""
 LARGE = 10_000_000  # pixels above which a JPEG file is decoded at a smaller size
 UNCHECKED = 32_000_000  # bytes that are taken to decode an image without a look at the memory
 STRIP = 250_000  # pixels that are converted at once
@@ -47,18 +79,36 @@ UInt8 = npt.NDArray[np.uint8]
 T = TypeVar("T")
 
 
+CROP, PAD, STRETCH = "crop", "pad", "stretch"  # values of --resize
+
+
 @dataclass(frozen=True)
 class Form:
-    """What images become: squares of `side` px, of `channels` 1 or 3; None leaves them alone."""
+    """What images become: squares of `side` px, of `channels` 1 or 3; None leaves them alone.
+
+    resize: "crop" keeps the central square, "pad" all of the image within black borders, "stretch"
+    all of it without its aspect ratio; scales: what becomes 0 and 255 of pixels of more than 8
+    bits, of those that are not among them an image's own range.
+    """
 
     side: int | None = None
     channels: int | None = None
+    resize: str = CROP
+    scales: Scales = ()
+
+    @property
+    def shape(self) -> tuple[int, int, int] | None:
+        """(H, W, C) of the images; None where it follows from them."""
+        if self.side is None or self.channels is None:
+            return None
+        return self.side, self.side, self.channels
 
 
 class Finding(NamedTuple):
     """What a look at a file finds; where there is a problem, nothing else.
 
-    Hash of its bytes, shorter side in px, colour, bytes of memory to decode it at full size.
+    Hash of its bytes, shorter side in px, colour, bytes of memory to decode it at full size,
+    longer side in px, and what its pixels range from and to if they have more than 8 bits.
     """
 
     digest: bytes
@@ -66,6 +116,8 @@ class Finding(NamedTuple):
     colour: bool
     problem: str
     memory: int = 0
+    longer: int = 0
+    range: Range | None = None
 
 
 class Decoded(NamedTuple):
@@ -84,14 +136,33 @@ def common_side(side: float) -> int:
 
 
 def survey_file(path: str) -> Finding:
-    """Look at the bytes and the header of an image file; nothing is raised."""
+    """Look at the bytes and the header of an image file; nothing is raised.
+
+    Of an image of more than 8 bits a pixel the pixels are looked at too.
+    """
     try:
-        with _content(path) as stream, _opened(stream) as image:
-            memory = _memory_for(image, math.prod(image.size))
-            found = min(image.size), _is_colour(image), "", memory
-        return Finding(_digest(path), *found)
+        digest = _digest(path)
+        return _read(path, lambda image, stream: _finding(digest, image, stream))
     except Exception as error:  # a broken file may raise anything in a decoder
         return Finding(b"", 0, False, problem_of(error))
+
+
+def _finding(digest: bytes, image: Image.Image, stream: IO[bytes]) -> Finding:
+    memory, size = _memory_for(image, math.prod(image.size)), image.size
+    colour, found = _is_colour(image), None
+    if is_deep(image):
+        _check_memory(size, memory)
+        found = _range(image, stream)
+    return Finding(digest, min(size), colour, "", memory, max(size), found)
+
+
+def _range(image: Image.Image, stream: IO[bytes]) -> Range | None:
+    deep = deep_pixels(image, stream)
+    try:
+        return range_of(*deep) if deep else None
+    except ValueError as error:
+        what = "has pixels that are no finite numbers; replace them by numbers"
+        raise _Refused(what) from error
 
 
 def decode_file(
@@ -101,12 +172,12 @@ def decode_file(
 
     seen: is given the upright image before it takes its form, and its size in the file.
     """
-    pixels, size, conversions = _upright(path, form.side)
+    pixels, size, conversions = _upright(path, form)
     if seen:
         seen(pixels, size)
     if form.side:
-        conversions += _fitting(size, form.side)
-        pixels = _fitted(pixels, form.side)
+        conversions += _fitting(size, form)
+        pixels = _fitted(pixels, form.side, form.resize)
     mode = {1: "L", 3: "RGB", None: pixels.mode}[form.channels]
     if mode != pixels.mode:
         conversions.append("gray to RGB" if mode == "RGB" else "colour to gray")
@@ -120,32 +191,41 @@ def picture_of(path: str, shorter: int) -> Image.Image:
 
     What is wrong with it is raised as whatever the decoder raises.
     """
-    return _upright(path, shorter)[0]
+    return _upright(path, Form(shorter))[0]
 
 
-def _upright(path: str, side: int | None) -> tuple[Image.Image, tuple[int, int], list[str]]:
+def _upright(path: str, form: Form) -> tuple[Image.Image, tuple[int, int], list[str]]:
     """An image as "L" or "RGB", its true size, and how it was converted.
 
     JPEG files of more than `LARGE` pixels are decoded at a half, a quarter or an eighth of their
-    size if that leaves four times `side` px at least; reduced to `side` px it then differs from
-    the whole image by less than a level in the mean of a photograph.
+    size if that leaves four times the form's side at least; reduced to that side it then differs
+    from the whole image by less than a level in the mean of a photograph.
     """
-    with _content(path) as stream, _opened(stream) as image:
-        size = image.size
-        conversions = ["first of several frames"] if getattr(image, "n_frames", 1) > 1 else []
-        if side and math.prod(size) > LARGE:
-            image.draft(None, (4 * side, 4 * side))
-        _check_memory(size, _memory_for(image, math.prod(size), as_it_is=side is None))
-        if _is_turned(image):
-            ImageOps.exif_transpose(image, in_place=True)
-            conversions.append("turned by EXIF")
-        pixels, kind = _eight_bit(image)
+    return _read(path, lambda image, stream: _made_upright(image, stream, form))
+
+
+def _made_upright(
+    image: Image.Image, stream: IO[bytes], form: Form
+) -> tuple[Image.Image, tuple[int, int], list[str]]:
+    size = image.size
+    conversions = ["first of several frames"] if getattr(image, "n_frames", 1) > 1 else []
+    if form.side and math.prod(size) > LARGE:
+        image.draft(None, (4 * form.side, 4 * form.side))
+    as_it_is = form.side is None
+    _check_memory(size, _memory_for(image, math.prod(size), as_it_is=as_it_is))
+    pixels, kind = _eight_bit(image, stream, form.scales)
+    turn = TURNS.get(_orientation(image))
+    if turn is not None:
+        pixels = pixels.transpose(turn)
+        conversions.append("turned by EXIF")
+    if isinstance(stream, io.BytesIO):
+        conversions.append("damaged metadata left out")
     return pixels, size, conversions + ([kind] if kind else [])
 
 
 EACH = {"1": 1, "L": 1, "P": 1, "I;16": 2}
 """Bytes of a pixel in Pillow; 4 in other modes."""
-DECODER = {"WEBP": 12, "TIFF": 3}
+DECODER = {"WEBP": 12, "TIFF": 3, "AVIF": 12, "JPEG2000": 16}
 """Bytes of a pixel that a decoder takes beside the image, where it does."""
 
 
@@ -163,8 +243,10 @@ def _memory_for(image: Image.Image, in_file: int, as_it_is: bool = False) -> int
     if _needs_conversion(image):
         bytes_each += converted
     # Pillow decodes a PNG to find metadata that may follow its pixels
-    if (image.format != "PNG" or "exif" in image.info) and _is_turned(image):
-        bytes_each += each
+    if (image.format != "PNG" or "exif" in image.info) and _orientation(image) in TURNS:
+        bytes_each += 1 if image.mode in GRAY_MODES or image.mode.startswith("I") else 4
+    if is_deep(image):
+        bytes_each += 16  # pixels of 16 bits a colour, and their bytes
     if as_it_is:
         bytes_each += 3
     coefficients = 6 if image.info.get("progressive") else 0  # of all of a JPEG file
@@ -209,17 +291,52 @@ def _digest(path: str) -> bytes:
     return digest.digest()
 
 
-@contextmanager
-def _opened(stream: IO[bytes]) -> Iterator[Image.Image]:
+def _read(path: str, look: Callable[[Image.Image, IO[bytes]], T]) -> T:
+    """What `look` makes of an image and of the file that it is opened from.
+
+    A PNG file that fails is tried again without its metadata: what is broken there leaves the
+    pixels intact. That file is an `io.BytesIO`.
+    """
+    with _content(path) as stream:
+        try:
+            return _looked_at(stream, look)
+        except (_Refused, Image.DecompressionBombError, MemoryError):
+            raise
+        except Exception:
+            stream.seek(0)
+            mended = without_metadata(stream.read())
+            if mended is None:
+                raise
+    return _looked_at(io.BytesIO(mended), look)
+
+
+def _looked_at(stream: IO[bytes], look: Callable[[Image.Image, IO[bytes]], T]) -> T:
     Image.init()  # knows all formats from here on
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Pillow, about odd metadata
-        with Image.open(stream, formats=FORMATS) as image:
-            yield image
+        with _opened(stream) as image:
+            return look(image, stream)
 
 
-def _is_turned(image: Image.Image) -> bool:
-    return bool(image.getexif().get(ORIENTATION, 1) != 1)
+def _opened(stream: IO[bytes]) -> Image.Image:
+    """Open an image; a file of another kind that is known by its beginning is named."""
+    try:
+        return Image.open(stream, formats=FORMATS)
+    except UnidentifiedImageError as error:
+        stream.seek(0)
+        start = stream.read(512)
+        for pattern, what in NOT_IMAGES.items():
+            if re.match(pattern, start, re.IGNORECASE | re.DOTALL):
+                raise _Refused(what) from error
+        raise
+
+
+def _orientation(image: Image.Image) -> int:
+    """The value of EXIF's tag; metadata that cannot be read counts as none."""
+    try:
+        return int(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # damaged metadata may raise anything
+        return 1
 
 
 def _is_colour(image: Image.Image) -> bool:
@@ -229,21 +346,27 @@ def _is_colour(image: Image.Image) -> bool:
     return image.mode not in GRAY_MODES and not image.mode.startswith("I")
 
 
-def _eight_bit(image: Image.Image) -> tuple[Image.Image, str]:
+def _eight_bit(image: Image.Image, stream: IO[bytes], scales: Scales) -> tuple[Image.Image, str]:
     """`image` as "L" if it is gray, else as "RGB", and what it was if something else."""
-    if image.mode == "F":
-        raise _Refused("its pixels are floating-point numbers; save it with 8 or 16 bit")
+    deep = deep_pixels(image, stream)
+    if deep is not None:
+        kind, values = deep
+        given = (scale for scale in scales if scale.kind == kind)
+        scale = next(given, None) or common_scales([range_of(kind, values)])[0]
+        pixels = Image.fromarray(eight_bit(values, scale))
+        return _plain(pixels, "L" if pixels.mode in GRAY_MODES else "RGB"), kind
     image.load()
-    if image.mode.startswith("I"):
-        return _in_strips(image, "L", _upper_bits), "16 bit"
     mode = "RGB" if _is_colour(image) else "L"
-    if _is_transparent(image):
-        return _in_strips(image, mode, _on_white), "transparent"
     kinds = {"P": "palette", "1": "black and white", "L": "", "RGB": ""}
-    kind = kinds.get(image.mode, image.mode)
-    if image.mode == mode:
-        return image, kind
-    return _in_strips(image, mode, lambda strip: strip), kind
+    kind = "transparent" if _is_transparent(image) else kinds.get(image.mode, image.mode)
+    return _plain(image, mode), kind
+
+
+def _plain(image: Image.Image, mode: str) -> Image.Image:
+    """`image` as `mode`, on white where it is transparent."""
+    if _is_transparent(image):
+        return _in_strips(image, mode, _on_white)
+    return image if image.mode == mode else _in_strips(image, mode, lambda strip: strip)
 
 
 def _is_transparent(image: Image.Image) -> bool:
@@ -267,24 +390,34 @@ def _in_strips(
     return changed
 
 
-def _upper_bits(image: Image.Image) -> Image.Image:
-    """Of 16 bits the upper 8; Pillow's own conversion cuts at 255."""
-    return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
-
-
 def _on_white(image: Image.Image) -> Image.Image:
     """What a page shows of a transparent image."""
     image = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
 
 
-def _fitting(size: tuple[int, int], side: int) -> list[str]:
-    width, height = size
-    return ["cropped"] * (width != height) + ["resized"] * (min(size) != side)
+def _fitting(size: tuple[int, int], form: Form) -> list[str]:
+    done = {CROP: "cropped", PAD: "padded", STRETCH: "stretched"}[form.resize]
+    side = max(size) if form.resize == PAD else min(size)
+    return [done] * (size[0] != size[1]) + ["resized"] * (side != form.side)
 
 
-def _fitted(image: Image.Image, side: int) -> Image.Image:
-    """The central square of `image`, brought to `side` px by bilinear interpolation."""
+def _fitted(image: Image.Image, side: int, resize: str) -> Image.Image:
+    """A square of `side` px, by bilinear interpolation: `Form` describes the ways."""
+    if resize == CROP:
+        return _cropped(image, side)
+    if resize == STRETCH or image.width == image.height:
+        return image.resize((side, side), Image.Resampling.BILINEAR)
+    longer = max(image.size)
+    size = [max(1, round(length * side / longer)) for length in image.size]
+    square = Image.new(image.mode, (side, side))
+    left, top = ((side - length) // 2 for length in size)
+    square.paste(image.resize((size[0], size[1]), Image.Resampling.BILINEAR), (left, top))
+    return square
+
+
+def _cropped(image: Image.Image, side: int) -> Image.Image:
+    """The central square, brought to `side` px."""
     square = min(image.size)
     left, top = ((length - square) // 2 for length in image.size)
     box = (left, top, left + square, top + square)
@@ -381,7 +514,7 @@ def _by_processes(
     """Results in the order of `chunks`, of which few wait."""
     from utils.processes import Pool, live_under
 
-    pool = Pool(n_processes, initializer=live_under, initargs=(os.getpid(),))
+    pool = Pool(n_processes, live_under, (os.getpid(),))
     waiting: deque[Future[T]] = deque()
     try:
         for chunk in chunks:

@@ -105,19 +105,37 @@ def decode_images(
     description: str,
     folder: Path | None = None,
     memory: int = 0,
-    looks: npt.NDArray[np.void] | None = None,
 ) -> tuple[npt.NDArray[np.uint8], Counter[str]]:
     """Decode image files to uint8 (N, H, W, C); also how many were converted in which way.
 
     where: says of a position which file and row it is; description: what a progress bar says;
     folder: what is too large for the memory becomes a nameless file there; memory: bytes that it
-    takes to decode one of them, at most; looks: (N,), to be filled in. Raises UserError,
+    takes to decode one of them, at most. Raises UserError,
     naming the first image that is broken or differs from the first in size or channels.
     """
+    images, counts, problems = decode_all(paths, form, description, folder, memory)
+    if problems:
+        raise broken_images(problems, where)
+    return images, counts
+
+
+def decode_all(
+    paths: Sequence[str],
+    form: Form,
+    description: str,
+    folder: Path | None = None,
+    memory: int = 0,
+    looks: npt.NDArray[np.void] | None = None,
+) -> tuple[npt.NDArray[np.uint8], Counter[str], list[tuple[int, str]]]:
+    """As `decode_images`, but nothing is raised: also position and problem of those that failed.
+
+    Their pixels are 0. Where the form leaves open what images become, the first decides.
+    looks: (N,), to be filled in.
+    """
     try:
-        shape = decode_file(paths[0], form).pixels.shape
+        shape = form.shape or decode_file(paths[0], form).pixels.shape
     except Exception as error:  # a broken file may raise anything in a decoder
-        raise broken_images([(0, problem_of(error))], where) from error
+        return np.empty((0, 0, 0, 0), np.uint8), Counter(), [(0, problem_of(error))]
     images, counts = room_for((len(paths), *shape), folder), Counter[str]()
     problems: list[tuple[int, str]] = []
     looking = looks is not None
@@ -128,9 +146,7 @@ def decode_images(
         if looks is not None:
             looks[part] = seen
         problems += [(part.start + position, problem) for position, problem in failed]
-    if problems:
-        raise broken_images(problems, where)
-    return images, counts
+    return images, counts, problems
 
 
 def broken_images(problems: Sequence[tuple[int, str]], where: Callable[[int], str]) -> UserError:

@@ -15,6 +15,7 @@ from utils.errors import UserError
 
 LOG = logging.getLogger("data_cleansing")
 SHARE = 0.15  # of the images of one set: for validation, and for testing
+NAMED = 5  # classes that a line names
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,11 @@ def complete_sets(tables: dict[str, pd.DataFrame], names: tuple[str, ...], where
     trial's seed); the last image of a class stays in training. Without a test set half of the
     validation set becomes one. Without a validation set 15 % of the training images are to be
     drawn. names: of the classes; where: what errors begin with. Raises UserError if there are
-    too few images.
+    too few images, or if a set has none of the classes for training.
     """
     training, validation = tables[TRAINING], tables.get(VALIDATION)
     test = tables.get(TEST)
+    _check_shared(tables, names, where)
     _say_classes_missing(tables, names)
     if validation is not None:
         if test is None:
@@ -87,6 +89,20 @@ def _say_single_images(training: pd.DataFrame, names: tuple[str, ...]) -> None:
     single = [name for name, count in zip(names, counts, strict=True) if count == 1]
     if single:
         LOG.info("Classes with one image, which stays in training: %s", ", ".join(single))
+
+
+def _check_shared(tables: dict[str, pd.DataFrame], names: tuple[str, ...], where: str) -> None:
+    training = set(tables[TRAINING][LABEL])
+    for name, table in tables.items():
+        if name != TRAINING and not training & set(table[LABEL]):
+            here, there = (_first_names(labels, names) for labels in (set(table[LABEL]), training))
+            what = f"no class of the {name} set ({here}) is one of training ({there})"
+            raise UserError(f"{where}: {what}; call them alike, or take the {name} set out")
+
+
+def _first_names(labels: set[int], names: tuple[str, ...]) -> str:
+    more = ", ..." if len(labels) > NAMED else ""
+    return ", ".join(names[label] for label in sorted(labels)[:NAMED]) + more
 
 
 def _say_classes_missing(tables: dict[str, pd.DataFrame], names: tuple[str, ...]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv as csv_module
 import errno
+import logging
 import os
 import re
 from collections.abc import Sequence
@@ -13,11 +14,15 @@ import numpy as np
 import pandas as pd
 
 from utils.columns import CLASS, IMAGE, LABEL
+from utils.data.labels import bad_label, check_lengths
+from utils.data.listed_paths import found_on_disk
 from utils.errors import UserError
 from utils.files import check_regular
 
-MOST_COLUMNS, LONGEST_NAME = 5000, 1000
-"""Columns of a user's CSV file at most, and characters of a label or of a class's name."""
+LOG = logging.getLogger("data_cleansing")
+MOST_COLUMNS = 5000
+"""Columns of a user's CSV file at most."""
+SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
 def read_nnc_csv(csv: Path) -> pd.DataFrame:
@@ -33,21 +38,29 @@ def read_nnc_csv(csv: Path) -> pd.DataFrame:
 
 
 def read_users_csv(csv: Path) -> tuple[pd.DataFrame, list[str]]:
-    """Read a CSV file of a user: as `read_nnc_csv`, but labels are texts, none of them blank.
+    """Read a CSV file of a user: as `read_nnc_csv`, but labels are texts as they are given.
 
-    Returns the table, and the image paths as they were given.
-
-    Labels that all are numbers must be whole and from 0 on, and come out without leading
-    zeros and decimals. The columns may have other names after `x` and `y`, as NNC writes them
+    Returns the table, and the image paths as they were given; `found_on_disk` says which files
+    they mean. The columns may have other names after `x` and `y`, as NNC writes them
     (`y:label;cat`). Raises UserError as `read_nnc_csv` does.
     """
     table = _read_table(csv)
     given = list(table[IMAGE])
-    table = _with_absolute_paths(table, csv)
-    table[LABEL] = _label_texts(csv, [label.strip() for label in table[LABEL]])
+    _check_rows(csv, given)
+    table[IMAGE], turned = found_on_disk(os.path.abspath(csv.parent), given)
+    if turned:
+        LOG.info("%s: %d paths are written with \\ and read with /", csv, turned)
     if CLASS in table:
-        _check_lengths(csv, list(table[CLASS]))
+        check_lengths(csv, list(table[CLASS]))
     return table, given
+
+
+def _check_rows(csv: Path, given: Sequence[str]) -> None:
+    for row, path in enumerate(given):
+        if not path.strip():
+            raise UserError(f"{csv}: row {row + 2}: no image is named; fill in {IMAGE}")
+        if path.lstrip().startswith("#") and not os.path.lexists(csv.parent / path):
+            raise UserError(f"{csv}: row {row + 2}: a comment line; take it out")
 
 
 def is_nnc_csv(csv: Path) -> bool:
@@ -68,7 +81,7 @@ def _read_table(csv: Path) -> pd.DataFrame:
     """All fields as text, the columns of images and labels first called IMAGE and LABEL."""
     try:
         check_regular(csv)
-        _check_width(csv)
+        _check_header(csv)
         table = pd.read_csv(csv, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{csv}: its text is not UTF-8; save it as CSV UTF-8") from error
@@ -76,25 +89,50 @@ def _read_table(csv: Path) -> pd.DataFrame:
         raise UserError(f"{csv}: cannot be read as CSV ({_reason(error)})") from error
     if not isinstance(table.index, pd.RangeIndex):  # pandas' way with one field too many
         raise UserError(f"{csv}: rows have more fields than the header; quote names with commas")
+    table.columns = pd.Index([str(name).strip() for name in table.columns])
     table = table.rename(columns={_column(csv, table, "x"): IMAGE, _column(csv, table, "y"): LABEL})
     if table.empty:
         raise UserError(f"{csv}: no row follows its header; add a row per image")
-    return table
+    return table.fillna("")  # fields that a row lacks
 
 
-def _check_width(csv: Path) -> None:
-    """Refuse what has so many columns that reading it takes minutes.
-
-    Raises:
-        UserError: there are more than `MOST_COLUMNS`.
-    """
+def _check_header(csv: Path) -> None:
+    """Refuse what cannot be read as it is meant, or has so many columns that it takes minutes."""
     with open(csv, encoding="utf-8-sig", newline="") as stream:
-        width = len(next(csv_module.reader(stream), ()))
-    if width > MOST_COLUMNS:
+        header = [name.strip() for name in next(csv_module.reader(stream), ())]
+    if len(header) > MOST_COLUMNS:
         raise UserError(
-            f"{csv}: row 1: {width:,} columns, {MOST_COLUMNS:,} at most are read; take out those "
-            f"beside {IMAGE}, {LABEL} and {CLASS}"
+            f"{csv}: row 1: {len(header):,} columns, {MOST_COLUMNS:,} at most are read; take out "
+            f"those beside {IMAGE}, {LABEL} and {CLASS}"
         )
+    if all(_named(header, letter) for letter in "xy"):
+        return
+    if header and (header[0].startswith("#") or header[0].lower().startswith("sep=")):
+        what = "a comment line" if header[0].startswith("#") else "a line for Excel"
+        raise UserError(
+            f"{csv}: row 1: {what}; take it out, the header {IMAGE},{LABEL} comes first"
+        )
+    for separator, name in SEPARATORS.items():
+        fields = [field.strip() for field in ",".join(header).split(separator)]
+        if all(_named(fields, letter) for letter in "xy"):
+            what = f"fields are separated by {name}; save it with commas"
+            raise UserError(f"{csv}: row 1: {what}")
+    _refuse_vectors(csv, header)
+
+
+def _refuse_vectors(csv: Path, header: Sequence[str]) -> None:
+    for letter, what in (("y", "the label is a vector"), ("x", "the input is a vector")):
+        vector = [name for name in header if re.fullmatch(rf"{letter}__\d+(:.*)?", name)]
+        if vector and not _named(header, letter):
+            wanted = f"one column {LABEL} with the class" if letter == "y" else f"a column {IMAGE}"
+            columns = f"{vector[0]} to {vector[-1]}" if len(vector) > 1 else vector[0]
+            raise UserError(f"{csv}: row 1: {what} (columns {columns}); give {wanted} instead")
+
+
+def _named(header: Sequence[str], letter: str) -> list[str]:
+    """Columns for images (`x`) or labels (`y`): x:image, x, x:photo, x:image;kind, ..."""
+    pattern = f"{letter}(:[^;\t|]*)?(;(?!\\s*[xy](:|$)).*)?"
+    return [name for name in header if re.fullmatch(pattern, name)]
 
 
 def _reason(error: Exception) -> str:
@@ -105,16 +143,14 @@ def _reason(error: Exception) -> str:
 
 
 def _column(csv: Path, table: pd.DataFrame, letter: str) -> str:
-    """The name of the column for images (`x`) or labels (`y`): x:image, x, x:photo, ..."""
+    """The name of the column for images (`x`) or labels (`y`)."""
     wanted = {"x": IMAGE, "y": LABEL}[letter]
-    names = [name for name in map(str, table.columns) if re.fullmatch(f"{letter}([:;].*)?", name)]
+    names = _named(list(table.columns), letter)
     if wanted in names:
         return wanted
     if len(names) == 1:
         return names[0]
-    header = ",".join(map(str, table.columns))
-    if re.match(r"x(:[^,;]*)?;y", header):
-        raise UserError(f"{csv}: row 1: fields are separated by semicolons; save it with commas")
+    header = ",".join(table.columns)
     start = " ".join(header[:60].split())
     raise UserError(f"{csv}: row 1: a column {wanted} is needed, the header is {start!r}; add it")
 
@@ -132,37 +168,5 @@ def _whole_numbers(csv: Path, labels: Sequence[str]) -> list[int]:
     """The labels as int; UserError at the first one that is no whole number from 0 on."""
     for row, label in enumerate(labels):
         if not (label.strip().isascii() and label.strip().isdigit() and len(label) < 10):
-            raise _bad_label(csv, row, label, f"{LABEL} must be a whole number from 0 on")
+            raise bad_label(csv, row, label, f"{LABEL} must be a whole number from 0 on")
     return [int(label) for label in labels]
-
-
-def _label_texts(csv: Path, labels: list[str]) -> list[str]:
-    for row, label in enumerate(labels):
-        if label.lower() in ("", "nan"):
-            raise _bad_label(csv, row, label, "give the class or take the row out")
-    _check_lengths(csv, labels)
-    numbers = [_number(label) for label in labels]
-    if None in numbers:
-        return labels
-    for row, number in enumerate(numbers):
-        if not (number is not None and number >= 0 and number.is_integer()):
-            raise _bad_label(csv, row, labels[row], "classes must be whole numbers from 0 on")
-    return [str(int(label)) if label.isdecimal() else f"{float(label):.0f}" for label in labels]
-
-
-def _check_lengths(csv: Path, names: Sequence[str]) -> None:
-    for row, name in enumerate(names):
-        if len(name) > LONGEST_NAME:
-            remedy = f"names of classes have {LONGEST_NAME:,} characters at most; shorten it"
-            raise _bad_label(csv, row, name, remedy)
-
-
-def _number(label: str) -> float | None:
-    try:
-        return float(label)
-    except ValueError:
-        return None
-
-
-def _bad_label(csv: Path, row: int, label: str, remedy: str) -> UserError:
-    return UserError(f"{csv}: row {row + 2}: label {label!r}; {remedy}")

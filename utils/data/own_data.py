@@ -10,8 +10,9 @@ import hashlib
 import logging
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +22,21 @@ import pandas as pd
 from utils.columns import CLASS, LABEL
 from utils.console import progress
 from utils.data.checks import LOOKS, Listed, checked, keep, kept, looks_key
-from utils.data.decode import Finding, Form, common_side, over_chunks, size_text, survey_chunk
-from utils.data.images import Pool, broken_images, decode_images
+from utils.data.decode import (
+    CROP,
+    PAD,
+    Finding,
+    Form,
+    common_side,
+    over_chunks,
+    size_text,
+    survey_chunk,
+)
+from utils.data.depth import common_scales, scales_text
+from utils.data.images import Pool, decode_all
 from utils.data.looks import LOOK
 from utils.data.missing_sets import Sets, complete_sets
+from utils.data.problems import PROBLEMS, problems_of, record_problems
 from utils.data.source import (
     DAMPING,
     TEST,
@@ -41,27 +53,56 @@ from utils.output.storage import save_csv
 
 LOG = logging.getLogger("data_cleansing")
 NAMED = 10  # classes that a line names
+MUCH = 1 / 3  # of an image, to be left out
 
 
-def own_source(path: Path, data_dir: Path | None, image_size: int | None, color: str) -> Source:
+@dataclass(frozen=True)
+class Wanted:
+    """What a user's images are to become.
+
+    Attributes:
+        image_size: side in px; None for the median of the shorter sides (with `pad` of the longer
+            ones), within 32 to 128.
+        color: "gray", "rgb", or "auto": RGB if one image is in colour.
+        resize: "crop", "pad" or "stretch", as `Form` describes.
+        skip_broken: leave images out that cannot be used, instead of refusing them.
+    """
+
+    image_size: int | None = None
+    color: str = "auto"
+    resize: str = CROP
+    skip_broken: bool = False
+
+
+def own_source(path: Path, data_dir: Path | None, wanted: Wanted) -> Source:
     """The images that a folder or a CSV file of a user names, looked at and decoded.
 
     path: what `read_parts` takes; data_dir: where a folder for our CSV files is made (None:
-    in the cache folder); image_size: side in px, None for the median of the shorter sides,
-    within 32 to 128; color: "gray", "rgb", or "auto": RGB if one image is in colour.
+    in the cache folder).
 
-    What is converted, doubtful or made up is logged. Raises UserError for whatever is wrong.
+    What is converted, doubtful or made up is logged. Raises UserError for whatever is wrong; what
+    is wrong with images is listed in `data_problems.csv` in that folder.
     """
-    rows = Rows(read_parts(path))
+    every = Rows(read_parts(path))
     folder = _own_folder(path, data_dir)
-    classes = _classes(rows, path)
+    _check_classes(every, path)
+    findings = _survey(every)
+    form = _form(findings, wanted)
+    images, counts, failed, looks = _decoded(every, findings, form, folder)
+    problems = problems_of(every, findings, failed)
+    record_problems(problems, folder, wanted.skip_broken)
+    bad = {problem.position for problem in problems}
+    rows = every.without(bad)
+    findings = [finding for at, finding in enumerate(findings) if at not in bad]
+    _check_classes(rows, path)
+    classes = _classes(rows)
     names = _class_names(rows, classes)
-    findings = _survey(rows)
     labels = {given: label for label, given in enumerate(classes)}
     sets = complete_sets(_tables(rows, labels), names, shown(path))
-    form = _form(findings, image_size, color)
-    pool, looks = _decoded(rows, findings, form, folder)
-    checks = checked(_listed(rows, names, labels, sets), looks, folder)
+    _say_conversions(counts, images.shape[1:])
+    _warn_of_crops(findings, form)
+    pool = Pool(images, {name: row for row, name in enumerate(dict.fromkeys(every.paths))})
+    seen = looks[[pool.rows[name] for name in rows.paths]]
     save_csv(pd.DataFrame({"label": range(len(names)), "name": names}), folder / CLASSES)
     return Source(
         name=_file_name(path),
@@ -71,12 +112,14 @@ def own_source(path: Path, data_dir: Path | None, image_size: int | None, color:
         test=sets.test.reset_index(drop=True),
         n_classes=len(names),
         class_names=names,
-        fingerprint=_fingerprint(path, rows, findings),
+        fingerprint=_fingerprint(path, rows, findings) + _changes(form, len(bad)),
         form=form,
         damping=DAMPING,
         n_validation=sets.n_validation,
         pool=pool,
-        checks=checks,
+        checks=checked(_listed(rows, names, labels, sets), seen, folder),
+        problems=folder / PROBLEMS if bad else None,
+        n_problems=len(bad),
     )
 
 
@@ -102,17 +145,40 @@ def _file_name(path: Path) -> str:
 # ---------------------------------------------------------------- classes
 
 
-def _classes(rows: Rows, path: Path) -> tuple[str, ...]:
+def _check_classes(rows: Rows, path: Path) -> None:
+    """Raise UserError unless there are two classes, in the training set too."""
+    classes = list(dict.fromkeys(rows.labels))
+    in_training = list(dict.fromkeys(rows.parts[0].table[LABEL])) if rows.parts else []
+    remedy = "at least two classes are needed to train on"
+    if not in_training or rows.parts[0].name != TRAINING:
+        raise UserError(f"{shown(path)}: no training image is left; mend or add images")
+    if len(classes) == 1:
+        raise UserError(f"{shown(path)}: all images are of one class, {classes[0]!r}; {remedy}")
+    if len(in_training) == 1:
+        others = ", ".join(map(repr, [c for c in classes if c not in in_training][:NAMED]))
+        what = f"all training images are of one class, {in_training[0]!r}, others have {others}"
+        raise UserError(f"{shown(path)}: {what}; {remedy}")
+
+
+def _classes(rows: Rows) -> tuple[str, ...]:
     """The labels in sorted order, numbers by value; said if they are not 0, 1, ... already."""
     classes = _sorted(set(rows.labels))
-    if len(classes) < 2:
-        remedy = "at least two classes are needed to train on"
-        raise UserError(f"{shown(path)}: all images are of one class, {classes[0]!r}; {remedy}")
     if not are_labels(classes):
         pairs = [f"{label} = {shown(given)}" for label, given in enumerate(classes[:NAMED])]
         more = ", ..." if len(classes) > NAMED else ""
         LOG.info("%d classes become labels: %s%s", len(classes), ", ".join(pairs), more)
+    _warn_of_capitals(classes)
     return tuple(classes)
+
+
+def _warn_of_capitals(classes: Sequence[str]) -> None:
+    spellings: dict[str, list[str]] = defaultdict(list)
+    for name in classes:
+        spellings[name.strip().casefold()].append(name)
+    for alike in [names for names in spellings.values() if len(names) > 1][:NAMED]:
+        LOG.warning(
+            "Classes that differ in capitals or blanks only: %s", ", ".join(map(repr, alike))
+        )
 
 
 def _class_names(rows: Rows, classes: tuple[str, ...]) -> tuple[str, ...]:
@@ -170,50 +236,42 @@ def _listed(rows: Rows, names: Sequence[str], labels: dict[str, int], sets: Sets
 
 
 def _survey(rows: Rows) -> list[Finding]:
-    """One finding for each row. Raises UserError, naming the first row, for files of no use."""
+    """One finding for each row."""
     unique = list(dict.fromkeys(rows.paths))
     found: list[Finding] = []
     for _, findings in progress(over_chunks(survey_chunk, unique), "looking at images"):
         found += findings
     by_path = dict(zip(unique, found, strict=True))
-    findings = [by_path[path] for path in rows.paths]
-    problems = [(row, f.problem) for row, f in enumerate(findings) if f.problem]
-    if problems:
-        raise broken_images(problems, rows.where)
-    return findings
+    return [by_path[path] for path in rows.paths]
 
 
-def _form(findings: Sequence[Finding], image_size: int | None, color: str) -> Form:
-    """One size and colour for all."""
-    side = image_size or common_side(float(np.median([f.shorter for f in findings])))
-    channels = {"gray": 1, "rgb": 3, "auto": 3 if any(f.colour for f in findings) else 1}
-    return Form(side, channels[color])
+def _form(findings: Sequence[Finding], wanted: Wanted) -> Form:
+    """One size, one colour and one scale for all; of those that can be looked at."""
+    good = [finding for finding in findings if not finding.problem]
+    sides = [f.longer if wanted.resize == PAD else f.shorter for f in good]
+    side = wanted.image_size or common_side(float(np.median(sides or [0])))
+    channels = {"gray": 1, "rgb": 3, "auto": 3 if any(f.colour for f in good) else 1}
+    scales = common_scales(finding.range for finding in good if finding.range)
+    return Form(side, channels[wanted.color], wanted.resize, scales)
 
 
 def _decoded(
     rows: Rows, findings: Sequence[Finding], form: Form, folder: Path
-) -> tuple[Pool, npt.NDArray[np.void]]:
-    """Every image once, and the look of each row's; looks are kept in `folder`."""
-    first_rows: dict[str, int] = {}
-    for row, path in enumerate(rows.paths):
-        first_rows.setdefault(path, row)
-    paths, positions = list(first_rows), list(first_rows.values())
+) -> tuple[npt.NDArray[np.uint8], Counter[str], dict[str, str], npt.NDArray[np.void]]:
+    """Every image once, in which ways they were converted, by path what is wrong with some, looks.
 
-    def where(number: int) -> str:
-        return rows.where(positions[number])
-
-    key = looks_key([findings[row].digest for row in positions], form)
+    The pixels of broken images are 0. Looks are records `LOOK` and are kept in `folder`.
+    """
+    digests = {path: f.digest for path, f in zip(rows.paths, findings, strict=True)}
+    paths, key = list(digests), looks_key(list(digests.values()), form)
+    memory = max((finding.memory for finding in findings), default=0)
     known = kept(folder / LOOKS, key)
     looks = np.zeros(len(paths), LOOK) if known is None else known
-    memory = max(finding.memory for finding in findings)
-    images, counts = decode_images(
-        paths, form, where, "reading images", folder, memory, looks if known is None else None
-    )
+    wanted = looks if known is None else None
+    images, counts, problems = decode_all(paths, form, "reading images", folder, memory, wanted)
     if known is None:
         keep(folder / LOOKS, key, looks)
-    _say_conversions(counts, images.shape[1:])
-    pool = Pool(images, {path: number for number, path in enumerate(paths)})
-    return pool, looks[[pool.rows[path] for path in rows.paths]]
+    return images, counts, {paths[number]: problem for number, problem in problems}, looks
 
 
 def _say_conversions(counts: Counter[str], shape: Sequence[int]) -> None:
@@ -222,6 +280,22 @@ def _say_conversions(counts: Counter[str], shape: Sequence[int]) -> None:
     if kinds:
         what = f"{counts['']} images converted to {size_text(shape)}"
         LOG.info("%s: %s", what, ", ".join(kinds))
+
+
+def _warn_of_crops(findings: Sequence[Finding], form: Form) -> None:
+    """Warn if the central square leaves out more than `MUCH` of half of the images."""
+    lost = float(np.median([1 - f.shorter / f.longer for f in findings]))
+    if form.resize == CROP and lost > MUCH:
+        LOG.warning(
+            "The central squares leave out %.0f %% of the median image; --resize pad keeps all of "
+            "it in black borders, --resize stretch without its aspect ratio", 100 * lost,
+        )  # fmt: skip
+
+
+def _changes(form: Form, n_left_out: int) -> str:
+    """What the manifest says of the images next to their hash; empty where nothing was changed."""
+    scales = f"; {scales_text(form.scales)}" if form.scales else ""
+    return scales + (f"; {n_left_out} left out" if n_left_out else "")
 
 
 def _fingerprint(path: Path, rows: Rows, findings: Sequence[Finding]) -> str:

@@ -29,7 +29,8 @@ class Source:
     (absolute path), `y:label` and maybe further columns, a row per image; validation: the same,
     None if validation images are drawn from the training ones, `n_validation` by default;
     fingerprint: what the images came from; form: what they become when decoded; pool: all of
-    them decoded already, or None; checks: what was found in a user's own images, else None.
+    them decoded already, or None; problems: the list of images that were left out as broken, None
+    where none were; n_problems: how many; checks: what was found in a user's own images, else None.
     """
 
     name: str
@@ -44,6 +45,8 @@ class Source:
     n_validation: int
     validation: pd.DataFrame | None = None
     pool: Pool | None = None
+    problems: Path | None = None
+    n_problems: int = 0
     checks: Checks | None = None
 
     def image_folders(self) -> list[Path]:

@@ -85,16 +85,25 @@ def draw_split(
     file that is there with the same content is left alone.
 
     Raises UserError, naming option, size asked and size available, for a size that is
-    smaller than the number of classes or larger than there is.
+    smaller than the number of classes or larger than there is, and if the training images drawn
+    are all of one class.
     """
     sizes = split_sizes(source, n_train, n_val, n_test)
     training, validation = _draw_tables(source, sizes, split_seed)
+    _check_training(source, training)
     test = _subset(source.test, sizes[2], np.random.default_rng(TEST_SEED))
     files = _split_files(source, sizes, split_seed)
     _save_if_other(training, files.training)
     _save_if_other(validation, files.validation)
     _save_if_other(test, files.test)
     return files
+
+
+def _check_training(source: Source, training: pd.DataFrame) -> None:
+    if training[LABEL].nunique() < 2 <= source.training[LABEL].nunique():
+        name = source.class_names[training[LABEL].iloc[0]]
+        what = f"the {len(training)} training images drawn are all of one class, {name!r}"
+        raise UserError(f"{source.name}: {what}; at least two classes are needed, raise --n_train")
 
 
 def split_sizes(

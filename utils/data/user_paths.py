@@ -3,35 +3,71 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from utils.columns import CLASS, IMAGE, LABEL
-from utils.data.class_folders import class_folder_tables, has_class_folders, listed
+from utils.data.class_folders import class_folder_tables, has_class_folders
+from utils.data.folder_tree import listed
+from utils.data.labels import class_labels
+from utils.data.listed_paths import what_it_is
 from utils.data.nnc_csv import is_nnc_csv, paths_that_climb, read_users_csv
+from utils.data.set_names import set_name
 from utils.data.source import TEST, TRAINING, VALIDATION
+from utils.data.unprintable import check_names
 from utils.errors import UserError
 
 LOG = logging.getLogger("data_cleansing")
 CLASSES = "classes.csv"
-CSV_WORDS = (("train", TRAINING), ("valid", VALIDATION), ("test", TEST), ("val", VALIDATION))
+SETS = (TRAINING, VALIDATION, TEST)
+ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 
 
 @dataclass(frozen=True)
 class Part:
-    """One set: a table with `x:image` (absolute) and `y:label` (text), and its CSV file or None."""
+    """One set of a user's data.
+
+    Attributes:
+        name: of the set.
+        table: `x:image` (absolute) and `y:label` (text); its index counts the rows of the file.
+        csv: the file that lists them; None for class folders.
+        given: the paths as they are written there.
+    """
 
     name: str
     table: pd.DataFrame
     csv: Path | None = None
+    given: tuple[str, ...] = ()
 
-    def where(self, row: int) -> str:
+    def row(self, position: int) -> int | None:
+        """The row of the CSV file, of which the header is row 1."""
+        return int(self.table.index[position]) + 2 if self.csv else None
+
+    def where(self, position: int) -> str:
         """What names a row of the table to the user."""
-        path = self.table[IMAGE].iloc[row]
-        return f"{self.csv}: row {row + 2}: {path!r}" if self.csv else shown(path)
+        path = self.table[IMAGE].iloc[position]
+        if self.csv is None:
+            return shown(path)
+        named = self.given[position] if self.what_it_is(position) else path
+        return f"{self.csv}: row {self.row(position)}: {named!r}"
+
+    def what_it_is(self, position: int) -> str:
+        """What a listed path is that leads to no file, and what to do; empty if none is known."""
+        if self.csv is None or os.path.lexists(self.table[IMAGE].iloc[position]):
+            return ""
+        return what_it_is(self.given[position], os.path.abspath(self.csv.parent))
+
+    def without(self, positions: Collection[int]) -> Part:
+        """The set without some of its rows."""
+        kept = [i for i in range(len(self.table)) if i not in positions]
+        given = tuple(self.given[i] for i in kept) if self.given else ()
+        return replace(self, table=self.table.iloc[kept], given=given)
 
 
 @dataclass(frozen=True)
@@ -62,21 +98,39 @@ class Rows:
         """The set of each row."""
         return [part.name for part in self.parts for _ in range(len(part.table))]
 
-    def where(self, position: int) -> str:
-        """What names a row to the user: CSV file, row and path, or the path alone."""
+    def at(self, position: int) -> tuple[Part, int]:
+        """The set that a row is in, and its position there."""
         for part in self.parts:
             if position < len(part.table):
-                return part.where(position)
+                return part, position
             position -= len(part.table)
         raise IndexError(position)
 
+    def where(self, position: int) -> str:
+        """What names a row to the user: CSV file, row and path, or the path alone."""
+        part, inside = self.at(position)
+        return part.where(inside)
+
+    def without(self, positions: Collection[int]) -> Rows:
+        """The rows without some; a set that has none left is left out."""
+        starts = np.cumsum([0, *(len(part.table) for part in self.parts)])
+        taken = set(positions)
+        parts = [
+            part.without({i for i in range(len(part.table)) if start + i in taken})
+            for part, start in zip(self.parts, starts, strict=False)
+        ]
+        return Rows(tuple(part for part in parts if len(part.table)))
+
     def row_name(self, position: int) -> str:
-        """The row of the CSV file that names a row, of which the header is row 1; else empty."""
-        for part in self.parts:
-            if position < len(part.table):
-                return f"{position + 2}" if part.csv else ""
-            position -= len(part.table)
-        raise IndexError(position)
+        """The row of the CSV file that names an image; empty without one.
+
+        With the name of the file where there are several: train.csv:12.
+        """
+        part, inside = self.at(position)
+        if part.csv is None:
+            return ""
+        several = len({one.csv for one in self.parts}) > 1
+        return f"{part.csv.name}:{part.row(inside)}" if several else str(part.row(inside))
 
 
 def shown(path: str | Path) -> str:
@@ -90,21 +144,40 @@ def read_parts(path: Path) -> tuple[Part, ...]:
 
     One set alone is taken to be for training, whatever its name. In a folder, NNC CSV files
     go before class folders. Raises UserError if the path is none of these, if it is not clear
-    which CSV file is for training, and for what the readers refuse.
+    which CSV file is for training, for a name that is not UTF-8, and for what the readers refuse.
     """
+    check_names([os.path.abspath(path)])
     if path.is_dir():
-        return _of_csv_folder(path) or _of_class_folders(path)
-    if path.suffix.lower() != ".csv":
+        parts = _of_csv_folder(path) or _of_class_folders(path)
+    elif path.suffix.lower() == ".csv":
+        parts = (_of_csv(TRAINING, path),)
+    else:
+        is_archive = path.suffix.lower() in ARCHIVES
+        what = "is an archive" if is_archive else "is no folder and no .csv file"
         remedy = "give a folder of class folders, a folder with NNC CSV files, or one such file"
-        raise UserError(f"{shown(path)}: is no folder and no .csv file; {remedy}")
-    return (_of_csv(TRAINING, path),)
+        unpack = "unpack it and " if is_archive else ""
+        raise UserError(f"{shown(path)}: {what}; {unpack}{remedy}")
+    check_names([path for part in parts for path in part.table[IMAGE]])
+    return _with_labels(parts)
+
+
+def _with_labels(parts: tuple[Part, ...]) -> tuple[Part, ...]:
+    """Sets of CSV files with their labels as `class_labels` reads them."""
+    lists = [(part.csv, list(part.table[LABEL])) for part in parts if part.csv]
+    if not lists:
+        return parts
+    labels = class_labels(lists)
+    return tuple(
+        replace(part, table=part.table.assign(**{LABEL: found}))
+        for part, found in zip(parts, labels, strict=True)
+    )
 
 
 def _of_csv(name: str, csv: Path) -> Part:
     table, given = read_users_csv(csv)
     if climbing := paths_that_climb(given):
         LOG.info("%s: %d paths lead out of a folder by '..'; they are followed", csv, climbing)
-    return Part(name, table, csv)
+    return Part(name, table, csv, tuple(given))
 
 
 def _of_class_folders(root: Path) -> tuple[Part, ...]:
@@ -115,22 +188,33 @@ def _of_class_folders(root: Path) -> tuple[Part, ...]:
 def _of_csv_folder(root: Path) -> tuple[Part, ...]:
     """The sets of the CSV files in `root`; none if class folders are there and no NNC CSV."""
     files = [p for p in listed(root) if p.suffix.lower() == ".csv" and p.name.lower() != CLASSES]
-    if has_class_folders(root):
+    beside = has_class_folders(root)
+    if beside:
         files = [file for file in files if is_nnc_csv(file)]
     if len(files) == 1:
-        return (_of_csv(TRAINING, files[0]),)
+        return (_only_csv(root, files[0], beside),)
     by_name = _by_name(root, files)
-    order = (TRAINING, VALIDATION, TEST)
-    return tuple(_of_csv(name, by_name[name]) for name in order if name in by_name)
+    return tuple(_of_csv(name, by_name[name]) for name in SETS if name in by_name)
 
 
-def _by_name(root: Path, files: list[Path]) -> dict[str, Path]:
+def _only_csv(root: Path, csv: Path, beside_folders: bool) -> Part:
+    """One CSV file, which is for training, unless its name says another and folders are there."""
+    kind = set_name(csv.stem).kind
+    if beside_folders and kind in (VALIDATION, TEST):
+        what = f"{csv.name} lists a {kind} set, next to class folders"
+        raise UserError(f"{root}: {what}; give a list for training too, or take {csv.name} out")
+    more = ", its folders are not taken for classes" if beside_folders else ""
+    LOG.info("%s: what %s lists is read%s", root, csv.name, more)
+    return _of_csv(TRAINING, csv)
+
+
+def _by_name(root: Path, files: Sequence[Path]) -> dict[str, Path]:
     """The CSV file of each set, by words in the names; UserError if that is not clear."""
     by_name: dict[str, Path] = {}
     for file in files:
-        name = next((name for word, name in CSV_WORDS if word in file.stem.lower()), None)
+        name = set_name(file.stem).kind
         remedy = "name them *train*, *valid* and *test*, or give the path of one CSV file"
-        if name is None:
+        if name not in SETS:
             raise UserError(f"{file}: its name does not say which set it is; {remedy}")
         if name in by_name:
             both = f"{by_name[name].name} and {file.name}"

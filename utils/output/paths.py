@@ -11,7 +11,16 @@ from pathlib import Path
 from utils.methods import METHODS
 
 TRAININGS, FINAL_MODEL = "infl_results_sgd", "final_model.h5"
-RESULT_FOLDERS = ("influence", "score", "summary", "fig", "verification", "cleansed", TRAININGS)
+RESULT_FOLDERS = (
+    "influence",
+    "score",
+    "summary",
+    "fig",
+    "verification",
+    "cleansed",
+    "labels",
+    TRAININGS,
+)
 UNREPEATABLE = ("run.log", "runs.json", "report")
 """What tells of times, and so differs between runs whose results are the same, byte for byte."""
 _RESULTS = (
@@ -24,6 +33,7 @@ _RESULTS = (
     f"{TRAININGS}/seed_*/learning_curve.csv",
     f"{TRAININGS}/seed_*/steps.npz",
     f"{TRAININGS}/seed_*/margins.npy",
+    f"{TRAININGS}/seed_*/label_record_*.npz",
     f"{TRAININGS}/seed_*/{FINAL_MODEL}",
 )
 _STATES = "model_step*.h5"
@@ -88,9 +98,15 @@ class OutputPaths:
         """The removed images, the most harmful first."""
         return self.root / "cleansed" / f"{method}_removed.csv"
 
-    def relabel(self, method: str) -> Path:
-        """The removed images that seem to have another label."""
-        return self.root / "cleansed" / f"{method}_relabel.csv"
+    @property
+    def label_issues(self) -> Path:
+        """Every image of the data set, the one whose label is most likely wrong first."""
+        return self.root / "labels" / "label_issues.csv"
+
+    @property
+    def label_verdict(self) -> Path:
+        """How many labels look wrong, per class and overall."""
+        return self.root / "labels" / "verdict.json"
 
     @property
     def figure(self) -> Path:
@@ -116,6 +132,11 @@ class OutputPaths:
     def flipped_labels(self) -> Path:
         """The labels that `--flip_labels` made wrong, a row per image and trial."""
         return self.root / "summary" / "flipped_labels.csv"
+
+    @property
+    def data_problems(self) -> Path:
+        """The images that `--skip_broken` left out, and why."""
+        return self.root / "summary" / "data_problems.csv"
 
     @property
     def duplicates(self) -> Path:
@@ -172,6 +193,10 @@ class OutputPaths:
         """The margin of each training image in each epoch of a trial."""
         return self.training(seed) / "margins.npy"
 
+    def label_record(self, seed: int, n_epochs: int) -> Path:
+        """What the label check needs of the first n epochs of a trial."""
+        return self.training(seed) / f"label_record_{n_epochs:04d}.npz"
+
     def model_step(self, seed: int, epoch: int, step: int) -> Path:
         """The state before a step, counted within its epoch."""
         return self.training(seed) / f"epoch{epoch:02d}" / "weights" / f"model_step{step:04d}.h5"
@@ -189,11 +214,12 @@ class OutputPaths:
         """What is there under the names of results, but for `states`, whoever wrote it."""
         for pattern in _RESULTS:
             yield from sorted(self.root.glob(pattern))
-        named = (self.cleansed, self.removed, self.relabel)
+        named = (self.cleansed, self.removed)
         once = [
             self.classes, self.predictions, self.summary, self.recommendation, self.verification,
             self.agreement, self.flipped_labels, self.figure, self.verification_figure,
             self.duplicates, self.image_quality,
+            self.data_problems, self.label_issues, self.label_verdict,
         ]  # fmt: skip
         for path in (*once, *(path(method) for method in METHODS for path in named)):
             if os.path.lexists(path):

@@ -18,13 +18,13 @@ from utils.options import Options, result_options
 from utils.output.folder import ClaimedFolder
 from utils.output.lock import FolderLock
 from utils.output.manifest import Manifest, Settings, remove_temporaries
-from utils.output.ours import check_ours, check_own
+from utils.output.own_files import check_own, check_own_files
 from utils.output.paths import OutputPaths
 from utils.output.storage import TEMPORARY
 
 OF_METHODS = ("damping", "sweep")
 """Settings that count only with the methods whose row of `METHODS` names them."""
-EARLIER = {"sweep": "exact"}
+EARLIER = {"sweep": "exact", "resize": "crop"}
 """What folders of earlier versions do not say."""
 
 
@@ -108,7 +108,7 @@ def _check_is_of_a_run(paths: OutputPaths) -> None:
         return
     if not paths.root.is_dir():
         raise UserError(f"--output_dir {paths.root}: is a file; name a folder")
-    check_ours(paths)
+    check_own_files(paths)
     others = [name for name in sorted(os.listdir(paths.root)) if not _is_first(name, paths)]
     if os.path.lexists(paths.manifest):
         Manifest.read(paths)

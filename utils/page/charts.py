@@ -179,22 +179,22 @@ def score_chart(influence: np.ndarray, cut: float | None, method: str) -> Chart:
 
 
 def seat_chart(seats: Mapping[str, Seats]) -> Chart:
-    """The share of the worst images that was trained on in each part of the last epoch.
+    """In which part of the last epoch the worst images were used, compared with chance.
 
     Args:
-        seats: per method, the number of worst images per trial, and the shares (N_PARTS,).
+        seats: per method, the number of worst images per trial, and per part (n_parts,) how many
+            times the share of all images.
     """
     n_parts = len(next(iter(seats.values()))[1])
-    even = 100 / n_parts
-    highest = max(100 * shares.max() for _, shares in seats.values())
-    x = x_axis([0.5, n_parts + 0.5], f"tenth of the last epoch (1 first, {n_parts} last)")
-    y = y_axis([0, even, highest], "share of the worst images (%)")
-    paths = [line([(x.low, even), (x.high, even)], x, y, "zero", "by chance")]
+    highest = max(ratios.max() for _, ratios in seats.values())
+    x = x_axis([0.5, n_parts + 0.5], f"part of the last epoch (1 first, {n_parts} last)")
+    y = y_axis([0, 1, highest], "times as many as by chance")
+    paths = [line([(x.low, 1), (x.high, 1)], x, y, "zero", "by chance")]
     points: tuple[Dot, ...] = ()
-    for method, (n, shares) in seats.items():
-        rows = [(part, 100 * share) for part, share in enumerate(shares, start=1)]
+    for method, (n, ratios) in seats.items():
+        rows = list(enumerate(ratios.tolist(), start=1))
         paths.append(line(rows, x, y, css_of(method), shown(method)))
-        titles = [f"{shown(method)}, tenth {part}: {v:.0f} % of {n}" for part, v in rows]
+        titles = [f"{shown(method)}, part {part}: {v:.2f} times chance, of {n}" for part, v in rows]
         points += dots(rows, x, y, css_of(method), titles)
     legend = tuple((css_of(method), shown(method)) for method in seats)
     counted = " or ".join(sorted({f"{n:,}" for n, _ in seats.values()}))
@@ -202,7 +202,7 @@ def seat_chart(seats: Mapping[str, Seats]) -> Chart:
         f"The {counted} worst images of each trial. Dotted: by chance. A sound ranking is flat; a "
         "rise at the end means that it favours images used last."
     )
-    text = [f"{shown(m)}: {100 * s[-1]:.0f} % in the last tenth" for m, (_, s) in seats.items()]
+    text = [f"{shown(m)}: {r[-1]:.1f} times chance in the last part" for m, (_, r) in seats.items()]
     return Chart(
         "Place in the last epoch", "; ".join(text), x, y, tuple(paths), points, legend, note
     )

@@ -23,7 +23,7 @@ from utils.output.runs import Run, load_runs
 from utils.output.storage import read_csv, unreadable
 from utils.page.seats import Seats, seats
 from utils.page.verdict import Recommended, recommended
-from utils.training.soundness import problems_in
+from utils.training.soundness import warnings_of
 
 READ_VERSION = 1
 """Of summary/recommendation.json."""
@@ -34,6 +34,7 @@ AGREEMENT = ("method", "random", "low", "high", "ranking")
 REMOVED = (IMAGE, LABEL, "influence", "rank", "suggested_label", "confidence")
 FLIPPED = (IMAGE, "label", "flipped_to")
 PREDICTIONS = (IMAGE, LABEL, "predicted", "confidence")
+PROBLEMS = ("file", "problem")
 """The columns that the page reads of each table."""
 Key = tuple[str, int]
 """Path and label of an image."""
@@ -67,13 +68,14 @@ class Facts:
         verification, agreement: predicted beside true changes, and how far they agree; None
             without `--verify`.
         recommendation: what the run wrote; None where none is there, or one of another version.
-        removed, relabel: per method the tables of the cleansed data that are there.
+        removed: per method the images that the cleansed data leave out, where there are any.
         flipped: the labels that were flipped; None where none were.
         class_names: by label; empty where the run wrote none.
         predictions: what the final models say of the images shown.
         runs: the commands that wrote here.
         seats: per method that predicts, `utils.page.seats.seats_of_worst`.
-        unsound: (method, trial, problems) where scores should not be followed.
+        left_out: the broken images that were left out; None where none were.
+        unsound: `utils.training.soundness.warnings_of`: why scores should not be followed.
     """
 
     paths: OutputPaths
@@ -85,13 +87,13 @@ class Facts:
     agreement: pd.DataFrame | None
     recommendation: Recommended | None
     removed: Mapping[str, pd.DataFrame]
-    relabel: Mapping[str, pd.DataFrame]
     flipped: pd.DataFrame | None
     class_names: Mapping[int, str]
     predictions: Mapping[Key, Prediction]
     runs: list[Run]
     seats: Mapping[str, Seats]
-    unsound: Sequence[tuple[str, int, str]]
+    left_out: pd.DataFrame | None
+    unsound: Mapping[str, Mapping[str, Sequence[str]]]
 
     @classmethod
     def read(cls, paths: OutputPaths) -> Facts:
@@ -112,13 +114,13 @@ class Facts:
             agreement=_table(paths.agreement, AGREEMENT),
             recommendation=_recommendation(paths.recommendation),
             removed=_tables({method: paths.removed(method) for method in methods}),
-            relabel=_tables({method: paths.relabel(method) for method in methods}),
             flipped=_table(paths.flipped_labels, FLIPPED),
             class_names=_class_names(paths.classes),
             predictions=_predictions(paths.predictions),
             runs=load_runs(paths.runs),
             seats=seats(paths, [name for name in methods if METHODS[name].predicts]),
-            unsound=_unsound(paths, methods),
+            left_out=_table(paths.data_problems, PROBLEMS),
+            unsound=warnings_of(paths, methods),
         )
 
     @property
@@ -179,14 +181,6 @@ def _manifest(paths: OutputPaths) -> Manifest:
     if not paths.summary.exists():
         raise UserError(f"{paths.root}: its run is not finished; give the run's command again")
     return manifest
-
-
-def _unsound(paths: OutputPaths, methods: Sequence[str]) -> list[tuple[str, int, str]]:
-    return [
-        (method, seed, "; ".join(problems))
-        for method in methods
-        for seed, problems in problems_in(paths, method, paths.trained()).items()
-    ]
 
 
 def _table(path: Path, columns: Sequence[str]) -> pd.DataFrame | None:

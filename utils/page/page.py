@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from utils.methods import CONTROL, METHODS, about_labels, shown
 from utils.output.folder import OutputFolder
-from utils.output.ours import check_own
+from utils.output.own_files import check_own
 from utils.output.ranking import SHOWN_BEST, SHOWN_WORST
 from utils.page.facts import Facts
 from utils.page.image_checks import ImageChecks
@@ -108,7 +108,7 @@ def _rendered(facts: Facts, charts: dict[str, Any], worst: int, best: int) -> by
 
 
 def _tiles(views: Iterable[MethodView], compared: Comparison | None) -> Iterable[Tile]:
-    galleries = ((*view.harmful, *view.helpful, *view.relabel) for view in views)
+    galleries = ((*view.harmful, *view.helpful) for view in views)
     return chain(*galleries, *((compared.agreed, compared.disputed) if compared else ()))
 
 

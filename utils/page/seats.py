@@ -13,9 +13,10 @@ from utils.output.storage import read_csv
 from utils.training.steps import Step, load_steps
 
 N_SEATED, N_PARTS = 200, 10
-"""Worst images that are looked at, and parts of the epoch."""
+"""Worst images that are looked at, and parts of the epoch; fewer where it has fewer steps."""
 Seats = tuple[int, np.ndarray]
-"""The n worst images of a trial that are counted, and the share (N_PARTS,) of each part."""
+"""The n worst images of a trial that are counted, and how many times the share that chance gives
+was used in each part (n_parts,)."""
 
 
 def seats(paths: OutputPaths, methods: Sequence[str]) -> dict[str, Seats]:
@@ -38,17 +39,20 @@ def seats_of_worst(tables: Sequence[pd.DataFrame], steps: Sequence[Sequence[Step
         steps: the recorded steps of each trial.
 
     Returns:
-        The n worst of each trial that are counted, and the share (N_PARTS,) of them in each part.
+        The n worst of each trial that are counted, and their share in each part (n_parts,) over
+        that of all images: 1 by chance, also where the parts differ in size.
     """
     n = min(N_SEATED, min(map(len, tables)) // 2)
-    shares = [_seats(t, s, n) for t, s in zip(tables, steps, strict=True)]
-    return n, np.mean(shares, axis=0)
+    ratios = [_seats(t, s, n) for t, s in zip(tables, steps, strict=True)]
+    return n, np.mean(ratios, axis=0)
 
 
 def _seats(table: pd.DataFrame, steps: Sequence[Step], n: int) -> np.ndarray:
     last = [step.indices for step in steps if step.epoch == steps[-1].epoch]
+    n_parts = min(N_PARTS, len(last))
     part = np.empty(len(table), int)
     for number, indices in enumerate(last):
-        part[indices] = number * N_PARTS // len(last)
-    worst = table["datasource_index"].to_numpy()[:n]
-    return np.bincount(part[worst], minlength=N_PARTS) / max(n, 1)
+        part[indices] = number * n_parts // len(last)
+    worst = part[table["datasource_index"].to_numpy()[:n]]
+    found, expected = (np.bincount(parts, minlength=n_parts) for parts in (worst, part))
+    return (found / max(n, 1)) / (expected / len(part))

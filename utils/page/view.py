@@ -92,7 +92,6 @@ class MethodView:
         pairs: (given label, predicted label, count), the most frequent first.
         n_judged: images that have a prediction.
         n_removed: images that the cleansed data leave out.
-        relabel: candidates for another label; n_relabel: how many there are.
     """
 
     name: str
@@ -110,8 +109,6 @@ class MethodView:
     pairs: tuple[tuple[str, str, int], ...]
     n_judged: int
     n_removed: int
-    relabel: tuple[Tile, ...]
-    n_relabel: int
 
 
 def method_views(facts: Facts, worst: int, best: int) -> list[MethodView]:
@@ -127,7 +124,6 @@ def _method_view(facts: Facts, method: str, worst: int, best: int) -> MethodView
     bars, more = class_bars(facts, first, ranking)
     judged = _judged(facts, first)
     none = ranking.head(0)
-    candidates = facts.relabel.get(method, none)
     return MethodView(
         name=method,
         shown=shown(method),
@@ -144,8 +140,6 @@ def _method_view(facts: Facts, method: str, worst: int, best: int) -> MethodView
         pairs=_confused_pairs(facts, judged),
         n_judged=len(judged),
         n_removed=len(facts.removed.get(method, none)),
-        relabel=_tiles(facts, candidates.head(worst), method),
-        n_relabel=len(candidates),
     )
 
 
@@ -418,8 +412,6 @@ def score_charts(facts: Facts) -> list[Chart]:
 
 def class_names_of(facts: Facts, views: Sequence[MethodView]) -> list[str]:
     """The given classes of all images in the galleries, in the order of their labels."""
-    shown_ones = {
-        tile.label for view in views for tile in (*view.relabel, *view.harmful, *view.helpful)
-    }
+    shown_ones = {tile.label for view in views for tile in (*view.harmful, *view.helpful)}
     labels = {int(label) for table in facts.rankings.values() for label in table[LABEL].unique()}
     return [name for label in sorted(labels) if (name := facts.name_of(label)) in shown_ones]

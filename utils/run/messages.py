@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from utils.data.depth import scales_text
+from utils.data.source import Source
 from utils.options import FINAL, RECOMPUTE, STEPS, Options
 from utils.output.usage import machine_memory, memory_limit
 from utils.run.preflight import Estimate
@@ -17,6 +19,7 @@ WORTH_SAYING = 1.1
 
 def opening_block(
     options: Options,
+    source: Source,
     trial: Trial,
     backend: str,
     counts: Sequence[int],
@@ -27,6 +30,7 @@ def opening_block(
 
     Args:
         options: as parsed.
+        source: the images.
         trial: the first trial.
         backend: where nnabla computes.
         counts: the n that will run.
@@ -35,6 +39,7 @@ def opening_block(
     """
     rows = {
         "Data set": f"{options.dataset}: {trial.sizes}",
+        **_images(source),
         "Training CSV": trial.data.files.training,
         **_flips(trial),
         "Model": f"{options.model}, {trial.network.n_parameters:,} parameters, on {backend}",
@@ -98,6 +103,17 @@ def _cache(trial: Trial) -> str:
         FINAL: "the final state and the one that removals retrain from",
     }
     return f"{trial.cache}: {states[trial.cache]}"
+
+
+def _images(source: Source) -> dict[str, str]:
+    """The rows of images that were left out, and of the scale of those of more than 8 bits."""
+    rows = {}
+    if source.problems:
+        count = counted(source.n_problems, "broken image")
+        rows["Left out"] = f"{count}, listed in {source.problems}"
+    if source.form.scales:
+        rows["Pixels"] = f"{scales_text(source.form.scales)} to 0..255, the same for all images"
+    return rows
 
 
 def _flips(trial: Trial) -> dict[str, str]:

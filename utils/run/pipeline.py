@@ -92,8 +92,8 @@ def _run(options: Options, watch: Watch) -> None:
     memory = elsewhere + watch.peak()
     size, ended = max(0, written_bytes(paths.root) - before), time.monotonic()
     log.info(closing_line(expected, size, memory, ended - ready))
-    first = f"{duration(ready - started)} of it before the estimate"
-    log.info("Finished in %s, %s: %s", duration(ended - started), first, paths.root.resolve())
+    first = f"{duration(ready - started)} to read the data and estimate"
+    log.info("Finished in %s (%s): %s", duration(ended - started), first, paths.root.resolve())
 
 
 def record_checks(checks: Checks | None, folder: OutputFolder) -> None:
@@ -122,6 +122,8 @@ def _compute(work: Prepared, folder: ClaimedFolder, expected: Estimate, client: 
         trial, memory = run_tasks(
             tasks, lambda seed: work.checked_trial(seed, folder), workers, expected.seconds
         )
+    if work.source.problems:
+        folder.save_bytes(work.source.problems.read_bytes(), folder.data_problems)
     analyze(options, work.source, trial)
     folder.account.warnings = warnings_of(folder, METHODS)
     say_what_was_found(folder, options.methods, options.seeds)
@@ -206,6 +208,8 @@ def prepared(options: Options) -> Prepared:
         options.allow_unverified_data,
         options.image_size,
         options.color,
+        options.resize,
+        options.skip_broken,
     )
     if os.path.isdir(options.dataset):  # a link in there may lead to images elsewhere
         check_apart(paths, source.image_folders())
@@ -318,7 +322,8 @@ def _preflight(work: Prepared, trial: Trial, client: Any) -> Estimate:
     options = work.options
     alone = estimate(options, trial, work.counts)
     expected, free = alone.by(_n_workers(work, alone, client)), free_space(trial.folder.root)
-    for line in opening_block(options, trial, work.backend, work.counts, expected, free):
+    said = opening_block(options, work.source, trial, work.backend, work.counts, expected, free)
+    for line in said:
         log.log(RESULT if options.dry_run else logging.INFO, line)
     check_space(expected.space, free, trial.folder.root)
     if client is None:

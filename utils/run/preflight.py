@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sgd_influence.label_record import BYTES_PER_CLASS
 from sgd_influence.replay import COMPARED, replayed_steps, room_for, states_there
 from utils.errors import UserError
 from utils.methods import METHODS, Method
@@ -34,27 +35,30 @@ ANALYSIS_SECONDS = 1.0
 START_SECONDS = 5.0
 """Starting worker processes, which import nnabla and build their graphs anew."""
 
-HELPERS = 27e6
-"""Bytes of memory of the processes that clean up after workers."""
+TRACKER = 14e6
+"""Bytes of memory of the process that cleans up after workers."""
 
-FIGURE, VERIFICATION_PANEL = 60_000, 45_000
-"""Bytes of the figure, and of a method's panel in that of `--verify`."""
+MARGIN = 1.1
+"""How many times the counted bytes are expected."""
 
-STEP, EXAMPLE = 24, 20
-"""Bytes in the records of a step and of each of its examples, with its margin."""
+WORD, SINGLE, BIT = 8, 4, 1 / 8
+"""Bytes of a number in an archive (indices, seeds, rates), of a loss or margin, and of a hit."""
 
-INFLUENCE_ROW, SCORE_ROW, SUMMARY_ROW, GROUP_ROW = 30, 80, 110, 90
-"""Bytes of a row of the CSV files; a row of influences holds the image's path besides."""
+CELL = 12
+"""Bytes of a number in a table, on average over labels and decimals; paths are extra."""
 
-OUTCOMES, VAL_OUTCOME, TEST_OUTCOME, REMOVED_OUTCOME = 1200, 4, 0.2, 7
-"""Bytes of an archive of outcomes, and of each image in it."""
+FILE = 700
+"""Bytes of a small file without its rows, of a verdict, or of an entry of the page."""
 
-CLEANSED_ROW, VERDICT = 4, 1200
-"""Bytes of a row of the cleansed list beside the image's path, and of a verdict."""
+DRAWING = 65_000
+"""Bytes of a figure, of a method's panel in one, or of the page without entries."""
 
-PAGE, TILE, PREDICTION, LARGEST_PICTURE = 70_000, 600, 30, 6000
-"""Bytes of the page without images, of an image's entry without path and picture, of a row of the
-predictions beside the path, and of a picture at most."""
+LARGEST_PICTURE = 6000
+"""Bytes of an image on the page at most; a smaller one takes its pixels."""
+
+INFLUENCE_COLUMNS, SCORE_COLUMNS, SUMMARY_COLUMNS = 3, 4, 10
+GROUP_COLUMNS, PREDICTION_COLUMNS, LABEL_COLUMNS = 7, 3, 6
+"""Numbers in a row of the tables."""
 
 
 @dataclass(frozen=True)
@@ -226,7 +230,7 @@ def estimate(options: Options, trial: Trial, counts: Sequence[int]) -> Estimate:
         stages=stages,
         memory=max(peak_memory(), now.resident + states + next_images),
         images=options.n_trials * _image_bytes(trial),
-        waiting=taken_now().resident + HELPERS,
+        waiting=taken_now().resident + TRACKER,
         each=max(0, now.own + states - images),
         load=_load(options),
     )
@@ -338,22 +342,29 @@ class _Rest:
             "verify": together(self._verification(seed) for seed in seeds),
             "analyze": self._analysis(),
         }
-        return {name: work for name, work in stages.items() if work != Work()}
+        there = {name: work for name, work in stages.items() if work != Work()}
+        return {name: replace(work, size=MARGIN * work.size) for name, work in there.items()}
 
     def _training(self, seed: int) -> Work:
         trial, costs = self.trial, self.costs
         if trial.folder.final_model(seed).exists():
             return Work()
         states = len(trial.kept_steps) + 1
-        records = EXAMPLE * trial.n_epochs * trial.n_train + STEP * len(trial.steps)
+        records = (2 * WORD + SINGLE) * trial.n_epochs * trial.n_train  # index, seed, margin
+        records += 3 * WORD * len(trial.steps)  # epoch, size, learning rate
         seconds = len(trial.steps) * costs.step + states * costs.save
-        seconds += trial.n_epochs * len(trial.data.validation) * costs.evaluation
+        n_val, n_test = len(trial.data.validation), len(trial.data.test)
+        probabilities = BYTES_PER_CLASS * trial.network.n_classes
+        records += probabilities * (trial.n_train + n_val + n_test)
+        records += SINGLE * trial.n_epochs * (n_val + n_test)
+        seconds += trial.n_epochs * (2 * n_val + n_test) * costs.evaluation
         return Work.of(states * costs.state_file + records, [seconds])
 
     def _scoring(self, seed: int) -> Work:
         trial = self.trial
         paths = {method: trial.folder.influence(method.name, seed) for method in self.methods}
-        size = sum(map(len, trial.data.training.paths)) + INFLUENCE_ROW * trial.n_train
+        size = sum(map(len, trial.data.training.paths))
+        size += INFLUENCE_COLUMNS * CELL * trial.n_train + FILE
         seconds = [self._score_seconds(m) for m, path in paths.items() if not path.exists()]
         return Work.of(len(seconds) * size, seconds)
 
@@ -386,9 +397,8 @@ class _Rest:
         runs = [n for _, n in missing if n > 0]
         runs += [0] if len([n for _, n in missing if n == 0]) == len(self.methods) else []
         n_val, n_test = len(self.trial.data.validation), len(self.trial.data.test)
-        outcomes = OUTCOMES + VAL_OUTCOME * n_val + TEST_OUTCOME * n_test
-        size = len(missing) * (SCORE_ROW * (epochs + 1) + outcomes)
-        size += REMOVED_OUTCOME * sum(n for _, n in missing)
+        each = 2 * FILE + SCORE_COLUMNS * CELL * epochs + SINGLE * n_val + BIT * n_test
+        size = len(missing) * each + WORD * sum(n for _, n in missing)
         return Work.of(size, [self._retraining_seconds(n) for n in runs])
 
     def _retraining_seconds(self, n_removed: int) -> float:
@@ -403,17 +413,20 @@ class _Rest:
         path = self.trial.folder.verified(seed)
         there = read_csv(path)["group"].nunique() if path.exists() else 0
         n_groups = max(0, self.options.verify - there)
-        size = GROUP_ROW * n_groups * (2 * len(self.methods) + 1)
+        size = GROUP_COLUMNS * CELL * n_groups * (2 * len(self.methods) + 1)
         each = self._retraining_seconds(round(self.trial.n_train / 10))
         return Work.of(size, [each] * n_groups)
 
     def _analysis(self) -> Work:
         n_rows = (len(self.methods) + 1) * len(self.counts) * (self.options.n_trials + 2)
-        panels = len(self.methods) * VERIFICATION_PANEL if self.options.verify else 0
+        figures = 1 + (len(self.methods) if self.options.verify else 0)
         paths = (*self.trial.data.training.paths, *self.trial.data.validation.paths)
-        cleansed = len(self.methods) * (sum(map(len, paths)) + CLEANSED_ROW * len(paths))
-        verdicts = VERDICT * (len(self.methods) + 1)
-        size = n_rows * SUMMARY_ROW + FIGURE + panels + cleansed + verdicts + self._page()
+        cleansed = len(self.methods) * sum(len(path) + CELL for path in paths)
+        labelled = (*paths, *self.trial.data.test.paths)
+        labels = 2 * FILE + sum(len(path) + LABEL_COLUMNS * CELL for path in labelled)
+        verdicts = FILE * (len(self.methods) + 1)
+        table = n_rows * SUMMARY_COLUMNS * CELL
+        size = table + figures * DRAWING + cleansed + labels + verdicts + self._page()
         return Work.of(size, [ANALYSIS_SECONDS])
 
     def _page(self) -> float:
@@ -421,8 +434,8 @@ class _Rest:
         training = self.trial.data.training
         shown = len(self.methods) * min(SHOWN_WORST + SHOWN_BEST, len(training))
         path = max(map(len, training.paths))
-        recorded = PREDICTION + path
+        recorded = PREDICTION_COLUMNS * CELL + path
         if self.options.no_report:
             return shown * recorded
         picture = min(math.prod(training.shape), LARGEST_PICTURE)
-        return PAGE + shown * (recorded + TILE + 2 * path + picture)
+        return DRAWING + shown * (recorded + FILE + 2 * path + picture)

@@ -246,11 +246,19 @@ def _removal(seed: int, method: Method, n: int) -> Task:
     def finish(trial: Trial, found: Evaluated | None) -> None:
         if found is not None:
             _save_evaluated(trial, method.name, n, found)
-        what = "taken up" if found is None else "evaluated"
-        log.debug("Trial %d: %s, n = %d %s", seed, method.name, n, what)
+        _print_scores(trial, method, n, "reused" if found is None else "evaluated")
 
     needs = (_score_name(seed, method.name),)
     return Task(name, seed, needs, job, finish, "eval")
+
+
+def _print_scores(trial: Trial, method: Method, n: int, what: str) -> None:
+    """For --verbose: what a removal came to."""
+    last = read_csv(trial.folder.score(method.name, n, trial.seed)).iloc[-1]
+    losses = "validation loss %.4f, accuracy %.4f; test loss %.4f, accuracy %.4f"
+    figures = last["val_loss"], last["val_accuracy"], last["test_loss"], last["test_accuracy"]
+    line = f"Trial %d: %s, n = %d %s: {losses}"
+    log.debug(line, trial.seed, method.name, n, what, *figures)
 
 
 def _read_evaluated(trial: Trial, method: str) -> Evaluated:

@@ -96,18 +96,13 @@ def begin(
         n_cores: of all workers together.
         free: counts those on which none of them computes.
     """
-    from joblib.externals.loky import process_executor
-
-    # Where psutil is installed loky takes what nnabla keeps for the next graph for a leak, and
-    # starts the worker anew after almost every job.
-    process_executor._USE_PSUTIL = False
     live_under(parent)
     cores.share(n_cores, free)
     prepare(backend, device_of(multiprocessing.current_process().name, device_ids))
 
 
 def device_of(name: str, device_ids: Sequence[str]) -> str:
-    """The device of a worker: the names of the workers of a run end with consecutive numbers."""
+    """The device of a worker: the names of a pool's workers end with consecutive numbers."""
     return device_ids[int(name.rpartition("-")[2]) % len(device_ids)]
 
 

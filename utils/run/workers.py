@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -14,13 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from joblib.externals.loky.backend.context import get_context
-
 from utils.console import log
 from utils.errors import UserError
 from utils.kernels.cores import hold_core
 from utils.output.folder import OutputFolder
-from utils.processes import Pool, sheltered
+from utils.processes import SPAWN, Pool, sheltered
 from utils.run.handover import hand_over, take_over
 from utils.run.remaining import Remaining, said
 from utils.run.tasks import Job, Schedule, Task
@@ -111,12 +107,11 @@ class Processes(HandingOver):
         setup: Callable[[Trial, Path], Setup],
     ) -> None:
         super().__init__(setup)
-        warnings.filterwarnings("ignore", "Failed to kill subprocesses", UserWarning)  # of loky
         self._n_workers = n_workers
         with sheltered():
-            free = get_context().Semaphore(n_workers)
+            free = SPAWN.Semaphore(n_workers)
         about = backend, tuple(device_ids), os.getpid(), n_workers, free
-        self._pool = Pool(n_workers, initializer=begin, initargs=about)
+        self._pool = Pool(n_workers, begin, about)
 
     def slots(self) -> int:
         """A job for each worker."""
@@ -143,11 +138,9 @@ class Processes(HandingOver):
 
 
 def _died(error: BrokenProcessPool) -> UserError:
-    how = re.search(r"\{(.+?)\}", str(error))
     return UserError(
-        f"a worker process died ({how[1] if how else 'no reason given'}): killed, or for want of "
-        "memory; free some memory or give fewer --jobs; what is finished is kept, the same "
-        "command goes on from there"
+        f"a worker process died ({error}): killed, or for want of memory; free some memory or give "
+        "fewer --jobs; what is finished is kept, the same command goes on from there"
     )
 
 

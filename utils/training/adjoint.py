@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -133,11 +134,15 @@ class StepAdjoint:
         by_weight = graph.w.g[:, 0].astype(np.float64)
         return by_weight, _gradients(self.network.theta), _gradients(graph.before)
 
+    def batch_normalization(self, w: nn.Variable) -> AbstractContextManager[RunningStatistics]:
+        """How BatchNorm enters graphs that are built in the block; w: (|B|, 1) example weights."""
+        return weighted_batch_normalization(w)
+
     def _build(self, batch_size: int) -> _ScoringGraph:
         x = nn.Variable((batch_size, *self.network.image_shape))
         y = nn.Variable((batch_size, 1))
         w = nn.Variable((batch_size, 1), need_grad=True)
-        with weighted_batch_normalization(w) as running, smoothed_kinks(self.kink_width):
+        with self.batch_normalization(w) as running, smoothed_kinks(self.kink_width):
             losses = cross_entropy(self.network.logits(x, self.test), y)
         q = {name: nn.Variable(p.shape) for name, p in self.network.theta.items()}
         value = self._step_term(F.sum(w * losses) / batch_size, F.sum(w) / batch_size, q)

@@ -46,13 +46,13 @@ class SGD:
     """Takes training steps on a network, and repeats recorded ones exactly.
 
     Attributes:
-        margins: of the examples of the last batch (|B|,), before the step was taken.
+        logits: of the examples of the last batch (|B|, K), before the step was taken.
     """
 
     def __init__(self, network: Network, optimiser: Optimiser) -> None:
         self.network = network
         self.optimiser = optimiser
-        self.margins = np.empty(0, np.float32)
+        self.logits = np.empty((0, network.n_classes), np.float32)
         self._graph = lru_cache(GRAPHS)(self._build)
         self._solver = S.Momentum(1.0, optimiser.momentum) if optimiser.momentum else S.Sgd(1.0)
         self._solver.set_parameters(network.theta)
@@ -91,7 +91,7 @@ class SGD:
         graph = self._graph(len(x))
         graph.x.d, graph.y.d = x, y
         graph.loss_sum.forward(clear_no_need_grad=True)
-        self.margins = margins_of(graph.logits.d, y[:, 0])
+        self.logits = graph.logits.d.copy()
         self._solver.zero_grad()
         graph.loss_sum.backward(1.0 / batch_size, clear_buffer=True)
         if self.optimiser.weight_decay:

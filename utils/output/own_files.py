@@ -24,7 +24,7 @@ _HEAD = 4096
 """Bytes by which a page and a log are known."""
 
 
-def check_ours(paths: OutputPaths) -> None:
+def check_own_files(paths: OutputPaths) -> None:
     """Check the lock, the log, the list of runs and the page of a folder, as far as they are there.
 
     Raises:

@@ -1,0 +1,475 @@
+"""How likely each label is right, which class an image seems to have, how many labels are wrong.
+
+Pure functions of arrays; `sgd_influence.label_issues` brings the records of the trials here.
+
+The model: the true class z of an image with mean probabilities s has the probabilities
+q(z) proportional to s(z)^beta, and is given the label y with probability T(z, y). beta undoes that
+s is a mean over epochs of nets that learnt from wrong labels too. Fitted by maximum likelihood of
+the given labels on predictions of nets that held the images out, in two forms:
+
+- *any class*: T(z, y) = eps / (K - 1) for all y but z. Two numbers; where nothing is wrong eps is
+  0, however poor the net. To it, labels of a similar class look like errors of the net.
+- *similar classes*: every T(z, y) is free. It counts those too, but takes the confusions of a poor
+  net for wrong labels, so that it counts only where the net makes few errors of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Float32 = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+GOOD_NET = 0.9
+"""Accuracy of the net, by the fit of similar classes itself, from which on that fit counts."""
+FITTED = 4_000_000
+"""Probabilities that a fit looks at; of more images it takes a sample."""
+ROUNDS = 40
+PRIOR = 5.0
+"""Images per class that the prior of the confusions of a class weighs as."""
+CHI2 = 3.84
+"""Twice the fall of the log-likelihood at the ends of a 95 % interval."""
+KEPT_SHARE = 0.1
+"""Of each class, that is never suspected."""
+WIDTH = 1.96
+"""Standard errors from the middle to the ends of a 95 % interval."""
+_TINY = 1e-6
+_WIDEST = 12.0
+"""Log odds from which on an image is as good as certain."""
+
+
+@dataclass(frozen=True)
+class AnyClass:
+    """The fit with one rate of wrong labels.
+
+    Attributes:
+        beta: exponent.
+        rate: eps.
+        low: lower end of its 95 % interval, by the profile of the likelihood.
+        high: upper end.
+    """
+
+    beta: float
+    rate: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class SimilarClasses:
+    """The fit with free confusions.
+
+    Attributes:
+        beta: exponent.
+        confusion: T (K, K), rows are true classes.
+        rate: share of wrong labels.
+        accuracy: of the net on the true classes, expected by the fit.
+    """
+
+    beta: float
+    confusion: Floats
+    rate: float
+    accuracy: float
+
+
+def sharpened(logs: Floats, beta: float) -> Floats:
+    """q of log s: (N, K) probabilities."""
+    powers = np.exp(beta * (logs - logs.max(axis=1, keepdims=True)))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def fit_any_class(logs: Floats, labels: Ints) -> AnyClass:
+    """The most likely beta and eps, from the likelihood on a grid of both.
+
+    Args:
+        logs: (N, K) log s.
+        labels: (N,), those given.
+    """
+    n, k = logs.shape
+    betas = np.exp(np.linspace(np.log(0.4), np.log(6.0), 40))
+    rates = np.concatenate([[0.0], np.exp(np.linspace(np.log(0.001), np.log(0.8), 80))])
+    likelihood = np.empty((len(betas), len(rates)))
+    for number, beta in enumerate(betas):
+        own = sharpened(logs, float(beta))[np.arange(n), labels]
+        mixed = own * (1 - rates[:, None]) + (1 - own) * rates[:, None] / (k - 1)
+        likelihood[number] = np.log(np.maximum(mixed, 1e-300)).sum(axis=1)
+    profile = likelihood.max(axis=0)
+    best = int(profile.argmax())
+    inside = rates[2 * (profile[best] - profile) <= CHI2]
+    beta = float(betas[likelihood[:, best].argmax()])
+    return AnyClass(beta, float(rates[best]), float(inside.min()), float(inside.max()))
+
+
+def fit_similar_classes(logs: Floats, labels: Ints) -> SimilarClasses:
+    """Expectation maximisation of T, with a step of beta in each round.
+
+    Args:
+        logs: (N, K) log s.
+        labels: (N,), those given.
+    """
+    n, k = logs.shape
+    beta, confusion = 1.0, _confusion(np.full((k, k), 0.05 * n / k**2), np.full(k, n / k))
+    for _ in range(ROUNDS):
+        posterior = posterior_of(logs, labels, beta, confusion)
+        counts = np.zeros((k, k))
+        np.add.at(counts.T, labels, posterior)
+        off = counts * (1 - np.eye(k))
+        confusion = _confusion(off, counts.sum(axis=1))
+        near = beta * np.exp([-0.1, -0.03, 0.0, 0.03, 0.1])
+        beta = float(max(near, key=lambda b: _likelihood(logs, labels, b, confusion)))
+    posterior = posterior_of(logs, labels, beta, confusion)
+    rows = np.arange(n)
+    return SimilarClasses(
+        beta=beta,
+        confusion=confusion,
+        rate=float(1 - posterior[rows, labels].mean()),
+        accuracy=float(posterior[rows, logs.argmax(axis=1)].mean()),
+    )
+
+
+def _confusion(off: Floats, totals: Floats) -> Floats:
+    """T (K, K) of expected counts, drawn towards the mean rate and towards equal shares.
+
+    Args:
+        off: (K, K) expected number of images by true class and wrong label; 0 on the diagonal.
+        totals: (K,) expected number of images by true class.
+    """
+    k = len(totals)
+    rate = max(_TINY, off.sum() / max(1.0, totals.sum()))
+    rates = (off.sum(axis=1) + PRIOR * rate) / (totals + PRIOR)
+    shares = off + PRIOR * rate / max(1, k - 1)
+    np.fill_diagonal(shares, 0.0)
+    shares = rates[:, None] * shares / np.maximum(shares.sum(axis=1, keepdims=True), 1e-300)
+    return np.asarray(shares + np.diag(1 - rates))
+
+
+def _likelihood(logs: Floats, labels: Ints, beta: float, confusion: Floats) -> float:
+    joint = (sharpened(logs, beta) * confusion[:, labels].T).sum(axis=1)
+    return float(np.log(np.maximum(joint, 1e-300)).sum())
+
+
+def posterior_of(logs: Floats, labels: Ints, beta: float, confusion: Floats) -> Floats:
+    """The probability of each true class (N, K), the given labels considered."""
+    joint = sharpened(logs, beta) * confusion[:, labels].T
+    return np.asarray(joint / np.maximum(joint.sum(axis=1, keepdims=True), 1e-300))
+
+
+# ---------------------------------------------------------------- all images
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the trials of a run say of N images.
+
+    Attributes:
+        labels: (N,), those given.
+        groups: (N,), which set of the data set each is of, 0 being that of the training images.
+        trained: (N, K) mean probabilities by the trials that trained on the image, before they
+            learnt from it; 0 where none did.
+        n_trained: (N,), how many did.
+        held: (N, K) mean probabilities by the trials that held the image out; 0 where none did.
+        n_held: (N,), how many did.
+    """
+
+    labels: Ints
+    groups: Ints
+    trained: Float32
+    n_trained: Ints
+    held: Float32
+    n_held: Ints
+
+
+@dataclass(frozen=True)
+class Count:
+    """How many labels look wrong.
+
+    Attributes:
+        n: the estimate.
+        low: lower end of its 95 % interval.
+        high: upper end.
+    """
+
+    n: int
+    low: int
+    high: int
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What the check finds of N images.
+
+    Attributes:
+        score: (N,) probability that the label is right.
+        suspect: (N,) bool, whether the label counts as wrong: `count.n` of them, or fewer where
+            they would be nearly all of a class.
+        predicted: (N,) class that the image seems to have; of suspects never the given one.
+        predicted_score: (N,) its probability.
+        count: of the suspects.
+        accuracy: of the net on the true classes, as the check estimates it.
+        good: whether that suffices to count; else at least `count.n` are wrong.
+    """
+
+    score: Floats
+    suspect: Bools
+    predicted: Ints
+    predicted_score: Floats
+    count: Count
+    accuracy: float
+    good: bool
+
+
+@dataclass(frozen=True)
+class _View:
+    """How the predictions of one kind, trained or held out, are read.
+
+    Attributes:
+        beta: exponent.
+        confusion: T (K, K).
+    """
+
+    beta: float
+    confusion: Floats
+
+    def log_posterior(self, probabilities: Float32, labels: Ints) -> Floats:
+        posterior = posterior_of(_logs(probabilities), labels, self.beta, self.confusion)
+        return np.log(np.maximum(posterior, 1e-12))
+
+
+def check_labels(evidence: Evidence) -> Checked:
+    """Check the labels of N images."""
+    labels, n = evidence.labels, len(evidence.labels)
+    held = _sample(evidence.held, labels, _reference(evidence))
+    fits = fit_similar_classes(*held), fit_any_class(*held)
+    good = fits[0].accuracy >= GOOD_NET
+    seen = _opinions(evidence, _views(evidence, *fits, good))
+    score, suspect, odds = np.ones(n), np.zeros(n, bool), np.zeros(n)
+    counts = []
+    for group in np.unique(evidence.groups):
+        rows = evidence.groups == group
+        rate, count = _count(evidence, seen, rows, group, fits, good)
+        odds[rows] = _combined(evidence, seen, rows, rate, good)
+        score[rows] = _probability(odds[rows])
+        suspect[np.flatnonzero(rows)[np.argsort(odds[rows], kind="stable")[: count.n]]] = True
+        counts.append(count)
+    suspect &= ~_kept(odds, labels)
+    predicted = np.where(suspect | (score < 0.5), seen.other, labels)
+    return Checked(
+        score=score,
+        suspect=suspect,
+        predicted=predicted,
+        predicted_score=np.where(predicted == labels, score, (1 - score) * seen.of_other),
+        count=_total(counts, int(suspect.sum())),
+        accuracy=fits[0].accuracy,
+        good=good,
+    )
+
+
+def _reference(evidence: Evidence) -> Bools:
+    """The held-out images (N,) that are closest to the training images: of their own set if any."""
+    held = evidence.n_held > 0
+    for group in np.unique(evidence.groups[held]):
+        return held & (evidence.groups == group)
+    return held
+
+
+def _views(
+    evidence: Evidence, similar: SimilarClasses, any_class: AnyClass, good: bool
+) -> tuple[_View, _View]:
+    """How predictions of trials that trained on an image are read, and of those that held it."""
+    trained = _sample(evidence.trained, evidence.labels, evidence.n_trained > 0)
+    k = evidence.held.shape[1]
+    if good:
+        own = fit_similar_classes(*trained)
+        return _View(own.beta, own.confusion), _View(similar.beta, similar.confusion)
+    uniform = _confusion(np.full((k, k), 0.05) * (1 - np.eye(k)), np.ones(k))
+    return _View(fit_any_class(*trained).beta, uniform), _View(any_class.beta, uniform)
+
+
+def _count(
+    evidence: Evidence,
+    seen: _Opinions,
+    rows: Bools,
+    group: int,
+    fits: tuple[SimilarClasses, AnyClass],
+    good: bool,
+) -> tuple[float, Count]:
+    """The share of wrong labels among the images `rows` (N,) of one set, and their number."""
+    n, held = int(rows.sum()), rows & (evidence.n_held > 0)
+    if group > 0 and held.any():
+        sample = _sample(evidence.held, evidence.labels, held)
+        fits = fit_similar_classes(*sample), fit_any_class(*sample)
+    similar, any_class = fits
+    trained = rows & (evidence.n_trained > 0)
+    error = _error(similar.rate, int(held.sum()))
+    if good:
+        low, rate, high = similar.rate - error, similar.rate, similar.rate + error
+        share = lower_share(seen.trained[trained]) if trained.any() else rate
+        rate = share if low <= share <= high else rate
+        return rate, _of(n, rate, low, high)
+    rate = any_class.rate
+    if trained.any():
+        rate = max(rate, _share_of_clear(*_sample(evidence.trained, evidence.labels, trained)))
+    return rate, _of(n, rate, any_class.low, max(any_class.high, similar.rate + error))
+
+
+def _error(rate: float, n_held: int) -> float:
+    """Half of the 95 % interval of a rate: by chance, and a fifth of it that the fit may be off."""
+    n_held = max(1, n_held)
+    return float(WIDTH * np.sqrt(max(rate, 1 / n_held) / n_held + (rate / 10) ** 2))
+
+
+def lower_share(odds: Floats) -> float:
+    """The share of the lower one of two normal distributions, of which log odds (N,) are mixed."""
+    x = np.clip(odds, -_WIDEST, _WIDEST)
+    share, means, widths = 0.1, np.quantile(x, [0.05, 0.5]), np.full(2, 2.0)
+    for _ in range(100):
+        density = np.exp(-0.5 * ((x[:, None] - means) / widths) ** 2) / widths
+        weighted = density * [share, 1 - share]
+        lower = weighted[:, 0] / np.maximum(weighted.sum(axis=1), 1e-300)
+        both = np.stack([lower, 1 - lower])
+        total = np.maximum(both.sum(axis=1), 1e-9)
+        share, means = float(lower.mean()), both @ x / total
+        squares = (both * (x - means[:, None]) ** 2).sum(axis=1)
+        widths = np.sqrt(squares / total) + 0.1
+    return share
+
+
+def _share_of_clear(logs: Floats, labels: Ints) -> float:
+    """The share of images that another class is likelier for, by a fit that trusts the labels.
+
+    The predictions have learnt from the labels, so that they hide wrong ones: it is too low.
+    """
+    fit = fit_similar_classes(logs, labels)
+    posterior = posterior_of(logs, labels, fit.beta, fit.confusion)
+    return float((posterior[np.arange(len(labels)), labels] < 0.5).mean())
+
+
+def _of(n: int, rate: float, low: float, high: float) -> Count:
+    middle = round(n * rate)
+    return Count(middle, max(0, min(middle, int(n * low))), min(n, max(middle, round(n * high))))
+
+
+def _total(counts: list[Count], n: int) -> Count:
+    """The sum over the sets, whose errors are taken for independent."""
+    middle = sum(c.n for c in counts)
+    below = float(np.sqrt(sum((c.n - c.low) ** 2 for c in counts)))
+    above = float(np.sqrt(sum((c.high - c.n) ** 2 for c in counts)))
+    return Count(n, max(0, min(n, round(middle - below))), max(n, round(middle + above)))
+
+
+@dataclass(frozen=True)
+class _Opinions:
+    """What the predictions say of N images.
+
+    Attributes:
+        trained: (N,) log odds that the label is right, by trials that trained on the image.
+        held: (N,) the same by trials that held it out.
+        other: (N,) likeliest class but the given one.
+        of_other: (N,) its probability if the label is wrong.
+    """
+
+    trained: Floats
+    held: Floats
+    other: Ints
+    of_other: Floats
+
+
+def _opinions(evidence: Evidence, views: tuple[_View, _View]) -> _Opinions:
+    n, k = evidence.held.shape
+    found = _Opinions(np.zeros(n), np.zeros(n), np.zeros(n, np.int64), np.zeros(n))
+    for start in range(0, n, size := max(1, FITTED // k)):
+        rows = slice(start, start + size)
+        labels, part = evidence.labels[rows], np.arange(len(evidence.labels[rows]))
+        others = np.zeros((len(part), k))
+        for probabilities, count, view, odds in (
+            (evidence.trained, evidence.n_trained, views[0], found.trained),
+            (evidence.held, evidence.n_held, views[1], found.held),
+        ):
+            logs = view.log_posterior(probabilities[rows], labels)
+            own = logs[part, labels]
+            logs[part, labels] = -np.inf
+            wrong = _log_sum(logs)
+            odds[rows] = own - wrong
+            weight = count[rows] / (evidence.n_trained + evidence.n_held)[rows]
+            others += weight[:, None] * np.maximum(logs - wrong[:, None], -1e9)
+        found.other[rows] = others.argmax(axis=1)
+        found.of_other[rows] = np.exp(others.max(axis=1) - _log_sum(others))
+    return found
+
+
+def _log_sum(logs: Floats) -> Floats:
+    """log of the sum of exp over each row."""
+    best = logs.max(axis=1)
+    return np.asarray(best + np.log(np.exp(logs - best[:, None]).sum(axis=1)))
+
+
+def _combined(evidence: Evidence, seen: _Opinions, rows: Bools, rate: float, good: bool) -> Floats:
+    """Calibrated log odds of the images `rows`: the mean over the trials, of the mean 1 - rate.
+
+    Where the net is good, the odds by trials that trained on the images are brought to the spread
+    of those by trials that did not.
+    """
+    trained, held = seen.trained[rows], seen.held[rows]
+    n_trained, n_held = evidence.n_trained[rows], evidence.n_held[rows]
+    if good and n_trained.any() and n_held.any():
+        right = _probability(held[n_held > 0])
+        spread = float((right * (1 - right)).mean())
+        slope, shift = _to_spread(trained[n_trained > 0], rate, spread)
+        trained = shift + slope * trained
+    odds = (n_trained * trained + n_held * held) / (n_trained + n_held)
+    return odds + _shift(odds, rate)
+
+
+def _to_spread(odds: Floats, rate: float, spread: float) -> tuple[float, float]:
+    """Slope and shift of log odds (N,) that give the mean 1 - rate and this mean of p (1 - p)."""
+    sample = np.quantile(odds, np.linspace(0, 1, 1001))
+
+    def distance(slope: float) -> float:
+        p = _probability(slope * sample + _shift(slope * sample, rate))
+        return abs(float((p * (1 - p)).mean()) - spread)
+
+    slope = float(min(np.exp(np.linspace(np.log(0.5), np.log(5.0), 40)), key=distance))
+    return slope, _shift(slope * odds, rate)
+
+
+def _shift(odds: Floats, rate: float) -> float:
+    """What is to be added to log odds (N,) so that the mean probability is 1 - rate."""
+    low, high = -40.0, 40.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (
+            (middle, high) if _probability(odds + middle).mean() < 1 - rate else (low, middle)
+        )
+    return low
+
+
+def _probability(odds: Floats) -> Floats:
+    return np.asarray(1 / (1 + np.exp(-np.clip(odds, -500, 500))))
+
+
+def _kept(odds: Floats, labels: Ints) -> Bools:
+    """The tenth of each class (N,) whose labels are most likely right, one image at least."""
+    kept = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        best = rows[np.argsort(-odds[rows], kind="stable")]
+        kept[best[: int(np.ceil(KEPT_SHARE * len(rows)))]] = True
+    return kept
+
+
+def _sample(probabilities: Float32, labels: Ints, rows: Bools) -> tuple[Floats, Ints]:
+    """log s (M, K) and labels (M,) of the images of the mask (N,), of some where they are many."""
+    chosen = np.flatnonzero(rows)
+    most = max(1, FITTED // probabilities.shape[1])
+    if len(chosen) > most:
+        chosen = np.sort(np.random.default_rng(0).permutation(chosen)[:most])
+    return _logs(probabilities[chosen]), labels[chosen]
+
+
+def _logs(probabilities: Float32) -> Floats:
+    return np.log(np.maximum(probabilities, _TINY, dtype=np.float64))

@@ -1,0 +1,135 @@
+"""What a training records for the label check, next to the margins of its training images.
+
+Of each image the mean class probabilities that the net gave it: before each step that learns from
+it, or, of images that the trial holds out, after each epoch. The mean over the epochs weighs each
+by its number, from 1: the first ones tell little. And the margins of held-out images.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from utils.files import check_regular
+from utils.output.storage import unreadable
+from utils.training.sgd import margins_of
+from utils.training.trial import Trial
+
+Float16 = npt.NDArray[np.float16]
+Float32 = npt.NDArray[np.float32]
+BYTES_PER_CLASS = 2
+"""Of a mean probability, float16."""
+_TINY = float(np.finfo(np.float32).tiny)
+
+
+@dataclass(frozen=True)
+class LabelRecord:
+    """The record of a trial after some epochs.
+
+    Attributes:
+        training: (n_train, K), weighted mean over the epochs of the softmax before the image's
+            step, augmented and with the batch's statistics.
+        validation: (n_val, K), the same of the softmax after the epoch.
+        test: (n_test, K), the same.
+        validation_margins: (n_epochs, n_val), after each epoch; 0 in epochs to come.
+        test_margins: (n_epochs, n_test), the same.
+    """
+
+    training: Float16
+    validation: Float16
+    test: Float16
+    validation_margins: Float32
+    test_margins: Float32
+
+
+def empty_record(trial: Trial) -> LabelRecord:
+    """The record of a trial before its first epoch."""
+    data, k, n_epochs = trial.data, trial.network.n_classes, trial.n_epochs
+    return LabelRecord(
+        training=np.zeros((len(data.training), k), np.float16),
+        validation=np.zeros((len(data.validation), k), np.float16),
+        test=np.zeros((len(data.test), k), np.float16),
+        validation_margins=np.zeros((n_epochs, len(data.validation)), np.float32),
+        test_margins=np.zeros((n_epochs, len(data.test)), np.float32),
+    )
+
+
+def with_epoch(record: LabelRecord, trial: Trial, epoch: int, seen: Float32) -> LabelRecord:
+    """The record after one more epoch, at whose end the trial's network is.
+
+    Args:
+        record: of the epochs before; its margins are filled in place.
+        trial: whose held-out images are evaluated.
+        epoch: its number, from 0.
+        seen: (n_train, K) softmax of each training image before its step.
+    """
+    of_validation = trial.evaluator.probabilities(trial.data.validation.images)
+    of_test = trial.evaluator.probabilities(trial.data.test.images)
+    record.validation_margins[epoch] = _margins(of_validation, trial.data.validation.labels)
+    record.test_margins[epoch] = _margins(of_test, trial.data.test.labels)
+    return LabelRecord(
+        training=_mean(record.training, seen, epoch),
+        validation=_mean(record.validation, of_validation, epoch),
+        test=_mean(record.test, of_test, epoch),
+        validation_margins=record.validation_margins,
+        test_margins=record.test_margins,
+    )
+
+
+def _margins(softmax: Float32, labels: npt.NDArray[np.int32]) -> Float32:
+    """(N,), from probabilities (N, K), whose logarithms are logits but for a constant."""
+    return margins_of(np.log(np.maximum(softmax, _TINY)), labels)
+
+
+def _mean(mean: Float16, more: Float32, count: int) -> Float16:
+    """The mean over one more epoch, `count` being in it; epoch e, from 1, has the weight e."""
+    single = mean.astype(np.float32)
+    return (single + (more - single) * (2 / (count + 2))).astype(np.float16)
+
+
+def record_bytes(record: LabelRecord) -> bytes:
+    """A record as one compressed NumPy archive without pickles."""
+    archive = io.BytesIO()
+    np.savez_compressed(archive, **{f.name: getattr(record, f.name) for f in fields(record)})
+    return archive.getvalue()
+
+
+def load_record(path: Path, like: Sequence[int]) -> LabelRecord:
+    """Read the file of `record_bytes`.
+
+    Args:
+        path: the file.
+        like: n_epochs, n_train, n_val, n_test, K.
+
+    Raises:
+        UserError: the file is not there, cut short, no such archive or of other sizes.
+    """
+    try:
+        check_regular(path)
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
+            record = LabelRecord(**archive)
+    except Exception as error:
+        raise unreadable(path, "is not a readable label record", error) from error
+    shapes = [getattr(record, field.name).shape for field in fields(record)]
+    n_epochs, *sizes, k = like
+    if shapes != [*((n, k) for n in sizes), *((n_epochs, n) for n in sizes[1:])]:
+        raise unreadable(path, "is not whole", f"its arrays have the shapes {shapes}")
+    return record
+
+
+def sizes_of(trial: Trial) -> tuple[int, int, int, int, int]:
+    """n_epochs, n_train, n_val, n_test, K of a trial."""
+    data = trial.data
+    sets = len(data.training), len(data.validation), len(data.test)
+    return trial.n_epochs, *sets, trial.network.n_classes
+
+
+def softmax_of(logits: Float32) -> Float32:
+    """(N, K) probabilities of (N, K) logits."""
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True), np.float32)

@@ -1,0 +1,94 @@
+"""Whether a net is too poor for the label check to count on.
+
+A net that has not learnt the classes cannot tell a wrong label from an image that it finds hard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from sgd_influence.label_check import GOOD_NET, Checked
+from utils.data.images import ImageSet
+from utils.options import Options
+from utils.output.storage import read_csv
+from utils.training.trial import Trial
+
+STEEP = 0.05
+"""Share of the whole fall of the training loss that falls in the last quarter of the epochs."""
+MOST_TRAINED, MOST_TESTED = 2000, 2000
+SIDE = 8
+"""Pixels that images are shrunk to for the logistic regression, by averaging."""
+
+
+def poor_net(trial: Trial, seeds: Sequence[int], checked: Checked) -> str:
+    """Why the number of wrong labels is a lower limit: a sentence; empty if it is none.
+
+    Args:
+        trial: one of the run, whose images are there.
+        seeds: of the trials that were checked.
+        checked: what the check found.
+    """
+    curves = [read_csv(trial.folder.learning_curve(seed)) for seed in seeds]
+    falling = np.mean([still_falling(curve["train_loss"].to_numpy()) for curve in curves])
+    accuracy = np.mean([curve["val_accuracy"].iloc[-1] for curve in curves])
+    pixels = pixel_accuracy(trial.data.training, trial.data.validation)
+    problems = []
+    if accuracy <= pixels:
+        both = (
+            f"{accuracy:.0%} of the validation images, a logistic regression on pixels {pixels:.0%}"
+        )
+        problems.append(f"it is right about {both}")
+    if falling > STEEP:
+        problems.append(
+            f"{falling:.0%} of the fall of its loss is in the last quarter of the epochs"
+        )
+    if not checked.good:
+        what = f"it tells about {checked.accuracy:.0%} of the images apart"
+        problems.append(f"{what}, and labels of a similar class count from {GOOD_NET:.0%} on")
+    if not problems:
+        return ""
+    return f"Train longer (-e) for the number of wrong labels. The net: {'; '.join(problems)}"
+
+
+def harmful_options(options: Options) -> str:
+    """Which of the options are known to harm the label check; empty if none is."""
+    return ""
+
+
+def still_falling(losses: npt.NDArray[np.float64]) -> float:
+    """The share of the whole fall of the training loss (n_epochs,) in the last quarter; 0 to 1."""
+    whole = losses[0] - losses.min()
+    if len(losses) < 4 or whole <= 0:
+        return 1.0
+    before = losses[: -max(1, len(losses) // 4)].min()
+    return float(max(0.0, before - losses.min()) / whole)
+
+
+def pixel_accuracy(training: ImageSet, held_out: ImageSet) -> float:
+    """Accuracy on held-out images of a logistic regression on shrunk pixels; a fraction."""
+    rng = np.random.default_rng(0)
+    parts = [
+        (small_pixels(images.images[rows]), images.labels[rows])
+        for images, most in ((training, MOST_TRAINED), (held_out, MOST_TESTED))
+        for rows in [np.sort(rng.permutation(len(images))[:most])]
+    ]
+    (x, y), (x_test, y_test) = parts
+    if len(np.unique(y)) == 1:
+        return float((y_test == y[0]).mean())
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=200))
+    return float(model.fit(x, y).score(x_test, y_test))
+
+
+def small_pixels(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    """Images (N, H, W, C) shrunk to `SIDE` x `SIDE` at most by averaging: (N, features)."""
+    n, height, width = images.shape[:3]
+    rows, columns = (np.array_split(np.arange(size), min(SIDE, size)) for size in (height, width))
+    by_row = np.stack([images[:, part].mean(axis=1) for part in rows], axis=1)
+    both = np.stack([by_row[:, :, part].mean(axis=2) for part in columns], axis=2)
+    return both.reshape(n, -1)

@@ -1,0 +1,222 @@
+"""Folders and lists as people have them: used as they are meant, or refused in one clear line."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pytest
+from PIL import Image
+
+from tests.helpers.errors import one_line
+from tests.helpers.own_images import class_folders, csv_of, picture, rows_of
+from tests.helpers.real_folders import CASES, deep, outcome_of, png16
+from tests.helpers.runs import ROOT, sgd_influence
+from utils.data import decode
+from utils.data.datasets import prepare
+from utils.data.depth import (
+    FLOAT,
+    SIXTEEN,
+    Range,
+    common_scales,
+    deep_pixels,
+    eight_bit,
+    is_deep,
+)
+from utils.data.set_names import UNLABELLED, set_name
+from utils.data.source import CACHE_VARIABLE, TEST, TRAINING, VALIDATION
+from utils.data.splits import draw_split
+from utils.errors import UserError
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_becomes_of_it(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+    outcome = outcome_of(CASES[name], tmp_path)
+    assert outcome.word == CASES[name].expected, outcome.line
+
+
+# ---------------------------------------------------------------- broken images
+
+
+def break_images(folder: Path, numbers: tuple[int, ...]) -> Path:
+    for file in [sorted(folder.rglob("*.png"))[number] for number in numbers]:
+        file.write_bytes(file.read_bytes()[:60])
+    return folder
+
+
+@pytest.mark.parametrize("numbers", [(0, 5, 9), (3, 5, 11), (0, 1, 2)])
+def test_the_count_is_the_same_whichever_image_is_broken(
+    numbers: tuple[int, ...], tmp_path: Path
+) -> None:
+    folder = break_images(class_folders(tmp_path / "images"), numbers)
+    with pytest.raises(UserError) as caught:
+        prepare(str(folder), tmp_path / "data", False, 8)
+    (path,) = (tmp_path / "data").rglob("data_problems.csv")
+    one_line(caught, f"3 broken images, listed in {path}; --skip_broken")
+    table = pd.read_csv(path)
+    assert list(table) == ["file", "row", "problem", "remedy"] and len(table) == 3
+
+
+def test_the_list_names_rows_and_goes_when_all_is_mended(tmp_path: Path) -> None:
+    csv = csv_of(tmp_path, rows_of())
+    whole = (csv.parent / "cat/1.png").read_bytes()
+    (csv.parent / "cat/1.png").write_bytes(whole[:60])
+    with pytest.raises(UserError):
+        prepare(str(csv), tmp_path / "data", False, 8)
+    (path,) = (tmp_path / "data").rglob("data_problems.csv")
+    row = pd.read_csv(path).iloc[0]
+    assert (row["file"], row["row"]) == (str(csv.parent / "cat/1.png"), 4)
+    (csv.parent / "cat/1.png").write_bytes(whole)
+    prepare(str(csv), tmp_path / "data", False, 8)
+    assert not path.exists()
+
+
+def test_what_was_left_out_and_scaled_is_in_block_manifest_and_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+    folder, output = deep("uint16", 0, 3000)(tmp_path), tmp_path / "out"
+    (folder / "cat" / "x.png").write_bytes(b"none")
+    run = f"-ds {folder} -e 1 -r 0 -nt 1 --methods Random --model mlp --image_size 8"
+    assert sgd_influence(output, run, small="") == 2
+    assert not output.exists()
+    assert sgd_influence(output, f"{run} --skip_broken", small="") == 0
+    said = capsys.readouterr().out
+    assert "Left out       1 broken image, listed in " in said
+    assert "Pixels         16 bit from 0..4095 to 0..255, the same for all images" in said
+    data = json.loads((output / "manifest.json").read_text())["options"]["data"]
+    assert data.endswith("; 16 bit from 0..4095; 1 left out")
+    problems = pd.read_csv(output / "summary/data_problems.csv")
+    assert problems["file"].tolist() == [str(folder / "cat/x.png")]
+    page = (output / "report/index.html").read_text()
+    assert "1 broken image left out" in page and str(folder / "cat/x.png") in page
+
+
+def test_a_subset_of_one_class_is_refused(tmp_path: Path) -> None:
+    folder = class_folders(tmp_path / "images", 2)
+    for number in range(60):
+        picture(folder / "cat" / f"more{number}.png", 1000 + number)
+    source = prepare(str(folder), tmp_path / "data", False, 8)
+    with pytest.raises(UserError) as caught:
+        draw_split(source, 0, 2, None, None)
+    one_line(caught, "training images drawn are all of one class, 'cat'", "raise --n_train")
+
+
+# ---------------------------------------------------------------- names
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "others"),
+    [
+        ("train", TRAINING, ()), ("seg_train", TRAINING, ("seg",)), ("training_set", TRAINING, ()),
+        ("train_images", TRAINING, ()), ("VALID", VALIDATION, ()), ("val2017", VALIDATION, ()),
+        ("testset", TEST, ()), ("test-1", TEST, ()), ("TestData", TEST, ()),
+        ("dev", VALIDATION, ()), ("eval", VALIDATION, ()), ("pred", UNLABELLED, ()),
+        ("trainval", TRAINING, ()),
+        ("train_val", TRAINING, ()), ("train_test", None, ()), ("test_tube", TEST, ("tube",)),
+        ("trainer", None, ("trainer",)), ("latest", None, ("latest",)), ("cat", None, ("cat",)),
+        ("interval", None, ("interval",)), ("3", None, ()),
+    ],
+)  # fmt: skip
+def test_names_of_sets(name: str, kind: str | None, others: tuple[str, ...]) -> None:
+    assert set_name(name) == (kind, others)
+
+
+@pytest.mark.parametrize("script", ["eval_sgd_influence.py", "eval_influence_functions.py"])
+@pytest.mark.parametrize("system", ["win32", "darwin"])
+def test_other_systems_get_one_line(script: str, system: str) -> None:
+    pretend = f"import sys, runpy; sys.platform = {system!r}; sys.argv = [{script!r}, '--help']"
+    run = f"{pretend}; runpy.run_path({script!r}, run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", run], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == [
+        f"{script}: error: this program runs on Linux only; on Windows use WSL2, on a Mac a Linux "
+        "container or virtual machine"
+    ]
+
+
+# ---------------------------------------------------------------- pixels of more than 8 bits
+
+NUMBERS = np.random.default_rng(0).integers(0, 4096, (5, 7, 3)).astype(np.uint16)
+
+
+def ppm(kind: bytes) -> bytes:
+    if kind == b"P6":
+        return b"P6\n7 5\n65535\n" + NUMBERS.astype(">u2").tobytes()
+    return b"P3\n# none\n7 5\n65535\n" + b" ".join(b"%d" % value for value in NUMBERS.ravel())
+
+
+def tiff(order: Literal["<", ">"], pixels: npt.NDArray[Any]) -> bytes:
+    """A TIFF file of unsigned numbers (H, W, C) in this order of bytes, "<" or ">"."""
+    height, width, channels = pixels.shape
+    data = pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
+    bits = struct.pack(f"{order}{channels}H", *[8 * pixels.itemsize] * channels)
+    more = bits if channels > 1 else b""
+    of_bits = 8 + len(data) if channels > 1 else 8 * pixels.itemsize
+    tags = [(256, 3, 1, width), (257, 3, 1, height), (258, 3, channels, of_bits), (259, 3, 1, 1)]
+    tags += [(262, 3, 1, 2 if channels > 1 else 1), (273, 4, 1, 8), (277, 3, 1, channels)]
+    tags += [(278, 3, 1, height), (279, 4, 1, len(data)), (339, 3, 1, 1)]
+    entries = b"".join(
+        struct.pack(f"{order}HHI", *tag[:3])
+        + struct.pack(f"{order}HH" if tag[1] == 3 and tag[2] == 1 else f"{order}I",
+                      *((tag[3], 0) if tag[1] == 3 and tag[2] == 1 else (tag[3],)))
+        for tag in tags
+    )  # fmt: skip
+    start = struct.pack(f"{order}HI", 42, 8 + len(data) + len(more))
+    name = b"II" if order == "<" else b"MM"
+    return name + start + data + more + struct.pack(f"{order}H", len(tags)) + entries + bytes(4)
+
+
+WITH_OPACITY = np.concatenate([NUMBERS, np.full((5, 7, 1), 65535, np.uint16)], 2)
+DEEP = {
+    "PNG colour": (png16(NUMBERS), NUMBERS),
+    "PNG colour with opacity": (png16(WITH_OPACITY), WITH_OPACITY),
+    "PNG gray with opacity": (png16(WITH_OPACITY[..., 2:]), WITH_OPACITY[..., 2:]),
+    "PPM": (ppm(b"P6"), NUMBERS),
+    "PPM as text": (ppm(b"P3"), NUMBERS),
+    "TIFF, Intel": (tiff("<", NUMBERS), NUMBERS),
+    "TIFF, Motorola": (tiff(">", NUMBERS), NUMBERS),
+    "TIFF, 32 bit": (tiff("<", NUMBERS[..., :1].astype(np.uint32) << 20), None),
+}
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_all_bits_are_read(name: str) -> None:
+    content, expected = DEEP[name]
+    stream = io.BytesIO(content)
+    with Image.open(stream) as image:
+        assert is_deep(image)
+        found = deep_pixels(image, stream)
+    assert found is not None
+    if expected is None:
+        expected = NUMBERS[..., 0].astype(np.uint32) << 20
+    np.testing.assert_array_equal(found[1], expected)
+
+
+@pytest.mark.parametrize(("high", "top"), [(1, 255), (255, 255), (256, 1023), (4095, 4095),
+                                           (4096, 16383), (65535, 65535)])  # fmt: skip
+def test_sixteen_bits_are_divided_by_the_next_top(high: int, top: int) -> None:
+    ranges = [Range(SIXTEEN, 3, 1), Range(SIXTEEN, 5, high), Range(FLOAT, -1, 7)]
+    assert common_scales(ranges) == (Range(SIXTEEN, 0, top), Range(FLOAT, -1, 7))
+
+
+def test_eight_bits_in_sixteen_come_out_as_they_are() -> None:
+    pixels = np.arange(256, dtype=np.uint16).reshape(16, 16)
+    np.testing.assert_array_equal(eight_bit(pixels, Range(SIXTEEN, 0, 255)), pixels)
+
+
+@pytest.mark.parametrize("orientation", [0, 9])
+def test_an_orientation_that_is_none_is_upright(orientation: int, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[decode.ORIENTATION] = orientation
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "a.png", exif=exif)
+    assert decode.decode_file(str(tmp_path / "a.png"), decode.Form(8, 3)).conversions == ()

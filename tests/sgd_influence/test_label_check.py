@@ -1,0 +1,207 @@
+"""The label check, on predictions whose truth is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sgd_influence.label_check import (
+    Checked,
+    Evidence,
+    check_labels,
+    fit_any_class,
+    fit_similar_classes,
+    lower_share,
+    sharpened,
+)
+
+K = 5
+
+
+def evidence(
+    n: int = 3000, rate: float = 0.1, clear: float = 6.0, similar: bool = False, seed: int = 0
+) -> tuple[Evidence, np.ndarray]:
+    """Predictions of a net, drawn so that they are right as often as they claim; the true classes.
+
+    Args:
+        n: images; three tenths are held out.
+        rate: share of wrong labels.
+        clear: how far the logit of the true class stands out.
+        similar: wrong labels are those of the next class, else of any.
+        seed: draws everything.
+    """
+    rng = np.random.default_rng(seed)
+    true = rng.integers(0, K, n)
+    logits = rng.standard_normal((n, K))
+    logits[np.arange(n), true] += clear * rng.random(n) ** 0.3
+    softmax = sharpened(logits, 1.0)
+    wrong = rng.random(n) < rate
+    far = np.ones(n, int) if similar else rng.integers(1, K, n)
+    labels = np.where(wrong, (true + far) % K, true)
+    held = rng.random(n) < 0.3
+    zero = np.zeros_like(softmax)
+    learnt = sharpened(logits + np.eye(K)[labels], 1.0)  # the net has begun to learn the labels
+    return (
+        Evidence(
+            labels=labels,
+            groups=np.zeros(n, np.int64),
+            trained=np.where(held[:, None], zero, learnt).astype(np.float32),
+            n_trained=(~held).astype(np.int64),
+            held=np.where(held[:, None], softmax, zero).astype(np.float32),
+            n_held=held.astype(np.int64),
+        ),
+        true,
+    )
+
+
+def found(checked: Checked, given: Evidence, true: np.ndarray) -> tuple[float, float]:
+    """Precision and recall of the suspects."""
+    wrong = given.labels != true
+    hits = (checked.suspect & wrong).sum()
+    return hits / checked.suspect.sum(), hits / wrong.sum()
+
+
+@pytest.mark.parametrize("similar", [False, True])
+@pytest.mark.parametrize("rate", [0.05, 0.2])
+def test_a_good_net_counts_and_finds_wrong_labels(rate: float, similar: bool) -> None:
+    given, true = evidence(rate=rate, similar=similar)
+    n = (given.labels != true).sum()
+    checked = check_labels(given)
+    assert checked.good
+    assert checked.count.low <= n <= checked.count.high
+    assert checked.count.n == pytest.approx(n, rel=0.3)
+    assert checked.suspect.sum() == checked.count.n
+    assert min(found(checked, given, true)) > 0.7
+    right = checked.predicted == true
+    assert right[checked.suspect].mean() > 0.7
+    assert right[checked.suspect & (checked.predicted_score >= 0.9)].mean() > 0.9
+
+
+@pytest.mark.parametrize("clear", [2.5, 6.0])
+def test_next_to_none_where_nothing_is_wrong(clear: float) -> None:
+    checked = check_labels(evidence(rate=0, clear=clear)[0])
+    assert checked.count.n <= 0.02 * 3000
+    assert checked.count.low == 0
+
+
+def test_a_poor_net_counts_at_most_what_is_there() -> None:
+    for similar in (False, True):
+        given, true = evidence(rate=0.15, similar=similar, clear=2.5)
+        checked = check_labels(given)
+        n = (given.labels != true).sum()
+        assert not checked.good
+        assert checked.count.n < 1.3 * n
+        assert checked.count.high >= n
+
+
+def test_scores_are_probabilities() -> None:
+    given, true = evidence(rate=0.2, clear=5)
+    checked = check_labels(given)
+    right = given.labels == true
+    base = right.mean() * (1 - right.mean())
+    assert ((checked.score - right) ** 2).mean() < 0.5 * base
+    low = checked.score < 0.5
+    assert checked.score[low].mean() == pytest.approx(right[low].mean(), abs=0.1)
+
+
+def test_suspects_are_never_of_the_class_given_and_the_worst() -> None:
+    given, _ = evidence(rate=0.2, clear=5)
+    checked = check_labels(given)
+    suspect = checked.suspect
+    assert (checked.predicted[suspect] != given.labels[suspect]).all()
+    assert checked.score[suspect].max() <= checked.score[~suspect].min() + 1e-9
+    assert (checked.predicted_score >= 0).all() and (checked.predicted_score <= 1).all()
+
+
+def test_the_last_tenth_of_a_class_is_never_suspected() -> None:
+    given, true = evidence(rate=0.02, clear=9)
+    rare = np.flatnonzero(true == 3)
+    labels = np.where(np.isin(np.arange(len(true)), rare[12:]), 2, given.labels)
+    labels[np.flatnonzero(true == 1)[:40]] = 3  # most labels of the rare class are wrong
+    changed = Evidence(**{**vars(given), "labels": labels})
+    suspect = check_labels(changed).suspect[labels == 3]
+    assert suspect.sum() > len(suspect) / 2
+    assert (~suspect).sum() >= np.ceil(len(suspect) / 10)
+
+
+def test_sets_are_counted_apart() -> None:
+    noisy, true = evidence(rate=0.2)
+    clean, _ = evidence(n=800, rate=0, seed=1)
+    n = len(clean.labels)
+    test = Evidence(
+        labels=clean.labels,
+        groups=np.full(n, 2),
+        trained=np.zeros((n, K), np.float32),
+        n_trained=np.zeros(n, np.int64),
+        held=np.where(clean.n_held[:, None] > 0, clean.held, clean.trained),
+        n_held=np.ones(n, np.int64),
+    )
+    both = Evidence(**{k: np.concatenate([v, vars(test)[k]]) for k, v in vars(noisy).items()})
+    suspect = check_labels(both).suspect
+    assert suspect[:3000].sum() == pytest.approx((noisy.labels != true).sum(), rel=0.2)
+    assert suspect[3000:].sum() <= 0.02 * n
+
+
+def test_more_trials_say_more() -> None:
+    first, true = evidence(rate=0.2, clear=4)
+    rng = np.random.default_rng(5)
+    several = np.mean(
+        [first.trained] + [_blurred(first.trained, rng) for _ in range(3)], axis=0, dtype=np.float32
+    )
+    blurred = Evidence(**{**vars(first), "trained": _blurred(first.trained, rng)})
+    joint = Evidence(**{**vars(first), "trained": several, "n_trained": 4 * first.n_trained})
+    one, four = (found(check_labels(e), e, true)[1] for e in (blurred, joint))
+    assert four > one
+
+
+def _blurred(softmax: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The predictions of another, noisier net."""
+    noise = 1.5 * rng.standard_normal(softmax.shape)
+    zero = softmax.sum(axis=1, keepdims=True) == 0
+    return np.where(zero, 0, sharpened(np.log(softmax + 1e-6) + noise, 1.0)).astype(np.float32)
+
+
+def test_the_fit_with_one_rate_is_the_most_likely_one() -> None:
+    given, true = evidence(rate=0.1)
+    held = given.n_held > 0
+    logs, labels = np.log(given.held[held] + 1e-9).astype(float), given.labels[held]
+    fit = fit_any_class(logs, labels)
+
+    def likelihood(beta: float, rate: float) -> float:
+        own = sharpened(logs, beta)[np.arange(len(labels)), labels]
+        return float(np.log((1 - rate) * own + rate * (1 - own) / (K - 1)).sum())
+
+    best = likelihood(fit.beta, fit.rate)
+    for beta in (0.8 * fit.beta, 1.25 * fit.beta):
+        assert likelihood(beta, fit.rate) < best
+    for rate in (fit.low / 1.5, fit.high * 1.5):
+        assert likelihood(fit.beta, rate) < best - 1.5
+    assert fit.low <= (given.labels != true)[held].mean() <= fit.high
+
+
+def test_the_fit_of_similar_classes_finds_which_are_confused() -> None:
+    given, _ = evidence(n=8000, rate=0.15, similar=True, clear=9)
+    held = given.n_held > 0
+    fit = fit_similar_classes(np.log(given.held[held] + 1e-9).astype(float), given.labels[held])
+    np.testing.assert_allclose(fit.confusion.sum(axis=1), 1)
+    nexts = fit.confusion[np.arange(K), (np.arange(K) + 1) % K]
+    assert nexts == pytest.approx(0.15, abs=0.06)
+    assert fit.accuracy > 0.9
+
+
+def test_the_share_of_the_lower_of_two_normal_distributions() -> None:
+    rng = np.random.default_rng(0)
+    odds = np.concatenate([rng.normal(-2, 2, 120), rng.normal(7, 1.5, 880)])
+    assert lower_share(odds) == pytest.approx(0.12, abs=0.02)
+
+
+def test_more_classes_than_images_that_were_held_out() -> None:
+    rng = np.random.default_rng(0)
+    labels, held = rng.integers(0, 40, 60), np.arange(60) < 3
+    softmax = sharpened(5 * np.eye(40)[labels] + rng.standard_normal((60, 40)), 1.0)
+    trained, out = (np.where(m[:, None], softmax, 0).astype(np.float32) for m in (~held, held))
+    zero = np.zeros(60, np.int64)
+    given = Evidence(labels, zero, trained, (~held).astype(int), out, held.astype(int))
+    checked = check_labels(given)
+    assert np.isfinite(checked.score).all()
+    assert checked.count.n <= 6

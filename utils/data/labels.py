@@ -1,0 +1,100 @@
+"""Labels as CSV files give them: numbers only where all are plain ones, else texts."""
+
+from __future__ import annotations
+
+import logging
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+
+from utils.errors import UserError
+
+LOG = logging.getLogger("data_cleansing")
+LONGEST_NAME = 1000
+"""Characters of a label or of a class's name."""
+PLAIN = re.compile(r"(0|[1-9][0-9]*)(\.0)?")
+"""A whole number as people and programs write labels: 7 or 7.0, but not 007, +7, 7e0 or 7_0."""
+NONE = ("", "nan", "#n/a")
+NAMED = 5  # labels that a line names
+
+
+def class_labels(lists: Sequence[tuple[Path, Sequence[str]]]) -> list[list[str]]:
+    """The label of each row of each CSV file, without blanks around it.
+
+    Labels that all are plain whole numbers come out without decimals; all others are texts, in
+    composed form (NFC). Texts that become one label are reported. Raises UserError, naming file
+    and row, for a label that is blank or too long, and, where all are numbers, for one that is
+    negative or has decimals.
+    """
+    given = [(csv, [label.strip() for label in labels]) for csv, labels in lists]
+    for csv, labels in given:
+        _check_each(csv, labels)
+    every = [label for _, labels in given for label in labels]
+    if all(map(PLAIN.fullmatch, every)):
+        found = [[label.removesuffix(".0") for label in labels] for _, labels in given]
+    else:
+        _check_numbers(given)
+        found = [[unicodedata.normalize("NFC", label) for label in labels] for _, labels in given]
+    _say_merged([label for _, labels in lists for label in labels], list(chain(*found)))
+    return found
+
+
+def check_lengths(csv: Path, names: Sequence[str]) -> None:
+    """Raise UserError, naming file and row, for a name of more than `LONGEST_NAME` characters."""
+    for row, name in enumerate(names):
+        if len(name) > LONGEST_NAME:
+            remedy = f"names of classes have {LONGEST_NAME:,} characters at most; shorten it"
+            raise bad_label(csv, row, name, remedy)
+
+
+def bad_label(csv: Path, row: int, label: str, remedy: str) -> UserError:
+    """The error for a label; `row`: counted from the one below the header, from 0 on."""
+    return UserError(f"{csv}: row {row + 2}: label {label!r}; {remedy}")
+
+
+def _check_each(csv: Path, labels: Sequence[str]) -> None:
+    for row, label in enumerate(labels):
+        if label.lower() in NONE:
+            raise bad_label(csv, row, label, "give the class or take the row out")
+    check_lengths(csv, labels)
+
+
+def _check_numbers(given: Sequence[tuple[Path, Sequence[str]]]) -> None:
+    """Where all labels are numbers to Python, only those that are whole and from 0 on are classes.
+
+    Those that are whole but not plainly written are texts, which is said.
+    """
+    numbers = {label: _number(label) for _, labels in given for label in labels}
+    if None in numbers.values():
+        return
+    for csv, labels in given:
+        for row, label in enumerate(labels):
+            number = numbers[label]
+            if not (number is not None and number >= 0 and number.is_integer()):
+                raise bad_label(csv, row, label, "classes must be whole numbers from 0 on")
+    odd = [label for label in numbers if not PLAIN.fullmatch(label)]
+    examples = ", ".join(map(repr, odd[:NAMED])) + (", ..." if len(odd) > NAMED else "")
+    what = "are not written as plain whole numbers"
+    LOG.warning("Labels are read as texts, not as numbers: those such as %s %s", examples, what)
+
+
+def _number(label: str) -> float | None:
+    try:
+        return float(label)
+    except ValueError:
+        return None
+
+
+def _say_merged(given: Sequence[str], found: Sequence[str]) -> None:
+    spellings: dict[str, dict[str, int]] = defaultdict(dict)
+    for text, label in zip(given, found, strict=True):
+        spellings[label][text] = spellings[label].get(text, 0) + 1
+    merged = {label: texts for label, texts in spellings.items() if len(texts) > 1}
+    for label, texts in list(merged.items())[:NAMED]:
+        counts = ", ".join(f"{text!r} ({count} rows)" for text, count in texts.items())
+        LOG.info("One class %r has several spellings: %s", label, counts)
+    if len(merged) > NAMED:
+        LOG.info("%d more classes have several spellings", len(merged) - NAMED)

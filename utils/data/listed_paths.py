@@ -1,0 +1,104 @@
+"""Paths as people write them into lists: which file on disk is meant, and what others are."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from urllib.parse import unquote
+
+PLAIN_PATH = "write its path, from the folder of the CSV file"
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(//?)")
+_VARIABLE = re.compile(r"\$\{?\w+\}?|%\w+%")
+
+Names = Callable[[str], dict[str, str]]
+
+
+def found_on_disk(folder: str, given: Sequence[str]) -> tuple[list[str], int]:
+    r"""The absolute path of each image that a list in `folder` names.
+
+    A path is taken as it is if there is such a file. Else one without blanks around it is, or one
+    with / for \, or one whose letters are composed otherwise (NFC and NFD), as it is on disk.
+    Also returns how many have / for \.
+    """
+    names: Names = lru_cache(maxsize=None)(_names)
+    paths = [_found(folder, text, names) for text in given]
+    turned = sum("\\" in text and "\\" not in path for text, path in zip(given, paths, strict=True))
+    return paths, turned
+
+
+def _found(folder: str, text: str, names: Names) -> str:
+    first = _joined(folder, text)
+    if text.isascii() and "\\" not in text and text == text.strip():
+        return first
+    for variant in dict.fromkeys((text, text.strip(), text.strip().replace("\\", "/"))):
+        path = _joined(folder, variant)
+        if os.path.lexists(path):
+            return path
+        path = _as_composed_on_disk(path, names)
+        if os.path.lexists(path):
+            return path
+    return first
+
+
+def _joined(folder: str, path: str) -> str:
+    return os.path.normpath(os.path.join(folder, path))
+
+
+def _as_composed_on_disk(path: str, names: Names) -> str:
+    """The path with each part as it is spelled on disk, where that differs in composition."""
+    found = os.sep
+    for part in path.strip(os.sep).split(os.sep):
+        step = os.path.join(found, part)
+        if not part.isascii() and not os.path.lexists(step):
+            step = os.path.join(found, names(found).get(unicodedata.normalize("NFC", part), part))
+        found = step
+    return found
+
+
+def _names(folder: str) -> dict[str, str]:
+    """What lies in a folder, by its composed name; nothing where it cannot be read."""
+    try:
+        return {unicodedata.normalize("NFC", name): name for name in os.listdir(folder)}
+    except (OSError, ValueError):
+        return {}
+
+
+def what_it_is(given: str, folder: str) -> str:
+    """What a path is that leads to no file, and what to do; empty where nothing is known of it."""
+    text = given.strip()
+    if re.match(r"[A-Za-z]:[\\/]", text):
+        return f"a path on a Windows drive; copy the image to this machine and {PLAIN_PATH}"
+    if text.startswith("\\\\"):
+        return f"a path on a Windows share; copy the image to this machine and {PLAIN_PATH}"
+    if text.startswith("data:"):
+        return f"an image within the list; save it as a file and {PLAIN_PATH}"
+    if scheme := _SCHEME.match(text):
+        return _address(text, scheme)
+    if text.startswith("~"):
+        where = os.path.expanduser(text)
+        return f"~ is expanded by shells only; write {where if where != text else 'the whole path'}"
+    if _VARIABLE.search(text):
+        return "a variable, which shells only replace; write the whole path"
+    return _nearly(text, folder)
+
+
+def _address(text: str, scheme: re.Match[str]) -> str:
+    kind = scheme[1].lower()
+    if kind == "file":
+        return f"a file:// address; write the path {unquote(text[5:].removeprefix('//'))}"
+    return f"an address ({kind}://), but images are read from disk; download it and {PLAIN_PATH}"
+
+
+def _nearly(text: str, folder: str) -> str:
+    """Of a path that differs from one on disk by its writing."""
+    plain = unquote(text)
+    if plain != text and os.path.lexists(_joined(folder, plain)):
+        return f"no such file, its % are those of a web address; write {plain}"
+    where, name = os.path.split(_joined(folder, text))
+    others = {other.casefold(): other for other in _names(where).values()}
+    if name.casefold() in others:
+        return f"no such file, capitals count; write {others[name.casefold()]}"
+    return "no such file, with / for \\ neither; restore it" if "\\" in text else ""
