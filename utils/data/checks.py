@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from utils.columns import IMAGE
-from utils.data import copies, looks
-from utils.data.copies import COPIES, KINDS, TWO_LABELS, TWO_SETS, find_pairs
+from utils.data.copies import ALIKE, COPIES, KINDS, RADIUS, TWO_LABELS, TWO_SETS, find_pairs
+from utils.data.decode import Form
 from utils.data.image_facts import facts_of
+from utils.data.looks import LOOK, VERSION
+from utils.files import check_regular
 from utils.output.storage import written_beside
 
 LOG = logging.getLogger("data_cleansing")
@@ -83,16 +84,49 @@ class Checks:
         return f"Copies: {said} (pairs; {same} have the same pixels, the others nearly)"
 
 
-def checked(listed: Listed, seen: npt.NDArray[np.void], folder: Path) -> Checks:
-    """Check a user's images.
+@dataclass(frozen=True)
+class Looks:
+    """The looks at all files of a data set.
 
-    Args:
-        listed: the rows.
-        seen: records `looks.LOOK`, one for each row.
-        folder: of the data set, where the pairs are kept.
+    Attributes:
+        key: what they are known by: the content of the files and the form.
+        records: `looks.LOOK` (N,).
+        known: an earlier run kept them; else they are to be filled in.
     """
+
+    key: str
+    records: npt.NDArray[np.void]
+    known: bool
+
+    @classmethod
+    def of(cls, folder: Path, digests: Collection[bytes], form: Form) -> Looks:
+        """Those kept in `folder`, or zeros.
+
+        digests: of the content of each file.
+        """
+        content = hashlib.blake2b(b"".join(digests), digest_size=16).hexdigest()
+        key = f"{VERSION} {len(digests)} {content} {form}"
+        records = kept(folder / LOOKS, key)
+        if records is not None:
+            return cls(key, records, known=True)
+        return cls(key, np.zeros(len(digests), LOOK), known=False)
+
+    @property
+    def wanted(self) -> npt.NDArray[np.void] | None:
+        """What decoding has to fill in; None where nothing is missing."""
+        return None if self.known else self.records
+
+
+def checked(listed: Listed, looks: Looks, numbers: Sequence[int], folder: Path) -> Checks:
+    """Check a user's images, and keep in `folder` what took time.
+
+    numbers: which look belongs to each row.
+    """
+    if not looks.known:
+        keep(folder / LOOKS, looks.key, looks.records)
+    seen = looks.records[list(numbers)]
     labels, sets = (pd.factorize(pd.Series(names))[0] for names in (listed.labels, listed.sets))
-    key = pairs_key(seen, labels, sets)
+    key = _pairs_key(seen, labels, sets)
     pairs = kept(folder / PAIRS, key)
     if pairs is None:
         pairs = find_pairs(seen, labels, sets)
@@ -100,18 +134,12 @@ def checked(listed: Listed, seen: npt.NDArray[np.void], folder: Path) -> Checks:
     return Checks(_duplicates(listed, pairs), _quality(listed, seen))
 
 
-def looks_key(digests: Sequence[bytes], form: Any) -> str:
-    """What looks are known by: the content of the files and the form."""
-    content = hashlib.blake2b(b"".join(digests), digest_size=16).hexdigest()
-    return f"{looks.VERSION} {len(digests)} {content} {form}"
-
-
-def pairs_key(seen: npt.NDArray[np.void], *numbers: npt.NDArray[np.int64]) -> str:
+def _pairs_key(seen: npt.NDArray[np.void], *numbers: npt.NDArray[np.int64]) -> str:
     """What pairs are known by: the looks, the labels, the sets and the limits."""
     digest = hashlib.blake2b(seen.tobytes(), digest_size=16)
     for array in numbers:
         digest.update(np.asarray(array, np.int64).tobytes())
-    return f"{copies.RADIUS} {copies.ALIKE} {digest.hexdigest()}"
+    return f"{RADIUS} {ALIKE} {digest.hexdigest()}"
 
 
 # ---------------------------------------------------------------- what is kept
@@ -120,7 +148,8 @@ def pairs_key(seen: npt.NDArray[np.void], *numbers: npt.NDArray[np.int64]) -> st
 def kept(path: Path, key: str) -> npt.NDArray[np.void] | None:
     """The records that `keep` wrote with this key; None if there are none."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        check_regular(path)
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             return file["records"] if file["key"].item() == key else None
     except Exception:  # none there, or whatever damaged files raise: they are computed again
         return None
@@ -153,7 +182,7 @@ def _quality(listed: Listed, seen: npt.NDArray[np.void]) -> pd.DataFrame:
     tables = [sizes.assign(fact=IMAGES, value=sizes["value"].astype(str))]
     for fact in facts_of(seen):
         rows = np.flatnonzero(fact.holds)
-        measured = [f"{value:.4g}" for value in fact.values[rows]]
+        measured = [f"{value:.3g}" for value in fact.values[rows]]
         values = {"fact": fact.name, "value": measured, "limit": fact.limit}
         sizes = {side: seen[side][rows].astype(str) for side in ("width", "height")}
         if len(rows):

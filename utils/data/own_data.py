@@ -21,7 +21,7 @@ import pandas as pd
 
 from utils.columns import CLASS, LABEL
 from utils.console import progress
-from utils.data.checks import LOOKS, Listed, checked, keep, kept, looks_key
+from utils.data.checks import Listed, Looks, checked
 from utils.data.decode import (
     CROP,
     PAD,
@@ -34,7 +34,6 @@ from utils.data.decode import (
 )
 from utils.data.depth import common_scales, scales_text
 from utils.data.images import Pool, decode_all
-from utils.data.looks import LOOK
 from utils.data.missing_sets import Sets, complete_sets
 from utils.data.problems import PROBLEMS, problems_of, record_problems
 from utils.data.source import (
@@ -102,7 +101,7 @@ def own_source(path: Path, data_dir: Path | None, wanted: Wanted) -> Source:
     _say_conversions(counts, images.shape[1:])
     _warn_of_crops(findings, form)
     pool = Pool(images, {name: row for row, name in enumerate(dict.fromkeys(every.paths))})
-    seen = looks[[pool.rows[name] for name in rows.paths]]
+    numbers = [pool.rows[name] for name in rows.paths]
     save_csv(pd.DataFrame({"label": range(len(names)), "name": names}), folder / CLASSES)
     return Source(
         name=_file_name(path),
@@ -117,7 +116,7 @@ def own_source(path: Path, data_dir: Path | None, wanted: Wanted) -> Source:
         damping=DAMPING,
         n_validation=sets.n_validation,
         pool=pool,
-        checks=checked(_listed(rows, names, labels, sets), seen, folder),
+        checks=checked(_listed(rows, names, labels, sets), looks, numbers, folder),
         problems=folder / PROBLEMS if bad else None,
         n_problems=len(bad),
     )
@@ -257,20 +256,17 @@ def _form(findings: Sequence[Finding], wanted: Wanted) -> Form:
 
 def _decoded(
     rows: Rows, findings: Sequence[Finding], form: Form, folder: Path
-) -> tuple[npt.NDArray[np.uint8], Counter[str], dict[str, str], npt.NDArray[np.void]]:
+) -> tuple[npt.NDArray[np.uint8], Counter[str], dict[str, str], Looks]:
     """Every image once, in which ways they were converted, by path what is wrong with some, looks.
 
-    The pixels of broken images are 0. Looks are records `LOOK` and are kept in `folder`.
+    The pixels of broken images are 0.
     """
     digests = {path: f.digest for path, f in zip(rows.paths, findings, strict=True)}
-    paths, key = list(digests), looks_key(list(digests.values()), form)
-    memory = max((finding.memory for finding in findings), default=0)
-    known = kept(folder / LOOKS, key)
-    looks = np.zeros(len(paths), LOOK) if known is None else known
-    wanted = looks if known is None else None
-    images, counts, problems = decode_all(paths, form, "reading images", folder, memory, wanted)
-    if known is None:
-        keep(folder / LOOKS, key, looks)
+    paths, memory = list(digests), max((finding.memory for finding in findings), default=0)
+    looks = Looks.of(folder, digests.values(), form)
+    images, counts, problems = decode_all(
+        paths, form, "reading images", folder, memory, looks.wanted
+    )
     return images, counts, {paths[number]: problem for number, problem in problems}, looks
 
 

@@ -20,22 +20,22 @@ MOST_PAIRS = {TWO_LABELS: 12, TWO_SETS: 6, COPIES: 6}
 MOST_PICTURES, MOST_CLASSES = 12, 20
 """Shown of each kind of pairs, of each fact, and rows of the table of classes."""
 TITLES = {
-    TWO_LABELS: ("The same picture under two labels", "One of the two labels must be wrong."),
-    TWO_SETS: ("The same picture in two sets", "Test images that are also trained on make the "
-               "test accuracy look better than it is."),
-    COPIES: ("The same picture twice in a set", "Such a picture counts twice in training, and "
-             "trials may draw one of the two for validation."),
+    TWO_LABELS: ("The same picture under two labels",
+                 "Where the pixels are the same, one of the two labels is wrong."),
+    TWO_SETS: ("The same picture in two sets",
+               "Test images that are also trained on inflate the test accuracy."),
+    COPIES: ("The same picture twice in a set",
+             "It counts twice in training, and a trial may draw one of the two for validation."),
 }  # fmt: skip
-FACTS = {
-    "blank": ("blank", "standard deviation of the gray levels"),
-    "very dark": ("very dark", "gray level that 99 % of the pixels do not exceed, of 255"),
-    "very bright": ("very bright", "gray level that 95 % of the pixels exceed, of 255"),
-    "blurred": ("blurred", "strongest differences between neighbouring pixels, as a fraction of "
-                "the range of gray levels, in the size of the run"),
-    "odd size": ("of an odd size", "square root of width times height, in px"),
-    "odd aspect ratio": ("of an odd aspect ratio", "longer by shorter side"),
-}  # fmt: skip
-"""What images are, and what was measured."""
+MEASURED = {
+    "blank": "standard deviation of the gray levels",
+    "very dark": "gray level that 99 % of the pixels do not exceed, of 255",
+    "very bright": "gray level that 95 % of the pixels exceed, of 255",
+    "blurred": "largest differences between neighbouring pixels, as a fraction of the range of "
+    "gray levels, in the size of the run",
+    "odd size": "square root of width times height, in px",
+    "odd aspect ratio": "longer by shorter side",
+}
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def _pair(row: dict[str, str]) -> tuple[str, Picture, Picture]:
 
 
 def _facts(table: pd.DataFrame) -> tuple[Fact, ...]:
-    found = ((name, table[table["fact"] == name]) for name in FACTS)
+    found = ((name, table[table["fact"] == name]) for name in MEASURED)
     return tuple(_fact(name, rows) for name, rows in found if len(rows))
 
 
@@ -168,7 +168,8 @@ def _fact(name: str, rows: pd.DataFrame) -> Fact:
         Picture(row[IMAGE], row["label"], row["set"], row["row"], row["value"])
         for row in _first(rows, MOST_PICTURES)
     )
-    return Fact(*FACTS[name], rows["limit"].iloc[0], len(rows), shown)
+    limit = rows["limit"].iloc[0].replace("<=", "≤").replace(">=", "≥")
+    return Fact(name.capitalize(), MEASURED[name], limit, len(rows), shown)
 
 
 def _classes(
