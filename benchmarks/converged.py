@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from dataclasses import replace
 
 import numpy as np
 from scipy.sparse.linalg import LinearOperator, cg
@@ -13,13 +13,14 @@ from benchmarks.against_oracle import inputs_of
 from benchmarks.oracle import Examples
 from benchmarks.recorded import RecordedTrial
 from influence_functions.infl import predict_influence, relative_residual, score
-from utils.training.adjoint import Arrays, StepAdjoint, loss_gradient
+from utils.options import SGD_SOLVER
+from utils.training.adjoint import StepAdjoint, by_name, flattened, loss_gradient
 
 TOLERANCE, MOST_PRODUCTS = 1e-4, 2000
 """Relative residual and Hessian-vector products at which conjugate gradients end."""
 SOLVED = "Influence_functions, solved"
 EXACT = "Influence_functions, exact inverse"
-TWO_PASSES = "Influence_functions"
+DEFAULT, BY_SGD = "Influence_functions", "Influence_functions (sgd)"
 
 
 def converged_columns(trial: RecordedTrial) -> dict[str, np.ndarray]:
@@ -27,8 +28,8 @@ def converged_columns(trial: RecordedTrial) -> dict[str, np.ndarray]:
 
     Returns:
         The true changes (n,) of the validation loss by scikit-learn's Newton method, and the
-        scores by the product's solver, by that solver when it has converged, and by the exact
-        inverse of the Hessian in double precision.
+        scores by the product's solver, by the reference's, by conjugate gradients to the end
+        without damping, and by the exact inverse of the Hessian in double precision.
     """
     training, validation = (
         _with_ones(inputs_of(trial, part)) for part in (trial.data.training, trial.data.validation)
@@ -43,7 +44,8 @@ def converged_columns(trial: RecordedTrial) -> dict[str, np.ndarray]:
     weight.d, bias.d = theta[:-1, None], theta[-1:]
     return {
         "true": np.array(losses) - logistic_loss(theta, validation),
-        TWO_PASSES: score(trial).influence,  # whatever their residual
+        DEFAULT: score(trial).influence,
+        BY_SGD: score(replace(trial, if_solver=SGD_SOLVER, damping=0.1)).influence,
         SOLVED: solved_influence(trial),
         EXACT: exact_influence(theta, training, decay, validation),
     }
@@ -57,29 +59,18 @@ def solved_influence(trial: RecordedTrial) -> np.ndarray:
     adjoint_of = StepAdjoint(trial.network, trial.optimiser, test=True)
     data = trial.data.training
     target = loss_gradient(trial.network, trial.data.validation).u
-    shapes = {name: array.shape for name, array in target.items()}
 
     def product(v: np.ndarray) -> np.ndarray:
-        return _flat(predict_influence(adjoint_of, data, _by_name(v, shapes), len(data))[1])
+        return flattened(predict_influence(adjoint_of, data, by_name(v, target), len(data))[1])
 
-    right = _flat(target)
+    right = flattened(target)
     hessian = LinearOperator((len(right), len(right)), matvec=product, dtype=np.float64)
     solution, _ = cg(hessian, right, rtol=TOLERANCE, maxiter=MOST_PRODUCTS)
-    v = _by_name(solution, shapes)
+    v = by_name(solution, target)
     influence, image = predict_influence(adjoint_of, data, v, len(data))
-    residual = relative_residual(image, v, target, 0.0)
+    residual = relative_residual(flattened(image), solution, right, 0.0)
     print(f"seed {trial.seed}: conjugate gradients end at a relative residual of {residual:.1e}")
     return influence
-
-
-def _flat(arrays: Arrays) -> np.ndarray:
-    return np.concatenate([array.ravel() for array in arrays.values()])
-
-
-def _by_name(flat: np.ndarray, shapes: dict[str, tuple[int, ...]]) -> Arrays:
-    ends = np.cumsum([math.prod(shape) for shape in shapes.values()])[:-1]
-    parts = zip(shapes.items(), np.split(flat, ends), strict=True)
-    return {name: part.reshape(shape) for (name, shape), part in parts}
 
 
 def _with_ones(data: Examples) -> Examples:

@@ -40,6 +40,7 @@ from benchmarks.stored import beside_stored
 from benchmarks.tasks import QUICK, TASKS, Task
 from utils.errors import UserError
 from utils.methods import CONTROL, METHODS
+from utils.options import SGD_SOLVER
 from utils.output.storage import save_csv
 from utils.training.network import State
 
@@ -52,6 +53,9 @@ DOUBLE, PRECISION = "Hara_exact, double precision", "Hara_exact, single against 
 N_EXTREMES = 10
 JUDGED = tuple(name for name, method in METHODS.items() if method.predicts or name == CONTROL)
 """The methods that predict changes of the validation loss, and the control."""
+INFLUENCE_FUNCTIONS = "Influence_functions"
+BY_SGD = f"{INFLUENCE_FUNCTIONS} (sgd)"
+"""By the reference's solver."""
 QUICK_GROUPS = {"cifar_cnn": 25}
 QUICK_SEEDS = {"mnist_cnn": 3, "cifar_cnn": 1}
 """Seeds of the quick run, where not all."""
@@ -95,7 +99,7 @@ def judged(work: Work, trial: RecordedTrial, removals: np.ndarray) -> dict[str, 
     if n_again:
         again = true_changes(trial, removals[:n_again], shifted_start(trial))
         columns[AGAIN] = np.pad(again, (0, len(removals) - n_again), constant_values=np.nan)
-    columns |= predicted(trial, removals, work.task.covered_too and not work.quick)
+    columns |= predicted(work.task, trial, removals, work.task.covered_too and not work.quick)
     if not work.task.group and not work.quick:
         columns |= oracle_columns(trial)
     if work.task.convex and not work.quick:
@@ -127,23 +131,17 @@ def shifted_start(trial: RecordedTrial) -> State:
 
 
 def predicted(
-    trial: RecordedTrial, removals: np.ndarray, last_epoch_too: bool
+    task: Task, trial: RecordedTrial, removals: np.ndarray, last_epoch_too: bool
 ) -> dict[str, np.ndarray]:
     """The summed scores (R,) of the removals (R, n_train) by each method of the product."""
-    columns = {name: removals @ _score(name, trial) for name in JUDGED}
+    columns = {name: removals @ METHODS[name].score(trial) for name in JUDGED}
+    by_sgd = replace(trial, if_solver=SGD_SOLVER, damping=task.sgd_damping)
+    columns[BY_SGD] = removals @ METHODS[INFLUENCE_FUNCTIONS].score(by_sgd)
     if last_epoch_too:
         last = replace(trial, cover_epochs=1)
         for name in ("Hara_exact", "Ours_exact"):
-            columns[f"{name}, last epoch"] = removals @ _score(name, last)
+            columns[f"{name}, last epoch"] = removals @ METHODS[name].score(last)
     return columns
-
-
-def _score(name: str, trial: RecordedTrial) -> np.ndarray:
-    try:
-        return METHODS[name].score(trial)
-    except UserError as error:  # diverging influence functions
-        print(f"{name}: {error}", file=sys.stderr)
-        return np.full(trial.n_train, np.nan)
 
 
 # ---------------------------------------------------------------- figures

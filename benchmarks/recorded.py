@@ -11,7 +11,7 @@ import numpy as np
 from sgd_influence.infl import sweep
 from utils.data.images import ImageSet
 from utils.data.splits import SplitFiles, TrialData
-from utils.options import STEPS
+from utils.options import GAUSS_NEWTON, STEPS
 from utils.output.folder import OutputFolder
 from utils.training.adjoint import Adjoint, StepAdjoint, loss_gradient
 from utils.training.evaluation import Evaluator
@@ -118,7 +118,8 @@ def recorded_trial(
     optimiser: Optimiser,
     cover_epochs: int,
     retrain_all: bool = False,
-    damping: float = 0.1,
+    if_solver: str = GAUSS_NEWTON,
+    damping: float | None = None,
 ) -> RecordedTrial:
     """Train and keep every state; the arguments are those of `Trial`. Nothing is written."""
     nowhere = Path("/nonexistent")
@@ -131,6 +132,7 @@ def recorded_trial(
         steps=steps,
         retrain_all=retrain_all,
         cover_epochs=cover_epochs,
+        if_solver=if_solver,
         damping=damping,
         cache=STEPS,
         cache_memory=0,

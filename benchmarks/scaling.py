@@ -118,7 +118,7 @@ def trial_of(work: Work, data: Path | None, folder: Path):  # type: ignore[no-un
     from benchmarks.tasks import small_mnist
     from utils.data.images import ImageSet
     from utils.data.splits import SplitFiles, TrialData
-    from utils.options import RECOMPUTE
+    from utils.options import GAUSS_NEWTON, RECOMPUTE
     from utils.output.folder import OutputFolder
     from utils.training.models import three_blocks
     from utils.training.network import Network
@@ -142,7 +142,8 @@ def trial_of(work: Work, data: Path | None, folder: Path):  # type: ignore[no-un
         steps=plan_steps(0, work.n_images, work.n_epochs, 64, 0.05),
         retrain_all=False,
         cover_epochs=work.n_epochs,
-        damping=0.1,
+        if_solver=GAUSS_NEWTON,
+        damping=None,
         cache=RECOMPUTE,
         cache_memory=10**9,
         folder=OutputFolder(folder),

@@ -44,6 +44,7 @@ class Task:
         n_again: for how many of the removals the truth is computed twice, in the full run.
         covered_too: also score with only the last epoch covered.
         convex: a logistic regression, for which influence functions can be solved to the end.
+        sgd_damping: of influence functions by the reference's solver.
         converged: hold influence functions at its optimum against training to convergence.
     """
 
@@ -54,6 +55,7 @@ class Task:
     n_again: int = 25
     covered_too: bool = False
     convex: bool = False
+    sgd_damping: float = 0.1
     converged: bool = False
 
     def removals(self, trial: RecordedTrial) -> np.ndarray:
@@ -230,7 +232,7 @@ def cifar_cnn(seed: int, data: Path | None, lr: float = 0.01) -> RecordedTrial:
     network = Network(six_convolutions, training.shape, 10, seed)
     steps = plan_steps(seed, 512, 2, 64, lr)
     optimiser = Optimiser(augmented=False)
-    return recorded_trial(seed, network, training, validation, steps, optimiser, 1, damping=10.0)
+    return recorded_trial(seed, network, training, validation, steps, optimiser, 1)
 
 
 @lru_cache(maxsize=1)
@@ -253,7 +255,7 @@ TASKS: dict[str, Task] = {
         Task("logreg", LOGREG, group=0.0, n_again=N_BINARY, covered_too=True, convex=True),
         Task("dnn", DNN, group=0.0, n_again=N_BINARY, covered_too=True),
         Task("mnist_cnn", mnist_cnn),
-        Task("cifar_cnn", cifar_cnn),
+        Task("cifar_cnn", cifar_cnn, sgd_damping=10.0),
         Task("mnist_cnn_momentum", partial(mnist_cnn, lr=0.005, momentum=0.9)),
         Task(
             "mnist_cnn_all_epochs",
@@ -270,6 +272,12 @@ TASKS: dict[str, Task] = {
         Task("logreg_pixelwise", partial(logistic_regression, kind="pixelwise"), group=0.0),
         Task("dnn_pixelwise", partial(dnn, kind="pixelwise"), group=0.0),
         Task("mnist_cnn_8px_augmented", partial(MNIST_8PX, augmented=True)),
-        Task("cifar_cnn_lr_0.002", partial(cifar_cnn, lr=0.002), n_groups=40, n_again=20),
+        Task(
+            "cifar_cnn_lr_0.002",
+            partial(cifar_cnn, lr=0.002),
+            n_groups=40,
+            n_again=20,
+            sgd_damping=10.0,
+        ),
     )
 }

@@ -1,54 +1,171 @@
-"""Influence functions of [K] (Koh & Liang, ICML 2017) at the final parameters."""
+"""Influence functions of [K] (Koh & Liang, ICML 2017) at the final parameters.
+
+    I_i = <v, grad loss_i> / n,    (A + alpha I) v = grad L_val
+
+A is the Gauss-Newton matrix of the mean training loss, or with `--if_solver sgd` its Hessian, as in
+[H]. In both BatchNorm normalises by its running statistics, as it does in L_val: then each image's
+loss is a function of the parameters alone, and G a sum over images.
+"""
 
 from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
+from influence_functions.gauss_newton import GaussNewton
+from influence_functions.solvers import (
+    Descent,
+    conjugate_gradients,
+    descend,
+    largest_eigenvalue,
+)
 from utils.console import progress
 from utils.data.images import ImageSet, normalise
-from utils.errors import UserError
-from utils.training.adjoint import Arrays, StepAdjoint, loss_gradient
+from utils.methods import Scores, Solved
+from utils.options import GAUSS_NEWTON
+from utils.training.adjoint import Arrays, StepAdjoint, by_name, flattened, loss_gradient
 from utils.training.evaluation import batches_of
 from utils.training.trial import Trial
 
 log = logging.getLogger("data_cleansing")
 
+TOLERANCE = 0.01
+"""The relative residual that conjugate gradients are to reach."""
+MOST_PRODUCTS = 100
+"""Products with G at most, those for alpha and for the final residual included."""
+POWER = 3
+"""Power iterations for the largest eigenvalue of G, from which alpha follows."""
+SHARE = 0.1
+"""Alpha in largest eigenvalues of G. Much smaller ones predict worse (docs/fidelity.md)."""
+AT_OPTIMUM, OPTIMUM_SHARE = 1e-3, 1e-6
+"""Up to which ratio of the gradients of training and validation loss a state counts as an optimum,
+where nothing needs damping, and alpha there, in largest eigenvalues of G."""
+USUAL_PRODUCTS = 12
+"""Products that it takes with this alpha, for the estimate of a run's time."""
+SAMPLE = 1000
+"""Of more training images G is taken over a sample of this size, drawn by the trial's seed."""
+MARGIN = 0.95
+"""Of the tolerance: the rest is for rounding, which conjugate gradients do not see."""
+NO_SOLUTION = 1.0
+"""The relative residual of v = 0, which [H]'s solver is to get below."""
 
-@dataclass(frozen=True)
-class Solver:
-    """SGD with momentum for (H + alpha I) v = grad L_val, as in the code of [H].
 
-    Attributes:
-        damping: alpha.
-        learning_rate: step length of the solver.
-        momentum: its momentum.
-        n_passes: passes over the training images.
-        batch_size: images per Hessian-vector product.
+def influence_functions(trial: Trial) -> Scores:
+    """Influence functions of [K] at the final parameters, images not augmented."""
+    trial.network.load(trial.final_state())
+    scores = score(trial)
+    if scores.solved:
+        _say(trial.seed, scores.solved)
+    return scores
+
+
+def score(trial: Trial) -> Scores:
+    """Influence functions at the network's present state, by the trial's solver."""
+    target = loss_gradient(trial.network, trial.data.validation).u
+    return (_by_gauss_newton if trial.if_solver == GAUSS_NEWTON else _by_sgd)(trial, target)
+
+
+def _say(seed: int, solved: Solved) -> None:
+    log.info("Trial %d: Influence_functions %s", seed, solved.words)
+    if not solved.reached:
+        log.warning(
+            "Trial %d: the solver of Influence_functions was to get to a relative residual of "
+            "%.2g and came to %.2g: their scores are rough. Raise --damping above %.2g, or check "
+            "them with --verify.", seed, solved.wanted, solved.residual, solved.damping,
+        )  # fmt: skip
+
+
+def epochs_of_products(trial: Trial) -> float:
+    """About how many double backwards of each training image the scores take."""
+    if trial.if_solver != GAUSS_NEWTON:
+        return 3.0
+    return 1.0 + USUAL_PRODUCTS * min(SAMPLE, trial.n_train) / trial.n_train
+
+
+# ---------------------------------------------------------------- the Gauss-Newton matrix
+
+
+def _by_gauss_newton(trial: Trial, target: Arrays) -> Scores:
+    matrix = GaussNewton(trial.network, trial.optimiser.weight_decay)
+    sample, g = sample_of(trial.data.training, trial.seed), flattened(target)
+
+    def product(v: np.ndarray) -> np.ndarray:
+        return flattened(matrix.product(sample, by_name(v, target)))
+
+    damping, n_products = trial.damping, 1
+    if damping is None:
+        share = OPTIMUM_SHARE if at_optimum(trial, g) else SHARE
+        damping, n_products = share * largest_eigenvalue(product, g, POWER) or 1.0, 1 + POWER
+    numbers = range(1, MOST_PRODUCTS - n_products + 1)
+    watched = progress(numbers, f"trial {trial.seed}: infl, solve")
+    solution = conjugate_gradients(product, g, damping, TOLERANCE * MARGIN, watched)
+    solved = Solved(
+        solver=trial.if_solver,
+        damping=damping,
+        residual=relative_residual(product(solution.v), solution.v, g, damping),
+        wanted=TOLERANCE,
+        n_products=n_products + solution.n_products,
+        n_images=len(sample),
+        n_train=trial.n_train,
+    )
+    return Scores(matrix.influence(trial.data.training, by_name(solution.v, target)), solved=solved)
+
+
+def at_optimum(trial: Trial, g: np.ndarray) -> bool:
+    """Whether the gradient of the mean training loss is next to nothing, as [K] assumes.
+
+    Args:
+        trial: at whose network's state.
+        g: the gradient of the validation loss (P,), which it is compared with.
     """
-
-    damping: float
-    learning_rate: float = 0.005
-    momentum: float = 0.9
-    n_passes: int = 2
-    batch_size: int = 64
+    theta = {name: p.d for name, p in trial.network.theta.items()}
+    gradient = flattened(loss_gradient(trial.network, trial.data.training).u)
+    gradient += trial.optimiser.weight_decay * flattened(theta)
+    return float(np.linalg.norm(gradient)) <= AT_OPTIMUM * float(np.linalg.norm(g))
 
 
-NO_SOLUTION, DIVERGENCE = 1.0, 10.0
-"""Relative residuals: that of v = 0, and from which on a solve is one that diverges."""
-DIVERGED = 1e4
-"""Passes end where |v| exceeds |g| / alpha, the most in a convex problem, by this factor."""
-TINY = 1e-300
-"""Keeps |v|^2 of a gradient of zeros above 0."""
+def sample_of(data: ImageSet, seed: int) -> ImageSet:
+    """The images over which G is taken: all, or `SAMPLE` of them."""
+    if len(data) <= SAMPLE:
+        return data
+    rows = np.sort(np.random.default_rng([seed, 8]).permutation(len(data))[:SAMPLE])
+    return ImageSet(data.images[rows], data.labels[rows], ())
+
+
+# ---------------------------------------------------------------- the Hessian, as [H]
+
+
+def _by_sgd(trial: Trial, target: Arrays) -> Scores:
+    """By [H]'s solver; where it ends no better than v = 0, by the best iterate on its way."""
+    data = trial.data.training
+    adjoint_of = StepAdjoint(trial.network, trial.optimiser, test=True)
+    solver = Descent(trial.damping or 0.0)
+    *way, end = solve(adjoint_of, data, target, solver, trial.seed)
+
+    def scored(v: Arrays) -> tuple[float, np.ndarray]:
+        influence, product = predict_influence(adjoint_of, data, v)
+        residual = relative_residual(
+            flattened(product), flattened(v), flattened(target), solver.damping
+        )
+        return (residual if math.isfinite(residual) else math.inf), influence
+
+    found = [scored(end)]
+    if found[0][0] >= NO_SOLUTION:
+        found += [scored(v) for v in way]
+    residual, influence = min(found, key=lambda one: one[0])
+    n_products, n = solver.n_passes + len(found), len(data)
+    return Scores(
+        influence,
+        solved=Solved(trial.if_solver, solver.damping, residual, NO_SOLUTION, n_products, n, n),
+    )
 
 
 def solve(
-    adjoint_of: StepAdjoint, data: ImageSet, target: Arrays, solver: Solver, seed: int
-) -> Arrays:
-    """Solve (H + alpha I) v = target by SGD on v^T (H + alpha I) v / 2 - v^T target.
+    adjoint_of: StepAdjoint, data: ImageSet, target: Arrays, solver: Descent, seed: int
+) -> list[Arrays]:
+    """The iterates of `descend` for (H + alpha I) v = target, by parameter name.
 
     Args:
         adjoint_of: built with test=True, so that BatchNorm uses its running statistics.
@@ -56,33 +173,21 @@ def solve(
         target: the right-hand side by parameter name.
         solver: the solver's constants.
         seed: seed of the order of the batches.
-
-    Returns:
-        v by parameter name, float64; of any size where the passes diverge, but finite.
     """
-    rng = np.random.default_rng([seed, 2])
-    v = {name: np.zeros_like(g) for name, g in target.items()}
-    velocity = {name: np.zeros_like(g) for name, g in target.items()}
-    longest = DIVERGED * _norm(target) / solver.damping if solver.damping else math.inf
-    n_batches = len(batches_of(len(data), solver.batch_size))
-    for step in progress(range(solver.n_passes * n_batches), f"trial {seed}: infl, solve"):
-        if step % n_batches == 0:
-            order = rng.permutation(len(data))
-        rows = order[step % n_batches * solver.batch_size :][: solver.batch_size]
-        product = _derivatives(adjoint_of, data, rows, v)[1]
-        for name, residual in product.items():
-            residual += solver.damping * v[name] - target[name]
-            velocity[name] = solver.momentum * velocity[name] - solver.learning_rate * residual
-            v[name] += velocity[name]
-        if not _norm(v) <= longest:
-            break
-    return v
+
+    def product(rows: np.ndarray, v: np.ndarray) -> np.ndarray:
+        return flattened(_derivatives(adjoint_of, data, rows, by_name(v, target))[1])
+
+    n_steps = solver.n_passes * solver.n_batches(len(data))
+    numbers = progress(range(n_steps), f"trial {seed}: infl, solve")
+    iterates = descend(product, len(data), flattened(target), solver, seed, numbers)
+    return [by_name(v, target) for v in iterates]
 
 
 def predict_influence(
     adjoint_of: StepAdjoint, data: ImageSet, v: Arrays, batch_size: int = 64
 ) -> tuple[np.ndarray, Arrays]:
-    """One pass over the training images, which gives the influences and, beside them, H v.
+    """One pass over the training images, which gives the influences and H v.
 
     Args:
         adjoint_of: built with test=True.
@@ -105,97 +210,6 @@ def predict_influence(
     return influence, product
 
 
-@dataclass(frozen=True)
-class Scored:
-    """What influence functions say, and how far their solver came.
-
-    Attributes:
-        influence: (n,).
-        residual: |(H + alpha I) v - g| / |g|.
-        curvature: <v, H v> / <v, v>.
-    """
-
-    influence: np.ndarray
-    residual: float
-    curvature: float
-
-
-def score(trial: Trial) -> Scored:
-    """Influence functions at the network's present state, by [H]'s solver: 2 passes."""
-    adjoint_of = StepAdjoint(trial.network, trial.optimiser, test=True)
-    target = loss_gradient(trial.network, trial.data.validation).u
-    v = solve(adjoint_of, trial.data.training, target, Solver(trial.damping), trial.seed)
-    influence, product = predict_influence(adjoint_of, trial.data.training, v)
-    residual = relative_residual(product, v, target, trial.damping)
-    return Scored(influence, residual, _dot(v, product) / max(_dot(v, v), TINY))
-
-
-def influence_functions(trial: Trial) -> np.ndarray:
-    """Influence functions of [K] at the final parameters, images not augmented.
-
-    Raises:
-        UserError: the solve diverges.
-    """
-    trial.network.load(trial.final_state())
-    scored = score(trial)
-    if not scored.residual <= DIVERGENCE:
-        raise _divergence(trial, scored.residual, scored.curvature)
-    _say_residual(trial.seed, scored.residual)
-    return scored.influence
-
-
-def _say_residual(seed: int, residual: float) -> None:
-    log.info(
-        "Trial %d: Influence_functions solved to a relative residual of %.2f "
-        "(0 is exact, 1 as far off as no solution)", seed, residual,
-    )  # fmt: skip
-    if residual > NO_SOLUTION:
-        log.warning(
-            "Trial %d: the solver of Influence_functions is further off than no solution: their "
-            "scores are rough. Raise --damping, or check them with --verify.", seed,
-        )  # fmt: skip
-
-
-def relative_residual(product: Arrays, v: Arrays, target: Arrays, damping: float) -> float:
-    """|(H + alpha I) v - target| / |target|.
-
-    Args:
-        product: H v by parameter name.
-        v: the solution.
-        target: the right-hand side.
-        damping: alpha.
-    """
-    residual = {k: product[k] + damping * v[k] - target[k] for k in target}
-    return _norm(residual) / _norm(target) if _norm(target) else 0.0
-
-
-def _divergence(trial: Trial, residual: float, curvature: float) -> UserError:
-    """The error of a diverged solve; `curvature` is <v, H v> / <v, v>.
-
-    Damping above a negative curvature makes H + alpha I positive; it cannot mend steps that are
-    too long for a large positive one.
-    """
-    remedy = "leave Influence_functions out of --methods, or train with a lower --lr"
-    if curvature + trial.damping < 0:
-        scored = trial.folder.influence("Influence_functions", trial.seed).parent.exists()
-        where = ", in another --output_dir, since other trials have scores" if scored else ""
-        enough = float(f"{max(10 * trial.damping, -2 * curvature):.1g}")
-        remedy = f"raise --damping from {trial.damping:g} to {enough:g}{where}"
-    return UserError(
-        f"influence functions diverge in trial {trial.seed}: the relative residual is "
-        f"{residual:.2g}, the loss curves by {curvature:.2g} along the solution, the damping is "
-        f"{trial.damping:g}; {remedy}"
-    )
-
-
-def _dot(a: Arrays, b: Arrays) -> float:
-    return float(sum(np.vdot(a[name], b[name]) for name in a))
-
-
-def _norm(a: Arrays) -> float:
-    return math.sqrt(_dot(a, a))
-
-
 def _derivatives(
     adjoint_of: StepAdjoint, data: ImageSet, rows: np.ndarray, v: Arrays
 ) -> tuple[np.ndarray, Arrays]:
@@ -203,3 +217,18 @@ def _derivatives(
     x, y = normalise(data.images[rows]), data.labels[rows, None]
     by_weight, product, _ = adjoint_of.derivatives(x, y, v, {})
     return by_weight, product
+
+
+def relative_residual(
+    product: np.ndarray, v: np.ndarray, target: np.ndarray, damping: float
+) -> float:
+    """|A v + alpha v - target| / |target|; 0 where the target is 0.
+
+    Args:
+        product: A v (P,).
+        v: the solution (P,).
+        target: the right-hand side (P,).
+        damping: alpha.
+    """
+    length = float(np.linalg.norm(target))
+    return float(np.linalg.norm(product + damping * v - target)) / length if length else 0.0

@@ -13,7 +13,7 @@ from utils.columns import IMAGE
 from utils.console import RESULT
 from utils.data.flips import COLUMNS, INDEX, SEED
 from utils.data.source import TRAINING
-from utils.output.paths import OutputPaths
+from utils.output.paths import OutputPaths, latest
 from utils.output.storage import read_csv
 
 log = logging.getLogger("data_cleansing")
@@ -39,7 +39,7 @@ def say_what_was_found(paths: OutputPaths, methods: Sequence[str], seeds: Sequen
 
 def _said_of_suspects(paths: OutputPaths, flipped: set[str]) -> str:
     """How many of the training images whose labels look wrong are among the flipped ones."""
-    table = read_csv(paths.label_issues, (IMAGE, "set", ISSUE))
+    table = read_csv(latest(paths.label_issues), (IMAGE, "set", ISSUE))
     suspects = table.loc[(table["set"] == TRAINING) & (table[ISSUE] == 1), IMAGE]
     hits = f"{suspects.isin(flipped).sum():,} of the {len(flipped):,} flipped labels"
     return f"The {len(suspects):,} training images whose labels look wrong have {hits}"

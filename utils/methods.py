@@ -12,16 +12,55 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Solved:
+    """How far a method came with the linear equation that its scores need.
+
+    Attributes:
+        solver: as in `--if_solver`.
+        damping: alpha.
+        residual: relative to the right-hand side; 1 is that of no solution.
+        wanted: the relative residual that it was to get to.
+        n_products: products of the matrix with a vector, over `n_images` each.
+        n_images: the training images of the equation, and of the residual.
+        n_train: all training images.
+    """
+
+    solver: str
+    damping: float
+    residual: float
+    wanted: float
+    n_products: int
+    n_images: int
+    n_train: int
+
+    @property
+    def reached(self) -> bool:
+        """Whether it got there."""
+        return self.residual <= self.wanted
+
+    @property
+    def words(self) -> str:
+        """What a person is told."""
+        algorithm = {"gauss_newton": "conjugate gradients"}.get(self.solver, self.solver.upper())
+        how = f"{algorithm}, {self.n_products} products, damping {self.damping:.2g}"
+        if self.n_images < self.n_train:
+            how += f", over a sample of {self.n_images:,} of {self.n_train:,} training images"
+        return f"solved to {100 * self.residual:.2g} % ({how})"
+
+
+@dataclass(frozen=True)
 class Scores:
     """What a method gives.
 
     Attributes:
         influence: (n_train,), the lowest for the image to remove first.
         growth: max_t |u_t| / |u_T| of a sweep; None for a method without one.
+        solved: how far its solver came; None for a method without one.
     """
 
     influence: np.ndarray
     growth: float | None = None
+    solved: Solved | None = None
 
 
 @dataclass(frozen=True)
@@ -35,6 +74,8 @@ class Method:
             (n_train,), or `Scores`.
         scored_epochs: for how many epochs of steps it takes a double backward, which is its cost;
             None: the covered ones.
+        epochs: "module:function" that gives their number for a trial, in the place of
+            `scored_epochs`.
         needs_states: it needs the states before the covered steps; the others do with the final
             one.
         needs_margins: it needs the margins that the training recorded.
@@ -47,6 +88,7 @@ class Method:
     name: str
     scorer: str
     scored_epochs: int | None = None
+    epochs: str = ""
     needs_states: bool = False
     needs_margins: bool = False
     predicts: bool = True
@@ -58,6 +100,10 @@ class Method:
     def for_labels(self) -> bool:
         """It looks for wrong labels, not for what a removal changes."""
         return not self.predicts and self.name != CONTROL
+
+    def epochs_in(self, trial: Any) -> float | None:
+        """For how many epochs of steps it takes a double backward; None: the covered ones."""
+        return float(resolve_name(self.epochs)(trial)) if self.epochs else self.scored_epochs
 
     def scores(self, trial: Any) -> Scores:
         """The influence of each training image, and what tells whether to trust it."""
@@ -87,8 +133,8 @@ METHODS: dict[str, Method] = {
         Method(
             "Influence_functions",
             "influence_functions.infl:influence_functions",
-            scored_epochs=3,
-            settings=("damping",),
+            epochs="influence_functions.infl:epochs_of_products",
+            settings=("damping", "if_solver"),
         ),
         Method(
             "AUM",

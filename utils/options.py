@@ -24,6 +24,9 @@ STEPS, RECOMPUTE, FINAL = "steps", "recompute", "final"
 CACHES = (STEPS, RECOMPUTE, FINAL)
 """Which states of its training a trial keeps on disk: the values of `--cache`."""
 
+GAUSS_NEWTON, SGD_SOLVER = "gauss_newton", "sgd"
+"""The values of `--if_solver`."""
+
 RUN, TRAINING, DATA = "what is run", "training", "data"
 MACHINE, OUTPUT = "machine", "output"
 GROUPS = (RUN, TRAINING, DATA, MACHINE, OUTPUT)
@@ -138,11 +141,19 @@ class Options:
         1, RUN, "number of last epochs that the scores cover, or all", type=number_or_all,
         metavar="N", least=1,
     )  # fmt: skip
+    if_solver: str = option(
+        GAUSS_NEWTON, RUN,
+        "how Influence_functions solve (A + ALPHA I) v = gradient: gauss_newton, A the "
+        "Gauss-Newton matrix, by conjugate gradients; or sgd, A the Hessian, by the reference's "
+        "two passes of SGD, which often diverge",
+        choices=(GAUSS_NEWTON, SGD_SOLVER),
+    )  # fmt: skip
     damping: float | None = option(
         None, RUN,
-        "damping ALPHA > 0 of Influence_functions, which solves (H + ALPHA I) v = gradient, H in "
-        "nats per squared parameter; raise it if it diverges",
-        type=float, metavar="ALPHA", shown="by the data set: 10 for cifar10, else 0.1",
+        "damping ALPHA > 0 of Influence_functions, in nats per squared parameter; raise it if "
+        "the solver does not get there",
+        type=float, metavar="ALPHA",
+        shown="gauss_newton: a tenth of A's largest eigenvalue; sgd: 10 for cifar10, else 0.1",
     )  # fmt: skip
     verify: int = option(
         0, RUN,

@@ -34,7 +34,7 @@ from benchmarks.tasks import TASKS, mnist_cnn, small_mnist
 from utils.data.images import ImageSet, normalise
 from utils.data.splits import SplitFiles, TrialData
 from utils.methods import METHODS, Method
-from utils.options import RECOMPUTE
+from utils.options import GAUSS_NEWTON, RECOMPUTE
 from utils.output.folder import OutputFolder
 from utils.output.storage import read_csv, save_csv
 from utils.training.models import six_convolutions
@@ -124,7 +124,8 @@ def open_trial(folder: Path, cover_epochs: int) -> Trial:
         steps=steps_of(problem),
         retrain_all=False,
         cover_epochs=cover_epochs,
-        damping=0.1,
+        if_solver=GAUSS_NEWTON,
+        damping=None,
         cache=RECOMPUTE,
         cache_memory=10**9,
         folder=OutputFolder(folder / f"ours_{cover_epochs}"),

@@ -77,29 +77,26 @@ def test_trials_are_run_and_stored_one_by_one(
     assert "| subset | mnist | 0, 1 |" in page.read_text()
 
 
-def test_a_trial_without_influence_functions_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_trial_is_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def run_command(arguments: list[str]) -> tuple[int, float]:
         output = Path(arguments[arguments.index("-o") + 1])
         (output / "summary").mkdir(parents=True, exist_ok=True)
-        scores = [row("No Removal", 3, 2, 0.5), row("Hara", 3, 2, 0.6)]
+        scores = [row("No Removal", 3, 2, 0.5), row("Influence_functions", 3, 2, 0.6)]
         summary = pd.DataFrame(scores).reindex(columns=["seed", "method", "n_drops", *SCORES])
         summary.to_csv(output / "summary" / "summary.csv")
-        word = "influence functions diverge in trial 3" if diverging else "the disk is full"
-        (output / "run.log").write_text(f"...\nERROR error: {word}: ...\n")
-        return (2 if "Influence_functions" in arguments else 0), 1.5
+        assert "Influence_functions" in arguments
+        return status, 1.5
 
     monkeypatch.setattr(reproduction, "run_command", run_command)
     experiment = reproduction.Experiment("subset", "mnist", "-r 2")
-    diverging = True
+    status = 0
     rows = reproduction.run_trial(experiment, 3, [], tmp_path)
     assert list(zip(rows["method"], rows["n_drops"], strict=True)) == [
         ("No Removal", 0),
-        ("Hara", 2),
+        ("Influence_functions", 2),
     ]
-    assert rows["cpu_seconds"].tolist() == [3.0, 3.0]
-    diverging = False
+    assert rows["cpu_seconds"].tolist() == [1.5, 1.5]
+    status = 2
     with pytest.raises(SystemExit):
         reproduction.run_trial(experiment, 3, [], tmp_path)
 

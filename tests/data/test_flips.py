@@ -161,8 +161,8 @@ def test_the_lists_of_a_what_if_are_not_for_use(
     assert recommendation["what_if"].startswith(what_if)
     assert "This is a what-if" in (output / "report/index.html").read_text()
     flips = read_csv(output / FILE).query("seed == 0").set_index(IMAGE)
-    removed = read_csv(output / "cleansed/AUM_removed.csv").set_index(IMAGE)[LABEL]
-    kept = read_csv(output / "cleansed/AUM_train_cleansed.csv").set_index(IMAGE)[LABEL]
+    removed = read_csv(output / "cleansed/AUM_removed_20.csv").set_index(IMAGE)[LABEL]
+    kept = read_csv(output / "cleansed/AUM_train_cleansed_20.csv").set_index(IMAGE)[LABEL]
     found = flips.index.intersection(removed.index)
     assert len(found) > 0
     assert removed[found].tolist() == flips["flipped_to"][found].tolist()

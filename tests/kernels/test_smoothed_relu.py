@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import nnabla as nn
 import nnabla.functions as F
@@ -14,10 +10,8 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from influence_functions.infl import _divergence
-from tests.helpers.runs import influence_functions, sgd_influence
+from tests.helpers.runs import sgd_influence
 from utils.kernels.smoothed_relu import smoothed_kinks
-from utils.output.paths import OutputPaths
 from utils.output.storage import read_csv
 from utils.training.adjoint import StepAdjoint
 from utils.training.models import MODELS
@@ -125,52 +119,3 @@ def test_mean_state_of_one_covered_step_is_its_state(tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         _influence(tmp_path, "Hara_exact"), _influence(tmp_path, "Ours_mean")
     )
-
-
-# ------------------------------------------------------ influence functions that diverge
-
-
-def test_residual_is_said_and_a_diverging_solve_names_the_damping(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    arguments = "-r 0 --methods Influence_functions"
-    assert influence_functions(tmp_path / "ok", arguments) == 0
-    said = capsys.readouterr().out
-    assert re.search(r"Influence_functions solved to a relative residual of [01]\.\d\d ", said)
-
-    import influence_functions.infl as stage
-
-    with monkeypatch.context() as patched:
-        patched.setattr(stage, "Solver", partial(stage.Solver, learning_rate=50.0))
-        assert influence_functions(tmp_path / "not", f"{arguments} --damping 0.001") == 2
-    *_, line = capsys.readouterr().err.strip().splitlines()
-    assert "influence functions diverge in trial 0: the relative residual is" in line
-    remedy = "leave Influence_functions out of --methods, or train with a lower --lr"
-    assert line.endswith(f"the damping is 0.001; {remedy}")
-    assert not (tmp_path / "not/influence/Influence_functions").exists()
-
-    trained = (tmp_path / "not/infl_results_sgd/seed_00/final_model.h5").stat().st_mtime_ns
-    assert influence_functions(tmp_path / "not", f"{arguments} --damping 5") == 0
-    assert (tmp_path / "not/infl_results_sgd/seed_00/final_model.h5").stat().st_mtime_ns == trained
-    assert influence_functions(tmp_path / "not", f"{arguments} --damping 0.5") == 2
-    assert "--damping was 5.0, now 0.5" in capsys.readouterr().err
-
-
-def test_negative_curvature_is_mended_by_damping(tmp_path: Path) -> None:
-    trial: Any = SimpleNamespace(seed=2, damping=0.1, folder=OutputPaths(tmp_path))
-    assert str(_divergence(trial, 1500, -30)).endswith("raise --damping from 0.1 to 60")
-    (tmp_path / "influence/Influence_functions").mkdir(parents=True)
-    assert "from 0.1 to 60, in another --output_dir" in str(_divergence(trial, 1500, -30))
-
-
-@pytest.mark.parametrize("damping", ["0", "-1", "nan", "inf"])
-def test_damping_is_above_zero(damping, tmp_path, capsys):
-    assert influence_functions(tmp_path, f"--damping={damping}") == 2
-    assert "must be a number above 0" in capsys.readouterr().err
-
-
-def test_other_methods_take_a_folder_up_whatever_its_damping(tmp_path: Path) -> None:
-    assert influence_functions(tmp_path, "-r 0 --methods Influence_functions --damping 7") == 0
-    assert influence_functions(tmp_path, "-r 0 --methods Random") == 0
-    assert influence_functions(tmp_path, "-r 0 --methods Influence_functions --damping 7") == 0
-    assert influence_functions(tmp_path, "-r 0 --methods Influence_functions") == 2

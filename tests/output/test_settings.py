@@ -18,15 +18,17 @@ def settings_with(method: str) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(
-    ("method", "damping", "sweep"),
-    [("Influence_functions", 0.5, None), ("Hara", None, "damped"), ("Ours", None, "damped"),
-     ("Hara_exact", None, None), ("AUM", None, None), ("Random", None, None)],
+    ("method", "of_solver", "sweep"),
+    [("Influence_functions", (0.5, "gauss_newton"), None), ("Hara", (None, None), "damped"),
+     ("Ours", (None, None), "damped"), ("Hara_exact", (None, None), None),
+     ("AUM", (None, None), None), ("Random", (None, None), None)],
 )  # fmt: skip
 def test_a_setting_counts_only_with_its_methods(
-    method: str, damping: float | None, sweep: str | None
+    method: str, of_solver: tuple[object, object], sweep: str | None
 ) -> None:
     settings = settings_with(method)
-    assert (settings["damping"], settings["sweep"]) == (damping, sweep)
+    assert (settings["damping"], settings["if_solver"]) == of_solver
+    assert settings["sweep"] == sweep
 
 
 def test_a_row_of_the_table_names_its_settings(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,13 +18,14 @@ TESTS_FAILED = 1
 
 @dataclass(frozen=True)
 class Mutation:
-    """Text of a product file, the mistaken text in its place, and the test that must fail."""
+    """Text of a product file, the mistaken text in its place, and the test of `tests` to fail."""
 
     name: str
     file: str
     right: str
     wrong: str
     test: str
+    tests: str = "tests/training/test_influence.py"
 
 
 SWEEP = "test_sweep_equals_central_differences and plain and last"
@@ -41,7 +42,22 @@ MUTATIONS = [
         "influence_functions/infl.py",
         "influence[indices] = by_weight",
         "influence[indices] = -by_weight",
-        "test_influence_functions_equal_leave_one_out",
+        "test_influence_functions_equal_leave_one_out and sgd",
+    ),
+    Mutation(
+        "sign of influence functions by the Gauss-Newton matrix turned",
+        "influence_functions/gauss_newton.py",
+        "((probabilities(logits) - own) * tangent)",
+        "((own - probabilities(logits)) * tangent)",
+        "test_influence_functions_equal_leave_one_out and gauss_newton",
+    ),
+    Mutation(
+        "the loss's Hessian dropped from the Gauss-Newton matrix",
+        "influence_functions/gauss_newton.py",
+        "loss_curvature(logits, tangent) / len(data)",
+        "tangent / len(data)",
+        "test_product_equals_central_differences",
+        "tests/training/test_gauss_newton.py",
     ),
     Mutation(
         "Hessian term dropped",
@@ -114,7 +130,7 @@ def test_mistake_is_caught(mutation: Mutation, tmp_path: Path) -> None:
     file.write_text(text.replace(mutation.right, mutation.wrong), encoding="utf-8")
 
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
-    command += ["-p", "no:xdist", "tests/training/test_influence.py", "-k", mutation.test]
+    command += ["-p", "no:xdist", mutation.tests, "-k", mutation.test]
     outcome = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
 
     assert outcome.returncode == TESTS_FAILED, outcome.stdout + outcome.stderr

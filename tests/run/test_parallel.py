@@ -192,7 +192,7 @@ def trial(tmp_path: Path) -> Trial:
     training, validation, test = (ImageSet(part, labels, ("a", "b", "c")) for part in images)
     data = TrialData(training, validation, test, SplitFiles(*map(Path, "abc")))
     steps, model = plan_steps(0, 3, 2, 2, 0.1), find_model("mlp")
-    return make_trial(OPTIONS, 0, data, steps, model, 3, 0.1, OutputFolder(tmp_path))
+    return make_trial(OPTIONS, 0, data, steps, model, 3, None, OutputFolder(tmp_path))
 
 
 @pytest.mark.parametrize("take", [take_over, lambda folder: unpacked(sent(folder))])

@@ -14,7 +14,7 @@ from pathlib import Path
 from utils.errors import UserError
 from utils.link_free import remove_file
 from utils.methods import METHODS
-from utils.options import Options, result_options
+from utils.options import SGD_SOLVER, Options, result_options
 from utils.output.folder import ClaimedFolder
 from utils.output.lock import FolderLock
 from utils.output.manifest import Manifest, Settings, remove_temporaries
@@ -22,25 +22,33 @@ from utils.output.own_files import check_own, check_own_files
 from utils.output.paths import OutputPaths
 from utils.output.storage import TEMPORARY
 
-OF_METHODS = ("damping", "sweep")
+OF_METHODS = ("damping", "if_solver", "sweep")
 """Settings that count only with the methods whose row of `METHODS` names them."""
-EARLIER = {"sweep": "exact", "resize": "crop"}
+EARLIER = {"if_solver": SGD_SOLVER, "sweep": "exact", "resize": "crop"}
 """What folders of earlier versions do not say."""
+BY_SOLVER = "chosen by the solver"
+"""The damping where none is given."""
 
 
-def settings_of(options: Options, data_fingerprint: str, graph: str, damping: float) -> Settings:
+def settings_of(
+    options: Options, data_fingerprint: str, graph: str, damping: float | None
+) -> Settings:
     """What the results depend on. More trials, more n and more methods only extend them.
 
     Args:
         options: as parsed.
         data_fingerprint: what the images came from.
         graph: what the graph of the model is known by.
-        damping: alpha of the influence functions, given or by the data set; it counts where
-            they are among the methods.
+        damping: alpha of the influence functions, None where their solver chooses it; it counts
+            where they are among the methods.
     """
     chosen = {name: getattr(options, name) for name in result_options()}
     others = {"command": options.program, "data": data_fingerprint, "model's graph": graph}
-    of_methods = {"damping": damping, "sweep": "damped"}
+    of_methods: dict[str, object] = {
+        "damping": BY_SOLVER if damping is None else damping,
+        "if_solver": options.if_solver,
+        "sweep": "damped",
+    }
     for name in OF_METHODS:
         if not _methods_of(name) & set(options.methods):
             of_methods[name] = None

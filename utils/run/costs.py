@@ -71,11 +71,12 @@ def measure(trial: Trial, methods: Sequence[Method], n_removed: int) -> Costs:
         evaluation=seconds_of(lambda: evaluator(most)) / len(most),
         state_file=len(hdf5_of(sgd.state())),
     )
-    if any(method.scored_epochs != 0 for method in methods):
+    epochs = [method.epochs_in(trial) for method in methods]
+    if any(number != 0 for number in epochs):
         costs = replace(costs, gradient=_gradient_cost(twin, data.validation))
-    if any(method.scored_epochs is None for method in methods):
+    if any(number is None for number in epochs):
         costs = replace(costs, sweep=_sweep_cost(trial, twin, test=False))
-    if any(method.scored_epochs for method in methods):
+    if any(epochs):
         costs = replace(costs, product=_sweep_cost(trial, twin, test=True))
     return costs
 

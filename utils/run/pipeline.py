@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 from sgd_influence.analyze import analyze
 from sgd_influence.flips_found import say_what_was_found
 from utils.console import RESULT, open_log_file
+from utils.data.checks import Checks
 from utils.data.datasets import folders_of, prepare
 from utils.data.flips import record_flips, with_flips
 from utils.data.source import Source
@@ -24,7 +25,7 @@ from utils.data.splits import TrialData, draw_split, fingerprint, load_trial
 from utils.errors import UserError
 from utils.kernels import cores
 from utils.methods import METHODS
-from utils.options import Options
+from utils.options import SGD_SOLVER, Options
 from utils.output.folder import ClaimedFolder, OutputFolder
 from utils.output.manifest import Manifest, Settings, remove_temporaries
 from utils.output.paths import OutputPaths
@@ -42,7 +43,7 @@ from utils.training.device import choose_backend, set_context
 from utils.training.model_check import checked_model
 from utils.training.models import Model
 from utils.training.network import Network
-from utils.training.soundness import warnings_of
+from utils.training.soundness import solves_of, warnings_of
 from utils.training.steps import Step, load_steps, plan_steps
 from utils.training.trial import Trial, make_trial
 from utils.units import duration
@@ -70,13 +71,16 @@ def _run(options: Options, watch: Watch) -> None:
     with _cluster_of(options) as client:
         if options.dry_run:
             check_output_folder(paths, work.settings)
-            _preflight(work, work.trial(options.seed, OutputFolder(paths.root)), client)
+            folder = OutputFolder(paths.root)
+            _preflight(work, work.trial(options.seed, folder), client)
+            report_checks(work.source.checks, folder, "a run lists them in")
             return
         with claimed(paths, work.settings, options.overwrite) as folder:
             folder.account.check_versions()
             folder.check_outputs()
             open_log_file(paths.log)
             expected = _preflight(work, work.checked_trial(options.seed, folder), client)
+            record_checks(work.source.checks, folder)
             before, ready = written_bytes(paths.root), time.monotonic()
             elsewhere = _compute(work, folder, expected, client)
             memory = elsewhere + watch.peak()
@@ -90,6 +94,20 @@ def _run(options: Options, watch: Watch) -> None:
     log.info(closing_line(expected, size, memory, ended - ready))
     first = f"{duration(ready - started)} to read the data and estimate"
     log.info("Finished in %s (%s): %s", duration(ended - started), first, paths.root.resolve())
+
+
+def record_checks(checks: Checks | None, folder: OutputFolder) -> None:
+    """Write what was found in a user's own images, and report it."""
+    if checks is not None:
+        folder.save_csv(checks.duplicates, folder.duplicates)
+        folder.save_csv(checks.quality, folder.image_quality)
+        report_checks(checks, folder, "listed in")
+
+
+def report_checks(checks: Checks | None, folder: OutputFolder, words: str) -> None:
+    """Report what was found; `words` stand before the path of a list."""
+    if checks is not None:
+        checks.report(folder.duplicates, folder.image_quality, words)
 
 
 def _compute(work: Prepared, folder: ClaimedFolder, expected: Estimate, client: Any) -> int:
@@ -108,6 +126,7 @@ def _compute(work: Prepared, folder: ClaimedFolder, expected: Estimate, client: 
         folder.save_bytes(work.source.problems.read_bytes(), folder.data_problems)
     analyze(options, work.source, trial)
     folder.account.warnings = warnings_of(folder, METHODS)
+    folder.account.solves = solves_of(folder, METHODS)
     say_what_was_found(folder, options.methods, options.seeds)
     record_for_page(options, work.source, work.model, folder)
     return 0 if client is None else memory
@@ -123,7 +142,7 @@ class Prepared:
         source: the images.
         load: gives the split of a trial by its seed; the latest is kept.
         model: builds the graph.
-        damping: alpha of the influence functions.
+        damping: alpha of the influence functions; None: their solver chooses it.
         settings: what the results depend on.
         counts: the n to remove.
         paths: the files of the run.
@@ -134,7 +153,7 @@ class Prepared:
     source: Source
     load: Callable[[int], TrialData]
     model: Model
-    damping: float
+    damping: float | None
     settings: Settings
     counts: list[int]
     paths: OutputPaths
@@ -198,7 +217,7 @@ def prepared(options: Options) -> Prepared:
     load = lru_cache(maxsize=1)(partial(load_data, options, source))
     training = load(options.seed).training
     model = checked_model(options.model, training.shape, source.n_classes)
-    damping = source.damping if options.damping is None else options.damping
+    damping = damping_of(options, source)
     graph = Network(model, training.shape, source.n_classes).graph
     return Prepared(
         options=options,
@@ -211,6 +230,13 @@ def prepared(options: Options) -> Prepared:
         counts=counts_below(len(training), options),
         paths=paths,
     )
+
+
+def damping_of(options: Options, source: Source) -> float | None:
+    """Alpha of the influence functions: as given, else [H]'s for its solver, else to be chosen."""
+    if options.damping is None and options.if_solver == SGD_SOLVER:
+        return source.damping
+    return options.damping
 
 
 @contextmanager

@@ -370,11 +370,12 @@ class _Rest:
 
     def _score_seconds(self, method: Method) -> float:
         trial, costs = self.trial, self.costs
-        if method.scored_epochs == 0:
+        epochs = method.epochs_in(trial)
+        if epochs == 0:
             return 0.0
         seconds = len(trial.data.validation) * costs.gradient
-        if method.scored_epochs is not None:
-            batches = method.scored_epochs * len(trial.steps) / trial.n_epochs
+        if epochs is not None:
+            batches = epochs * len(trial.steps) / trial.n_epochs
             return seconds + batches * costs.product
         per_step = costs.sweep + (self._replay_seconds() if method.needs_states else 0.0)
         return seconds + len(trial.covered) * per_step

@@ -41,7 +41,7 @@ class Setup:
         seed: the trial's.
         backend: where nnabla computes.
         n_classes: number of classes K.
-        damping: alpha of the influence functions.
+        damping: alpha of the influence functions; None: their solver chooses it.
         root: the output folder, absolute.
         folder: where the trial was handed over, absolute.
         claim: what `run.lock` holds as long as the run lasts.
@@ -51,7 +51,7 @@ class Setup:
     seed: int
     backend: str
     n_classes: int
-    damping: float
+    damping: float | None
     root: Path
     folder: Path
     claim: bytes

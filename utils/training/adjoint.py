@@ -189,6 +189,18 @@ class DampedAdjoint(StepAdjoint):
         return by_weight, {name: g / len(x) for name, g in by_theta.items()}, none
 
 
+def flattened(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    """All numbers of some arrays as one vector (P,), in the order of their names there."""
+    return np.concatenate([array.ravel() for array in arrays.values()])
+
+
+def by_name(vector: np.ndarray, like: Mapping[str, np.ndarray]) -> Arrays:
+    """The arrays of the names and shapes of `like` whose `flattened` is `vector` (P,)."""
+    ends = np.cumsum([array.size for array in like.values()])[:-1]
+    parts = zip(like.items(), np.split(vector, ends), strict=True)
+    return {name: part.reshape(array.shape) for (name, array), part in parts}
+
+
 def cross_entropy(logits: nn.Variable, y: nn.Variable) -> nn.Variable:
     """(|B|, 1) losses; nnabla's fused function has no second derivative for a batch of one."""
     labels = F.one_hot(y, (logits.shape[1],))

@@ -1,27 +1,31 @@
 """Scores that cannot be right: what shows it, and what helps.
 
-Three checks, each of which a ranking that is worth following passes:
+Four checks, each of which a ranking that is worth following passes:
 
 1. Growth. The sweep multiplies u by one linearised step after the other. Where |u| grows far beyond
    |u_T| the product of the steps is no contraction, and early steps get scores of any size.
 2. Size. Leaving one image out cannot lower the validation loss by more than that loss itself.
 3. Seats. What makes an image harmful does not depend on when it was trained on. A worst n that sat
    mostly in the last steps is a ranking of seats, and removing it empties the last batches.
+4. Solver. A solution of a linear equation is closer to it than zero is.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
-from utils.methods import Scores
+from utils.methods import Scores, Solved
 from utils.output.paths import OutputPaths
 from utils.output.storage import unreadable
 from utils.training.steps import Step
+
+T = TypeVar("T")
 
 GROWTH = 10.0
 """The most that |u| may grow over |u_T|: damped sweeps do not grow (docs/fidelity.md)."""
@@ -50,16 +54,19 @@ class Soundness:
         growth: as in `Scores`.
         validation_loss: mean (nats) of the final state.
         problems: clauses of `problems_of`.
+        solved: as in `Scores`.
     """
 
     growth: float | None
     validation_loss: float
     problems: tuple[str, ...]
+    solved: Solved | None = None
 
 
 def soundness_of(scores: Scores, steps: Sequence[Step], loss: float) -> Soundness:
     """The soundness of scores; the arguments are those of `problems_of`."""
-    return Soundness(scores.growth, loss, tuple(problems_of(scores, steps, loss)))
+    problems = tuple(problems_of(scores, steps, loss))
+    return Soundness(scores.growth, loss, problems, scores.solved)
 
 
 def problems_in(paths: OutputPaths, method: str, seeds: Sequence[int]) -> dict[int, list[str]]:
@@ -83,10 +90,40 @@ def warnings_of(paths: OutputPaths, methods: Iterable[str]) -> dict[str, dict[st
     }
 
 
+def solves_in(paths: OutputPaths, method: str, seeds: Sequence[int]) -> dict[int, Solved]:
+    """How far a method's solver came, by the seed of the trial; only trials that say it.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    files = {seed: paths.soundness(method, seed) for seed in seeds}
+    found = {seed: _read(path, _solved_of) for seed, path in files.items() if path.exists()}
+    return {seed: solved for seed, solved in found.items() if solved}
+
+
+def solves_of(paths: OutputPaths, methods: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """How far solvers came, by method and by the seed of the trial as text."""
+    by_method = {method: solves_in(paths, method, paths.trained()) for method in methods}
+    return {
+        method: {str(seed): asdict(solved) for seed, solved in found.items()}
+        for method, found in by_method.items()
+        if found
+    }
+
+
 def _problems_at(path: Path) -> list[str]:
+    return _read(path, lambda value: [str(problem) for problem in value["problems"]])
+
+
+def _solved_of(value: Mapping[str, Any]) -> Solved | None:
+    solved = value.get("solved")  # earlier versions do not say it
+    return Solved(**solved) if solved else None
+
+
+def _read(path: Path, part: Callable[[Mapping[str, Any]], T]) -> T:
     try:
-        return [str(problem) for problem in json.loads(path.read_text("utf-8"))["problems"]]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        return part(json.loads(path.read_text("utf-8")))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise unreadable(path, "cannot be read", error) from error
 
 
@@ -99,11 +136,21 @@ def problems_of(scores: Scores, steps: Sequence[Step], loss: float) -> list[str]
         loss: the mean validation loss (nats) of the final state.
     """
     found = (
+        _solver_problem(scores.solved),
         _growth_problem(scores.growth, len(steps)),
         _size_problem(scores.influence, loss),
         _seat_problem(scores.influence, steps),
     )
     return [problem for problem in found if problem]
+
+
+def _solver_problem(solved: Solved | None) -> str:
+    if solved is None or solved.residual < 1:
+        return ""
+    return (
+        f"its equation was solved to a relative residual of {solved.residual:.2g}, and no solution "
+        "has 1"
+    )
 
 
 def _growth_problem(growth: float | None, n_steps: int) -> str:

@@ -35,7 +35,8 @@ class Trial:
         steps: the steps of the whole training, as recorded or, before it, as planned.
         retrain_all: removals retrain from the first step, not from the last epoch.
         cover_epochs: over how many last epochs the scores sweep.
-        damping: alpha of influence functions.
+        if_solver: of influence functions, as in `--if_solver`.
+        damping: their alpha; None: their solver chooses it.
         cache: which states of the training are kept on disk: steps, recompute or final.
         cache_memory: bytes that replayed states may take in memory.
         folder: the output folder.
@@ -48,7 +49,8 @@ class Trial:
     steps: list[Step]
     retrain_all: bool
     cover_epochs: int
-    damping: float
+    if_solver: str
+    damping: float | None
     cache: str
     cache_memory: int
     folder: OutputFolder
@@ -195,7 +197,7 @@ def make_trial(
     steps: list[Step],
     model: Model,
     n_classes: int,
-    damping: float,
+    damping: float | None,
     folder: OutputFolder,
 ) -> Trial:
     """The trial of a seed, as the options want it, with a network of that seed."""
@@ -208,6 +210,7 @@ def make_trial(
         steps=steps,
         retrain_all=options.retrain_all,
         cover_epochs=options.n_covered_epochs,
+        if_solver=options.if_solver,
         damping=damping,
         cache=options.cache,
         cache_memory=options.cache_memory,
