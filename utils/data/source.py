@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from utils.columns import IMAGE, SET
+from utils.data.checks import Checks
 from utils.data.decode import Form
 from utils.data.images import Picked, Pool
 from utils.errors import UserError
@@ -36,7 +37,7 @@ class Source:
     None if validation images are drawn from the training ones, `n_validation` by default;
     fingerprint: what the images came from; form: what they become when decoded; pool: all of
     them decoded already, or None; problems: the list of images that were left out as broken, None
-    where none were; n_problems: how many.
+    where none were; n_problems: how many; checks: what was found in a user's own images, else None.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Source:
     pool: Pool | None = None
     problems: Path | None = None
     n_problems: int = 0
+    checks: Checks | None = None
 
     @cached_property
     def images(self) -> pd.DataFrame:

@@ -151,7 +151,7 @@ class Facts:
             left_out=results.table_if_there(paths.data_problems, PROBLEMS),
             unsound=warnings_of(paths, methods),
             solves=_solves(paths, methods),
-            labels=_labels(paths, class_names),
+            labels=_labels(paths, results, class_names),
         )
 
     @property
@@ -208,11 +208,13 @@ def _manifest(paths: OutputPaths) -> Manifest:
     return manifest
 
 
-def _labels(paths: OutputPaths, class_names: Mapping[int, str]) -> LabelCheck | None:
+def _labels(
+    paths: OutputPaths, results: Results, class_names: Mapping[int, str]
+) -> LabelCheck | None:
     verdict = read_label_verdict(paths)
     if verdict is None:
         return None
-    issues = read_label_issues(paths)
+    issues = read_label_issues(paths, results)
     decided = pd.DataFrame(columns=list(COLUMNS))
     if os.path.lexists(paths.decisions):
         decided = read_decisions(paths.decisions, issues, class_names)
