@@ -124,6 +124,17 @@ class Rows:
         ]
         return Rows(tuple(part for part in parts if len(part.table)))
 
+    def row_name(self, position: int) -> str:
+        """The row of the CSV file that names an image; empty without one.
+
+        With the name of the file where there are several: train.csv:12.
+        """
+        part, inside = self.at(position)
+        if part.csv is None:
+            return ""
+        several = len({one.csv for one in self.parts}) > 1
+        return f"{part.csv.name}:{part.row(inside)}" if several else str(part.row(inside))
+
 
 def shown(path: str | Path) -> str:
     """A path in one line, whatever characters are in it."""

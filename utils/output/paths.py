@@ -176,6 +176,16 @@ class OutputPaths:
         """The images that `--skip_broken` left out, and why."""
         return self.root / "summary" / "data_problems.csv"
 
+    @property
+    def duplicates(self) -> Path:
+        """Pairs of images that are the same, or nearly."""
+        return self.root / "summary" / "duplicates.csv"
+
+    @property
+    def image_quality(self) -> Path:
+        """Images per class, and images that a person should look at."""
+        return self.root / "summary" / "image_quality.csv"
+
     def true_changes(self, seed: int) -> Path:
         """What removing the groups of a trial really changed."""
         return self.root / "verification" / f"true_changes_seed_{seed}.csv"
@@ -245,6 +255,7 @@ class OutputPaths:
         once = [
             self.classes, self.predictions, self.summary, self.recommendation, self.verification,
             self.agreement, self.flipped_labels, self.figure, self.verification_figure,
+            self.duplicates, self.image_quality,
             self.data_problems, self.label_issues, self.label_verdict,
             *map(self.cleansed_set, ("validation", "test")),
         ]  # fmt: skip

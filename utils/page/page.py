@@ -17,6 +17,7 @@ from utils.output.folder import OutputFolder
 from utils.output.own_files import check_own
 from utils.output.ranking import SHOWN_BEST, SHOWN_WORST
 from utils.page.facts import Facts
+from utils.page.image_checks import ImageChecks
 from utils.page.images import data_uris
 from utils.page.labels import files_of, labels_view
 from utils.page.review import Review, review_data
@@ -87,8 +88,9 @@ def _rendered(
 ) -> bytes:
     overall = facts.recommendation.overall if facts.recommendation else None
     views, compared, labels = method_views(facts, worst, best), comparison(facts, worst), None
-    tiles = list(_tiles(views, compared))
-    uris = data_uris(tile.file for tile in tiles)
+    checks = ImageChecks.read(facts.paths)
+    files = [tile.file for tile in _tiles(views, compared)] + list(checks.files if checks else ())
+    uris = data_uris(files)
     if review:
         labels = labels_view(facts)
         uris = {file: review.uris[file] for file in (*files_of(labels), *review.rows[IMAGE])} | uris
@@ -119,7 +121,8 @@ def _rendered(
         review_data=review_data(facts, review.rows, pictures, uris) if review else "",
         pictures=pictures,
         uris=uris,
-        missing=sorted({tile.file for tile in tiles if not uris[tile.file]}),
+        checks=checks,
+        missing=sorted({file for file in files if not uris[file]}),
         thinned=(worst, best) if (worst, best) != GALLERIES[0] else None,
         scripts=scripts,
         script_hashes=[_hash(script) for script in scripts],
