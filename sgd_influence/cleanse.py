@@ -18,8 +18,8 @@ from sgd_influence.outcomes import Outcomes
 from sgd_influence.recommend import Tried
 from utils.columns import CLASS, IMAGE, LABEL
 from utils.data.nnc_csv import read_nnc_csv
-from utils.data.source import Source, are_labels
-from utils.data.splits import draw_split
+from utils.data.source import TEST, VALIDATION, Source, are_labels
+from utils.data.splits import SplitFiles, draw_split
 from utils.options import Options
 from utils.output.folder import OutputFolder
 from utils.output.ranking import joined
@@ -60,9 +60,24 @@ def cleanse(
         images = merged(scored)
         removed = removed_table(images, opinions(heard, n), n, source.class_names)
         kept = cleansed_table(used, removed, source.class_names)
-        folder.save_csv(removed, folder.removed(method))
-        folder.save_csv(kept, folder.cleansed(method))
-        _say(options, folder.cleansed(method), source, len(used) - len(images), used, kept)
+        folder.save_csv(removed, folder.removed(method, n))
+        folder.save_csv(kept, folder.cleansed(method, n))
+        _say(options, folder.cleansed(method, n), source, len(used) - len(images), used, kept)
+    _save_other_sets(options, source, folder)
+
+
+def _save_other_sets(options: Options, source: Source, folder: OutputFolder) -> None:
+    """Write the images that the run validated and tested on, for a run on a cleansed list.
+
+    Validation images that come from the training images are in the cleansed lists already.
+    """
+    splits = [_split(options, source, seed) for seed in options.seeds]
+    tables = {TEST: read_nnc_csv(splits[0].test)}
+    if source.validation is not None:
+        used = [read_nnc_csv(split.validation) for split in splits]
+        tables[VALIDATION] = pd.concat(used).drop_duplicates(ignore_index=True)
+    for name, table in tables.items():
+        folder.save_csv(with_class_names(table, source.class_names), folder.cleansed_set(name))
 
 
 def _rows_of_split(options: Options, source: Source, seed: int) -> np.ndarray:
@@ -70,12 +85,16 @@ def _rows_of_split(options: Options, source: Source, seed: int) -> np.ndarray:
 
     Validation images that do not come from the training images of the data set are left out.
     """
-    sizes = options.n_train, options.n_val, options.n_test
-    files = draw_split(source, options.split_seed_of(seed), *sizes)
+    files = _split(options, source, seed)
     paths = list(read_nnc_csv(files.training)[IMAGE])
     if source.validation is None:
         paths += list(read_nnc_csv(files.validation)[IMAGE])
     return rows_of(paths, source.training[IMAGE])
+
+
+def _split(options: Options, source: Source, seed: int) -> SplitFiles:
+    sizes = options.n_train, options.n_val, options.n_test
+    return draw_split(source, options.split_seed_of(seed), *sizes)
 
 
 def _unscored(count: int) -> str:
@@ -199,7 +218,11 @@ def cleansed_table(
         removed: of `removed_table`.
         class_names: K names; if they are not 0 to K - 1 they come along as the column `CLASS`.
     """
-    kept = training.drop(index=removed.index)
-    if not are_labels(class_names) and CLASS not in kept:
-        kept = kept.assign(**{CLASS: [class_names[label] for label in kept[LABEL]]})
-    return kept
+    return with_class_names(training.drop(index=removed.index), class_names)
+
+
+def with_class_names(table: pd.DataFrame, class_names: Sequence[str]) -> pd.DataFrame:
+    """The table with the column `CLASS`, unless the classes have no names but their labels."""
+    if are_labels(class_names) or CLASS in table:
+        return table
+    return table.assign(**{CLASS: [class_names[label] for label in table[LABEL]]})

@@ -8,9 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from sgd_influence.label_issues import ISSUE
+from utils.columns import IMAGE
 from utils.console import RESULT
 from utils.data.flips import COLUMNS, INDEX, SEED
-from utils.output.paths import OutputPaths
+from utils.data.source import TRAINING
+from utils.output.paths import OutputPaths, latest
 from utils.output.storage import read_csv
 
 log = logging.getLogger("data_cleansing")
@@ -28,6 +31,18 @@ def say_what_was_found(paths: OutputPaths, methods: Sequence[str], seeds: Sequen
             RESULT, "Of the %d worst by %s, %s were flipped labels (expected by chance: %.3g)",
             n, method, f"{found:.1f}".removesuffix(".0"), chance,
         )  # fmt: skip
+    if n and paths.label_issues.exists():
+        log.log(
+            RESULT, "%s", _said_of_suspects(paths, set(flips.loc[flips[SEED].isin(seeds), IMAGE]))
+        )
+
+
+def _said_of_suspects(paths: OutputPaths, flipped: set[str]) -> str:
+    """How many of the training images whose labels look wrong are among the flipped ones."""
+    table = read_csv(latest(paths.label_issues), (IMAGE, "set", ISSUE))
+    suspects = table.loc[(table["set"] == TRAINING) & (table[ISSUE] == 1), IMAGE]
+    hits = f"{suspects.isin(flipped).sum():,} of the {len(flipped):,} flipped labels"
+    return f"The {len(suspects):,} training images whose labels look wrong have {hits}"
 
 
 def _found(

@@ -43,6 +43,10 @@ NOT_RECORDED = (
     "not record what the check needs; a run into another --output_dir does"
 )
 
+PARTLY_RECORDED = (
+    "Labels were checked by %d of %d trials: the trainings of the others are of an earlier version"
+)
+
 
 def check_of_run(options: Options, source: Source, trial: Trial) -> dict[str, Any] | None:
     """Check all labels, and write the table and the verdict; returns the latter.
@@ -60,6 +64,8 @@ def check_of_run(options: Options, source: Source, trial: Trial) -> dict[str, An
     if not seeds:
         log.warning(NOT_RECORDED)
         return None
+    if len(seeds) < len(options.seeds):
+        log.warning(PARTLY_RECORDED, len(seeds), len(options.seeds))
     seen = [part for seed in seeds for part in seen_by(options, source, trial, seed)]
     images, evidence = merged(seen)
     checked = check_labels(evidence)

@@ -60,9 +60,15 @@ def train_epoch(trial: Trial, epoch: int) -> None:
         path = trial.folder.label_record(trial.seed, epoch + 1)
         trial.folder.save_bytes(record_bytes(record), path)
     _mark_epoch(trial, numbers[-1] + 1)
-    for earlier in range(1, epoch + 1):
-        if trial.folder.label_record(trial.seed, earlier).exists():
-            trial.folder.remove(trial.folder.label_record(trial.seed, earlier))
+    remove_passed_records(trial, epoch + 1)
+
+
+def remove_passed_records(trial: Trial, n_epochs: int) -> None:
+    """Remove the label records of fewer epochs: a run that was killed may have left one."""
+    for earlier in range(1, n_epochs):
+        path = trial.folder.label_record(trial.seed, earlier)
+        if path.exists():
+            trial.folder.remove(path)
 
 
 def record_steps(trial: Trial) -> None:

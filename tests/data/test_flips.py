@@ -143,6 +143,11 @@ def test_a_run_says_what_is_flipped_and_what_was_found(
             found += worst.isin(flips.loc[flips["seed"] == seed, "datasource_index"]).sum()
         line = f"Of the 11 worst by {method}, {found / 2:g} were flipped labels (expected by chance"
         assert f"{line}: 2.02)" in said
+    table = read_csv(output / "labels/label_issues.csv")
+    suspects = table[(table["set"] == "training") & (table["is_label_issue"] == 1)]
+    hits = suspects[IMAGE].isin(flips[IMAGE]).sum()
+    both = f"{hits} of the {flips[IMAGE].nunique()} flipped labels"
+    assert f"The {len(suspects)} training images whose labels look wrong have {both}" in said
 
 
 def test_the_lists_of_a_what_if_are_not_for_use(
@@ -156,8 +161,8 @@ def test_the_lists_of_a_what_if_are_not_for_use(
     assert recommendation["what_if"].startswith(what_if)
     assert "This is a what-if" in (output / "report/index.html").read_text()
     flips = read_csv(output / FILE).query("seed == 0").set_index(IMAGE)
-    removed = read_csv(output / "cleansed/AUM_removed.csv").set_index(IMAGE)[LABEL]
-    kept = read_csv(output / "cleansed/AUM_train_cleansed.csv").set_index(IMAGE)[LABEL]
+    removed = read_csv(output / "cleansed/AUM_removed_20.csv").set_index(IMAGE)[LABEL]
+    kept = read_csv(output / "cleansed/AUM_train_cleansed_20.csv").set_index(IMAGE)[LABEL]
     found = flips.index.intersection(removed.index)
     assert len(found) > 0
     assert removed[found].tolist() == flips["flipped_to"][found].tolist()

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from utils.data.decode import Form, common_side
+from utils.data.depth import SIXTEEN, Range
 from utils.data.images import augment, load_image_set, normalise
 from utils.data.nnc_csv import read_nnc_csv
 from utils.errors import UserError
@@ -56,10 +57,11 @@ def test_colour_images_are_exact_and_palettes_become_rgb(tmp_path: Path) -> None
     np.testing.assert_array_equal(images[0], pixels)
 
 
-def test_of_sixteen_bit_gray_the_upper_eight_bits_stay(tmp_path: Path) -> None:
+def test_sixteen_bit_gray_is_brought_to_eight_bits_by_the_scale_given(tmp_path: Path) -> None:
     save_image(tmp_path / "a.png", np.array([[0, 255], [256, 65535]], np.uint16))
-    images = load_image_set(write_csv(tmp_path, "a.png,0"), Form()).images
-    assert images[0, :, :, 0].tolist() == [[0, 0], [1, 255]]
+    form = Form(scales=(Range(SIXTEEN, 0, 65535),))
+    images = load_image_set(write_csv(tmp_path, "a.png,0"), form).images
+    assert images[0, :, :, 0].tolist() == [[0, 1], [1, 255]]
 
 
 @pytest.mark.parametrize(

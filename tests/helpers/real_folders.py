@@ -455,6 +455,12 @@ def _with_nan(path: Path) -> Path:
     return path
 
 
+def _all_broken(path: Path, folder: str) -> Path:
+    for file in (path / folder).rglob("*.png"):
+        file.write_bytes(b"broken")
+    return path
+
+
 def _cut(file: Path) -> Path:
     file.write_bytes(file.read_bytes()[:-300])
     return file.parents[1]
@@ -573,6 +579,14 @@ SET_CASES: dict[str, Case] = {
         with_files(folders(*both("dataset")), README_dot_md="x"), WORKS,
         ("holds nothing but the folder dataset",),
     ),
+    "data sets side by side": Case(
+        folders(*both("a/train", "a/test", "b/train", "b/test")), LINE,
+        ("a is a data set of its own, with the sets test, train; give -ds",),
+    ),
+    "data set beside other images": Case(
+        folders(*both("ILSVRC/train", "ILSVRC/val"), "Annotations/x"), LINE,
+        ("ILSVRC is a data set of its own, with the sets train, val",), origin="ImageNet",
+    ),
     "two levels too high, with sets": Case(
         folders(*both("a/data/train", "a/data/test")), WORKS,
         ("nothing but the folder a/data", *SETS_READ), right=sets_of(8, 0, 8),
@@ -632,6 +646,9 @@ LIST_CASES: dict[str, Case] = {
     ),
     "drive letter": Case(
         listed([r"C:\a\x.png,cat"]), LINE, ("row 2: 'C:", "a path on a Windows drive")
+    ),
+    "file address of a drive": Case(
+        listed(["file:///C:/a/x.png,cat"]), LINE, ("a path on a Windows drive",)
     ),
     "network share": Case(listed([r"\\server\x.png,cat"]), LINE, ("a path on a Windows share",)),
     "URL": Case(listed(["https://a.b/x.png,cat"]), LINE, ("row 2: 'https://", "an address (https")),
@@ -798,6 +815,18 @@ PIXEL_CASES: dict[str, Case] = {
     "three broken images, --skip_broken": Case(
         broken_set, WORKS, ("3 broken images left out",), options={"skip_broken": True},
         right=_three_left_out,
+    ),
+    "a class of broken images, --skip_broken": Case(
+        lambda root: _all_broken(folders("cat", "dog", "emu")(root), "emu"), WORKS,
+        ("Classes of which no image is left: emu",), options={"skip_broken": True},
+    ),
+    "a set of broken images, --skip_broken": Case(
+        lambda root: _all_broken(folders(*both("train", "test"))(root), "test"), LINE,
+        ("all images of the test set are broken",), options={"skip_broken": True},
+    ),
+    "all images broken, --skip_broken": Case(
+        lambda root: _all_broken(folders("cat", "dog")(root), "."), LINE,
+        ("all images of the training set are broken",), options={"skip_broken": True},
     ),
     "strips": Case(strips, WORKS, ("leave out 92 % of the median image; --resize pad",)),
     "strips, --resize pad": Case(strips, WORKS, ("8 padded",), options={"resize": "pad"}),

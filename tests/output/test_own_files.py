@@ -209,7 +209,6 @@ IN_THE_WAY: dict[str, tuple[str, Change]] = {
         "score/Hara/score_delete_worst_6_seed_0.csv",
         file("score/Hara/score_delete_worst_6_seed_0.csv"),
     ),
-    "cleansed list": ("cleansed/AUM_removed.csv", file("cleansed/AUM_removed.csv")),
     "figure": ("fig/verification.png", file("fig/verification.png")),
     "state": (f"{WEIGHTS}/model_step0001.h5", file(f"{WEIGHTS}/model_step0001.h5")),
     "list of runs": ("runs.json", replaced("runs.json", file("runs.json", text='[{"a": 1}]'))),

@@ -19,6 +19,7 @@ from tests.helpers import browser
 from tests.helpers.own_images import picture
 from tests.helpers.runs import contents, sgd_influence
 from utils.columns import IMAGE, LABEL
+from utils.data.checks import DUPLICATES, QUALITY
 from utils.output.folder import OutputFolder
 from utils.output.paths import OutputPaths
 from utils.output.ranking import overlap_by_chance, ranked
@@ -120,7 +121,8 @@ def test_the_page_is_one_file_that_asks_for_nothing(finished: Path) -> None:
 
 def test_names_of_classes_files_and_data_are_only_text(finished: Path) -> None:
     page = parsed(finished / "report" / "index.html")
-    assert len(page.tags("script")) == 1
+    scripts = {attributes.get("type") for attributes in page.tags("script")}
+    assert scripts <= {None, "application/json"}
     assert page.tags("img") == page.tags("i") == []
     assert not [a for _, attributes in page.elements for a in attributes if a.startswith("on")]
     assert SCRIPT in page.text and ATTRIBUTE in page.text
@@ -210,6 +212,12 @@ def changed(field: str, value: Any) -> str:
     return json.dumps(whole | {"overall": VERDICT | {field: value}})
 
 
+def spoiled_count(folder: Path) -> None:
+    """A number of images of a class that is none."""
+    row = dict.fromkeys(QUALITY, "") | {"fact": "images", "value": "many"}
+    pd.DataFrame([row]).to_csv(folder / "summary/image_quality.csv", index=False)
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
@@ -220,6 +228,8 @@ def changed(field: str, value: Any) -> str:
         (lambda out: (out / "summary/summary.csv").write_text("a\n1\n"), "no column val_loss"),
         (lambda out: (out / "summary/classes.csv").write_text("a\n1\n"), "no column label"),
         (lambda out: (out / "summary/predictions.csv").write_text("a\n1\n"), "no column x:image"),
+        (lambda out: (out / "summary/duplicates.csv").write_text("a\n1\n"), "no column group"),
+        (lambda out: spoiled_count(out), "image_quality.csv: is not whole"),
         (lambda out: recommends(out, '{"version": 1}'), "json: is not whole (rule is missing)"),
         (lambda out: recommends(out, "[]"), "recommendation.json: cannot be read"),
         (lambda out: recommends(out, changed("n", "some")), "recommendation.json: cannot be read"),
@@ -326,7 +336,7 @@ def test_labels_by_models_trained_without_the_image_go_first(folder: Path) -> No
     removed["suggested_label"] = [1 - removed[LABEL][0], removed[LABEL][1], None]
     removed["confidence"] = [0.9876, 0.51, None]
     (folder / "cleansed").mkdir(exist_ok=True)
-    removed.to_csv(folder / "cleansed/Hara_removed.csv", index=False)
+    removed.to_csv(folder / "cleansed/Hara_removed_3.csv", index=False)
     text = recommend(folder, VERDICT).text
     assert "98.8\xa0%\xa0*" in text and "51\xa0%\xa0*" in text
     assert "classes of the 3 worst" in text
@@ -344,6 +354,41 @@ def test_flipped_labels_are_counted_among_the_worst(folder: Path) -> None:
     numbers = " ".join(text.split("Flipped labels among the worst")[-1].split())
     assert "3 1 " in numbers and "5 2 " in numbers
     assert text.count("flipped, was ") == 4  # two images, in the galleries of two methods
+
+
+# ---------------------------------------------------------------- copies and facts
+
+
+def test_copies_are_shown_side_by_side(folder: Path) -> None:
+    files = read_csv(folder / "influence/Hara/influence_hara_0.csv")[IMAGE]
+    pair = [1, "two labels", 0, files[0], "5", SCRIPT, "training", files[1], "9", "b", "test"]
+    pd.DataFrame([pair], columns=DUPLICATES).to_csv(folder / "summary/duplicates.csv", index=False)
+    page = parsed(write_page(OutputFolder(folder)))
+    (both,) = [number for number, (_, a) in enumerate(page.elements) if a.get("class") == "both"]
+    pictures = [a["class"] for _, a in page.elements[both:] if "pic " in (a.get("class") or "")]
+    assert len(set(pictures[:2])) == 2
+    text = " ".join(page.text.split())
+    assert "The same picture under two labels: 1 pair Where the pixels" in text
+    assert f"given {SCRIPT} training row 5" in text and "given b test row 9" in text
+    assert "the same pixels" in text
+
+
+def test_images_that_facts_hold_for_are_shown(folder: Path) -> None:
+    file = read_csv(folder / "influence/Hara/influence_hara_0.csv")[IMAGE][0]
+    rows = [["images", "30", "", "nan", "training", *[""] * 4]]
+    rows += [["odd size", "346", "<= 16 or >= 64", "nan", "training", file, "2", "400", "300"]] * 13
+    pd.DataFrame(rows, columns=QUALITY).to_csv(folder / "summary/image_quality.csv", index=False)
+    text = " ".join(parsed(write_page(OutputFolder(folder))).text.split())
+    assert "class training nan 30" in text
+    assert "Odd size: 13 images" in text and "Limit: ≤ 16 or ≥ 64. The first 12 are shown." in text
+    assert text.count("346 · nan") == 12
+
+
+def test_a_run_without_checks_has_neither(folder: Path) -> None:
+    (folder / "summary/duplicates.csv").unlink()
+    (folder / "summary/image_quality.csv").unlink()
+    text = parsed(write_page(OutputFolder(folder))).text
+    assert "Facts about the images" not in text and "Copies" not in text
 
 
 # ---------------------------------------------------------------- rankings and pictures

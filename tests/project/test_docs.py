@@ -24,6 +24,7 @@ from tests.helpers.own_images import class_folders, rows_of
 from utils.data.datasets import DATASETS
 from utils.methods import METHODS
 from utils.options import build_parser
+from utils.review.__main__ import parser as review_parser
 from utils.run.command import main
 from utils.training.models import MODELS
 
@@ -167,6 +168,7 @@ def test_options_of_the_help_are_in_the_pages() -> None:
 
 def test_backticked_options_of_the_pages_are_in_some_help() -> None:
     known = option_strings() | {name for script in benchmarks() for name in options_of(script)}
+    known |= {name for action in review_parser()._actions for name in action.option_strings}
     for page in PAGES:
         named = set(re.findall(r"`(--[a-zA-Z][\w-]*)", text_of(page)))
         assert named - known <= {"--help"}, page.name

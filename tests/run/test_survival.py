@@ -105,7 +105,6 @@ DAMAGES = {cut: "cut short", change: "changed", lengthen: "changed", Path.unlink
         "score/Ours/outcomes_delete_worst_5_seed_0.npz",
         "summary/summary.csv",
         "summary/recommendation.json",
-        "cleansed/Hara_train_cleansed.csv",
         "fig/result.png",
         f"{TRAINING}/steps.npz",
         f"{TRAINING}/learning_curve.csv",
@@ -126,9 +125,16 @@ def test_damaged_file_is_named_and_made_anew(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     damage(finished / name)
-    complete(finished, unbroken)
-    assert capsys.readouterr().err == f"{finished / name}: {DAMAGES[damage]}; made anew\n"
+    kept = finished / f"{name}.changed"
+    there = kept.with_name(Path(name).name)
+    content = there.read_bytes() if there.exists() else None
+    assert sgd_influence(finished, QUICK) == 0
+    what = f"{DAMAGES[damage]}; " + ("moved to <name>.changed and " if content else "")
+    assert capsys.readouterr().err == f"{finished / name}: {what}made anew\n"
     assert f"{finished / name}: {DAMAGES[damage]}" in (finished / "run.log").read_text()
+    assert content == (kept.read_bytes() if kept.exists() else None)
+    kept.unlink(missing_ok=True)
+    complete(finished, unbroken)
 
 
 @pytest.mark.usefixtures("learnt")

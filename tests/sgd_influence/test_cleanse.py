@@ -22,6 +22,7 @@ from tests.helpers.own_images import rows_of as csv_rows
 from tests.helpers.runs import sgd_influence
 from utils.columns import CLASS, IMAGE, LABEL
 from utils.data.own_data import Wanted, own_source
+from utils.data.user_paths import read_parts
 from utils.output.storage import read_csv
 
 QUICK = "--model mlp --context cpu --methods Hara"
@@ -120,10 +121,10 @@ def test_names_of_classes_come_along_unless_they_are_the_labels() -> None:
 # ---------------------------------------------------------------- files, and back in
 
 
-def cleansed_of(output: Path, method: str = "Hara") -> tuple[pd.DataFrame, pd.DataFrame]:
+def cleansed_of(output: Path, n: int, method: str = "Hara") -> tuple[pd.DataFrame, pd.DataFrame]:
     folder = output / "cleansed"
-    kept = pd.read_csv(folder / f"{method}_train_cleansed.csv")
-    removed = pd.read_csv(folder / f"{method}_removed.csv", float_precision="round_trip")
+    kept = pd.read_csv(folder / f"{method}_train_cleansed_{n}.csv")
+    removed = pd.read_csv(folder / f"{method}_removed_{n}.csv", float_precision="round_trip")
     return kept, removed
 
 
@@ -131,7 +132,7 @@ def test_cleansed_folder_goes_back_in(tmp_path: Path) -> None:
     pictures = class_folders(tmp_path / "pictures", per_class=20)
     first, second = tmp_path / "first", tmp_path / "second"
     assert sgd_influence(first, f"-ds {pictures} {QUICK} --cleanse_n 5", TINY) == 0
-    kept, removed = cleansed_of(first)
+    kept, removed = cleansed_of(first, 5)
     influence = read_csv(first / "influence/Hara/influence_hara_0.csv").head(5)
     assert removed[[IMAGE, LABEL, "influence"]].equals(influence[[IMAGE, LABEL, "influence"]])
     assert removed["rank"].tolist() == [1, 2, 3, 4, 5]
@@ -143,12 +144,13 @@ def test_cleansed_folder_goes_back_in(tmp_path: Path) -> None:
     assert len(tested) == 6  # 15 % of 40, that no trial trains on
     assert len(kept) == 40 - 6 - 5
 
-    again = first / "cleansed/Hara_train_cleansed.csv"
+    again = first / "cleansed/Hara_train_cleansed_5.csv"
     assert sgd_influence(second, f"-ds {again} {QUICK} --cleanse_n 0", TINY) == 0
-    kept_again, removed_again = cleansed_of(second)
+    kept_again, removed_again = cleansed_of(second, 0)
     assert list(removed_again) == [*REMOVED, CLASS, "#suggested_class"]
     assert removed_again.empty
-    assert set(kept_again[IMAGE]) < set(kept[IMAGE])
+    assert kept_again.equals(kept)  # not one of them is lost to testing
+    assert set(pd.read_csv(second / "cleansed/test_cleansed.csv")[IMAGE]) == tested
     assert list(kept_again) == [IMAGE, LABEL, CLASS]  # once
     merged_labels = kept_again.merge(kept, on=IMAGE, suffixes=("", "_before"))
     assert (merged_labels[LABEL] == merged_labels[f"{LABEL}_before"]).all()
@@ -188,26 +190,26 @@ def test_cleansed_csv_keeps_further_columns_and_goes_back_in(tmp_path: Path) -> 
     first, second = tmp_path / "first", tmp_path / "second"
     small = "-e 1 -nt 2 -r 0 3 --batch_size 4 --image_size 8"
     assert sgd_influence(first, f"-ds {csv} {QUICK} --cleanse_n 2", small) == 0
-    kept, removed = cleansed_of(first)
+    kept, removed = cleansed_of(first, 2)
     assert list(kept) == [IMAGE, LABEL, "z__0", "note"]
     assert list(removed) == REMOVED
     given = pd.read_csv(csv)
     given[IMAGE] = [str(csv.parent / path) for path in given[IMAGE]]
     found = given[given[IMAGE].isin(kept[IMAGE])].reset_index(drop=True)
     assert kept.equals(found)
-    again = first / "cleansed/Hara_train_cleansed.csv"
+    again = first / "cleansed/Hara_train_cleansed_2.csv"
     assert sgd_influence(second, f"-ds {again} {QUICK}", small) == 0
-    assert list(cleansed_of(second)[0]) == [IMAGE, LABEL, "z__0", "note"]
+    assert list(cleansed_of(second, 0)[0]) == [IMAGE, LABEL, "z__0", "note"]
 
 
 def test_digits_go_back_in_and_nnabla_reads_them(tmp_path: Path) -> None:
     small = "-e 2 -nt 1 -r 0 4 --n_train 60 --n_val 30 --n_test 30 --batch_size 16"
     first, second = tmp_path / "first", tmp_path / "second"
     assert sgd_influence(first, f"-ds digits {QUICK} --cleanse_n 4", small) == 0
-    kept, removed = cleansed_of(first)
+    kept, removed = cleansed_of(first, 4)
     assert len(kept) == 60 + 30 - 4
     assert not set(removed[IMAGE]) & set(kept[IMAGE])
-    csv = first / "cleansed/Hara_train_cleansed.csv"
+    csv = first / "cleansed/Hara_train_cleansed_4.csv"
     again = "-e 2 -nt 1 -r 0 4 --batch_size 16 --image_size 8"
     assert sgd_influence(second, f"-ds {csv} {QUICK}", again) == 0
     with data_iterator_csv_dataset(str(csv), 2, normalize=False, shuffle=False) as batches:
@@ -222,10 +224,24 @@ def test_a_list_of_validation_images_is_not_training(tmp_path: Path) -> None:
         class_folders(folder / part, per_class=6, first=1000 * number)
     output = tmp_path / "out"
     assert sgd_influence(output, f"-ds {folder} {QUICK} --cleanse_n 3", TINY) == 0
-    kept, removed = cleansed_of(output)
+    kept, removed = cleansed_of(output, 3)
     images = [*kept[IMAGE], *removed[IMAGE]]
     assert len(images) == 12
     assert all(path.startswith(str(folder / "train")) for path in images)
+    source = own_source(output / "cleansed/Hara_train_cleansed_3.csv", tmp_path / "data", Wanted(8))
+    assert source.validation is not None
+    for table, part in ((source.validation, "val"), (source.test, "test")):
+        assert set(table[IMAGE]) == {str(path) for path in (folder / part).rglob("*.png")}
+
+
+def test_the_list_alone_is_one_set(tmp_path: Path) -> None:
+    """Somewhere else, or under a name of its own, it brings no other sets."""
+    csv = csv_of(tmp_path, csv_rows())
+    (csv.parent / "test_cleansed.csv").write_text("x:image,y:label\ncat/0.png,0\n")
+    for name, parts in (("images.csv", 1), ("train.csv", 1), ("Hara_train_cleansed_5.csv", 2)):
+        listed = csv.with_name(name)
+        listed.write_bytes(csv.read_bytes())
+        assert len(read_parts(listed)) == parts
 
 
 def test_a_class_that_loses_its_last_image_is_a_warning(
@@ -236,7 +252,7 @@ def test_a_class_that_loses_its_last_image_is_a_warning(
         class_folders(folder / part, per_class=2, first=1000 * number)
     small = "-e 1 -nt 1 -r 0 3 --batch_size 8 --image_size 8"
     assert sgd_influence(tmp_path / "out", f"-ds {folder} {QUICK} --cleanse_n 3", small) == 0
-    assert "Hara_train_cleansed.csv: no image is left of " in capsys.readouterr().err
+    assert "Hara_train_cleansed_3.csv: no image is left of " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

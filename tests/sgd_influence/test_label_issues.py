@@ -21,10 +21,11 @@ from sgd_influence.label_issues import (
     removal_words,
     verdict_of,
 )
-from sgd_influence.poor_net import pixel_accuracy, small_pixels, still_falling
+from sgd_influence.poor_net import harmful_options, pixel_accuracy, small_pixels, still_falling
 from tests.helpers.runs import save_manifest, sgd_influence
 from tests.helpers.tiny import digit_images
 from utils.columns import IMAGE, LABEL
+from utils.options import Options
 from utils.output.manifest import Manifest
 from utils.output.paths import OutputPaths
 from utils.output.storage import read_csv
@@ -131,6 +132,15 @@ def test_pixels_are_averaged_and_tell_digits_apart() -> None:
     small = small_pixels(images.astype(np.uint8)).reshape(2, 8, 8, 3)
     assert small[1, 0, 0, 2] == images[1, :2, :2, 2].mean()
     assert pixel_accuracy(digit_images(0, 500), digit_images(500, 800)) > 0.7
+
+
+def test_options_that_harm_the_check_are_named(tmp_path: Path) -> None:
+    def said(**more: Any) -> str:
+        return harmful_options(Options("p", tmp_path, ("AUM",), **more))
+
+    assert said() == "" == said(momentum=0.9) == said(lr_schedule="cosine")
+    assert said(momentum=0.9, lr_schedule="cosine").startswith("--momentum 0.9 --lr_schedule cos")
+    assert "--n_epochs 8" in said(n_epochs=8)
 
 
 @pytest.fixture(scope="module")

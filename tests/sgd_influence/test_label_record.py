@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.recorded import recorded_trial
 from sgd_influence.label_record import LabelRecord, load_record, record_bytes, sizes_of
-from sgd_influence.train import record_steps, train_epoch
+from sgd_influence.train import record_steps, remove_passed_records, train_epoch
 from tests.helpers.tiny import digit_images, smooth_net
 from utils.errors import UserError
 from utils.output.folder import OutputFolder
@@ -74,6 +74,15 @@ def test_an_epoch_that_is_repeated_gives_the_same_record(
     train_epoch(trial, 1)  # the record of the epoch before is still there
     train_epoch(trial, 2)
     assert path.read_bytes() == whole
+
+
+def test_a_record_that_a_killed_run_left_goes(trained: tuple[Trial, list[np.ndarray]]) -> None:
+    trial, _ = trained
+    left = trial.folder.label_record(0, N_EPOCHS - 1)
+    left.write_bytes(b"")
+    remove_passed_records(trial, trial.n_epochs)
+    assert not left.exists()
+    assert trial.folder.label_record(0, N_EPOCHS).exists()
 
 
 def test_a_training_that_an_earlier_version_began_goes_on_without(

@@ -19,6 +19,7 @@ from PIL import Image
 
 from utils.columns import IMAGE, LABEL
 from utils.console import progress
+from utils.data import own_data
 from utils.data.decode import CROP, Form, common_side, decode_file
 from utils.data.downloads import ArchiveFile, find, find_or_download
 from utils.data.formats import (
@@ -40,6 +41,7 @@ from utils.data.source import (
     first_writable,
 )
 from utils.data.splits import stratified
+from utils.data.user_paths import Rows
 from utils.errors import UserError
 from utils.output.storage import save_csv, written_beside
 
@@ -232,6 +234,19 @@ def prepare(
     source = _source(name, row, images, folder, fingerprint)
     form = _form(row, source.training[IMAGE][0], Wanted(image_size, color, resize))
     return replace(source, form=form)
+
+
+def form_of(name: str, rows: Rows, wanted: Wanted) -> Form:
+    """What `prepare` makes of images that are on disk.
+
+    Args:
+        name: the data set, as `prepare` takes it.
+        rows: all of its images.
+        wanted: what they are to become.
+    """
+    if name in DATASETS:
+        return _form(DATASETS[name], rows.paths[0], wanted)
+    return own_data.form_of(rows, wanted)
 
 
 def folders_of(name: str, data_dir: Path | None) -> list[Path]:

@@ -33,6 +33,7 @@ from utils.data.depth import (
     is_deep,
     range_of,
 )
+from utils.data.looks import Look, look_at, table_of
 from utils.data.png import without_metadata
 from utils.errors import UserError
 from utils.files import check_regular
@@ -164,9 +165,16 @@ def _range(image: Image.Image, stream: IO[bytes]) -> Range | None:
         raise _Refused(what) from error
 
 
-def decode_file(path: str, form: Form) -> Decoded:
-    """Decode an image file; what is wrong with it is raised as whatever the decoder raises."""
+def decode_file(
+    path: str, form: Form, seen: Callable[[Image.Image, tuple[int, int]], None] | None = None
+) -> Decoded:
+    """Decode an image file; what is wrong with it is raised as whatever the decoder raises.
+
+    seen: is given the upright image before it takes its form, and its size in the file.
+    """
     pixels, size, conversions = _upright(path, form)
+    if seen:
+        seen(pixels, size)
     if form.side:
         conversions += _fitting(size, form)
         pixels = _fitted(pixels, form.side, form.resize)
@@ -427,25 +435,37 @@ def survey_chunk(paths: Sequence[str]) -> list[Finding]:
 
 
 def decode_chunk(
-    paths: Sequence[str], form: Form, shape: tuple[int, int, int]
-) -> tuple[UInt8, Counter[str], list[tuple[int, str]]]:
+    paths: Sequence[str], form: Form, shape: tuple[int, int, int], looking: bool = False
+) -> tuple[UInt8, Counter[str], list[tuple[int, str]], npt.NDArray[np.void]]:
     """Decode several images to one shape (H, W, C).
 
-    Returns uint8 (N, H, W, C), how many were converted in which way (all of them as ""), and
-    position and problem of those that failed.
+    Returns uint8 (N, H, W, C), how many were converted in which way (all of them as ""),
+    position and problem of those that failed, and if `looking` the looks (N,).
     """
+    looks: list[Look | None] = [None] * len(paths) if looking else []
     images, counts = np.zeros((len(paths), *shape), np.uint8), Counter[str]()
     problems: list[tuple[int, str]] = []
     for position, path in enumerate(paths):
         try:
-            decoded = decode_file(path, form)
+            decoded = decode_file(path, form, _noting(looks, position, shape[0]))
             _check_shape(decoded.pixels, shape)
         except Exception as error:  # a broken file may raise anything in a decoder
             problems.append((position, problem_of(error)))
             continue
         images[position] = decoded.pixels
         counts.update({*decoded.conversions, ""} if decoded.conversions else ())
-    return images, counts, problems
+    return images, counts, problems, table_of(looks)
+
+
+def _noting(
+    looks: list[Look | None], position: int, side: int
+) -> Callable[[Image.Image, tuple[int, int]], None] | None:
+    """What keeps a look at an image in `looks`; None where none are wanted."""
+
+    def note(picture: Image.Image, size: tuple[int, int]) -> None:
+        looks[position] = look_at(picture, size, side)
+
+    return note if looks else None
 
 
 def _check_shape(pixels: UInt8, shape: tuple[int, int, int]) -> None:

@@ -125,10 +125,12 @@ def decode_all(
     description: str,
     folder: Path | None = None,
     memory: int = 0,
+    looks: npt.NDArray[np.void] | None = None,
 ) -> tuple[npt.NDArray[np.uint8], Counter[str], list[tuple[int, str]]]:
     """As `decode_images`, but nothing is raised: also position and problem of those that failed.
 
     Their pixels are 0. Where the form leaves open what images become, the first decides.
+    looks: (N,), to be filled in.
     """
     try:
         shape = form.shape or decode_file(paths[0], form).pixels.shape
@@ -136,10 +138,13 @@ def decode_all(
         return np.empty((0, 0, 0, 0), np.uint8), Counter(), [(0, problem_of(error))]
     images, counts = room_for((len(paths), *shape), folder), Counter[str]()
     problems: list[tuple[int, str]] = []
-    chunks = over_chunks(decode_chunk, paths, form, shape, memory=memory)
-    for part, (decoded, converted, failed) in progress(chunks, description):
+    looking = looks is not None
+    chunks = over_chunks(decode_chunk, paths, form, shape, looking, memory=memory)
+    for part, (decoded, converted, failed, seen) in progress(chunks, description):
         images[part] = decoded
         counts += converted
+        if looks is not None:
+            looks[part] = seen
         problems += [(part.start + position, problem) for position, problem in failed]
     return images, counts, problems
 

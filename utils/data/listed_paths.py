@@ -69,7 +69,8 @@ def _names(folder: str) -> dict[str, str]:
 def what_it_is(given: str, folder: str) -> str:
     """What a path is that leads to no file, and what to do; empty where nothing is known of it."""
     text = given.strip()
-    if re.match(r"[A-Za-z]:[\\/]", text):
+    text = re.sub(r"^file:/*(?=[A-Za-z]:)", "", text)
+    if re.match(r"[A-Za-z]:", text):
         return f"a path on a Windows drive; copy the image to this machine and {PLAIN_PATH}"
     if text.startswith("\\\\"):
         return f"a path on a Windows share; copy the image to this machine and {PLAIN_PATH}"

@@ -81,7 +81,7 @@ def _parted(table: pd.DataFrame, size: int, keep: int = 1) -> tuple[pd.DataFrame
     labels = table[LABEL].to_numpy(np.int64)
     drawn = stratified(labels, size, np.random.default_rng(TEST_SEED), keep)
     rest = np.setdiff1d(np.arange(len(table)), drawn)
-    return table.iloc[rest].reset_index(drop=True), table.iloc[drawn].reset_index(drop=True)
+    return table.iloc[rest], table.iloc[drawn]
 
 
 def _say_single_images(training: pd.DataFrame, names: tuple[str, ...]) -> None:

@@ -21,6 +21,7 @@ import pandas as pd
 
 from utils.columns import CLASS, LABEL
 from utils.console import progress
+from utils.data.checks import Listed, Looks, checked
 from utils.data.decode import (
     CROP,
     PAD,
@@ -32,11 +33,19 @@ from utils.data.decode import (
     survey_chunk,
 )
 from utils.data.depth import common_scales, scales_text
-from utils.data.duplicates import warn_of_copies
 from utils.data.images import Pool, decode_all
-from utils.data.missing_sets import complete_sets
+from utils.data.missing_sets import Sets, complete_sets
 from utils.data.problems import PROBLEMS, problems_of, record_problems
-from utils.data.source import DAMPING, TRAINING, Source, are_labels, cache_folder, first_writable
+from utils.data.source import (
+    DAMPING,
+    TEST,
+    TRAINING,
+    VALIDATION,
+    Source,
+    are_labels,
+    cache_folder,
+    first_writable,
+)
 from utils.data.user_paths import CLASSES, Rows, read_parts, shown
 from utils.errors import UserError
 from utils.output.storage import save_csv
@@ -78,38 +87,44 @@ def own_source(path: Path, data_dir: Path | None, wanted: Wanted) -> Source:
     _check_classes(every, path)
     findings = _survey(every)
     form = _form(findings, wanted)
-    images, counts, failed = _decoded(every, findings, form, folder)
+    images, counts, failed, looks = _decoded(every, findings, form, folder)
     problems = problems_of(every, findings, failed)
     record_problems(problems, folder, wanted.skip_broken)
     bad = {problem.position for problem in problems}
     rows = every.without(bad)
     findings = [finding for at, finding in enumerate(findings) if at not in bad]
-    _check_classes(rows, path)
+    _check_what_is_left(every, rows, path)
     classes = _classes(rows)
     names = _class_names(rows, classes)
-    warn_of_copies(rows, findings)
     labels = {given: label for label, given in enumerate(classes)}
-    tables = {part.name: _numbered(part.table, labels) for part in rows.parts}
-    sets = complete_sets(tables, names, shown(path))
+    sets = complete_sets(_tables(rows, labels), names, shown(path))
     _say_conversions(counts, images.shape[1:])
     _warn_of_crops(findings, form)
+    pool = Pool(images, {name: row for row, name in enumerate(dict.fromkeys(every.paths))})
+    numbers = [pool.rows[name] for name in rows.paths]
     save_csv(pd.DataFrame({"label": range(len(names)), "name": names}), folder / CLASSES)
     return Source(
         name=_file_name(path),
         folder=folder,
-        training=sets.training,
-        validation=sets.validation,
-        test=sets.test,
+        training=sets.training.reset_index(drop=True),
+        validation=None if sets.validation is None else sets.validation.reset_index(drop=True),
+        test=sets.test.reset_index(drop=True),
         n_classes=len(names),
         class_names=names,
         fingerprint=_fingerprint(path, rows, findings) + _changes(form, len(bad)),
         form=form,
         damping=DAMPING,
         n_validation=sets.n_validation,
-        pool=Pool(images, {name: row for row, name in enumerate(dict.fromkeys(every.paths))}),
+        pool=pool,
+        checks=checked(_listed(rows, names, labels, sets), looks, numbers, folder),
         problems=folder / PROBLEMS if bad else None,
         n_problems=len(bad),
     )
+
+
+def form_of(rows: Rows, wanted: Wanted) -> Form:
+    """What the images of these rows become, by the rule of `own_source`."""
+    return _form(_survey(rows), wanted)
 
 
 def _own_folder(path: Path, data_dir: Path | None) -> Path:
@@ -137,16 +152,26 @@ def _file_name(path: Path) -> str:
 def _check_classes(rows: Rows, path: Path) -> None:
     """Raise UserError unless there are two classes, in the training set too."""
     classes = list(dict.fromkeys(rows.labels))
-    in_training = list(dict.fromkeys(rows.parts[0].table[LABEL])) if rows.parts else []
+    in_training = list(dict.fromkeys(rows.parts[0].table[LABEL]))
     remedy = "at least two classes are needed to train on"
-    if not in_training or rows.parts[0].name != TRAINING:
-        raise UserError(f"{shown(path)}: no training image is left; mend or add images")
     if len(classes) == 1:
         raise UserError(f"{shown(path)}: all images are of one class, {classes[0]!r}; {remedy}")
     if len(in_training) == 1:
         others = ", ".join(map(repr, [c for c in classes if c not in in_training][:NAMED]))
         what = f"all training images are of one class, {in_training[0]!r}, others have {others}"
         raise UserError(f"{shown(path)}: {what}; {remedy}")
+
+
+def _check_what_is_left(every: Rows, rows: Rows, path: Path) -> None:
+    """Raise UserError if no image of a set is left, or too few classes; classes lost are said."""
+    for name in dict.fromkeys(part.name for part in every.parts):
+        if name not in {part.name for part in rows.parts}:
+            remedy = "mend them, or take that set out"
+            raise UserError(f"{shown(path)}: all images of the {name} set are broken; {remedy}")
+    _check_classes(rows, path)
+    lost = sorted(set(every.labels) - set(rows.labels))
+    if lost:
+        LOG.warning("Classes of which no image is left: %s", ", ".join(map(shown, lost[:NAMED])))
 
 
 def _classes(rows: Rows) -> tuple[str, ...]:
@@ -163,7 +188,8 @@ def _classes(rows: Rows) -> tuple[str, ...]:
 def _warn_of_capitals(classes: Sequence[str]) -> None:
     spellings: dict[str, list[str]] = defaultdict(list)
     for name in classes:
-        spellings[name.strip().casefold()].append(name)
+        letters = "".join(filter(str.isprintable, name))
+        spellings[letters.strip().casefold()].append(name)
     for alike in [names for names in spellings.values() if len(names) > 1][:NAMED]:
         LOG.warning(
             "Classes that differ in capitals or blanks only: %s", ", ".join(map(repr, alike))
@@ -197,8 +223,28 @@ def _sorted(labels: set[str]) -> list[str]:
     return sorted(labels)
 
 
-def _numbered(table: pd.DataFrame, labels: dict[str, int]) -> pd.DataFrame:
-    return table.assign(**{LABEL: [labels[label] for label in table[LABEL]]})
+def _tables(rows: Rows, labels: dict[str, int]) -> dict[str, pd.DataFrame]:
+    """The sets by name, with numbers as labels; the index counts the rows of all of them."""
+    tables, start = {}, 0
+    for part in rows.parts:
+        numbers = [labels[label] for label in part.table[LABEL]]
+        index = range(start, start + len(numbers))
+        tables[part.name] = part.table.assign(**{LABEL: numbers}).set_axis(index)
+        start += len(numbers)
+    return tables
+
+
+def _listed(rows: Rows, names: Sequence[str], labels: dict[str, int], sets: Sets) -> Listed:
+    """The rows as the tables of checks name them."""
+    set_of = dict.fromkeys(sets.training.index, TRAINING) | dict.fromkeys(sets.test.index, TEST)
+    if sets.validation is not None:
+        set_of |= dict.fromkeys(sets.validation.index, VALIDATION)
+    return Listed(
+        files=rows.paths,
+        rows=[rows.row_name(position) for position in range(len(rows.paths))],
+        labels=[names[labels[label]] for label in rows.labels],
+        sets=[set_of[position] for position in range(len(rows.paths))],
+    )
 
 
 # ---------------------------------------------------------------- images
@@ -226,15 +272,18 @@ def _form(findings: Sequence[Finding], wanted: Wanted) -> Form:
 
 def _decoded(
     rows: Rows, findings: Sequence[Finding], form: Form, folder: Path
-) -> tuple[npt.NDArray[np.uint8], Counter[str], dict[str, str]]:
-    """Every image once, in which ways they were converted, and by path what is wrong with some.
+) -> tuple[npt.NDArray[np.uint8], Counter[str], dict[str, str], Looks]:
+    """Every image once, in which ways they were converted, by path what is wrong with some, looks.
 
     The pixels of broken images are 0.
     """
-    paths = list(dict.fromkeys(rows.paths))
-    memory = max((finding.memory for finding in findings), default=0)
-    images, counts, problems = decode_all(paths, form, "reading images", folder, memory)
-    return images, counts, {paths[number]: problem for number, problem in problems}
+    digests = {path: f.digest for path, f in zip(rows.paths, findings, strict=True)}
+    paths, memory = list(digests), max((finding.memory for finding in findings), default=0)
+    looks = Looks.of(folder, digests.values(), form)
+    images, counts, problems = decode_all(
+        paths, form, "reading images", folder, memory, looks.wanted
+    )
+    return images, counts, {paths[number]: problem for number, problem in problems}, looks
 
 
 def _say_conversions(counts: Counter[str], shape: Sequence[int]) -> None:

@@ -46,11 +46,10 @@ def problems_of(
 def _problem(rows: Rows, position: int, text: str) -> Problem:
     part, inside = rows.at(position)
     problem, _, remedy = (part.what_it_is(inside) or text).partition("; ")
-    several = len({one.csv for one in rows.parts}) > 1
-    row = part.row(inside)
-    named = "" if row is None or part.csv is None else f"{part.csv.name}:{row}" if several else row
     file = part.table[IMAGE].iloc[inside]
-    return Problem(position, part.where(inside), file, str(named), problem, remedy or REMEDY)
+    return Problem(
+        position, part.where(inside), file, rows.row_name(position), problem, remedy or REMEDY
+    )
 
 
 def record_problems(problems: Sequence[Problem], folder: Path, skip: bool) -> None:

@@ -68,11 +68,12 @@ def sets_in(top: Folder) -> dict[str, Classes]:
     folders, where they may be either, where no set is for training or two are the same set, and
     where folders hold other folders of the same names.
     """
-    parts = [_Part(f, inner, set_name(f.name)) for f in top.folders for inner in [_unwrapped(f)]]
+    parts = _parts(top)
     sets = _group([part for part in parts if part.is_set], parts)
     by_set = _read_sets(top, sets, parts) if sets else None
     if by_set is None:
         _refuse_sets_without_classes(top, parts)
+        _refuse_inner_data_sets(top)
         by_set = _sets_of_each_class(top)
     if by_set is not None:
         return by_set
@@ -83,6 +84,10 @@ def sets_in(top: Folder) -> dict[str, Classes]:
 
 
 # ---------------------------------------------------------------- sets of classes
+
+
+def _parts(top: Folder) -> list[_Part]:
+    return [_Part(folder, _unwrapped(folder), set_name(folder.name)) for folder in top.folders]
 
 
 def _unwrapped(folder: Folder) -> Folder:
@@ -205,6 +210,17 @@ def _refuse_sets_without_classes(top: Folder, parts: list[_Part]) -> None:
     tried = f", {', '.join(lists)} has no such header" if lists else ""
     remedy = f"put the images of each class into a folder of its own, {AS_LIST}{tried}"
     raise UserError(f"{top.path}: sets without class folders, {found}; {remedy}")
+
+
+def _refuse_inner_data_sets(top: Folder) -> None:
+    """Raise if one of the folders holds sets with class folders of its own."""
+    for folder in top.filled:
+        parts = _parts(folder)
+        sets = _group([part for part in parts if part.is_set], parts)
+        if len(sets) > 1:
+            names = ", ".join(part.folder.name for part in sets)
+            what = f"{folder.name} is a data set of its own, with the sets {names}"
+            raise UserError(f"{top.path}: {what}; give -ds {folder.path}")
 
 
 def _refuse_same_folders(top: Folder) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from utils.columns import IMAGE
+from utils.data.checks import Checks
 from utils.data.decode import Form
 from utils.data.images import Pool
 from utils.errors import UserError
@@ -29,7 +30,7 @@ class Source:
     None if validation images are drawn from the training ones, `n_validation` by default;
     fingerprint: what the images came from; form: what they become when decoded; pool: all of
     them decoded already, or None; problems: the list of images that were left out as broken, None
-    where none were; n_problems: how many.
+    where none were; n_problems: how many; checks: what was found in a user's own images, else None.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Source:
     pool: Pool | None = None
     problems: Path | None = None
     n_problems: int = 0
+    checks: Checks | None = None
 
     def image_folders(self) -> list[Path]:
         """The folders that images lie in, each once."""

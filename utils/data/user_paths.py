@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Sequence
+import re
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +28,8 @@ LOG = logging.getLogger("data_cleansing")
 CLASSES = "classes.csv"
 SETS = (TRAINING, VALIDATION, TEST)
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
+OWN_LIST = re.compile(r"(.+_)?train_(?P<kind>cleansed|reviewed)(_\d+)?(\.new(_\d+)?)?\.csv")
+"""Training lists that this program writes; `companion` names the other sets next to one."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,17 @@ class Rows:
         ]
         return Rows(tuple(part for part in parts if len(part.table)))
 
+    def row_name(self, position: int) -> str:
+        """The row of the CSV file that names an image; empty without one.
+
+        With the name of the file where there are several: train.csv:12.
+        """
+        part, inside = self.at(position)
+        if part.csv is None:
+            return ""
+        several = len({one.csv for one in self.parts}) > 1
+        return f"{part.csv.name}:{part.row(inside)}" if several else str(part.row(inside))
+
 
 def shown(path: str | Path) -> str:
     """A path in one line, whatever characters are in it."""
@@ -131,7 +145,8 @@ def shown(path: str | Path) -> str:
 def read_parts(path: Path) -> tuple[Part, ...]:
     """The sets that a path names; the first is the one for training.
 
-    One set alone is taken to be for training, whatever its name. In a folder, NNC CSV files
+    One set alone is taken to be for training, whatever its name; a cleansed or reviewed list
+    brings the sets next to it. In a folder, NNC CSV files
     go before class folders. Raises UserError if the path is none of these, if it is not clear
     which CSV file is for training, for a name that is not UTF-8, and for what the readers refuse.
     """
@@ -139,7 +154,7 @@ def read_parts(path: Path) -> tuple[Part, ...]:
     if path.is_dir():
         parts = _of_csv_folder(path) or _of_class_folders(path)
     elif path.suffix.lower() == ".csv":
-        parts = (_of_csv(TRAINING, path),)
+        parts = (_of_csv(TRAINING, path), *_companions(path))
     else:
         is_archive = path.suffix.lower() in ARCHIVES
         what = "is an archive" if is_archive else "is no folder and no .csv file"
@@ -160,6 +175,23 @@ def _with_labels(parts: tuple[Part, ...]) -> tuple[Part, ...]:
         replace(part, table=part.table.assign(**{LABEL: found}))
         for part, found in zip(parts, labels, strict=True)
     )
+
+
+def companion(name: str, kind: str) -> str:
+    """The name of the file with the set `name` (validation or test) next to lists of a kind."""
+    return f"{name}_{kind}.csv"
+
+
+def _companions(csv: Path) -> Iterator[Part]:
+    """The other sets of a cleansed or reviewed list, which lie next to it."""
+    own = OWN_LIST.fullmatch(csv.name)
+    if own is None:
+        return
+    for name in (VALIDATION, TEST):
+        other = csv.with_name(companion(name, own["kind"]))
+        if other.exists():
+            LOG.info("%s: the %s images of this list", other, name)
+            yield _of_csv(name, other)
 
 
 def _of_csv(name: str, csv: Path) -> Part:

@@ -7,6 +7,7 @@ temporary names until the process that holds the lock renames them.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ from utils.output.storage import (
     temporary_for,
     to_disk,
 )
+
+log = logging.getLogger("data_cleansing")
 
 
 @dataclass(frozen=True)
@@ -195,10 +198,17 @@ class ClaimedFolder(OutputFolder):
         if not self.account.keeps(path):
             super()._finish(path, temporary, durable)
             return
-        if self.account.announce(path, FileDigest.of(temporary), durable):
+        known = FileDigest.of(temporary)
+        place = self.account.place_for(path, known)
+        if self.account.announce(place, known, durable):
             self.save_account()
-        super()._finish(path, temporary, durable)
-        self.account.confirm(path)
+        super()._finish(place, temporary, durable)
+        self.account.confirm(place)
+        if place != path:
+            log.info("%s: was changed by hand and stays; the new one is %s", path, place.name)
+            return
+        for other in self.account.superseded(path):
+            self.remove(other)
 
 
 @dataclass(frozen=True)

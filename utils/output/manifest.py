@@ -7,6 +7,7 @@ that a run that is killed at any moment leaves no file that the account does not
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -23,7 +24,7 @@ from utils.console import progress
 from utils.errors import UserError
 from utils.kernels.blas import kernels_here
 from utils.link_free import REMEDY, check_place, open_file, read_file, remove_file
-from utils.output.paths import RESULT_FOLDERS, OutputPaths
+from utils.output.paths import EDITABLE, RESULT_FOLDERS, OutputPaths, newer
 from utils.output.storage import TEMPORARY, TRIAL
 
 log = logging.getLogger("data_cleansing")
@@ -144,11 +145,14 @@ class Manifest:
         self.announced = {}
 
     def foreign(self) -> list[str]:
-        """Files under the names of results that no run of this folder wrote."""
+        """Files under the names of results that no run of this folder wrote.
+
+        Under `EDITABLE` such files are a person's; nothing is written over them.
+        """
         found = [*self.paths.results(), *filter(self._is_trained, self.paths.states())]
         killed = set(self._killed())
         unknown = [name for name in map(self._name, found) if name not in self.outputs]
-        return [name for name in unknown if name not in killed]
+        return [name for name in unknown if name not in killed and not is_editable(name)]
 
     def _is_trained(self, state: Path) -> bool:
         """Whether the training that a state is of is finished.
@@ -181,40 +185,71 @@ class Manifest:
             check_place(self.root, name)
 
     def check_outputs(self) -> None:
-        """Remove every file that is not as it was written, and name it: it is made anew.
+        """Name every file that is not as it was written; it is made again.
+
+        What a person may have changed is not lost: under `EDITABLE` the file stays, and the new
+        one gets another name; elsewhere it is moved to <name>.changed.
 
         Raises:
             UserError: most are not: the account is that of another folder.
         """
-        names = progress(sorted(self.outputs), "checking what is there")
-        problems = {name: problem for name in names if (problem := self._problem(name))}
+        problems = self._problems()
         self._check_is_of_here(problems)
         for name in problems:
-            path = self.paths.root / name
-            self._drop(path)
-            if mark := self.paths.mark_of_training(path):
+            self._set_aside(name, problems[name])
+            if mark := self.paths.mark_of_training(self.root / name):
                 self._drop(mark)  # so that the training goes on where something is lost
         self._remove_killed()
-        for problem in sorted(set(problems.values())):
-            lost = [name for name, found in problems.items() if found == problem]
-            log.warning("%s: %s; made anew", _listed(self.paths.root, lost), problem)
+        self._say(problems)
 
     def remove_outputs(self) -> None:
         """Remove the files of the account, and folders that are empty then, and nothing else.
+
+        What was changed since it was written is not removed, as in `check_outputs`.
 
         Raises:
             UserError: the account was edited by hand, or is that of another folder, and does not
                 tell whose the files are; all are left as they are.
         """
-        problems = {name: problem for name in self.outputs if (problem := self._problem(name))}
+        problems = self._problems()
         self._check_is_of_here(problems)
         changed = [name for name, problem in problems.items() if problem != MISSING]
         if changed and not self.intact:
             what = f"is not what {self.paths.manifest.name} says, which was edited by hand"
             raise UserError(f"{self.root / changed[0]}: {what}; {REMEDY}")
+        for name in problems:
+            self._set_aside(name, problems[name])
         for name in list(self.outputs):
             self._drop(self.root / name)
         self._remove_killed()
+
+    def _problems(self) -> dict[str, str]:
+        """By name, what is wrong with the files that are not as they were written."""
+        names = progress(sorted(self.outputs), "checking what is there")
+        return {name: problem for name in names if (problem := self._problem(name))}
+
+    def _set_aside(self, name: str, problem: str) -> None:
+        """Take a file out of the account; one with content stays, maybe under another name."""
+        path = self.root / name
+        if problem == MISSING or not path.stat().st_size:
+            self._drop(path)
+            return
+        del self.outputs[name]
+        if not is_editable(name):
+            os.rename(path, free_name(path, ".changed"))
+
+    def _say(self, problems: Mapping[str, str]) -> None:
+        """A line for each kind of problem."""
+        lines: dict[str, list[str]] = {}
+        for name, problem in problems.items():
+            what = f"{problem}; made anew"
+            if os.path.lexists(self.root / name):
+                what = f"{problem}; it stays, the new one is written as <name>.new"
+            elif os.path.lexists(self.root / f"{name}.changed"):
+                what = f"{problem}; moved to <name>.changed and made anew"
+            lines.setdefault(what, []).append(name)
+        for what in sorted(lines):
+            log.warning("%s: %s", _listed(self.root, lines[what]), what)
 
     def _check_is_of_here(self, problems: Mapping[str, str]) -> None:
         """Raise a UserError if more files are other files than are as they were written.
@@ -224,7 +259,7 @@ class Manifest:
         Args:
             problems: of the outputs, by name.
         """
-        there = [name for name, problem in problems.items() if problem != MISSING]
+        there = [n for n, problem in problems.items() if problem != MISSING and not is_editable(n)]
         others = [name for name in there if (self.root / name).stat().st_size]
         if len(others) > len(self.outputs) - len(problems):
             what = f"{len(others)} of the files that it names are other files"
@@ -293,6 +328,25 @@ class Manifest:
     def keeps(self, path: Path) -> bool:
         """Whether `path` is under one of the folders of results."""
         return any(path.is_relative_to(self.paths.root / folder) for folder in RESULT_FOLDERS)
+
+    def place_for(self, path: Path, known: FileDigest) -> Path:
+        """The name for a file: `path`, or a new one where a person's file stands there."""
+        if not is_editable(self._name(path)):
+            return path
+        places = itertools.chain((path,), newer(path))
+        return next(place for place in places if not self._is_somebodys(place, known))
+
+    def _is_somebodys(self, path: Path, known: FileDigest) -> bool:
+        """Whether a file is there that is neither as a run wrote it nor what is to be written."""
+        name = self._name(path)
+        if not self._is_there(name):
+            return False
+        return FileDigest.of(path) not in (known, self.outputs.get(name))
+
+    def superseded(self, path: Path) -> list[Path]:
+        """Files that runs wrote under new names while a person's stood at `path`."""
+        there = itertools.takewhile(os.path.lexists, newer(path))
+        return [other for other in there if self.outputs.get(self._name(other)) is not None]
 
     def announce(self, path: Path, known: FileDigest, durable: bool) -> bool:
         """Announce a file that is about to get the name `path`.
@@ -365,6 +419,17 @@ class Manifest:
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.paths.root).as_posix()
+
+
+def is_editable(name: str) -> bool:
+    """Whether people work on a file of this name."""
+    return PurePosixPath(name).parts[0] in EDITABLE
+
+
+def free_name(path: Path, ending: str) -> Path:
+    """The first of <name><ending>, <name><ending>_2, ... that is not there."""
+    names = (f"{path.name}{ending}{'' if n == 1 else f'_{n}'}" for n in itertools.count(1))
+    return next(other for name in names if not os.path.lexists(other := path.with_name(name)))
 
 
 def versions_here() -> dict[str, str]:

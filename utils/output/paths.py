@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ RESULT_FOLDERS = (
     "labels",
     TRAININGS,
 )
+EDITABLE = ("cleansed", "labels")
+"""Folders with lists that people work on: a file there that was changed stays as it is."""
 UNREPEATABLE = ("run.log", "runs.json", "report")
 """What tells of times, and so differs between runs whose results are the same, byte for byte."""
 _RESULTS = (
@@ -37,6 +40,18 @@ _RESULTS = (
     f"{TRAININGS}/seed_*/{FINAL_MODEL}",
 )
 _STATES = "model_step*.h5"
+
+
+def newer(path: Path) -> Iterator[Path]:
+    """The names that a file of `EDITABLE` gets where those before were changed by a person."""
+    for number in itertools.count(1):
+        yield path.with_name(f"{path.stem}.new{'' if number == 1 else f'_{number}'}{path.suffix}")
+
+
+def latest(path: Path) -> Path:
+    """The name under which the last run wrote a file of `EDITABLE`."""
+    there = itertools.takewhile(os.path.lexists, newer(path))
+    return next(reversed(list(there)), path)
 
 
 @dataclass(frozen=True)
@@ -90,13 +105,26 @@ class OutputPaths:
         """How many images to remove, per method and overall, and why."""
         return self.root / "summary" / "recommendation.json"
 
-    def cleansed(self, method: str) -> Path:
-        """The training images without the removed, as an NNC CSV file."""
-        return self.root / "cleansed" / f"{method}_train_cleansed.csv"
+    def cleansed(self, method: str, n: int) -> Path:
+        """The training images without the n worst, as an NNC CSV file."""
+        return self.root / "cleansed" / f"{method}_train_cleansed_{n}.csv"
 
-    def removed(self, method: str) -> Path:
-        """The removed images, the most harmful first."""
-        return self.root / "cleansed" / f"{method}_removed.csv"
+    def cleansed_set(self, name: str) -> Path:
+        """The validation or test images that go with the cleansed lists."""
+        return self.root / "cleansed" / f"{name}_cleansed.csv"
+
+    def removed(self, method: str, n: int) -> Path:
+        """The n worst images, the most harmful first."""
+        return self.root / "cleansed" / f"{method}_removed_{n}.csv"
+
+    def removed_lists(self, method: str) -> dict[int, Path]:
+        """The lists of removed images that are there, by n; an earlier version's one is n = 0."""
+        earlier = self.root / "cleansed" / f"{method}_removed.csv"
+        lists = {0: earlier} if earlier.exists() else {}
+        for path in (self.root / "cleansed").glob(f"{method}_removed_*.csv"):
+            if named := re.fullmatch(rf"{re.escape(method)}_removed_(\d+)", path.stem):
+                lists[int(named[1])] = latest(path)
+        return dict(sorted(lists.items()))
 
     @property
     def label_issues(self) -> Path:
@@ -107,6 +135,16 @@ class OutputPaths:
     def label_verdict(self) -> Path:
         """How many labels look wrong, per class and overall."""
         return self.root / "labels" / "verdict.json"
+
+    @property
+    def decisions(self) -> Path:
+        """What a person decided on the labels; it is theirs, no run writes it."""
+        return self.root / "labels" / "decisions.csv"
+
+    @property
+    def reviewed(self) -> Path:
+        """The folder of the data sets that decisions led to, and what they are worth."""
+        return self.root / "reviewed"
 
     @property
     def figure(self) -> Path:
@@ -137,6 +175,16 @@ class OutputPaths:
     def data_problems(self) -> Path:
         """The images that `--skip_broken` left out, and why."""
         return self.root / "summary" / "data_problems.csv"
+
+    @property
+    def duplicates(self) -> Path:
+        """Pairs of images that are the same, or nearly."""
+        return self.root / "summary" / "duplicates.csv"
+
+    @property
+    def image_quality(self) -> Path:
+        """Images per class, and images that a person should look at."""
+        return self.root / "summary" / "image_quality.csv"
 
     def true_changes(self, seed: int) -> Path:
         """What removing the groups of a trial really changed."""
@@ -204,15 +252,17 @@ class OutputPaths:
         """What is there under the names of results, but for `states`, whoever wrote it."""
         for pattern in _RESULTS:
             yield from sorted(self.root.glob(pattern))
-        named = (self.cleansed, self.removed)
         once = [
             self.classes, self.predictions, self.summary, self.recommendation, self.verification,
             self.agreement, self.flipped_labels, self.figure, self.verification_figure,
+            self.duplicates, self.image_quality,
             self.data_problems, self.label_issues, self.label_verdict,
+            *map(self.cleansed_set, ("validation", "test")),
         ]  # fmt: skip
-        for path in (*once, *(path(method) for method in METHODS for path in named)):
-            if os.path.lexists(path):
-                yield path
+        yield from filter(os.path.lexists, once)
+        for method in METHODS:
+            for kind in ("train_cleansed", "removed", "relabel"):
+                yield from sorted((self.root / "cleansed").glob(f"{method}_{kind}*.csv"))
 
     def states(self) -> Iterator[Path]:
         """What is there under the names of states before a step, whoever wrote it."""

@@ -13,6 +13,13 @@ from pathlib import Path
 import pandas as pd
 
 from utils.columns import IMAGE, LABEL
+from utils.data.decisions import COLUMNS, read_decisions
+from utils.data.label_table import (
+    LabelVerdict,
+    read_class_names,
+    read_label_issues,
+    read_label_verdict,
+)
 from utils.errors import UserError
 from utils.files import check_regular
 from utils.methods import METHODS, Solved
@@ -56,6 +63,21 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class LabelCheck:
+    """What the label check found, and what a person decided.
+
+    Attributes:
+        verdict: how many labels look wrong.
+        issues: all images, the most suspicious first.
+        decided: the decisions in the folder, as `read_decisions` gives them; maybe none.
+    """
+
+    verdict: LabelVerdict
+    issues: pd.DataFrame
+    decided: pd.DataFrame
+
+
+@dataclass(frozen=True)
 class Facts:
     """The content of an output folder.
 
@@ -68,7 +90,7 @@ class Facts:
         verification, agreement: predicted beside true changes, and how far they agree; None
             without `--verify`.
         recommendation: what the run wrote; None where none is there, or one of another version.
-        removed: per method the images that the cleansed data leave out, where there are any.
+        removed: per method the largest list of images that cleansed data leave out, where one is.
         flipped: the labels that were flipped; None where none were.
         class_names: by label; empty where the run wrote none.
         predictions: what the final models say of the images shown.
@@ -77,6 +99,7 @@ class Facts:
         left_out: the broken images that were left out; None where none were.
         unsound: `utils.training.soundness.warnings_of`: why scores should not be followed.
         solves: (method, trial, how far its solver came).
+        labels: what the label check found; None in folders of earlier versions.
     """
 
     paths: OutputPaths
@@ -96,6 +119,7 @@ class Facts:
     left_out: pd.DataFrame | None
     unsound: Mapping[str, Mapping[str, Sequence[str]]]
     solves: Sequence[tuple[str, int, Solved]]
+    labels: LabelCheck | None
 
     @classmethod
     def read(cls, paths: OutputPaths) -> Facts:
@@ -106,6 +130,7 @@ class Facts:
         """
         manifest = _manifest(paths)
         methods = tuple(METHODS)
+        class_names = read_class_names(paths.classes)
         return cls(
             paths=paths,
             manifest=manifest,
@@ -115,15 +140,16 @@ class Facts:
             verification=_table(paths.verification, VERIFICATION),
             agreement=_table(paths.agreement, AGREEMENT),
             recommendation=_recommendation(paths.recommendation),
-            removed=_tables({method: paths.removed(method) for method in methods}),
+            removed=_tables(_largest_lists(paths, methods)),
             flipped=_table(paths.flipped_labels, FLIPPED),
-            class_names=_class_names(paths.classes),
+            class_names=class_names,
             predictions=_predictions(paths.predictions),
             runs=load_runs(paths.runs),
             seats=seats(paths, [name for name in methods if METHODS[name].predicts]),
             left_out=_table(paths.data_problems, PROBLEMS),
             unsound=warnings_of(paths, methods),
             solves=_solves(paths, methods),
+            labels=_labels(paths, class_names),
         )
 
     @property
@@ -186,6 +212,17 @@ def _manifest(paths: OutputPaths) -> Manifest:
     return manifest
 
 
+def _labels(paths: OutputPaths, class_names: Mapping[int, str]) -> LabelCheck | None:
+    verdict = read_label_verdict(paths)
+    if verdict is None:
+        return None
+    issues = read_label_issues(paths)
+    decided = pd.DataFrame(columns=list(COLUMNS))
+    if os.path.lexists(paths.decisions):
+        decided = read_decisions(paths.decisions, issues, class_names)
+    return LabelCheck(verdict, issues, decided)
+
+
 def _solves(paths: OutputPaths, methods: Sequence[str]) -> list[tuple[str, int, Solved]]:
     return [
         (method, seed, solved)
@@ -213,6 +250,12 @@ def _with_columns(table: pd.DataFrame, columns: Sequence[str], path: Path) -> pd
     return table
 
 
+def _largest_lists(paths: OutputPaths, methods: Sequence[str]) -> dict[str, Path]:
+    """Per method the list with the most removed images."""
+    lists = {method: paths.removed_lists(method) for method in methods}
+    return {method: by_n[max(by_n)] for method, by_n in lists.items() if by_n}
+
+
 def _tables(files: Mapping[str, Path]) -> dict[str, pd.DataFrame]:
     tables = {method: _table(path, REMOVED) for method, path in files.items()}
     return {method: table for method, table in tables.items() if table is not None}
@@ -230,18 +273,6 @@ def _recommendation(path: Path) -> Recommended | None:
         raise unreadable(path, "is not whole", f"{error.args[0]} is missing") from error
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise unreadable(path, "cannot be read", error) from error
-
-
-def _class_names(path: Path) -> dict[int, str]:
-    try:
-        check_regular(path)
-        table = pd.read_csv(path, dtype={"name": str}, keep_default_na=False)
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise unreadable(path, "cannot be read", error) from error
-    table = _with_columns(table, ("label", "name"), path)
-    return dict(zip(table["label"].astype(int), table["name"], strict=True))
 
 
 def _predictions(path: Path) -> dict[Key, Prediction]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from PIL import Image
 
@@ -12,6 +12,8 @@ from utils.data.decode import picture_of
 
 LARGEST_EXACT, LARGEST = 64, 128
 """Longer side in pixels up to which a picture is kept as it is, and of those made smaller."""
+THUMBNAIL = 96
+"""Longer side in pixels of the pictures of which a page has hundreds."""
 
 
 def data_uris(files: Iterable[str]) -> dict[str, str]:
@@ -19,13 +21,29 @@ def data_uris(files: Iterable[str]) -> dict[str, str]:
     return {file: _uri(file) for file in dict.fromkeys(files)}
 
 
-def _uri(file: str) -> str:
+def thumbnail_uri(file: str) -> str:
+    """A data URI of at most `THUMBNAIL` px a side; an empty text where the file cannot be read."""
+    return _uri(file, _small)
+
+
+def _uri(file: str, encoded: Callable[[Image.Image], tuple[str, bytes]] | None = None) -> str:
     try:
         picture = picture_of(file, LARGEST)
     except Exception:  # a broken file may raise anything in a decoder
         return ""
-    kind, content = _encoded(picture)
+    kind, content = (encoded or _encoded)(picture)
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _small(picture: Image.Image) -> tuple[str, bytes]:
+    """As JPEG, or as PNG where that is smaller."""
+    picture.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+    both = {"jpeg": io.BytesIO(), "png": io.BytesIO()}
+    picture.save(both["jpeg"], "JPEG", quality=80, optimize=True)
+    if max(picture.size) <= LARGEST_EXACT // 2:
+        picture.save(both["png"], "PNG", optimize=True)
+    written = {kind: stream.getvalue() for kind, stream in both.items() if stream.getvalue()}
+    return min(written.items(), key=lambda item: len(item[1]))
 
 
 def _encoded(picture: Image.Image) -> tuple[str, bytes]:

@@ -11,12 +11,16 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from utils.columns import IMAGE
 from utils.methods import CONTROL, METHODS, about_labels, shown
 from utils.output.folder import OutputFolder
 from utils.output.own_files import check_own
 from utils.output.ranking import SHOWN_BEST, SHOWN_WORST
 from utils.page.facts import Facts
+from utils.page.image_checks import ImageChecks
 from utils.page.images import data_uris
+from utils.page.labels import files_of, labels_view
+from utils.page.review import Review, review_data
 from utils.page.view import (
     Comparison,
     MethodView,
@@ -38,6 +42,8 @@ LARGEST = 5_000_000
 """Bytes that the page has at most."""
 GALLERIES = ((SHOWN_WORST, SHOWN_BEST), (20, 10), (10, 5), (5, 2), (1, 1))
 """Images of the worst and of the best per method; the first with which the page is small enough."""
+FOR_REVIEW = 2_000_000
+"""Bytes that the galleries leave the review of labels, if it needs so many."""
 
 
 def write_page(folder: OutputFolder) -> Path:
@@ -55,7 +61,10 @@ def write_page(folder: OutputFolder) -> Path:
 
 
 def page_of(facts: Facts, largest: int = LARGEST) -> bytes:
-    """The page as UTF-8, with as many images as fit into `largest` bytes."""
+    """The page as UTF-8, with as many images as fit into `largest` bytes.
+
+    The galleries leave the review up to `FOR_REVIEW` bytes, and it takes what they leave.
+    """
     charts = {
         "accuracy": removal_charts(facts),
         "verification": verification_charts(facts),
@@ -63,18 +72,29 @@ def page_of(facts: Facts, largest: int = LARGEST) -> bytes:
         "scores": score_charts(facts),
         "seats": seat_charts(facts),
     }
+    review = Review.of(facts, FOR_REVIEW)
     for worst, best in GALLERIES:
-        page = _rendered(facts, charts, worst, best)
+        page = _rendered(facts, charts, worst, best, review)
         if len(page) <= largest:
             break
+    if review and (more := review.extended(largest - len(page))):
+        larger = _rendered(facts, charts, worst, best, more)
+        page = larger if len(larger) <= largest else page
     return page
 
 
-def _rendered(facts: Facts, charts: dict[str, Any], worst: int, best: int) -> bytes:
+def _rendered(
+    facts: Facts, charts: dict[str, Any], worst: int, best: int, review: Review | None
+) -> bytes:
     overall = facts.recommendation.overall if facts.recommendation else None
-    views, compared = method_views(facts, worst, best), comparison(facts, worst)
-    tiles = list(_tiles(views, compared))
-    uris = data_uris(tile.file for tile in tiles)
+    views, compared, labels = method_views(facts, worst, best), comparison(facts, worst), None
+    checks = ImageChecks.read(facts.paths)
+    files = [tile.file for tile in _tiles(views, compared)] + list(checks.files if checks else ())
+    uris = data_uris(files)
+    if review:
+        labels = labels_view(facts)
+        uris = {file: review.uris[file] for file in (*files_of(labels), *review.rows[IMAGE])} | uris
+    pictures = {file: f"p{number}" for number, file in enumerate(uris)}
     environment = Environment(
         loader=PackageLoader("utils.page"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
@@ -82,7 +102,9 @@ def _rendered(facts: Facts, charts: dict[str, Any], worst: int, best: int) -> by
     environment.filters |= {
         "size": shown_bytes, "duration": duration, "number": "{:,}".format, "shown": shown
     }  # fmt: skip
-    script = environment.loader.get_source(environment, "page.js")[0]  # type: ignore[union-attr]
+    scripts = [
+        _source_of(environment, name) for name in ("page.js", "review.js")[: 1 + bool(review)]
+    ]
     text = environment.get_template("page.html").render(
         facts=facts,
         overall=overall,
@@ -94,14 +116,27 @@ def _rendered(facts: Facts, charts: dict[str, Any], worst: int, best: int) -> by
         class_names=class_names_of(facts, views),
         compared=compared,
         flips=flip_table(facts) if facts.flipped is not None else None,
-        pictures={file: f"p{number}" for number, file in enumerate(uris)},
+        labels=labels,
+        review=review,
+        review_data=review_data(facts, review.rows, pictures, uris) if review else "",
+        pictures=pictures,
         uris=uris,
-        missing=sorted({tile.file for tile in tiles if not uris[tile.file]}),
+        checks=checks,
+        missing=sorted({file for file in files if not uris[file]}),
         thinned=(worst, best) if (worst, best) != GALLERIES[0] else None,
-        script=script,
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        scripts=scripts,
+        script_hashes=[_hash(script) for script in scripts],
     )
     return text.encode("utf-8", errors="backslashreplace")
+
+
+def _source_of(environment: Environment, name: str) -> str:
+    return environment.loader.get_source(environment, name)[0]  # type: ignore[union-attr]
+
+
+def _hash(script: str) -> str:
+    """What the page's policy knows a script by."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def _tiles(views: Iterable[MethodView], compared: Comparison | None) -> Iterable[Tile]:

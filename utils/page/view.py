@@ -91,7 +91,7 @@ class MethodView:
         matrix: confusions; None without predictions, or with too many classes.
         pairs: (given label, predicted label, count), the most frequent first.
         n_judged: images that have a prediction.
-        n_removed: images that the cleansed data leave out.
+        n_removed: images that the cleansed data leave out; removed_file: the list of them.
     """
 
     name: str
@@ -109,6 +109,7 @@ class MethodView:
     pairs: tuple[tuple[str, str, int], ...]
     n_judged: int
     n_removed: int
+    removed_file: str
 
 
 def method_views(facts: Facts, worst: int, best: int) -> list[MethodView]:
@@ -140,7 +141,14 @@ def _method_view(facts: Facts, method: str, worst: int, best: int) -> MethodView
         pairs=_confused_pairs(facts, judged),
         n_judged=len(judged),
         n_removed=len(facts.removed.get(method, none)),
+        removed_file=_removed_file(facts, method),
     )
+
+
+def _removed_file(facts: Facts, method: str) -> str:
+    """The name of the largest list of removed images, below the output folder."""
+    lists = facts.paths.removed_lists(method)
+    return f"cleansed/{lists[max(lists)].name}" if lists else ""
 
 
 def _gallery_titles(method: str) -> tuple[str, str]:

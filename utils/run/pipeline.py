@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 from sgd_influence.analyze import analyze
 from sgd_influence.flips_found import say_what_was_found
 from utils.console import RESULT, open_log_file
+from utils.data.checks import Checks
 from utils.data.datasets import folders_of, prepare
 from utils.data.flips import record_flips, with_flips
 from utils.data.source import Source
@@ -70,13 +71,16 @@ def _run(options: Options, watch: Watch) -> None:
     with _cluster_of(options) as client:
         if options.dry_run:
             check_output_folder(paths, work.settings)
-            _preflight(work, work.trial(options.seed, OutputFolder(paths.root)), client)
+            folder = OutputFolder(paths.root)
+            _preflight(work, work.trial(options.seed, folder), client)
+            report_checks(work.source.checks, folder, "a run lists them in")
             return
         with claimed(paths, work.settings, options.overwrite) as folder:
             folder.account.check_versions()
             folder.check_outputs()
             open_log_file(paths.log)
             expected = _preflight(work, work.checked_trial(options.seed, folder), client)
+            record_checks(work.source.checks, folder)
             before, ready = written_bytes(paths.root), time.monotonic()
             elsewhere = _compute(work, folder, expected, client)
             memory = elsewhere + watch.peak()
@@ -90,6 +94,20 @@ def _run(options: Options, watch: Watch) -> None:
     log.info(closing_line(expected, size, memory, ended - ready))
     first = f"{duration(ready - started)} to read the data and estimate"
     log.info("Finished in %s (%s): %s", duration(ended - started), first, paths.root.resolve())
+
+
+def record_checks(checks: Checks | None, folder: OutputFolder) -> None:
+    """Write what was found in a user's own images, and report it."""
+    if checks is not None:
+        folder.save_csv(checks.duplicates, folder.duplicates)
+        folder.save_csv(checks.quality, folder.image_quality)
+        report_checks(checks, folder, "listed in")
+
+
+def report_checks(checks: Checks | None, folder: OutputFolder, words: str) -> None:
+    """Report what was found; `words` stand before the path of a list."""
+    if checks is not None:
+        checks.report(folder.duplicates, folder.image_quality, words)
 
 
 def _compute(work: Prepared, folder: ClaimedFolder, expected: Estimate, client: Any) -> int:

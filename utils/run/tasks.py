@@ -27,6 +27,7 @@ from sgd_influence.train import (
     epochs_done,
     read_by_epoch,
     record_steps,
+    remove_passed_records,
     train_epoch,
     warn_if_nothing_is_learnt,
 )
@@ -144,6 +145,7 @@ def _trial(seed: int) -> str:
 
 def _taken_up(seed: int) -> Task:
     def say(trial: Trial, _: None) -> None:
+        remove_passed_records(trial, trial.n_epochs)
         log.info("Trial %d: training taken up from the output folder", seed)
 
     return Task(f"{_trial(seed)}train", seed, (), _nothing, say, "train")

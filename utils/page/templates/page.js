@@ -32,8 +32,8 @@
 
   document.addEventListener("click", (event) => {
     const button = event.target.closest("button");
-    if (!button) return;
-    copy(button.id === "all" ? shownFiles().join("\n") : button.dataset.copy, button);
+    if (button?.id === "all") copy(shownFiles().join("\n"), button);
+    else if (button?.dataset.copy !== undefined) copy(button.dataset.copy, button);
   });
   method.addEventListener("change", update);
   given.addEventListener("change", update);

@@ -1,0 +1,186 @@
+"""How well the label check counts, ranks and suggests, on the trainings of label_records.py.
+
+    python benchmarks/label_check.py --records DIR [--page docs/label_noise.md]
+
+A row per cell and seed, and one for all trials of a seed together where there are several. The
+rules and constants of the check were chosen on even seeds; odd seeds have other images. Nothing is
+trained here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import roc_auc_score
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # the repository, when run as a script
+
+from benchmarks.reproduction_tables import fill_page, markdown
+from sgd_influence.label_check import Checked, Evidence, check_labels
+from sgd_influence.label_record import softmax_of
+from utils.output.storage import save_csv
+from utils.training.sgd import margins_of
+
+RESULTS = ROOT / "benchmarks" / "results" / "label_check.csv"
+SURE = 0.9
+NAME = re.compile(r"(?P<cell>.+)_(?P<seed>\d+)_(?P<trial>\d+)\.npz")
+Record = dict[str, np.ndarray]
+
+
+def evidence_of(records: Sequence[Record]) -> Evidence:
+    """What the trials of one data set recorded, as the product puts it together."""
+    given = records[0]["given"]
+    sums = np.zeros((2, len(given), records[0]["before"].shape[2]), np.float32)
+    counts = np.zeros((2, len(given)), np.int64)
+    for record in records:
+        weights = (
+            np.arange(1, len(record["before"]) + 1) / np.arange(len(record["before"]) + 1).sum()
+        )
+        for kind, (rows, logits) in enumerate((("trained", "before"), ("held", "after"))):
+            softmax = [
+                w * softmax_of(x.astype(np.float32))
+                for w, x in zip(weights, record[logits], strict=True)
+            ]
+            sums[kind, record[rows]] += np.sum(softmax, axis=0)
+            counts[kind, record[rows]] += 1
+    sums /= np.maximum(counts, 1)[:, :, None]
+    zero = np.zeros(len(given), np.int64)
+    return Evidence(given.astype(np.int64), zero, sums[0], counts[0], sums[1], counts[1])
+
+
+def aum_of(records: Sequence[Record]) -> np.ndarray:
+    """The mean margin of each image (N,) over epochs and trials."""
+    given = records[0]["given"]
+    total, count = np.zeros(len(given)), np.zeros(len(given))
+    for record in records:
+        for rows, logits in (("trained", "before"), ("held", "after")):
+            labels = given[record[rows]]
+            by_epoch = [margins_of(x.astype(np.float32), labels) for x in record[logits]]
+            total[record[rows]] += np.mean(by_epoch, axis=0)
+            count[record[rows]] += 1
+    return total / np.maximum(count, 1)
+
+
+def figures(records: Sequence[Record]) -> dict[str, Any]:
+    """What is measured of the check of one data set."""
+    first = records[0]
+    right, given = first["right"], first["given"]
+    wrong, checked = right != given, check_labels(evidence_of(records))
+    sure = (checked.predicted != given) & (checked.predicted_score >= SURE)
+    trained = first["trained"]
+    loss = -first["final"].astype(float)[np.arange(len(trained)), given[trained]]
+    return {
+        "images": len(given),
+        "wrong": int(wrong.sum()),
+        "n": checked.count.n,
+        "low": checked.count.low,
+        "high": checked.count.high,
+        "at_least": not checked.good,
+        "auc": _auc(wrong, -checked.score),
+        "auc_aum": _auc(wrong, -aum_of(records)),
+        "auc_loss": _auc(wrong[trained], loss),
+        "auc_held": _auc(wrong[first["held"]], -_held_margins(first)),
+        "worst_5": float(
+            wrong[np.argsort(checked.score, kind="stable")[: len(given) // 20]].mean()
+        ),
+        "suspects_wrong": float(wrong[checked.suspect].mean()) if checked.suspect.any() else np.nan,
+        "brier": _brier(checked, wrong),
+        "calibration": calibration_error(checked.score, ~wrong),
+        "sure": int(sure.sum()),
+        "sure_right": int((checked.predicted == right)[sure].sum()),
+    }
+
+
+def _held_margins(record: Record) -> np.ndarray:
+    labels = record["given"][record["held"]]
+    return np.mean([margins_of(x.astype(np.float32), labels) for x in record["after"]], axis=0)
+
+
+def _auc(wrong: np.ndarray, suspicion: np.ndarray) -> float:
+    return float(roc_auc_score(wrong, suspicion)) if 0 < wrong.sum() < len(wrong) else np.nan
+
+
+def _brier(checked: Checked, wrong: np.ndarray) -> float:
+    """Brier score of the label scores over that of the constant base rate."""
+    base = wrong.mean() * (1 - wrong.mean())
+    return float(((checked.score - ~wrong) ** 2).mean() / base) if base else np.nan
+
+
+def calibration_error(score: np.ndarray, right: np.ndarray, n_bins: int = 10) -> float:
+    """Mean distance of score and share of right labels, in bins of equal count below .5.
+
+    Args:
+        score: (N,) probabilities.
+        right: (N,) bool.
+        n_bins: how many; nan where there are fewer images.
+    """
+    low = np.flatnonzero(score < 0.5)
+    if len(low) < n_bins:
+        return float("nan")
+    bins = np.array_split(low[np.argsort(score[low], kind="stable")], n_bins)
+    return sum(len(b) * abs(score[b].mean() - right[b].mean()) for b in bins) / len(low)
+
+
+def rows_of(folder: Path) -> pd.DataFrame:
+    """A row per data set of the records in a folder, and one more where it has several trials."""
+    files: dict[tuple[str, int], list[Path]] = {}
+    for path in sorted(folder.glob("*.npz")):
+        if named := NAME.fullmatch(path.name):
+            files.setdefault((named["cell"], int(named["seed"])), []).append(path)
+    rows = []
+    for (cell, seed), paths in files.items():
+        records = [dict(np.load(path)) for path in paths]
+        for n_trials in sorted({1, len(records)}):
+            key = {"cell": cell, "seed": seed, "trials": n_trials}
+            rows.append(key | figures(records[:n_trials]))
+    return pd.DataFrame(rows)
+
+
+def table_of(rows: pd.DataFrame) -> str:
+    """The table of the page: what rules were chosen on, then what is reported."""
+    head = (
+        "images, wrong labels", "seed", "trials", "wrong", "counted (95 % interval)", "AUC",
+        "AUC of AUM", "AUC of the last loss", "wrong of the worst 5 %", "wrong of the marked",
+        "Brier / base", "calibration error", "suggested >= .9: right",
+    )  # fmt: skip
+    table = [head]
+    for row in rows.sort_values("seed", key=lambda s: s % 2, kind="stable").itertuples():
+        count = f"{'at least ' if row.at_least else ''}{row.n} ({row.low} to {row.high})"
+        table.append((
+            row.cell, f"{row.seed}{', chosen on' if row.seed % 2 == 0 else ''}", str(row.trials),
+            str(row.wrong), count, *(_number(v, 3) for v in (row.auc, row.auc_aum, row.auc_loss)),
+            *(_number(v, 2) for v in (row.worst_5, row.suspects_wrong, row.brier, row.calibration)),
+            f"{row.sure_right} of {row.sure}",
+        ))  # fmt: skip
+    return markdown(table)
+
+
+def _number(value: float, digits: int) -> str:
+    return "" if np.isnan(value) else f"{value:.{digits}f}"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Judge all records; print the table, store the rows, and put the table into the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--records", type=Path, required=True, help="folder of label_records.py")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="CSV file of the rows")
+    parser.add_argument("--page", type=Path, help="page whose table `check` is written anew")
+    options = parser.parse_args(arguments)
+    rows = rows_of(options.records)
+    save_csv(rows, options.out)
+    table = table_of(rows)
+    print(table)
+    if options.page:
+        fill_page(options.page, {"check": table})
+
+
+if __name__ == "__main__":
+    main()

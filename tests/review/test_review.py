@@ -1,0 +1,307 @@
+"""python -m utils.review: the reviewed data set on disk, and what it is worth."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from tests.helpers.labels import issue, write_label_check
+from tests.helpers.own_images import class_folders
+from tests.helpers.runs import contents, sgd_influence
+from utils.columns import CLASS, IMAGE, LABEL, ROW, SET
+from utils.data.datasets import prepare
+from utils.data.decisions import DECISION, NEW_LABEL
+from utils.data.label_table import IS_ISSUE, PREDICTED
+from utils.data.own_data import Wanted, own_source
+from utils.output.paths import OutputPaths
+from utils.review import export, worth
+from utils.review.__main__ import main
+
+TINY = "-e 1 -nt 1 -r 0 --batch_size 8 --image_size 8"
+QUICK = "--model mlp --context cpu --methods Random --no_report"
+WRONG = (0, 3, 25)
+"""Of the training images, those whose label the check doubts."""
+
+
+@pytest.fixture(scope="module")
+def checked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on 30 cats and 30 dogs in two folders, a ninth of them for testing."""
+    root = tmp_path_factory.mktemp("reviewed")
+    pictures, output = class_folders(root / "pictures", per_class=30), root / "out"
+    assert sgd_influence(output, f"-ds {pictures} {QUICK}", TINY) == 0
+    files = sorted(pictures.rglob("*.png"))
+    rows, count = [], {"training": 0, "test": 0}
+    for number, file in enumerate(files):
+        part, label = "test" if number % 6 == 5 else "training", int(file.parent.name == "dog")
+        row = count[part]
+        wrong = row in WRONG if part == "training" else row == 0
+        rows.append(issue(str(file), label, row, part, predicted=1 - label if wrong else label))
+        count[part] += 1
+    write_label_check(output, rows)
+    return output
+
+
+@pytest.fixture
+def folder(checked: Path, tmp_path: Path) -> Path:
+    """A copy of it to be changed."""
+    return shutil.copytree(checked, tmp_path / "out")
+
+
+def decisions(folder: Path, kinds: dict[tuple[str, int], str], name: str = "mine.csv") -> Path:
+    """A file of decisions by set and row; a number stands for the label to give."""
+    table = pd.read_csv(OutputPaths(folder).label_issues).set_index([SET, ROW], drop=False)
+    rows = table.loc[list(kinds), [IMAGE, LABEL, SET, ROW]].astype(str)
+    rows[DECISION] = ["relabel" if kind.isdigit() else kind for kind in kinds.values()]
+    rows[NEW_LABEL] = [kind if kind.isdigit() else "" for kind in kinds.values()]
+    csv = folder.parent / name
+    rows.to_csv(csv, index=False)
+    return csv
+
+
+def of_suspects(folder: Path, name: str = "mine.csv") -> Path:
+    """Relabel the first suspect, remove the second, keep the third; relabel the test image."""
+    places = [("training", row) for row in WRONG]
+    kinds = dict(zip(places, ("1", "remove", "keep"), strict=True)) | {("test", 0): "1"}
+    return decisions(folder, kinds, name)
+
+
+def reviewed(folder: Path, csv: Path, *more: str) -> int:
+    return main([str(folder), str(csv), *(more or ("-nt", "0"))])
+
+
+def training_labels(source) -> dict[str, str]:
+    """The name of each training image's class by its file."""
+    labels = source.training[LABEL].map(dict(enumerate(source.class_names)))
+    return dict(zip(source.training[IMAGE].map(os.path.realpath), labels, strict=True))
+
+
+# ---------------------------------------------------------------- the reviewed data set
+
+
+def test_the_reviewed_csv_has_the_decisions_and_keeps_its_sets(
+    folder: Path, tmp_path: Path
+) -> None:
+    assert reviewed(folder, of_suspects(folder)) == 0
+    csv = folder / "reviewed/csv/train_reviewed.csv"
+    table = pd.read_csv(csv)
+    assert list(table) == [IMAGE, LABEL, CLASS]
+    issues = pd.read_csv(folder / "labels/label_issues.csv")
+    training = issues[issues[SET] == "training"].sort_values(ROW).reset_index(drop=True)
+    expected = training.drop(index=WRONG[1])
+    assert table[IMAGE].tolist() == expected[IMAGE].tolist()
+    changed = table[LABEL].to_numpy() != expected[LABEL].to_numpy()
+    assert np.flatnonzero(changed).tolist() == [0]
+    assert table[CLASS].tolist() == ["dog" if label else "cat" for label in table[LABEL]]
+    for path in (csv, csv.parent):
+        source = own_source(path, tmp_path / "data", Wanted(8))
+        assert source.class_names == ("cat", "dog")
+        assert len(source.training) == 49 and len(source.test) == 10
+        first = issues[(issues[SET] == "test") & (issues[ROW] == 0)][IMAGE].item()
+        assert source.test.set_index(IMAGE)[LABEL][first] == 1
+
+
+def test_class_folders_and_lists_hold_the_same_images(folder: Path, tmp_path: Path) -> None:
+    csv = of_suspects(folder)
+    for how in ("csv", "folder", "filelist"):
+        assert reviewed(folder, csv, "-nt", "0", "--export", how) == 0
+    listed, linked = (
+        own_source(folder / "reviewed" / name, tmp_path / "data", Wanted(8))
+        for name in ("csv", "folder")
+    )
+    assert training_labels(linked) == training_labels(listed)
+    lines = (folder / "reviewed/filelist/train_reviewed.txt").read_text().splitlines()
+    assert lines == listed.training[IMAGE].tolist()
+    assert all(path.is_symlink() for path in (folder / "reviewed/folder").glob("*/*/*.png"))
+
+
+def test_images_are_copied_where_there_are_no_links(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "symlink_to", refused)
+    csv = of_suspects(folder)
+    for _ in range(2):  # the second time it is there
+        assert reviewed(folder, csv, "-nt", "0", "--export", "folder") == 0
+    files = list((folder / "reviewed/folder").glob("*/*/*.png"))
+    assert len(files) == 59
+    assert all(path.is_file() and not path.is_symlink() for path in files)
+    assert not (folder / "reviewed/folder_2").exists()
+
+
+def test_equal_names_and_odd_classes_get_places_of_their_own() -> None:
+    names = {0: "a/b", 1: "..", 2: "cat", 3: "CAT", 4: "", 5: "class 0", 6: "dog"}
+    folders = export._folder_names(names)
+    assert folders[6] == "dog" and folders[5] == "class 0"
+    assert len({name.lower() for name in folders.values()}) == len(names)
+    assert not any("/" in name or name.startswith(".") for name in folders.values())
+
+
+# ---------------------------------------------------------------- nothing is lost
+
+
+def test_an_edited_or_foreign_file_stays(folder: Path) -> None:
+    csv = of_suspects(folder)
+    assert reviewed(folder, csv) == 0
+    assert reviewed(folder, csv) == 0
+    assert not (folder / "reviewed/csv_2").exists()  # the same
+    edited = folder / "reviewed/csv/train_reviewed.csv"
+    edited.write_text(edited.read_text().replace(",0,cat", ",1,dog", 1))
+    kept = edited.read_bytes()
+    assert reviewed(folder, csv) == 0
+    assert edited.read_bytes() == kept
+    assert (folder / "reviewed/csv_2/train_reviewed.csv").read_bytes() != kept
+    (folder / "reviewed/filelist").write_text("mine")
+    assert reviewed(folder, csv, "-nt", "0", "--export", "filelist") == 0
+    assert (folder / "reviewed/filelist").read_text() == "mine"
+    assert (folder / "reviewed/filelist_2/train_reviewed.txt").exists()
+
+
+def test_an_export_that_is_cut_off_leaves_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    csv = of_suspects(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(export, "_link", full)
+        assert reviewed(folder, csv, "-nt", "0", "--export", "folder") == 2
+    assert list((folder / "reviewed").iterdir()) == []
+    left = folder / "reviewed/.folder.01234567.tmp/train"  # of a command that was killed
+    left.mkdir(parents=True)
+    assert reviewed(folder, csv) == 0
+    assert [path.name for path in (folder / "reviewed").iterdir()] == ["csv"]
+
+
+def test_decisions_are_kept_for_the_page_and_earlier_ones_too(folder: Path) -> None:
+    first = of_suspects(folder)
+    assert reviewed(folder, first) == reviewed(folder, first) == 0
+    second = decisions(folder, {("training", 0): "keep"}, "second.csv")
+    assert reviewed(folder, second) == 0
+    labels = folder / "labels"
+    assert (labels / "decisions.csv").read_bytes() == second.read_bytes()
+    assert (labels / "decisions_2.csv").read_bytes() == first.read_bytes()
+    assert not (labels / "decisions_3.csv").exists()
+    assert reviewed(folder, labels / "decisions.csv") == 0
+
+
+def test_the_results_of_the_run_stay_as_they_are(folder: Path) -> None:
+    before = contents(folder)
+    assert reviewed(folder, of_suspects(folder), "-nt", "1") == 0
+    after = contents(folder)
+    added = {name for name in after if name not in before}
+    assert {name: after[name] for name in before} == before
+    assert {Path(name).parts[0] for name in added} == {"reviewed", "labels"}
+
+
+# ---------------------------------------------------------------- mistakes
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda out, csv: shutil.rmtree(out), "no such folder"),
+        (lambda out, csv: (out / "manifest.json").unlink(), "holds no run"),
+        (lambda out, csv: (out / "labels/label_issues.csv").unlink(), "has no labels/label_issues"),
+        (lambda out, csv: (out / "labels/label_issues.csv").write_text("a\n1\n"), "is not whole"),
+        (lambda out, csv: csv.unlink(), "mine.csv: cannot be read as CSV"),
+        (lambda out, csv: csv.write_text("a,b\n1,2\n"), "row 1: a column x:image is needed"),
+        (lambda out, csv: csv.write_text("x:image,y:label\na,0\n"), "row 1: a column set is"),
+        (lambda out, csv: csv.write_text(csv.read_text().replace("keep", "kep")), "row 4: decis"),
+        (lambda out, csv: (out / "reviewed").symlink_to("/tmp"), "is a symbolic link where"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    spoil, said: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    csv = of_suspects(folder)
+    spoil(folder, csv)
+    assert reviewed(folder, csv) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("python -m utils.review: error: ") and said in line
+
+
+def test_removing_every_training_image_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    n = (pd.read_csv(folder / "labels/label_issues.csv")[SET] == "training").sum()
+    csv = decisions(folder, {("training", row): "remove" for row in range(n)})
+    assert reviewed(folder, csv) == 2
+    assert "removes every training image; keep some" in capsys.readouterr().err
+    assert not (folder / "reviewed").exists()
+
+
+# ---------------------------------------------------------------- what it is worth
+
+
+def test_the_gain_and_its_interval_are_paired_over_seeds() -> None:
+    before, after = [0.50, 0.60, 0.70], [0.53, 0.64, 0.72]
+    rows = [
+        (name, seed, "", 9, accuracy, 0.0)
+        for name, accuracies in (("original", before), ("reviewed", after))
+        for seed, accuracy in enumerate(accuracies)
+    ]
+    gain = worth.gains(pd.DataFrame(rows, columns=list(worth.COLUMNS)))["given"]
+    differences = 100 * (np.array(after) - before)
+    expected = stats.ttest_1samp(differences, 0).confidence_interval(0.95)
+    assert gain.points == pytest.approx(3.0)
+    assert gain.interval == pytest.approx((expected.low, expected.high))
+    assert (gain.original, gain.reviewed) == pytest.approx((0.6, 0.63))
+
+
+def test_both_lists_are_trained_and_tested_once(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    csv = of_suspects(folder)
+    assert reviewed(folder, csv, "-nt", "2") == 0
+    said = capsys.readouterr().out
+    assert "Test accuracy, mean of 2 seeds (10 test images)" in said
+    assert "given " in said and "reviewed " in said and "95 % interval" in said
+    assert "come from the folders under suspicion" in said
+    assert "1 relabelled, 0 removed" in said
+    table = pd.read_csv(folder / "reviewed/trainings.csv")
+    assert table["n_training"].tolist() == [50, 49, 50, 49]
+    assert table["test_accuracy"].between(0, 1).all()
+    monkeypatch.delattr(worth._Work, "trained")
+    assert reviewed(folder, csv, "-nt", "2") == 0  # nothing is trained again
+    assert capsys.readouterr().out.splitlines()[-3:] == said.splitlines()[-3:]
+
+
+def test_keeping_every_label_leaves_nothing_to_measure(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    csv = decisions(folder, {("training", 0): "keep", ("test", 0): "remove"})
+    assert reviewed(folder, csv, "-nt", "2") == 0
+    assert "nothing to measure" in capsys.readouterr().out
+    assert len(pd.read_csv(folder / "reviewed/csv/train_reviewed.csv")) == 50
+
+
+def test_relabelling_wrong_labels_gains_accuracy(tmp_path: Path) -> None:
+    """Four of five labels are those of the next class; the decisions put them right."""
+    output = tmp_path / "out"
+    small = "-ds digits -e 6 -nt 1 -r 0 --n_train 30 --n_val 20 --n_test 20 --batch_size 8"
+    assert sgd_influence(output, QUICK, small) == 0
+    source = prepare("digits", None, False)
+    rows = [
+        issue(path, label if row % 5 == 0 else (label + 1) % 10, row, predicted=label)
+        for row, (path, label) in enumerate(source.training[[IMAGE, LABEL]].head(200).to_numpy())
+    ]
+    rows += [
+        issue(path, label, row, "test")
+        for row, (path, label) in enumerate(source.test[[IMAGE, LABEL]].head(100).to_numpy())
+    ]
+    table = write_label_check(output, rows)
+    wrong = table[table[IS_ISSUE] == 1]
+    places = zip(wrong[SET], wrong[ROW], strict=True)
+    kinds = dict(zip(places, wrong[PREDICTED].astype(str), strict=True))
+    assert reviewed(output, decisions(output, kinds), "-nt", "2") == 0
+    gain = worth.gains(pd.read_csv(output / "reviewed/trainings.csv"))["given"]
+    assert gain.original < 0.3 < gain.reviewed

@@ -1,0 +1,115 @@
+"""decisions.csv: what a person decided on labels, checked against the table of all images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from utils.columns import IMAGE, LABEL, ROW, SET
+from utils.data.label_table import SETS
+from utils.data.nnc_csv import read_users_csv
+from utils.errors import UserError
+
+KEEP, RELABEL, REMOVE = "keep", "relabel", "remove"
+DECISIONS = (KEEP, RELABEL, REMOVE)
+DECISION, NEW_LABEL = "decision", "new_label"
+COLUMNS = (IMAGE, LABEL, SET, ROW, DECISION, NEW_LABEL)
+Place = tuple[str, int]
+"""Set and row of an image."""
+Known = dict[str, dict[Place, int]]
+"""By image its places, and its label at each."""
+Fields = Mapping[str, str]
+"""A row of the file: text by column."""
+
+
+def read_decisions(csv: Path, issues: pd.DataFrame, class_names: Mapping[int, str]) -> pd.DataFrame:
+    """The decisions of a file, a row per image, with the columns `COLUMNS`.
+
+    `new_label` is the label that the image is to have: its own one, unless it gets another.
+
+    Args:
+        csv: the file, as the page writes it.
+        issues: of `read_label_issues`.
+        class_names: by label, of all classes.
+
+    Raises:
+        UserError: a row names an image, a label, a place or a decision that there is none of, or
+            an image that another row decides on; the line names the row.
+    """
+    table = _table(csv)
+    columns = issues[[SET, ROW, IMAGE, LABEL]].itertuples(index=False)
+    known: Known = {}
+    for part, row, image, label in columns:
+        known.setdefault(image, {})[part, row] = label
+    numbers: dict[Place, int] = {}
+    rows = []
+    for number, fields in enumerate(table.to_dict("records"), start=2):
+        try:
+            place = _place(fields, known)
+            if place in numbers:
+                raise ValueError(f"row {numbers[place]} decides on this image too; leave out one")
+            label = known[fields[IMAGE]][place]
+            new = _new_label(fields, label, class_names)
+        except ValueError as error:
+            raise UserError(f"{csv}: row {number}: {error}") from error
+        numbers[place] = number
+        rows.append((fields[IMAGE], label, *place, fields[DECISION], new))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _table(csv: Path) -> pd.DataFrame:
+    """The file as text, without blanks around it; image paths are absolute."""
+    table, _ = read_users_csv(csv)
+    missing = [name for name in COLUMNS if name not in table]
+    if missing:
+        header = ",".join(COLUMNS)
+        raise UserError(f"{csv}: row 1: a column {missing[0]} is needed; the header is {header}")
+    table = table[list(COLUMNS)]
+    return table.assign(**{name: table[name].str.strip() for name in COLUMNS[1:]})
+
+
+def _place(fields: Fields, known: Known) -> Place:
+    """Set and row of an image; raises ValueError unless image and label are those there."""
+    image, place = fields[IMAGE], (fields[SET], _whole(fields, ROW))
+    if place[0] not in SETS:
+        raise ValueError(f"set {place[0]!r}; it must be one of {', '.join(SETS)}")
+    if image not in known:
+        raise ValueError(f"image {image!r} is not in labels/label_issues.csv; take the row out")
+    if place not in known[image]:
+        there = " and ".join(f"row {row} of {part}" for part, row in known[image])
+        here = f"row {place[1]} of {place[0]}"
+        raise ValueError(f"image {image!r} is {there}, not {here}; correct set and row")
+    label = known[image][place]
+    if _whole(fields, LABEL) != label:
+        what = f"{LABEL} is {fields[LABEL]}, in labels/label_issues.csv it is {label}"
+        raise ValueError(f"{what}; take the row out, or decide on this label")
+    return place
+
+
+def _new_label(fields: Fields, label: int, class_names: Mapping[int, str]) -> int:
+    """The label that a row gives its image; raises ValueError if it is none."""
+    decision = fields[DECISION]
+    if decision not in DECISIONS:
+        raise ValueError(f"decision {decision!r}; it must be one of {', '.join(DECISIONS)}")
+    if decision != RELABEL:
+        if fields[NEW_LABEL]:
+            what = f"decision {decision} with {NEW_LABEL} {fields[NEW_LABEL]!r}"
+            raise ValueError(f"{what}; leave {NEW_LABEL} empty, or make the decision {RELABEL}")
+        return label
+    new = _whole(fields, NEW_LABEL)
+    if new not in class_names:
+        labels = f"labels are {min(class_names)} to {max(class_names)}, see summary/classes.csv"
+        raise ValueError(f"{NEW_LABEL} {new}: there is no such class; {labels}")
+    if new == label:
+        raise ValueError(f"{NEW_LABEL} {new} is the label it has; make the decision {KEEP}")
+    return new
+
+
+def _whole(fields: Fields, name: str) -> int:
+    """A whole number from 0 on, as spreadsheets may write it (5 or 5.0)."""
+    text = fields[name].removesuffix(".0")
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise ValueError(f"{name} {fields[name]!r}; it must be a whole number from 0 on")
+    return int(text)

@@ -1,0 +1,138 @@
+"""labels/label_issues.csv and labels/verdict.json: what the label check found."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from utils.columns import IMAGE, LABEL, ROW, SET
+from utils.data.source import TEST, TRAINING, VALIDATION
+from utils.files import check_regular
+from utils.output.paths import OutputPaths, latest
+from utils.output.storage import read_csv, unreadable
+
+SETS = (TRAINING, VALIDATION, TEST)
+IS_ISSUE, SCORE = "is_label_issue", "label_score"
+PREDICTED, CONFIDENCE = "predicted_label", "predicted_score"
+COLUMNS = (IMAGE, LABEL, SET, ROW, IS_ISSUE, SCORE)
+"""Columns of label_issues.csv that have a value in each row."""
+READ_VERSION = 1
+"""Of verdict.json."""
+
+
+@dataclass(frozen=True)
+class LabelVerdict:
+    """The content of verdict.json.
+
+    Attributes:
+        n_images: images of the data set; n_issues: how many of their labels look wrong.
+        low, high: ends of the 95 % interval of that number.
+        n_issues_test: how many of them are of test images.
+        at_least: the number is a lower bound.
+        reason: why it is no more than that; harmful: which options harm the check; empty if none.
+        per_class: (label, labels, of them suspects).
+        given_to_suggested: (label, suggested label, images), the most frequent first.
+        suspicious_classes: labels of classes with more than half suspects.
+        validation_from_suspects: validation images were drawn from the images under suspicion.
+    """
+
+    n_images: int
+    n_issues: int
+    low: float
+    high: float
+    n_issues_test: int
+    at_least: bool
+    reason: str
+    harmful: str
+    per_class: tuple[tuple[int, int, int], ...]
+    given_to_suggested: tuple[tuple[int, int, int], ...]
+    suspicious_classes: tuple[int, ...]
+    validation_from_suspects: bool
+
+
+def read_label_issues(paths: OutputPaths) -> pd.DataFrame:
+    """The table of all images, the most suspicious first.
+
+    Raises:
+        UserError: it is not there, not whole, or a value is none that the check writes.
+    """
+    path = latest(paths.label_issues)
+    table = read_csv(path, COLUMNS)
+    for name in (PREDICTED, CONFIDENCE):
+        if name not in table:
+            raise unreadable(path, "is not whole", f"no column {name}")
+    try:
+        table = table.astype({LABEL: "int64", ROW: "int64", IS_ISSUE: "int64", SCORE: "float64"})
+        table = table.astype({PREDICTED: "float64", CONFIDENCE: "float64", SET: "str"})
+    except (TypeError, ValueError) as error:
+        raise unreadable(path, "cannot be used", error) from error
+    others = table[~table[SET].isin(SETS)]
+    if len(others):
+        raise unreadable(path, "cannot be used", f"no set is called {others[SET].iloc[0]!r}")
+    return table.sort_values(SCORE, kind="stable").reset_index(drop=True)
+
+
+def read_label_verdict(paths: OutputPaths) -> LabelVerdict | None:
+    """What the check found; None where there is none, or one of another version.
+
+    Raises:
+        UserError: the file cannot be read, or is not whole.
+    """
+    path = latest(paths.label_verdict)
+    try:
+        check_regular(path)
+        value = json.loads(path.read_text(encoding="utf-8"))
+        return _verdict(value) if value["version"] == READ_VERSION else None
+    except FileNotFoundError:
+        return None
+    except KeyError as error:
+        raise unreadable(path, "is not whole", f"{error.args[0]} is missing") from error
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise unreadable(path, "cannot be read", error) from error
+
+
+def _verdict(value: Mapping[str, Any]) -> LabelVerdict:
+    per_class = [(row["label"], row["n"], row["n_issues"]) for row in value["per_class"]]
+    pairs = [(row["given"], row["suggested"], row["n"]) for row in value["given_to_suggested"]]
+    return LabelVerdict(
+        n_images=int(value["n_images"]),
+        n_issues=int(value["n_issues"]),
+        low=float(value["low"]),
+        high=float(value["high"]),
+        n_issues_test=int(value["n_issues_test"]),
+        at_least=bool(value["at_least"]),
+        reason=str(value["reason"] or ""),
+        harmful=str(value["harmful_options"] or ""),
+        per_class=_triples(per_class),
+        given_to_suggested=_triples(pairs),
+        suspicious_classes=tuple(int(label) for label in value["suspicious_classes"]),
+        validation_from_suspects=bool(value["validation_from_suspects"]),
+    )
+
+
+def _triples(rows: list[tuple[Any, Any, Any]]) -> tuple[tuple[int, int, int], ...]:
+    return tuple((int(a), int(b), int(c)) for a, b, c in rows)
+
+
+def read_class_names(path: Path) -> dict[int, str]:
+    """The name of each label; empty where the file is not there.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    try:
+        check_regular(path)
+        table = pd.read_csv(path, dtype={"name": str}, keep_default_na=False)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise unreadable(path, "cannot be read", error) from error
+    missing = [name for name in ("label", "name") if name not in table]
+    if missing:
+        raise unreadable(path, "is not whole", f"no column {missing[0]}")
+    return dict(zip(table["label"].astype(int), table["name"], strict=True))

@@ -1,0 +1,152 @@
+"""The verdict on labels and the classes of the suspects, as text for the page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from utils.columns import IMAGE, LABEL
+from utils.data.label_table import IS_ISSUE, PREDICTED, SCORE
+from utils.page.facts import Facts, LabelCheck
+from utils.page.view import MOST_CLASSES, percent
+
+MOST_PAIRS = 12
+"""Pairs of given and suggested label that are listed, at most."""
+N_CELLS, N_OF_CELL = 6, 6
+"""Pairs that are shown with pictures, and pictures of each."""
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """A class: its labels, how many of them are suspects, and their share, as text and 0 to 1."""
+
+    name: str
+    n: int
+    n_issues: int
+    percent: str
+    share: float
+    suspicious: bool
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Suspects of one given and one suggested label; files: the most suspicious of them."""
+
+    given: str
+    suggested: str
+    n: int
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LabelsView:
+    """What the page says of labels.
+
+    Attributes:
+        headline: how many look wrong, in a sentence; notes: what else is to be known.
+        warnings: what speaks against the number, or against a class as a whole.
+        classes: with the most suspects first; more_classes: a phrase that counts the others.
+        cells: the largest, with pictures; pairs: the given and suggested labels, and how many.
+        n_pairs: how many pairs there are.
+    """
+
+    headline: str
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+    classes: tuple[ClassRow, ...]
+    more_classes: str
+    cells: tuple[Cell, ...]
+    pairs: tuple[tuple[str, str, int], ...]
+    n_pairs: int
+
+
+def labels_view(facts: Facts) -> LabelsView | None:
+    """The view of the label check; None where the folder has none."""
+    check = facts.labels
+    if check is None:
+        return None
+    rows, more = _classes(facts, check)
+    return LabelsView(
+        headline=headline(check),
+        notes=_notes(check),
+        warnings=_warnings(facts, check),
+        classes=rows,
+        more_classes=more,
+        cells=_cells(facts, check),
+        pairs=tuple(
+            (facts.name_of(given), facts.name_of(suggested), n)
+            for given, suggested, n in check.verdict.given_to_suggested[:MOST_PAIRS]
+        ),
+        n_pairs=len(check.verdict.given_to_suggested),
+    )
+
+
+def headline(check: LabelCheck) -> str:
+    """How many labels look wrong, in a sentence."""
+    found = check.verdict
+    verb = "looks" if found.n_issues == 1 else "look"
+    of_all = f"{found.n_issues:,} of {found.n_images:,} labels {verb} wrong"
+    if found.at_least:
+        return f"{'At least ' if found.low else ''}{of_all}, and up to {found.high:,.0f} may be."
+    if not found.n_issues and not found.high:
+        return f"None of {found.n_images:,} labels looks wrong."
+    interval = f"95 % interval {found.low:,.0f} to {found.high:,.0f}"
+    return f"About {of_all} ({interval}){'; review these' if found.n_issues else ''}."
+
+
+def _notes(check: LabelCheck) -> tuple[str, ...]:
+    found, notes = check.verdict, []
+    if found.n_issues_test:
+        them = (
+            "1 of them is" if found.n_issues_test == 1 else f"{found.n_issues_test:,} of them are"
+        )
+        notes.append(f"{them} of test images.")
+    if found.at_least and found.reason:
+        notes.append(f"This is a lower bound: {found.reason.rstrip('.')}.")
+    elif found.reason:
+        notes.append(f"{found.reason[0].upper()}{found.reason[1:].rstrip('.')}.")
+    return tuple(notes)
+
+
+def _warnings(facts: Facts, check: LabelCheck) -> tuple[str, ...]:
+    found, warnings = check.verdict, []
+    if found.harmful:
+        warnings.append(f"{found.harmful[0].upper()}{found.harmful[1:].rstrip('.')}.")
+    names = [facts.name_of(label) for label in found.suspicious_classes]
+    if names:
+        of_them = names[0] if len(names) == 1 else "each of " + ", ".join(names)
+        remedy = "look at the class as a whole (swapped or merged folders?) before single images"
+        warnings.append(f"More than half of the labels of {of_them} look wrong: {remedy}.")
+    return tuple(warnings)
+
+
+def _classes(facts: Facts, check: LabelCheck) -> tuple[tuple[ClassRow, ...], str]:
+    found = check.verdict
+    by_number = sorted(found.per_class, key=lambda row: -row[2])
+    rest = by_number[MOST_CLASSES:]
+    rows = tuple(
+        ClassRow(
+            facts.name_of(label), n, n_issues, percent(n_issues / n) if n else "",
+            n_issues / n if n else 0.0, label in found.suspicious_classes,
+        )
+        for label, n, n_issues in by_number[:MOST_CLASSES]
+    )  # fmt: skip
+    n_rest = sum(n_issues for _, _, n_issues in rest)
+    return rows, f"{n_rest:,} more suspects in {len(rest)} other classes" if rest else ""
+
+
+def _cells(facts: Facts, check: LabelCheck) -> tuple[Cell, ...]:
+    suspects = check.issues[check.issues[IS_ISSUE] == 1].sort_values(SCORE, kind="stable")
+    files = {
+        pair: tuple(rows[IMAGE].head(N_OF_CELL))
+        for pair, rows in suspects.groupby([LABEL, PREDICTED])
+    }
+    return tuple(
+        Cell(facts.name_of(given), facts.name_of(other), n, files.get((given, other), ()))
+        for given, other, n in check.verdict.given_to_suggested[:N_CELLS]
+    )
+
+
+def files_of(view: LabelsView | None) -> Sequence[str]:
+    """The files of the pictures that a view shows."""
+    return [file for cell in view.cells for file in cell.files] if view else []

@@ -1,0 +1,279 @@
+"use strict";
+(() => {
+  const find = (id) => document.getElementById(id);
+  const data = JSON.parse(find("review-data").textContent);
+  const STORED = `data-cleansing decisions ${data.key}`;
+  const HEADER = ["x:image", "y:label", "set", "row", "decision", "new_label"];
+  const DECISIONS = ["keep", "relabel", "remove"];
+  const STRIP = 24;
+  const className = new Map(data.classes);
+  const nameOf = (label) => className.get(label) ?? String(label);
+
+  const images = data.images.map(([folder, file, label, set, row, suspect, score, suggested, confidence, picture]) => ({
+    path: data.folders[folder] + file, file, label, set: data.sets[set], row, suspect: suspect === 1,
+    score, suggested, confidence, picture, key: `${data.sets[set]}/${row}`,
+  }));
+
+  // Decisions by "set/row": [path, label, set, row, decision, new label or ""]; null where one is taken back.
+  const decisions = new Map(data.known.map((d) => [`${d[2]}/${d[3]}`, d[4] === "relabel" ? d : [...d.slice(0, 5), ""]]));
+  let shown = [], at = 0;
+
+  // ------------------------------------------------------------ kept by the browser
+
+  function restore() {
+    try {
+      const kept = JSON.parse(localStorage.getItem(STORED) ?? "[]"), here = new Map(images.map((i) => [i.key, i]));
+      for (const [key, decision] of kept) {
+        const image = here.get(key);
+        if (decision && image && decision[1] !== image.label) continue;
+        decisions.set(key, decision && image ? [image.path, ...decision.slice(1)] : decision);
+      }
+    } catch {
+      say("This browser keeps no decisions: download them before you leave the page.");
+    }
+  }
+
+  function keep() {
+    try {
+      localStorage.setItem(STORED, JSON.stringify([...decisions]));
+    } catch {
+      say("This browser could not keep the decision: download decisions.csv before you leave the page.");
+    }
+  }
+
+  // ------------------------------------------------------------ filters
+
+  function chosen(image) {
+    const decision = decisions.get(image.key)?.[4] ?? "none";
+    const which = find("r-which").value, pair = find("r-pair").value;
+    return (which === "" || image.suspect === (which === "suspects"))
+      && ["", image.set].includes(find("r-set").value)
+      && ["", String(image.label)].includes(find("r-given").value)
+      && (pair === "" || pair === pairOf(image))
+      && ["", decision].includes(find("r-decision").value);
+  }
+
+  const pairOf = (image) => image.suggested === null ? "" : `${image.label} ${image.suggested}`;
+
+  function filter() {
+    shown = images.filter(chosen);
+    at = Math.max(0, shown.findIndex((image) => !decisions.get(image.key)));
+    show();
+  }
+
+  function fill(select, values, text) {
+    for (const value of values) select.add(new Option(text(value), value));
+  }
+
+  function counted(values) {
+    const counts = new Map();
+    for (const value of values) counts.set(value, (counts.get(value) ?? 0) + 1);
+    return [...counts].sort((a, b) => b[1] - a[1]);
+  }
+
+  function fillFilters() {
+    const labels = [...new Set(images.map((image) => image.label))].sort((a, b) => a - b);
+    fill(find("r-set"), data.sets.filter((set) => images.some((image) => image.set === set)), (set) => set);
+    fill(find("r-given"), labels, nameOf);
+    const pairs = counted(images.filter((i) => i.suspect && i.suggested !== null && i.suggested !== i.label).map(pairOf));
+    for (const [pair, n] of pairs) {
+      const [given, suggested] = pair.split(" ").map(Number);
+      find("r-pair").add(new Option(`${nameOf(given)} → ${nameOf(suggested)} (${n})`, pair));
+    }
+    fill(find("r-class"), data.classes.map(([label]) => label), nameOf);
+    if (!images.some((image) => image.suspect)) find("r-which").value = "";
+  }
+
+  // ------------------------------------------------------------ what is shown
+
+  const percent = (share) => share > 0.999 ? "> 99.9 %" : `${Number((100 * share).toPrecision(3))} %`;
+  const worded = (decision) => !decision ? "none yet" : decision[4] === "relabel" ? `relabel as ${nameOf(decision[5])}` : decision[4];
+
+  function show() {
+    const image = shown[at];
+    for (const id of ["r-keep", "r-relabel", "r-remove", "r-undo", "r-as", "r-class", "r-previous", "r-next"]) find(id).disabled = !image;
+    find("r-place").textContent = image ? `Image ${at + 1} of ${shown.length}` : "No image passes the filters.";
+    paint(find("r-picture"), image);
+    find("r-label").textContent = image ? nameOf(image.label) : "";
+    find("r-suggested").textContent = suggestion(image);
+    find("r-score").textContent = image ? `probability ${percent(image.score)}${image.suspect ? ", suspect" : ""}` : "";
+    find("r-in").textContent = image ? `${image.set}, row ${image.row}` : "";
+    find("r-file").textContent = find("r-file").title = image?.path ?? "";
+    find("r-decided").textContent = image ? worded(decisions.get(image.key)) : "";
+    const other = image && image.suggested !== null && image.suggested !== image.label;
+    find("r-relabel").disabled = !other;
+    find("r-relabel").querySelector("span").textContent = other ? `relabel as ${nameOf(image.suggested)}` : "relabel";
+    if (image) find("r-class").value = String(image.suggested ?? image.label);
+    showStrip();
+    count();
+  }
+
+  function suggestion(image) {
+    if (!image) return "";
+    if (image.suggested === null) return "none";
+    const sure = image.confidence === null ? "" : `, ${percent(image.confidence)}`;
+    return nameOf(image.suggested) + sure + (image.suggested === image.label ? " (as given)" : "");
+  }
+
+  function paint(element, image) {
+    element.className = `pic ${image?.picture ?? ""}`;
+    element.textContent = image && !image.picture ? "image not found" : "";
+    element.setAttribute("aria-label", image ? `${image.file}, labelled ${nameOf(image.label)}` : "no image");
+  }
+
+  function showStrip() {
+    const first = Math.floor(at / STRIP) * STRIP;
+    find("r-strip").replaceChildren(...shown.slice(first, first + STRIP).map((image, n) => {
+      const button = document.createElement("button"), picture = document.createElement("span"), item = document.createElement("li");
+      button.type = "button";
+      button.dataset.decision = decisions.get(image.key)?.[4] ?? "";
+      if (first + n === at) button.setAttribute("aria-current", "true");
+      paint(picture, image);
+      const mark = document.createElement("small");
+      mark.textContent = worded(decisions.get(image.key)).replace("none yet", "·").replace("relabel as", "→");
+      button.append(picture, mark);
+      button.addEventListener("click", () => { at = first + n; show(); find("review-card").focus(); });
+      item.append(button);
+      return item;
+    }));
+  }
+
+  function count() {
+    const suspects = images.filter((image) => image.suspect);
+    const done = suspects.filter((image) => decisions.get(image.key)).length;
+    const kinds = counted([...decisions.values()].filter(Boolean).map((decision) => decision[4]));
+    const each = DECISIONS.map((kind) => `${kinds.find(([k]) => k === kind)?.[1] ?? 0} ${kind}`).join(", ");
+    find("r-progress").max = Math.max(1, suspects.length);
+    find("r-progress").value = done;
+    find("r-counts").textContent = `${done} of ${suspects.length} suspects on this page decided; in all ${each}`;
+  }
+
+  function say(text) {
+    find("r-said").textContent = text;
+  }
+
+  // ------------------------------------------------------------ decisions
+
+  function decide(decision, newLabel = "") {
+    const image = shown[at];
+    if (!image) return;
+    if (decision === "relabel" && newLabel === image.label) decision = "keep", newLabel = "";
+    decisions.set(image.key, [image.path, image.label, image.set, image.row, decision, newLabel]);
+    keep();
+    move(1);
+  }
+
+  function undo() {
+    if (!shown[at]) return;
+    decisions.set(shown[at].key, null);
+    keep();
+    show();
+  }
+
+  function move(step) {
+    at = Math.min(Math.max(at + step, 0), Math.max(shown.length - 1, 0));
+    show();
+  }
+
+  function relabel() {
+    if (!find("r-relabel").disabled) decide("relabel", shown[at].suggested);
+  }
+
+  function relabelAs() {
+    if (!find("r-as").disabled) decide("relabel", Number(find("r-class").value));
+    find("review-card").focus();
+  }
+
+  const KEYS = {
+    k: () => decide("keep"), r: relabel, x: () => decide("remove"), u: undo,
+    c: () => find("r-class").focus(), ArrowLeft: () => move(-1), ArrowRight: () => move(1),
+  };
+
+  find("review-card").addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const inSelect = event.target.tagName === "SELECT";
+    if (inSelect && event.key === "Enter") relabelAs();
+    else if (inSelect && event.key === "Escape") find("review-card").focus();
+    else if (inSelect || !KEYS[event.key.length === 1 ? event.key.toLowerCase() : event.key]) return;
+    else KEYS[event.key.length === 1 ? event.key.toLowerCase() : event.key]();
+    event.preventDefault();
+  });
+
+  // ------------------------------------------------------------ decisions.csv
+
+  const quoted = (value) => /[",\r\n]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : String(value);
+
+  function asCsv() {
+    const rows = [...decisions.values()].filter(Boolean)
+      .sort((a, b) => data.sets.indexOf(a[2]) - data.sets.indexOf(b[2]) || a[3] - b[3]);
+    return [HEADER, ...rows].map((row) => row.map(quoted).join(",") + "\n").join("");
+  }
+
+  function parsed(text) {
+    const rows = [[]];
+    const field = /(?:"((?:[^"]|"")*)"|([^",\r\n]*))(,|\r?\n|\r|$)/y;
+    text = text.replace(/^\uFEFF/, "");
+    while (field.lastIndex < text.length) {
+      const found = field.exec(text);
+      if (!found) throw new Error(`row ${rows.length} is not CSV`);
+      rows.at(-1).push(found[1] === undefined ? found[2] : found[1].replaceAll('""', '"'));
+      if (found[3] !== ",") rows.push([]);
+    }
+    return rows.filter((row) => row.length > 0 && row.join("") !== "");
+  }
+
+  function loaded(text) {
+    const [header = [], ...rows] = parsed(text);
+    const places = HEADER.map((name) => header.indexOf(name));
+    if (places.includes(-1)) throw new Error(`the header must be ${HEADER.join(",")}`);
+    const byKey = new Map(images.map((image) => [image.key, image]));
+    return rows.map((row, n) => {
+      const [path, label, set, number, decision, newLabel] = places.map((place) => (row[place] ?? "").trim());
+      const where = `row ${n + 2}`, image = byKey.get(`${set}/${Number(number)}`);
+      if (!data.sets.includes(set) || !/^\d+(\.0)?$/.test(number)) throw new Error(`${where}: no set ${set} or row ${number}`);
+      if (image && (image.path !== path || image.label !== Number(label))) throw new Error(`${where}: ${path} is another image, or has another label here`);
+      if (!DECISIONS.includes(decision)) throw new Error(`${where}: decision ${decision}; it must be one of ${DECISIONS.join(", ")}`);
+      if (decision === "relabel" && (newLabel === "" || !className.has(Number(newLabel)))) throw new Error(`${where}: no class ${newLabel}`);
+      return [path, Number(label), set, Number(number), decision, decision === "relabel" ? Number(newLabel) : ""];
+    });
+  }
+
+  function download() {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([asCsv()], { type: "text/csv" }));
+    link.download = "decisions.csv";
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+    say("decisions.csv is downloaded.");
+  }
+
+  async function load() {
+    const [file] = find("r-file-chosen").files;
+    if (!file) return;
+    try {
+      const rows = loaded(await file.text());
+      for (const row of rows) decisions.set(`${row[2]}/${row[3]}`, row);
+      keep();
+      filter();
+      say(`${rows.length} decisions loaded from ${file.name}.`);
+    } catch (error) {
+      say(`${file.name} was not loaded: ${error.message}.`);
+    }
+    find("r-file-chosen").value = "";
+  }
+
+  // ------------------------------------------------------------ begin
+
+  for (const id of ["r-which", "r-set", "r-given", "r-pair", "r-decision"]) find(id).addEventListener("change", filter);
+  const clicks = {
+    "r-keep": KEYS.k, "r-relabel": relabel, "r-remove": KEYS.x, "r-undo": undo, "r-as": relabelAs,
+    "r-previous": KEYS.ArrowLeft, "r-next": KEYS.ArrowRight, "r-download": download,
+    "r-load": () => find("r-file-chosen").click(),
+  };
+  for (const [id, act] of Object.entries(clicks)) find(id).addEventListener("click", act);
+  find("r-file-chosen").addEventListener("change", load);
+  fillFilters();
+  restore();
+  filter();
+  find("review-tool").hidden = false;
+})();

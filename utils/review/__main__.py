@@ -1,0 +1,95 @@
+"""python -m utils.review OUTPUT_DIR decisions.csv: what decisions on labels lead to."""
+
+from __future__ import annotations
+
+from utils.signals import SIGNALLED, as_program, heed, how_ended, interruptible, received
+from utils.utf8 import insist_on_utf8
+
+PROGRAM = "python -m utils.review"
+if __name__ == "__main__":  # before the imports below, which take a second
+    insist_on_utf8()
+    heed(PROGRAM)
+
+import argparse
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from utils.console import open_console
+from utils.errors import UserError
+from utils.units import printable
+
+log = logging.getLogger("data_cleansing")
+EXPORTS = ("csv", "folder", "filelist")
+N_TRIALS = 5
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Check decisions, write the reviewed data set and measure it; returns the exit status.
+
+    0: done; 2: a mistake, reported in one line; 128 + n: ended by signal n.
+    """
+    chosen = parser().parse_args(arguments)
+    open_console(quiet=False, verbose=False)
+    try:
+        with interruptible():
+            return _reviewed(chosen)
+    finally:
+        log.handlers.clear()
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="Write the data set that decisions on labels lead to, and measure what the "
+        "decisions are worth: train from scratch on the original and on the reviewed list, with "
+        "the options of the run and the same seeds, and test on the same images.",
+    )
+    made.add_argument(
+        "output_dir", type=Path, help="the folder that a run wrote into (its --output_dir)"
+    )
+    made.add_argument("decisions", type=Path, help="decisions.csv, downloaded from the page")
+    made.add_argument(
+        "--export", choices=EXPORTS, default=EXPORTS[0],
+        help="how the reviewed data set is written: csv, NNC CSV files; folder, a folder per class "
+        "with links to the images, or copies where links cannot be made; filelist, a path a line, "
+        "without labels (default: csv)",
+    )  # fmt: skip
+    made.add_argument(
+        "-nt", "--n_trials", type=_count, default=N_TRIALS, metavar="N",
+        help="trainings on each list, with seeds 0 to N - 1; 0 measures nothing, 1 gives no "
+        f"interval (default: {N_TRIALS})",
+    )  # fmt: skip
+    return made
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r}: must be a whole number of at least 0")
+    return int(text)
+
+
+def _reviewed(chosen: argparse.Namespace) -> int:
+    from utils.review.command import review  # after the console is open, so that nnabla is quiet
+
+    try:
+        review(chosen.output_dir, chosen.decisions, chosen.export, chosen.n_trials)
+    except (UserError, OSError) as error:
+        reason = str(error)
+        if isinstance(error, OSError):
+            reason = f"{error.filename or chosen.output_dir}: {error.strerror or error}"
+        print(printable(f"{PROGRAM}: error: {reason}"), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        number = received() or signal.SIGINT
+        kept = "finished trainings are kept, the same command goes on from there"
+        print(f"{PROGRAM}: {how_ended(number)}; {kept}", file=sys.stderr)
+        return SIGNALLED + number
+    return 0
+
+
+if __name__ == "__main__":
+    as_program(main)

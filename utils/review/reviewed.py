@@ -1,0 +1,74 @@
+"""The data set before and after a review."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from utils.columns import IMAGE, LABEL, ROW, SET
+from utils.data.decisions import DECISION, NEW_LABEL, REMOVE
+from utils.data.label_table import SETS
+from utils.data.source import TEST, TRAINING
+
+
+@dataclass(frozen=True)
+class Reviewed:
+    """A data set before and after a review.
+
+    Attributes:
+        before, after: per set a table with x:image, y:label and row, in the order of the data set.
+        class_names: by label.
+        decided_test: the decision on each test image that has one.
+    """
+
+    before: Mapping[str, pd.DataFrame]
+    after: Mapping[str, pd.DataFrame]
+    class_names: Mapping[int, str]
+    decided_test: pd.Series
+
+    @classmethod
+    def of(
+        cls, issues: pd.DataFrame, decided: pd.DataFrame, class_names: Mapping[int, str]
+    ) -> Reviewed:
+        """Apply decisions, as `read_decisions` gives them, to the table of all images."""
+        rows = issues[[IMAGE, LABEL, SET, ROW]].sort_values(ROW, kind="stable")
+        by_place = decided.set_index([SET, ROW])[[DECISION, NEW_LABEL]]
+        joined = rows.join(by_place, on=[SET, ROW])
+        new = joined[NEW_LABEL].fillna(joined[LABEL]).astype("int64")
+        left = joined[joined[DECISION] != REMOVE].assign(**{LABEL: new})
+        names = dict(class_names) or {int(k): str(k) for k in sorted(set(rows[LABEL]))}
+        is_test = decided[SET] == TEST
+        return cls(_by_set(rows), _by_set(left), names, decided[is_test][DECISION])
+
+    @property
+    def changes_training(self) -> bool:
+        """Whether a training image is removed or gets another label."""
+        return not self.before[TRAINING].equals(self.after[TRAINING])
+
+    @property
+    def changes_test(self) -> bool:
+        """The same for test images."""
+        return not self.before[TEST].equals(self.after[TEST])
+
+    @property
+    def test_from_suspects(self) -> bool:
+        """Whether test images lie in folders of the other images."""
+        others = {_folder(path) for part in SETS if part != TEST for path in self.images(part)}
+        return any(_folder(path) in others for path in self.images(TEST))
+
+    def images(self, part: str) -> list[str]:
+        """The paths of a set before the review."""
+        return list(self.before[part][IMAGE])
+
+
+def _folder(path: str) -> str:
+    return os.path.dirname(path)
+
+
+def _by_set(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    return {
+        part: rows[rows[SET] == part][[IMAGE, LABEL, ROW]].reset_index(drop=True) for part in SETS
+    }
