@@ -14,18 +14,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sgd_influence.cleanse import rows_of
 from sgd_influence.label_check import Checked, Evidence, check_labels
 from sgd_influence.label_record import load_record, sizes_of
 from sgd_influence.poor_net import harmful_options, poor_net
-from utils.columns import IMAGE, LABEL
-from utils.data.flips import INDEX, SEED, TO
-from utils.data.nnc_csv import read_nnc_csv
+from utils.columns import IMAGE, INDEX, LABEL, SEED, TO
 from utils.data.source import TEST, TRAINING, VALIDATION, Source
-from utils.data.splits import draw_split
+from utils.data.splits import split_of_trial, validation_set
 from utils.options import Options
-from utils.output.paths import OutputPaths
-from utils.output.storage import load_array, read_csv
+from utils.output.paths import latest
+from utils.output.results import Results
+from utils.output.storage import load_array
 from utils.training.trial import Trial
 
 log = logging.getLogger("data_cleansing")
@@ -48,13 +46,16 @@ PARTLY_RECORDED = (
 )
 
 
-def check_of_run(options: Options, source: Source, trial: Trial) -> dict[str, Any] | None:
+def check_of_run(
+    options: Options, source: Source, trial: Trial, results: Results
+) -> dict[str, Any] | None:
     """Check all labels, and write the table and the verdict; returns the latter.
 
     Args:
         options: as parsed.
         source: the images of the data set.
         trial: one of the trials, all being of one size.
+        results: the tables of the run.
 
     Returns:
         The content of labels/verdict.json; None where the trainings recorded too little.
@@ -66,13 +67,14 @@ def check_of_run(options: Options, source: Source, trial: Trial) -> dict[str, An
         return None
     if len(seeds) < len(options.seeds):
         log.warning(PARTLY_RECORDED, len(seeds), len(options.seeds))
-    seen = [part for seed in seeds for part in seen_by(options, source, trial, seed)]
+    seen = [part for seed in seeds for part in seen_by(options, source, trial, results, seed)]
     images, evidence = merged(seen)
     checked = check_labels(evidence)
     table = issue_table(images, checked)
     reason = poor_net(trial, seeds, checked)
     verdict = verdict_of(table, checked, source, reason, harmful_options(options))
     folder.save_csv(table, folder.label_issues)
+    results.keep(table, latest(folder.label_issues))
     folder.save_json(verdict, folder.label_verdict)
     return verdict
 
@@ -100,35 +102,31 @@ class Seen:
     trained: bool
 
 
-def seen_by(options: Options, source: Source, trial: Trial, seed: int) -> Iterator[Seen]:
+def seen_by(
+    options: Options, source: Source, trial: Trial, results: Results, seed: int
+) -> Iterator[Seen]:
     """What the trial of a seed says of its training, validation and test images."""
-    paths = trial.folder
-    sizes = options.n_train, options.n_val, options.n_test
-    files = draw_split(source, options.split_seed_of(seed), *sizes)
+    paths, split = trial.folder, split_of_trial(options, source, seed)
     record = load_record(paths.label_record(seed, trial.n_epochs), sizes_of(trial))
     margins = load_array(paths.margins(seed), (trial.n_epochs, trial.n_train))
-    training, validation, test = map(read_nnc_csv, (files.training, files.validation, files.test))
-    pool, own = source.training[IMAGE], source.validation
-    rows = rows_of([*training[IMAGE], *([] if own is not None else validation[IMAGE])], pool)
-    of_validation = rows[len(training) :] if own is None else rows_of(validation[IMAGE], own[IMAGE])
-    trained_on = training.assign(**{LABEL: labels_trained_on(training, paths, seed)})
-    for name, table, at, means, by_epoch in (
-        (TRAINING, trained_on, rows[: len(training)], record.training, margins),
-        (TRAINING if own is None else VALIDATION, validation, of_validation, record.validation,
-         record.validation_margins),
-        (TEST, test, rows_of(test[IMAGE], source.test[IMAGE]), record.test, record.test_margins),
-    ):  # fmt: skip
-        images = table[[IMAGE, LABEL]].assign(row=at)
-        yield Seen(
-            name, images, means, by_epoch.mean(axis=0, dtype=np.float64), table is trained_on
-        )
+    held_out = validation_set(source)
+    for name, rows, means, by_epoch, trained in (
+        (TRAINING, split.training, record.training, margins, True),
+        (held_out, split.validation, record.validation, record.validation_margins, False),
+        (TEST, split.test, record.test, record.test_margins, False),
+    ):
+        images = source.images[[IMAGE, LABEL]].iloc[rows]
+        images = images.assign(row=rows - source.rows_of_set(name).start)
+        if trained:
+            images[LABEL] = labels_trained_on(images, results, seed)
+        yield Seen(name, images, means, by_epoch.mean(axis=0, dtype=np.float64), trained)
 
 
-def labels_trained_on(table: pd.DataFrame, paths: OutputPaths, seed: int) -> np.ndarray:
+def labels_trained_on(table: pd.DataFrame, results: Results, seed: int) -> np.ndarray:
     """The labels of a trial's training images (n_train,), those of `--flip_labels` included."""
     labels = table[LABEL].to_numpy(np.int64).copy()
-    if paths.flipped_labels.exists():
-        flips = read_csv(paths.flipped_labels)
+    flips = results.flips()
+    if flips is not None:
         flips = flips[flips[SEED] == seed]
         labels[flips[INDEX].to_numpy()] = flips[TO].to_numpy()
     return labels
