@@ -19,7 +19,7 @@ class Solved:
         solver: as in `--if_solver`.
         damping: alpha.
         residual: relative to the right-hand side; 1 is that of no solution.
-        wanted: the relative residual that it was to get to.
+        wanted: the relative residual that it was to reach.
         n_products: products of the matrix with a vector, over `n_images` each.
         n_images: the training images of the equation, and of the residual.
         n_train: all training images.

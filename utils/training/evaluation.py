@@ -113,6 +113,12 @@ def check_finite(value: float, what: str) -> None:
         )
 
 
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities (N, K) of logits (N, K), of the same type."""
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
 def batches_of(n: int, size: int) -> list[slice]:
     """Consecutive slices that cover range(n), each of `size` but the last."""
     return [slice(start, min(start + size, n)) for start in range(0, n, size)]
