@@ -35,7 +35,7 @@ def class_folder_tables(root: Path) -> dict[str, pd.DataFrame]:
     sets = sets_in(top)
     tables = {name: _table(top, classes, left_out) for name, classes in sets.items()}
     left_out += [path for classes in sets.values() for path in _lists_above(top.path, classes)]
-    _say_left_out(root, left_out)
+    _log_left_out(root, left_out)
     return tables
 
 
@@ -87,7 +87,7 @@ def _lists_above(top: Path, classes: Classes) -> list[Path]:
     return [p for parent in between for p in listed(parent) if p.suffix.lower() == ".csv"]
 
 
-def _say_left_out(root: Path, left_out: list[Path]) -> None:
+def _log_left_out(root: Path, left_out: list[Path]) -> None:
     lists = [path for path in left_out if path.suffix.lower() == ".csv"]
     if lists:
         names = ", ".join(str(path.relative_to(root)) for path in lists[:NAMED])

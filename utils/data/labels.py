@@ -38,7 +38,7 @@ def class_labels(lists: Sequence[tuple[Path, Sequence[str]]]) -> list[list[str]]
     else:
         _check_numbers(given)
         found = [[unicodedata.normalize("NFC", label) for label in labels] for _, labels in given]
-    _say_merged([label for _, labels in lists for label in labels], list(chain(*found)))
+    _log_merged([label for _, labels in lists for label in labels], list(chain(*found)))
     return found
 
 
@@ -88,7 +88,7 @@ def _number(label: str) -> float | None:
         return None
 
 
-def _say_merged(given: Sequence[str], found: Sequence[str]) -> None:
+def _log_merged(given: Sequence[str], found: Sequence[str]) -> None:
     spellings: dict[str, dict[str, int]] = defaultdict(dict)
     for text, label in zip(given, found, strict=True):
         spellings[label][text] = spellings[label].get(text, 0) + 1

@@ -79,7 +79,7 @@ def sets_in(top: Folder) -> dict[str, Classes]:
         return by_set
     _refuse_same_folders(top)
     _refuse_one_level_too_high(top)
-    _say_folders_below(top)
+    _log_folders_below(top)
     return {TRAINING: [ClassFolder(folder.name, folder) for folder in top.folders]}
 
 
@@ -136,7 +136,7 @@ def _read_sets(top: Folder, sets: list[_Part], parts: list[_Part]) -> dict[str, 
         by_kind[kind] = part
     if TRAINING not in by_kind:
         _refuse_no_training(top, sets, others)
-    _say_sets(top, by_kind, [part for part in others if part.folder.files or part.folder.folders])
+    _log_sets(top, by_kind, [part for part in others if part.folder.files or part.folder.folders])
     return {
         kind: [ClassFolder(folder.name, folder) for folder in by_kind[kind].inner.folders]
         for kind in IN_ORDER
@@ -150,7 +150,7 @@ def _share_classes(sets: list[_Part]) -> bool:
     return len(sets) > 1 and bool(set.intersection(*names))
 
 
-def _say_sets(top: Folder, by_kind: dict[str, _Part], others: list[_Part]) -> None:
+def _log_sets(top: Folder, by_kind: dict[str, _Part], others: list[_Part]) -> None:
     read = [
         f"{kind} from {by_kind[kind].inner.path.relative_to(top.path)}"
         for kind in IN_ORDER
@@ -246,7 +246,7 @@ def _refuse_one_level_too_high(top: Folder) -> None:
         raise UserError(f"{top.path}: {what}; give -ds {only.path}")
 
 
-def _say_folders_below(top: Folder) -> None:
+def _log_folders_below(top: Folder) -> None:
     deep = [folder for folder in top.filled if folder.filled and not folder.images]
     if deep:
         what = f"{names_of(deep)} hold folders ({names_of(deep[0].filled)})"

@@ -200,7 +200,7 @@ class Manifest:
             if mark := self.paths.mark_of_training(self.root / name):
                 self._drop(mark)  # so that the training goes on where something is lost
         self._remove_killed()
-        self._say(problems)
+        self._log_problems(problems)
 
     def remove_outputs(self) -> None:
         """Remove the files of the account, and folders that are empty then, and nothing else.
@@ -238,7 +238,7 @@ class Manifest:
         if not is_editable(name):
             os.rename(path, free_name(path, ".changed"))
 
-    def _say(self, problems: Mapping[str, str]) -> None:
+    def _log_problems(self, problems: Mapping[str, str]) -> None:
         """A line for each kind of problem."""
         lines: dict[str, list[str]] = {}
         for name, problem in problems.items():

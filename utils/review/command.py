@@ -50,11 +50,11 @@ def review(folder: Path, decisions: Path, how: str, n_trials: int) -> None:
     written = export(data, paths.reviewed, how)
     log.info("Reviewed data set: %s (%s)", written.resolve(), _sizes(data))
     _keep(decisions, paths)
-    _say_left(paths, issues, decided)
+    _log_undecided(paths, issues, decided)
     if manifest.options.get("flip_labels"):
         log.warning("A what-if: labels were flipped on purpose (--flip_labels); not for use")
     if n_trials and data.changes_training:
-        _say_worth(data, measure(paths, manifest.options, data, n_trials))
+        _log_worth(data, measure(paths, manifest.options, data, n_trials))
     elif n_trials:
         log.info("No training image changes, so there is nothing to measure.")
 
@@ -114,7 +114,7 @@ def free_name(path: Path) -> Path:
     return other
 
 
-def _say_left(paths: OutputPaths, issues: pd.DataFrame, decided: pd.DataFrame) -> None:
+def _log_undecided(paths: OutputPaths, issues: pd.DataFrame, decided: pd.DataFrame) -> None:
     """How many suspects wait for a decision."""
     suspects = issues[issues["is_label_issue"] == 1]
     done = pd.MultiIndex.from_frame(decided[[SET, ROW]])
@@ -124,7 +124,7 @@ def _say_left(paths: OutputPaths, issues: pd.DataFrame, decided: pd.DataFrame) -
         log.info(what, counted(left, "suspect"), paths.root)
 
 
-def _say_worth(data: Reviewed, trainings: pd.DataFrame) -> None:
+def _log_worth(data: Reviewed, trainings: pd.DataFrame) -> None:
     """The closing table: test accuracy on both lists, and the gain with its interval."""
     n_test, n_trials = len(data.before[TEST]), trainings["seed"].nunique()
     seeds = counted(n_trials, "seed")
