@@ -156,7 +156,7 @@ def shown(method: str) -> str:
 
 
 def about_labels(n: int, methods: Collection[str]) -> str:
-    """What "remove none" (n = 0) leaves unsaid: it says nothing of labels. Else ""."""
+    """A note to "remove none" (n = 0): it says nothing about labels. Else ""."""
     if n:
         return ""
     looking = [name for name in methods if METHODS[name].for_labels]

@@ -159,11 +159,12 @@ def bit_count(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
 def _alike(looks: npt.NDArray[np.void], edges: Ints) -> Ints:
     """The edges whose thumbnails correlate."""
     parts = [edges[start : start + BATCH] for start in range(0, len(edges), BATCH)]
-    kept = [part[_correlation(looks["thumb"], part) >= ALIKE] for part in parts]
+    kept = [part[correlation(looks["thumb"], part) >= ALIKE] for part in parts]
     return np.concatenate([np.zeros((0, 3), np.int64), *kept])
 
 
-def _correlation(thumbs: npt.NDArray[np.uint8], edges: Ints) -> npt.NDArray[np.float32]:
+def correlation(thumbs: npt.NDArray[np.uint8], edges: Ints) -> npt.NDArray[np.float32]:
+    """The correlation (M,) of the thumbnails (N, 256) at the two ends of each edge (M, 3)."""
     a, b = (_standard(thumbs[edges[:, side]]) for side in (0, 1))
     return np.einsum("ij,ij->i", a, b)
 

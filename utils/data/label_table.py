@@ -14,7 +14,7 @@ from utils.columns import IMAGE, LABEL, ROW, SET
 from utils.data.source import TEST, TRAINING, VALIDATION
 from utils.files import check_regular
 from utils.output.paths import OutputPaths, latest
-from utils.output.storage import read_csv, unreadable
+from utils.output.storage import read_csv, read_texts, unreadable
 
 SETS = (TRAINING, VALIDATION, TEST)
 IS_ISSUE, SCORE = "is_label_issue", "label_score"
@@ -124,16 +124,13 @@ def read_class_names(path: Path) -> dict[int, str]:
     """The name of each label; empty without a file.
 
     Raises:
-        UserError: the file cannot be read.
+        UserError: the file cannot be read, or a label is not a number.
     """
-    try:
-        check_regular(path)
-        table = pd.read_csv(path, dtype={"name": str}, keep_default_na=False)
-    except FileNotFoundError:
+    table = read_texts(path, ("label", "name"))
+    if table is None:
         return {}
-    except (OSError, ValueError) as error:
-        raise unreadable(path, "cannot be read", error) from error
-    missing = [name for name in ("label", "name") if name not in table]
-    if missing:
-        raise unreadable(path, "is not whole", f"no column {missing[0]}")
-    return dict(zip(table["label"].astype(int), table["name"], strict=True))
+    try:
+        labels = table["label"].astype(float).astype(int)
+    except ValueError as error:
+        raise unreadable(path, "is not whole", error) from error
+    return dict(zip(labels, table["name"], strict=True))

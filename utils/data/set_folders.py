@@ -168,7 +168,7 @@ def _log_sets(top: Folder, by_kind: dict[str, _Part], others: list[_Part]) -> No
     unused = others + [part for kind, part in by_kind.items() if kind == UNLABELLED]
     if unused:
         described = ", ".join(part.described() for part in unused)
-        LOG.warning("%s: not used, next to the sets: %s", top.path, described)
+        LOG.warning("%s: next to the sets, not used: %s", top.path, described)
 
 
 # ---------------------------------------------------------------- classes of sets

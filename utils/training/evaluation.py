@@ -20,11 +20,11 @@ EVALUATION_BATCH = 128
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a network makes of an image set.
+    """Losses and hits of a network on an image set.
 
     Attributes:
         losses: (N,) float32, the cross-entropy of each image in nats.
-        hits: (N,) bool, whether its label is what the network says.
+        hits: (N,) bool, whether the network predicts the image's label.
     """
 
     losses: np.ndarray
