@@ -199,12 +199,12 @@ def image_sets(setting: Setting, seed: int, data: Path | None) -> tuple[ImageSet
     images, labels = setting.images(data)
     n_training, n_validation = setting.sizes
     rows = np.random.default_rng([seed, 3]).permutation(len(labels))[: n_training + n_validation]
-    pixels = np.stack([_resized(images[row], setting.side) for row in rows])
+    pixels = np.stack([resized(images[row], setting.side) for row in rows])
     whole = ImageSet(pixels, labels[rows].astype(np.int32), ())
     return _part(whole, slice(n_training)), _part(whole, slice(n_training, None))
 
 
-def _resized(image: np.ndarray, side: int) -> np.ndarray:
+def resized(image: np.ndarray, side: int) -> np.ndarray:
     """(side, side, C) uint8."""
     small = Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR)
     return np.asarray(small).reshape(side, side, -1)

@@ -400,7 +400,7 @@ def test_manifest_of_another_folder(
     file(HARA, SCORE, "summary/summary.csv")(output)
     shutil.copy(unbroken / "manifest.json", output)
     line = refused(output, more, capsys)
-    assert f"{output / 'manifest.json'}: seems to be that of another folder (3 of the" in line
+    assert f"{output / 'manifest.json'}: seems to belong to another folder (3 of the" in line
 
 
 def test_edited_manifest_does_not_say_whose_a_file_is(

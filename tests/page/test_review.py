@@ -245,7 +245,7 @@ def test_300_decisions_by_keyboard_reload_export_and_import(checked: Path, tmp_p
     with browser.opened(page_file) as page:  # a browser that knows nothing
         assert "0 of 310 suspects" in text_in(page, "r-counts")
         choose_file(page, tmp_path / "decisions.csv")
-        wait_until(lambda: "300 decisions loaded" in text_in(page, "r-said"))
+        wait_until(lambda: "300 decisions loaded" in text_in(page, "r-message"))
         assert text_in(page, "r-counts") == counts
         (tmp_path / "again").mkdir()
         assert download(page, tmp_path / "again").equals(csv)
@@ -298,7 +298,7 @@ def test_filters_another_class_undo_and_files_that_do_not_fit(
         wrong.write_text("x:image,y:label\n")
         choose_file(page, wrong)
         wait_until(
-            lambda: "wrong.csv was not loaded: the header must be" in text_in(page, "r-said")
+            lambda: "wrong.csv was not loaded: the header must be" in text_in(page, "r-message")
         )
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         assert page.logged == []

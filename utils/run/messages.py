@@ -1,4 +1,4 @@
-"""What is said before a run, the block that names the work and what it takes, and after it."""
+"""The lines before a run, which name the work and its estimated cost, and after it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from utils.training.trial import Trial
 from utils.units import counted, duration, shown_bytes
 
 WORTH_SAYING = 1.1
-"""Slowdown by other programs from which on it is said."""
+"""Slowdown by other programs above which it is reported."""
 
 
 def opening_block(
@@ -26,7 +26,7 @@ def opening_block(
     estimate: Estimate,
     free: int,
 ) -> list[str]:
-    """The lines said before work starts.
+    """The lines logged before work starts.
 
     Args:
         options: as parsed.
@@ -55,7 +55,7 @@ def opening_block(
 
 
 def closing_line(estimate: Estimate, size: float, memory: float, seconds: float) -> str:
-    """What the run used after its estimate, beside that: bytes on disk, of memory, seconds."""
+    """What the run used, compared with its estimate: bytes on disk, bytes of memory, seconds."""
     total = estimate.total
     return (
         f"Used (estimated): {duration(seconds)} ({duration(total.seconds)}), "

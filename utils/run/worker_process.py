@@ -34,7 +34,7 @@ log = logging.getLogger("data_cleansing")
 
 @dataclass(frozen=True)
 class Setup:
-    """What a worker needs to open a trial, beside its images and steps.
+    """What a worker needs to open a trial, besides its images and steps.
 
     Attributes:
         options: as parsed.
