@@ -65,10 +65,10 @@ class Outcome:
 
 def outcome_of(case: Case, root: Path) -> Outcome:
     """Build a case in `root` and read it as a run does, at 8 px unless it says otherwise."""
-    path, said = case.build(root), _Said()
+    path, printed = case.build(root), _Said()
     log = logging.getLogger("data_cleansing")
     level, propagate = log.level, log.propagate
-    log.addHandler(said)
+    log.addHandler(printed)
     log.setLevel(logging.INFO)
     log.propagate = False
     try:
@@ -81,13 +81,13 @@ def outcome_of(case: Case, root: Path) -> Outcome:
     except Exception as error:  # what a user would see as a traceback
         return Outcome(TRACEBACK, f"{type(error).__name__}: {error}")
     finally:
-        log.removeHandler(said)
+        log.removeHandler(printed)
         log.setLevel(level)
         log.propagate = propagate
-    reported = all(word in "\n".join(said.lines) for word in case.words)
+    reported = all(word in "\n".join(printed.lines) for word in case.words)
     right = source.class_names == tuple(case.classes) and case.right(source, data)
-    notable = next((line for line in said.lines if any(w in line for w in case.words)), "")
-    return Outcome(WORKS if reported and right else SILENT, notable or " / ".join(said.lines))
+    notable = next((line for line in printed.lines if any(w in line for w in case.words)), "")
+    return Outcome(WORKS if reported and right else SILENT, notable or " / ".join(printed.lines))
 
 
 class _Said(logging.Handler):
