@@ -110,7 +110,6 @@ DAMAGES = {cut: "cut short", change: "changed", lengthen: "changed", Path.unlink
         f"{TRAINING}/learning_curve.csv",
         f"{TRAINING}/margins.npy",
         f"{TRAINING}/label_record_0002.npz",
-        "labels/label_issues.csv",
         f"{TRAINING}/final_model.h5",
         f"{TRAINING}/epoch01/weights/model_step0000.h5",
         f"{TRAINING}/epoch01/weights/model_step0002.h5",

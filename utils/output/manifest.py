@@ -197,8 +197,8 @@ class Manifest:
         self._check_is_of_here(problems)
         for name in problems:
             self._set_aside(name, problems[name])
-            if mark := self.paths.mark_of_training(self.root / name):
-                self._drop(mark)  # so that the training goes on where something is lost
+            for needless in self.paths.lost_with(self.root / name):
+                self._drop(needless)
         self._remove_killed()
         self._log_problems(problems)
 

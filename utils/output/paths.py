@@ -273,6 +273,18 @@ class OutputPaths:
         folder, *inside = path.relative_to(self.root).parts
         return self.root / folder / inside[0] / FINAL_MODEL if folder == TRAININGS else None
 
+    def lost_with(self, path: Path) -> list[Path]:
+        """The files to give up where `path` is lost, so that the training repeats what it needs.
+
+        A label record sums over all epochs, and only the last one is kept: without it every epoch
+        is repeated, as without the margins.
+        """
+        mark = self.mark_of_training(path)
+        if mark is None:
+            return []
+        is_record = path.name.startswith("label_record_")
+        return [mark, mark.with_name("margins.npy")] if is_record else [mark]
+
     def influences(self, method: str) -> list[tuple[int, Path]]:
         """(seed, path) of the influence files of a method that are there, by seed."""
         found = (self.root / "influence" / method).glob(f"influence_{method.lower()}_*.csv")
