@@ -1,7 +1,7 @@
 """The HTML page of a finished run: report/index.html. `python -m utils.page OUTPUT_DIR` writes it.
 
-facts.py reads the folder, view.py and verdict.py prepare what is shown, charts.py draws with
-svg.py, and templates/ lays it out.
+facts.py gathers what the folder holds, view.py and verdict.py prepare what is shown, charts.py
+draws with svg.py, and templates/ lays it out.
 
 May import: utils.training, utils.data, utils.output, utils.kernels and the modules of utils itself.
 """
