@@ -53,7 +53,7 @@ class Experiment:
     Attributes:
         run: full, parted or subset.
         dataset: a row of `DATASETS`.
-        options: of eval_sgd_influence.py, beside the data, the trials and the folder.
+        options: of eval_sgd_influence.py, besides the data, the trials and the folder.
     """
 
     run: str
