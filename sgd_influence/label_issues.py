@@ -14,12 +14,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sgd_influence.cleanse import rows_of
 from sgd_influence.label_check import Checked, Evidence, check_labels
 from sgd_influence.label_record import load_record, sizes_of
 from sgd_influence.poor_net import harmful_options, poor_net
-from utils.columns import IMAGE, LABEL, ROW, SET
-from utils.data.flips import INDEX, SEED, TO
+from utils.columns import IMAGE, INDEX, LABEL, ROW, SEED, SET, TO
 from utils.data.label_table import (
     CONFIDENCE,
     IS_ISSUE,
@@ -28,12 +26,12 @@ from utils.data.label_table import (
     SETS,
     VERSION,
 )
-from utils.data.nnc_csv import read_nnc_csv
-from utils.data.source import TEST, TRAINING, VALIDATION, Source
-from utils.data.splits import draw_split
+from utils.data.source import TEST, TRAINING, Source
+from utils.data.splits import split_of_trial, validation_set
 from utils.options import Options
-from utils.output.paths import OutputPaths
-from utils.output.storage import load_array, read_csv
+from utils.output.paths import latest
+from utils.output.results import Results
+from utils.output.storage import load_array
 from utils.training.trial import Trial
 
 log = logging.getLogger("data_cleansing")
@@ -52,13 +50,16 @@ PARTLY_RECORDED = (
 )
 
 
-def check_of_run(options: Options, source: Source, trial: Trial) -> dict[str, Any] | None:
+def check_of_run(
+    options: Options, source: Source, trial: Trial, results: Results
+) -> dict[str, Any] | None:
     """Check all labels, and write the table and the verdict.
 
     Args:
         options: as parsed.
         source: the images of the data set.
         trial: one of the trials, all being of one size.
+        results: the tables of the run.
 
     Returns:
         The content of labels/verdict.json; None where the trainings recorded too little.
@@ -73,13 +74,14 @@ def check_of_run(options: Options, source: Source, trial: Trial) -> dict[str, An
         return None
     if len(seeds) < len(options.seeds):
         log.warning(PARTLY_RECORDED, len(seeds), len(options.seeds))
-    seen = [part for seed in seeds for part in seen_by(options, source, trial, seed)]
+    seen = [part for seed in seeds for part in seen_by(options, source, trial, results, seed)]
     images, evidence = merged(seen)
     checked = check_labels(evidence)
     table = issue_table(images, checked)
     reason = poor_net(trial, seeds, checked)
     verdict = verdict_of(table, checked, source, reason, harmful_options(options))
     folder.save_csv(table, folder.label_issues)
+    results.keep(table, latest(folder.label_issues))
     folder.save_json(verdict, folder.label_verdict)
     return verdict
 
@@ -107,65 +109,42 @@ class Seen:
     trained: bool
 
 
-def seen_by(options: Options, source: Source, trial: Trial, seed: int) -> Iterator[Seen]:
+def seen_by(
+    options: Options, source: Source, trial: Trial, results: Results, seed: int
+) -> Iterator[Seen]:
     """The predictions that a trial recorded for its training, validation and test images.
 
     Args:
         options: as parsed.
         source: the images of the data set.
         trial: one of the run, for the folder and the sizes.
+        results: the tables of the run.
         seed: of the trial to read.
 
     Raises:
-        UserError: a record or a CSV file of the split cannot be read.
+        UserError: a record cannot be read.
     """
-    paths = trial.folder
-    sizes = options.n_train, options.n_val, options.n_test
-    files = draw_split(source, options.split_seed_of(seed), *sizes)
+    paths, split = trial.folder, split_of_trial(options, source, seed)
     record = load_record(paths.label_record(seed, trial.n_epochs), sizes_of(trial))
     margins = load_array(paths.margins(seed), (trial.n_epochs, trial.n_train))
-    training, validation, test = map(read_nnc_csv, (files.training, files.validation, files.test))
-    at_training, at_validation = _rows_drawn(source, training, validation)
-    at_test = rows_of(test[IMAGE], source.test[IMAGE])
-    of_validation = TRAINING if source.validation is None else VALIDATION
-    training = training.assign(**{LABEL: labels_trained_on(training, paths, seed)})
-    yield _seen(TRAINING, training, at_training, record.training, margins, trained=True)
-    yield _seen(
-        of_validation, validation, at_validation, record.validation, record.validation_margins
-    )
-    yield _seen(TEST, test, at_test, record.test, record.test_margins)
+    held_out = validation_set(source)
+    for name, rows, means, by_epoch, trained in (
+        (TRAINING, split.training, record.training, margins, True),
+        (held_out, split.validation, record.validation, record.validation_margins, False),
+        (TEST, split.test, record.test, record.test_margins, False),
+    ):
+        images = source.images[[IMAGE, LABEL]].iloc[rows]
+        images = images.assign(**{ROW: rows - source.rows_of_set(name).start})
+        if trained:
+            images[LABEL] = labels_trained_on(images, results, seed)
+        yield Seen(name, images, means, by_epoch.mean(axis=0, dtype=np.float64), trained)
 
 
-def _rows_drawn(
-    source: Source, training: pd.DataFrame, validation: pd.DataFrame
-) -> tuple[np.ndarray, np.ndarray]:
-    """The rows in the data set of a trial's training and validation images (n_train,), (n_val,)."""
-    pool = source.training[IMAGE]
-    if source.validation is not None:
-        own = source.validation[IMAGE]
-        return rows_of(training[IMAGE], pool), rows_of(validation[IMAGE], own)
-    rows = rows_of([*training[IMAGE], *validation[IMAGE]], pool)
-    return rows[: len(training)], rows[len(training) :]
-
-
-def _seen(
-    name: str,
-    table: pd.DataFrame,
-    rows: np.ndarray,
-    probabilities: np.ndarray,
-    margins: np.ndarray,
-    trained: bool = False,
-) -> Seen:
-    """What a trial recorded for one set; margins are (n_epochs, N)."""
-    images = table[[IMAGE, LABEL]].assign(**{ROW: rows})
-    return Seen(name, images, probabilities, margins.mean(axis=0, dtype=np.float64), trained)
-
-
-def labels_trained_on(table: pd.DataFrame, paths: OutputPaths, seed: int) -> np.ndarray:
+def labels_trained_on(table: pd.DataFrame, results: Results, seed: int) -> np.ndarray:
     """The labels that a trial trained on (n_train,), with the flips of `--flip_labels`."""
     labels = table[LABEL].to_numpy(np.int64).copy()
-    if paths.flipped_labels.exists():
-        flips = read_csv(paths.flipped_labels)
+    flips = results.flips()
+    if flips is not None:
         flips = flips[flips[SEED] == seed]
         labels[flips[INDEX].to_numpy()] = flips[TO].to_numpy()
     return labels

@@ -8,6 +8,7 @@ console.py, units.py        what a run prints, and how it writes bytes, times an
 signals.py, processes.py    what ends a run, and the processes that it starts
 files.py, link_free.py      files that a user names, and files in a folder without following links
 columns.py, utf8.py         columns of the CSV files, and the encoding of names
+linux_only.py               the one line where the program does not run
 """
 
 from utils.kernels.blas import choose_kernels

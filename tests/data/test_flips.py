@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nnabla as nn
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
@@ -15,11 +16,15 @@ from benchmarks.recorded import RecordedTrial, recorded_trial
 from tests.helpers.runs import contents, save_manifest, sgd_influence
 from tests.helpers.tiny import digit_images, smooth_net
 from utils.columns import IMAGE, LABEL
-from utils.data.flips import COLUMNS, flipped
+from utils.data.decode import Form
+from utils.data.flips import flipped, with_flips
 from utils.data.images import ImageSet
+from utils.data.source import Source
+from utils.data.splits import SplitFiles, TrialData
 from utils.methods import METHODS
 from utils.output.manifest import Manifest
 from utils.output.paths import OutputPaths
+from utils.output.results import FLIPPED
 from utils.output.storage import read_csv
 from utils.training.network import Network
 from utils.training.sgd import Optimiser, margins_of, step_batch
@@ -49,6 +54,22 @@ def test_a_share_of_the_labels_becomes_another_class() -> None:
 def test_two_classes_change_places() -> None:
     labels = np.array([0, 1, 1, 0], np.int32)
     assert (flipped(labels, 2, 0.99, seed=0) == 1 - labels).all()
+
+
+def test_rows_of_the_same_image_are_flipped_each_by_itself(tmp_path: Path) -> None:
+    table = pd.DataFrame({IMAGE: ["/a", "/a"] * 50, LABEL: [0, 1] * 50})
+    source = Source(
+        name="twice", folder=tmp_path, training=table, test=table, n_classes=2,
+        class_names=("0", "1"), fingerprint="", form=Form(), damping=0.1, n_validation=2,
+    )  # fmt: skip
+    rows = np.arange(30, 60)
+    nothing = np.empty((len(rows), 1, 1, 1), np.uint8)
+    labels = table[LABEL].to_numpy(np.int32)
+    images = ImageSet(nothing, labels[rows], ("/a",) * len(rows), rows)
+    data = TrialData(images, images, images, SplitFiles(tmp_path, tmp_path, tmp_path))
+    wrong = flipped(labels, 2, 0.5, seed=1)
+    assert with_flips(data, source, 0.5, 1).training.labels.tolist() == wrong[rows].tolist()
+    assert len(set(zip(labels[rows], wrong[rows], strict=True))) == 4  # both fates of both labels
 
 
 # ------------------------------------------------------------------- margins
@@ -114,7 +135,7 @@ def output(run: Path, tmp_path: Path) -> Path:
 
 def test_the_flips_are_listed_and_trained_on(run: Path, data_cache: Path) -> None:
     flips = read_csv(run / FILE)
-    assert tuple(flips) == COLUMNS
+    assert tuple(flips) == FLIPPED
     assert flips["seed"].tolist() == [0] * N_FLIPPED[0] + [1] * N_FLIPPED[1]
     for seed in (0, 1):
         own = flips[flips["seed"] == seed].set_index("datasource_index")

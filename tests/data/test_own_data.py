@@ -150,7 +150,7 @@ def test_headers_as_nnc_writes_them(tmp_path: Path, header: str) -> None:
 def test_further_columns_come_into_our_files(tmp_path: Path) -> None:
     rows = [f"{row},by {i},{i}" for i, row in enumerate(rows_of())]
     source = prepared(csv_of(tmp_path, rows, "x:image,y:label,who,when"))
-    table = pd.read_csv(draw_split(source, 0, None, None, None).training)
+    table = pd.read_csv(draw_split(source, 0, None, None, None).files.training)
     assert list(table) == ["x:image", "y:label", "who", "when"]
     assert (table["who"] == "by " + table["when"].astype(str)).all()
 

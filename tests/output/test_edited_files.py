@@ -12,10 +12,10 @@ from tests.helpers.runs import sgd_influence
 from utils.output.folder import ClaimedFolder
 from utils.output.manifest import Manifest
 from utils.output.paths import OutputPaths, latest
-from utils.output.settings import claimed
+from utils.output.settings import OF_METHODS, claimed
 from utils.page.__main__ import main as page_of
 
-SETTINGS = {"dataset": "x", "damping": None, "sweep": None}
+SETTINGS = {"dataset": "x", "resize": "crop", **dict.fromkeys(OF_METHODS)}
 LIST, OTHER = "cleansed/Hara_removed_5.csv", "summary/summary.csv"
 OTHERS = ("summary/classes.csv", "fig/result.png", "influence/Hara/influence_hara_0.csv")
 QUICK = "--model mlp --context cpu --methods Hara"

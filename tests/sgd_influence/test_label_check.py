@@ -195,6 +195,13 @@ def test_the_share_of_the_lower_of_two_normal_distributions() -> None:
     assert lower_share(odds) == pytest.approx(0.12, abs=0.02)
 
 
+def test_nothing_can_be_wrong_where_there_is_one_class() -> None:
+    one, zero = np.ones((4, 1), np.float32), np.zeros(4, np.int64)
+    checked = check_labels(Evidence(zero, zero, one, zero + 1, one, zero))
+    assert checked.count.n == 0 and not checked.suspect.any()
+    assert (checked.score == 1).all()
+
+
 def test_more_classes_than_images_that_were_held_out() -> None:
     rng = np.random.default_rng(0)
     labels, held = rng.integers(0, 40, 60), np.arange(60) < 3

@@ -14,7 +14,8 @@ from utils.columns import IMAGE, LABEL, ROW, SET
 from utils.data.source import TEST, TRAINING, VALIDATION
 from utils.files import check_regular
 from utils.output.paths import OutputPaths, latest
-from utils.output.storage import read_csv, read_texts, unreadable
+from utils.output.results import Results
+from utils.output.storage import read_texts, unreadable
 
 SETS = (TRAINING, VALIDATION, TEST)
 IS_ISSUE, SCORE = "is_label_issue", "label_score"
@@ -56,14 +57,18 @@ class LabelVerdict:
     validation_from_suspects: bool
 
 
-def read_label_issues(paths: OutputPaths) -> pd.DataFrame:
+def read_label_issues(paths: OutputPaths, results: Results | None = None) -> pd.DataFrame:
     """The table of all images, the most suspicious first.
+
+    Args:
+        paths: of the folder.
+        results: its tables, where they are in memory.
 
     Raises:
         UserError: the file is missing or incomplete, or has a value that the check never writes.
     """
     path = latest(paths.label_issues)
-    table = read_csv(path, COLUMNS)
+    table = (results or Results(paths)).table(path, COLUMNS)
     for name in (PREDICTED, CONFIDENCE):
         if name not in table:
             raise unreadable(path, "is not whole", f"no column {name}")

@@ -101,9 +101,9 @@ def _notes(check: LabelCheck) -> tuple[str, ...]:
             "1 of them is" if found.n_issues_test == 1 else f"{found.n_issues_test:,} of them are"
         )
         notes.append(f"{them} of test images.")
-    if found.at_least and found.reason:
-        notes.append(f"This is a lower bound: {found.reason.rstrip('.')}.")
-    elif found.reason:
+    if found.at_least:
+        notes.append("This is a lower bound.")
+    if found.reason:
         notes.append(f"{found.reason[0].upper()}{found.reason[1:].rstrip('.')}.")
     return tuple(notes)
 
