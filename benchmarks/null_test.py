@@ -6,12 +6,12 @@
 digits and mnist: clean images, scored by `Random` alone: the right answer is to remove none.
 flipped: digits of which a tenth of the training labels are flipped to another class drawn by seed,
 scored by `Hara` and `Random`. Each seed is one run of eval_sgd_influence.py with T trials; the rule
-decides as in the product, on validation loss, and beside it on validation accuracy. mnist takes the
+decides as in the product, on validation loss, and also on validation accuracy. mnist takes the
 MNIST test images in PATH, or the official archives.
 
 The last line is JSON: task to the number of seeds, how often removal was recommended (by Random
 itself on clean images, overall where labels are flipped) by loss and by accuracy, and the mean gain
-of test accuracy over all seeds in points. With --work the runs are kept, and taken up again.
+of test accuracy over all seeds in points. With --work the runs are kept and reused.
 """
 
 from __future__ import annotations

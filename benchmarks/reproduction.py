@@ -192,7 +192,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument(
         "--page", type=Path, default=ROOT / "docs" / "reproduction.md",
-        help="whose tables are written anew; default: docs/reproduction.md",
+        help="whose tables are rewritten; default: docs/reproduction.md",
     )  # fmt: skip
     return parser.parse_args(arguments)
 

@@ -69,8 +69,8 @@ def analyze(options: Options, source: Source, trial: Trial, results: Results) ->
     for line in ("", *first, *table, *closing_words(recommendation, labels is not None), *last):
         log.log(RESULT, "%s", line)
     for method, agreement in agreements.items():
-        if METHODS[method].predicts and (said := judgement(method, agreement, options.verify)):
-            log.log(RESULT, "%s", said)
+        if METHODS[method].predicts and (text := judgement(method, agreement, options.verify)):
+            log.log(RESULT, "%s", text)
 
 
 def unsound_methods(options: Options, paths: OutputPaths) -> dict[str, str]:

@@ -131,15 +131,15 @@ def opinions(by_trial: Sequence[tuple[np.ndarray, Mapping[int, Outcomes]]], n: i
     Returns:
         The columns `SUGGESTED` and `CONFIDENCE` by row of the data set.
     """
-    said = pd.concat([_said(rows, outcomes, n) for rows, outcomes in by_trial])
-    trials = said.groupby("row").size()
-    sums = said.groupby(["row", "predicted"])["confidence"].sum()
+    judged = pd.concat([_opinion(rows, outcomes, n) for rows, outcomes in by_trial])
+    trials = judged.groupby("row").size()
+    sums = judged.groupby(["row", "predicted"])["confidence"].sum()
     best = sums.sort_values(ascending=False, kind="stable").reset_index().groupby("row").first()
     confidence = best["confidence"] / trials
     return pd.DataFrame({SUGGESTED: best["predicted"].astype("Int64"), CONFIDENCE: confidence})
 
 
-def _said(rows: np.ndarray, outcomes: Mapping[int, Outcomes], n: int) -> pd.DataFrame:
+def _opinion(rows: np.ndarray, outcomes: Mapping[int, Outcomes], n: int) -> pd.DataFrame:
     """The opinions of one trial: row, predicted and confidence."""
     parts = [pd.DataFrame({"row": [], "predicted": [], "confidence": []}, dtype="int64")]
     for _, o in sorted((m, o) for m, o in outcomes.items() if m >= n):
@@ -149,18 +149,18 @@ def _said(rows: np.ndarray, outcomes: Mapping[int, Outcomes], n: int) -> pd.Data
 
 
 def removed_table(
-    images: pd.DataFrame, said: pd.DataFrame, n: int, class_names: Sequence[str]
+    images: pd.DataFrame, judged: pd.DataFrame, n: int, class_names: Sequence[str]
 ) -> pd.DataFrame:
     """The n worst: `REMOVED_COLUMNS` by row of the data set, and the names of both classes.
 
     Args:
         images: of `joined`.
-        said: of `opinions`.
+        judged: of `opinions`.
         n: how many.
         class_names: K names; if they are not 0 to K - 1 they come along as the columns `CLASS` and
             `SUGGESTED_CLASS`.
     """
-    removed = images.head(n).join(said)[REMOVED_COLUMNS]
+    removed = images.head(n).join(judged)[REMOVED_COLUMNS]
     if are_labels(class_names):
         return removed
     names = dict(enumerate(class_names))

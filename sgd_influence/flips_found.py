@@ -31,10 +31,10 @@ def say_what_was_found(results: Results, methods: Sequence[str], seeds: Sequence
             n, method, f"{found:.1f}".removesuffix(".0"), chance,
         )  # fmt: skip
     if n and results.paths.label_issues.exists():
-        log.log(RESULT, "%s", _said_of_suspects(results, set(results.given_labels(seeds))))
+        log.log(RESULT, "%s", _flips_among_suspects(results, set(results.given_labels(seeds))))
 
 
-def _said_of_suspects(results: Results, flipped: set[int]) -> str:
+def _flips_among_suspects(results: Results, flipped: set[int]) -> str:
     """How many of the training images whose labels look wrong are among the flipped ones."""
     table = results.table(latest(results.paths.label_issues), (SET, ROW, ISSUE))
     suspects = table.loc[(table[SET] == TRAINING) & (table[ISSUE] == 1), ROW]

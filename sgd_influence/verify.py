@@ -25,7 +25,7 @@ FEWEST = 10
 """Groups of each kind, in all trials, below which an agreement tells nothing."""
 N_RESAMPLES = 1000
 PANELS = 3
-"""At most as many panels beside one another in the picture."""
+"""At most as many panels in a row of the picture."""
 TRUE_COLUMNS = ["group", "kind", "size", "true"]
 
 Rankings = Mapping[str, np.ndarray]
@@ -239,7 +239,7 @@ def _mask(n_train: int, members: np.ndarray) -> np.ndarray:
 def verification_rows(
     seed: int, method: str, influence: np.ndarray, groups: list[Group], true: pd.DataFrame
 ) -> pd.DataFrame:
-    """Predicted beside true changes of one method and trial: the sum of the group's influences.
+    """Predicted and true changes of one method and trial: the sum of the group's influences.
 
     Args:
         seed: the trial's.
@@ -287,7 +287,7 @@ def _mean_spearman(rows: pd.DataFrame) -> float:
 def draw_verification(
     panels: Sequence[VerificationPanel], title: str, folder: OutputFolder
 ) -> None:
-    """Draw predicted against true changes, a panel per method, at most `PANELS` beside another."""
+    """Draw predicted against true changes, a panel per method, at most `PANELS` in a row."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

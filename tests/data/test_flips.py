@@ -153,8 +153,8 @@ def test_a_run_says_what_is_flipped_and_what_was_found(
     output: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert sgd_influence(output, f"{FLIPS} -nt 2") == 0
-    said = capsys.readouterr().out
-    assert "Flipped labels what if: 7 of 60 training images have the label of another" in said
+    printed = capsys.readouterr().out
+    assert "Flipped labels what if: 7 of 60 training images have the label of another" in printed
     flips = read_csv(output / FILE)
     for method in ("AUM", "Random"):
         found = 0
@@ -163,12 +163,12 @@ def test_a_run_says_what_is_flipped_and_what_was_found(
             worst = read_csv(output / name)["datasource_index"][:11]
             found += worst.isin(flips.loc[flips["seed"] == seed, "datasource_index"]).sum()
         line = f"Of the 11 worst by {method}, {found / 2:g} were flipped labels (expected by chance"
-        assert f"{line}: 2.02)" in said
+        assert f"{line}: 2.02)" in printed
     table = read_csv(output / "labels/label_issues.csv")
     suspects = table[(table["set"] == "training") & (table["is_label_issue"] == 1)]
     hits = suspects[IMAGE].isin(flips[IMAGE]).sum()
     both = f"{hits} of the {flips[IMAGE].nunique()} flipped labels"
-    assert f"The {len(suspects)} training images whose labels look wrong have {both}" in said
+    assert f"The {len(suspects)} training images whose labels look wrong have {both}" in printed
 
 
 def test_the_lists_of_a_what_if_are_not_for_use(
@@ -243,7 +243,7 @@ def test_nothing_is_listed_without_flips(
 
 
 @pytest.mark.parametrize(
-    ("share", "said"),
+    ("share", "printed"),
     [
         ("0.0001", "--flip_labels 0.0001: of 1397 images that is none; give a larger share"),
         ("0", "--flip_labels 0.0: must be a share above 0 and below 1"),
@@ -252,10 +252,10 @@ def test_nothing_is_listed_without_flips(
     ],
 )
 def test_shares_that_cannot_be(
-    share: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    share: str, printed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert sgd_influence(tmp_path / "out", f"--flip_labels {share}") == 2
-    assert said in capsys.readouterr().err
+    assert printed in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
@@ -276,7 +276,7 @@ def test_a_training_that_goes_on_has_the_same_margins(
     monkeypatch.setattr(Trial, "take_step", fails_in_the_last_epoch)
     assert sgd_influence(tmp_path, f"{FLIPS} -j 1") == 130
     assert sgd_influence(tmp_path, f"{FLIPS} -j 1") == 0
-    assert taken[9:13] == [9, 8, 9, 10]  # the last epoch of four steps anew, no other
+    assert taken[9:13] == [9, 8, 9, 10]  # the last epoch of four steps again, no other
     name = "infl_results_sgd/seed_00/margins.npy"
     assert (tmp_path / name).read_bytes() == (run / name).read_bytes()
     assert np.load(run / name).all()

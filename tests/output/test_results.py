@@ -123,11 +123,11 @@ def test_a_run_parses_no_table_of_images_or_scores_that_it_wrote(
 
 
 @pytest.mark.parametrize(
-    ("index", "said"),
+    ("index", "printed"),
     [([0, 0, 1], "3 training images once"), ([0, 1, 3], "3 rows, 3 images")],
 )
 def test_an_influence_table_holds_each_image_once(
-    tmp_path: Path, index: list[int], said: str
+    tmp_path: Path, index: list[int], printed: str
 ) -> None:
     paths = folder_of(tmp_path, [("/a", 0), ("/b", 1), ("/c", 1)])
     path = paths.influence("Hara", 0)
@@ -135,7 +135,7 @@ def test_an_influence_table_holds_each_image_once(
     for results in (Results(paths), Results(paths, lambda seed: np.arange(3))):
         with pytest.raises(UserError) as caught:
             results.influence("Hara", 0)
-        one_line(caught, path, said)
+        one_line(caught, path, printed)
 
 
 def test_an_influence_table_of_another_size_is_refused(tmp_path: Path) -> None:

@@ -137,9 +137,9 @@ def test_every_image_of_a_gallery_is_there_with_what_the_model_says(finished: Pa
     page = parsed(finished / "report" / "index.html")
     n_train = len(read_csv(finished / "influence/Hara/influence_hara_0.csv"))
     assert len(tiles_of(page, "Hara")) == len(tiles_of(page, "Random")) == n_train
-    said = read_csv(finished / "summary/predictions.csv")
-    assert len(said) == n_train
-    assert said["confidence"].between(0.5, 1).all()
+    printed = read_csv(finished / "summary/predictions.csv")
+    assert len(printed) == n_train
+    assert printed["confidence"].between(0.5, 1).all()
     assert "image not found" not in page.text
     assert "Hara: most harmful" in page.text and "Random: first in a random order" in page.text
 
@@ -220,7 +220,7 @@ def spoiled_count(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "printed"),
     [
         (lambda out: shutil.rmtree(out), "no such folder"),
         (lambda out: (out / "manifest.json").unlink(), "holds no run"),
@@ -239,14 +239,14 @@ def spoiled_count(folder: Path) -> None:
     ],
 )
 def test_what_is_no_finished_run_is_said_in_one_line(
-    spoil, said: str, folder: Path, capsys: pytest.CaptureFixture[str]
+    spoil, printed: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spoil(folder)
     assert main([str(folder)]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     (line,) = captured.err.splitlines()
-    assert line.startswith("python -m utils.page: error: ") and said in line
+    assert line.startswith("python -m utils.page: error: ") and printed in line
 
 
 def test_a_rerun_into_the_folder_leaves_the_results_as_they_are(
@@ -352,7 +352,7 @@ def test_a_card_shows_what_the_models_of_its_own_method_predict(folder: Path) ->
         paths.removed(method, 2).parent.mkdir(exist_ok=True)
         removed.to_csv(paths.removed(method, 2), index=False)
     facts = Facts.read(paths)
-    said = {
+    printed = {
         view.name: {
             tile.file: (tile.confidence, tile.left_out) for tile in (*view.harmful, *view.helpful)
         }
@@ -361,8 +361,8 @@ def test_a_card_shows_what_the_models_of_its_own_method_predict(folder: Path) ->
     final = read_csv(paths.predictions).set_index(IMAGE)["confidence"]
     for number, file in enumerate(first[IMAGE]):
         own = ("91\xa0%", True), (percent(final[file]), False)
-        assert said["Hara"][file] == own[number]
-        assert said["Random"][file] == (("52\xa0%", "53\xa0%")[number], True)
+        assert printed["Hara"][file] == own[number]
+        assert printed["Random"][file] == (("52\xa0%", "53\xa0%")[number], True)
 
 
 def test_methods_that_neither_agree_nor_dispute_show_no_images() -> None:

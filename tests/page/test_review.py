@@ -316,7 +316,7 @@ def test_decisions_in_the_folder_are_known_to_the_page(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "printed"),
     [
         ({IMAGE: "/none.png"}, "image '/none.png' is not in labels/label_issues.csv"),
         ({ROW: "5"}, "is row 3 of training, not row 5 of training"),
@@ -333,7 +333,7 @@ def test_decisions_in_the_folder_are_known_to_the_page(folder: Path) -> None:
     ],
 )
 def test_a_row_of_decisions_that_cannot_be_followed_is_named(
-    checked: Path, tmp_path: Path, change: dict[str, str], said: str
+    checked: Path, tmp_path: Path, change: dict[str, str], printed: str
 ) -> None:
     issues = read_label_issues(OutputPaths(checked))
     rows = issues[[IMAGE, LABEL, SET, ROW]].astype(str).head(4)
@@ -347,7 +347,7 @@ def test_a_row_of_decisions_that_cannot_be_followed_is_named(
     with pytest.raises(UserError) as error:
         read_decisions(csv, issues, names)
     assert str(error.value).startswith(f"{csv}: row 5: ")
-    assert said in str(error.value)
+    assert printed in str(error.value)
 
 
 def test_an_image_is_decided_on_once(checked: Path, tmp_path: Path) -> None:

@@ -108,9 +108,9 @@ def test_the_smallest_removal_of_at_least_n_counts() -> None:
         2: outcomes([5, 6], [2, 2], [0.6, 0.7]),
         4: outcomes([5, 6, 7, 8], [3, 3, 3, 3], [0.9, 0.9, 0.9, 0.9]),
     }
-    said = opinions([(rows, by_n)], 2)
-    assert said["suggested_label"].to_dict() == {5: 2, 6: 2, 7: 3, 8: 3}
-    assert said["confidence"].to_dict() == pytest.approx({5: 0.6, 6: 0.7, 7: 0.9, 8: 0.9})
+    printed = opinions([(rows, by_n)], 2)
+    assert printed["suggested_label"].to_dict() == {5: 2, 6: 2, 7: 3, 8: 3}
+    assert printed["confidence"].to_dict() == pytest.approx({5: 0.6, 6: 0.7, 7: 0.9, 8: 0.9})
 
 
 def test_a_trial_that_disagrees_lowers_the_confidence() -> None:
@@ -119,14 +119,14 @@ def test_a_trial_that_disagrees_lowers_the_confidence() -> None:
         (rows, {1: outcomes([5], [label], [confidence])})
         for label, confidence in ((2, 0.9), (3, 0.5), (2, 0.3))
     ]
-    said = opinions(trials, 1)
-    assert said.loc[5].to_list() == pytest.approx([2, 0.4])
+    printed = opinions(trials, 1)
+    assert printed.loc[5].to_list() == pytest.approx([2, 0.4])
 
 
 def test_what_was_removed_has_the_opinions_and_the_names_of_the_classes() -> None:
     images = joined([influences([0, 1, 2, 3])])
-    said = opinions([(np.arange(4), {3: outcomes([0, 1, 2], [1, 7, 1], [0.95, 0.95, 0.85])})], 3)
-    removed = removed_table(images, said, 4, "abcdefgh")
+    printed = opinions([(np.arange(4), {3: outcomes([0, 1, 2], [1, 7, 1], [0.95, 0.95, 0.85])})], 3)
+    removed = removed_table(images, printed, 4, "abcdefgh")
     assert removed[CLASS].tolist() == ["h"] * 4
     assert removed["#suggested_class"].tolist()[:3] == ["b", "h", "b"]
     assert removed["suggested_label"].isna().tolist() == [False, False, False, True]

@@ -54,7 +54,7 @@ def with_flips(data: TrialData, source: Source, fraction: float, seed: int) -> T
 
 
 def record_flips(data: TrialData, seed: int, folder: OutputFolder, results: Results) -> None:
-    """Note the flipped labels of a trial, if there are any, beside those of other trials.
+    """Note the flipped labels of a trial, if there are any, next to those of other trials.
 
     A row per image: `label` is the one that the data set gives, `flipped_to` the one trained on.
     """

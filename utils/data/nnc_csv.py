@@ -91,7 +91,7 @@ def _check_header(csv: Path) -> None:
     if len(header) > MOST_COLUMNS:
         raise UserError(
             f"{csv}: row 1: {len(header):,} columns, {MOST_COLUMNS:,} at most are read; take out "
-            f"those beside {IMAGE}, {LABEL} and {CLASS}"
+            f"those next to {IMAGE}, {LABEL} and {CLASS}"
         )
     if all(_named(header, letter) for letter in "xy"):
         return

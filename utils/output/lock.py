@@ -62,7 +62,7 @@ def holder_of(content: bytes) -> Holder | None:
 def folder_lost(root: Path) -> UserError:
     """The error for an output folder that is no longer the one that the run has locked."""
     return UserError(
-        f"{root}: was removed or replaced while the run went on; the same command starts anew"
+        f"{root}: was removed or replaced while the run went on; the same command starts again"
     )
 
 

@@ -242,11 +242,11 @@ class Manifest:
         """A line for each kind of problem."""
         lines: dict[str, list[str]] = {}
         for name, problem in problems.items():
-            what = f"{problem}; made anew"
+            what = f"{problem}; recomputed"
             if os.path.lexists(self.root / name):
                 what = f"{problem}; it stays, the new one is written as <name>.new"
             elif os.path.lexists(self.root / f"{name}.changed"):
-                what = f"{problem}; moved to <name>.changed and made anew"
+                what = f"{problem}; moved to <name>.changed and recomputed"
             lines.setdefault(what, []).append(name)
         for what in sorted(lines):
             log.warning("%s: %s", _listed(self.root, lines[what]), what)

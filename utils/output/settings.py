@@ -61,7 +61,7 @@ def _methods_of(setting: str) -> set[str]:
 
 @contextmanager
 def claimed(paths: OutputPaths, settings: Settings, overwrite: bool) -> Iterator[ClaimedFolder]:
-    """Make the output folder this run's own, or take up an earlier run of the same settings.
+    """Make the output folder this run's own, or resume an earlier run of the same settings.
 
     While the block runs no other run gets the folder, and account is kept of what is written.
 

@@ -196,7 +196,7 @@ def json_bytes(value: Any) -> bytes:
 
 def unreadable(path: Path, what: str, error: Exception | str) -> UserError:
     """The error for a file of the run that was whole when the run started."""
-    remedy = "the same command makes it anew"
+    remedy = "the same command recomputes it"
     if not os.path.exists(path):
         return UserError(f"{path}: is gone, removed while the run went on; {remedy}")
     reason = error.strerror if isinstance(error, OSError) else None

@@ -82,7 +82,7 @@ class Facts:
         rankings: per method by row, as `utils.output.ranking.ranked` gives it.
         summary: the table of scores.
         curves: the learning curve of each trial by its seed.
-        verification, agreement: predicted beside true changes, and how far they agree; None
+        verification, agreement: predicted and true changes, and how far they agree; None
             without `--verify`.
         recommendation: what the run wrote; None where none is there, or one of another version.
         removed: per method the largest list of images that cleansed data leave out, where one is,

@@ -1,4 +1,4 @@
-"""What the page needs beside the results: the classes, and what the models say of some images."""
+"""What the page needs besides the results: classes, and predictions for some images."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def record_for_page(
         axis=0,
         dtype=np.float64,
     )
-    said = {"predicted": probabilities.argmax(axis=1), "confidence": probabilities.max(axis=1)}
-    table = shown.assign(**said)
+    predicted = {"predicted": probabilities.argmax(axis=1), "confidence": probabilities.max(axis=1)}
+    table = shown.assign(**predicted)
     folder.save_csv(table, folder.predictions)
     results.keep(table, folder.predictions)
 

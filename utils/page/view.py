@@ -38,7 +38,7 @@ class Tile:
     Attributes:
         file: its path; name: without the folders.
         label: the name of its given class.
-        said: the name of the class that the models predict, empty where unknown.
+        predicted: the name of the class that the models predict, empty where unknown.
         confidence: its probability in per cent, as text.
         agrees: whether that is the given one.
         left_out: the models were trained without the image.
@@ -50,7 +50,7 @@ class Tile:
     file: str
     name: str
     label: str
-    said: str
+    predicted: str
     confidence: str
     agrees: bool
     left_out: bool
@@ -190,16 +190,16 @@ def tile(
         note: what else is known of it.
     """
     (file, label), (influence, rank) = named, scored
-    said, true = facts.prediction(row, method), (facts.flips or {}).get(row)
+    predicted, true = facts.prediction(row, method), (facts.flips or {}).get(row)
     flip = f"flipped, was {facts.name_of(true)}" if true is not None else ""
     return Tile(
         file=file,
         name=os.path.basename(file),
         label=facts.name_of(label),
-        said=facts.name_of(said.label) if said else "",
-        confidence=percent(said.confidence) if said else "",
-        agrees=said is not None and said.label == label,
-        left_out=said is not None and said.left_out,
+        predicted=facts.name_of(predicted.label) if predicted else "",
+        confidence=percent(predicted.confidence) if predicted else "",
+        agrees=predicted is not None and predicted.label == label,
+        left_out=predicted is not None and predicted.left_out,
         influence=influence,
         rank=rank,
         note=" · ".join(filter(None, (flip, note))),
@@ -242,15 +242,15 @@ def _judged(facts: Facts, first: pd.DataFrame, method: str) -> pd.DataFrame:
     """Given and predicted labels of the worst images by a method that have a prediction."""
     predictions = [facts.prediction(row, method) for row in first.index]
     pairs = [(y, p.label) for y, p in zip(first[LABEL].astype(int), predictions, strict=True) if p]
-    return pd.DataFrame(pairs, columns=["given", "said"])
+    return pd.DataFrame(pairs, columns=["given", "predicted"])
 
 
 def confusion_matrix(facts: Facts, judged: pd.DataFrame) -> Matrix | None:
     """Given against predicted labels; None without predictions, or with too many classes."""
-    labels = sorted({*judged["given"], *judged["said"]})
+    labels = sorted({*judged["given"], *judged["predicted"]})
     if not labels or len(labels) > MOST_CLASSES:
         return None
-    table = pd.crosstab(judged["given"], judged["said"]).reindex(columns=labels, fill_value=0)
+    table = pd.crosstab(judged["given"], judged["predicted"]).reindex(columns=labels, fill_value=0)
     darkest = table.to_numpy().max()
     rows = tuple(
         (facts.name_of(y), tuple((int(n), n / darkest, x == y) for x, n in row.items()))
@@ -260,11 +260,11 @@ def confusion_matrix(facts: Facts, judged: pd.DataFrame) -> Matrix | None:
 
 
 def _confused_pairs(facts: Facts, judged: pd.DataFrame) -> tuple[tuple[str, str, int], ...]:
-    confused = judged[judged["given"] != judged["said"]]
+    confused = judged[judged["given"] != judged["predicted"]]
     counts = confused.value_counts(sort=False).sort_values(ascending=False, kind="stable")
     return tuple(
-        (facts.name_of(given), facts.name_of(said), int(n))
-        for (given, said), n in counts.head(MOST_PAIRS).items()
+        (facts.name_of(given), facts.name_of(predicted), int(n))
+        for (given, predicted), n in counts.head(MOST_PAIRS).items()
     )
 
 

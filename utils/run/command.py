@@ -44,7 +44,7 @@ def program(command: Command) -> NoReturn:
 def main(command: Command, arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit status.
 
-    0: done; 2: a mistake that the user can mend, said in one line; 128 + n: ended by signal n
+    0: done; 2: a mistake that the user can mend, reported in one line; 128 + n: ended by signal n
     (130: Ctrl-C); 141: nobody reads the output any more.
     """
     try:

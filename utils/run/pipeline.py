@@ -56,7 +56,7 @@ log = logging.getLogger("data_cleansing")
 
 
 def run(options: Options) -> None:
-    """Run all stages; finished ones are taken up from the output folder.
+    """Run all stages; finished ones are reused from the output folder.
 
     Raises:
         UserError: the data, the output folder or the machine does not allow it.
@@ -339,8 +339,8 @@ def _preflight(work: Prepared, trial: Trial, client: Any) -> Estimate:
     options = work.options
     alone = estimate(options, trial, work.counts)
     expected, free = alone.by(_n_workers(work, alone, client)), free_space(trial.folder.root)
-    said = opening_block(options, work.source, trial, work.backend, work.counts, expected, free)
-    for line in said:
+    lines = opening_block(options, work.source, trial, work.backend, work.counts, expected, free)
+    for line in lines:
         log.log(RESULT if options.dry_run else logging.INFO, line)
     check_space(expected.space, free, trial.folder.root)
     if client is None:

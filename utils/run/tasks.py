@@ -146,7 +146,7 @@ def _trial(seed: int) -> str:
 def _taken_up(seed: int) -> Task:
     def say(trial: Trial, _: None) -> None:
         remove_passed_records(trial, trial.n_epochs)
-        log.info("Trial %d: training taken up from the output folder", seed)
+        log.info("Trial %d: training reused from the output folder", seed)
 
     return Task(f"{_trial(seed)}train", seed, (), _nothing, say, "train")
 
@@ -204,7 +204,7 @@ def _scoring(seed: int, method: Method, trained: str, results: Results) -> Task:
 
 def _scores_finished(trial: Trial, scores: Scores | None, method: Method, results: Results) -> None:
     if scores is None:
-        log.info("Trial %d: influence by %s taken up", trial.seed, method.name)
+        log.info("Trial %d: influence by %s reused", trial.seed, method.name)
         return
     save_influence(trial, scores, method, results)
     log.info("Trial %d: influence by %s written", trial.seed, method.name)
