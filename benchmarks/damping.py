@@ -1,13 +1,14 @@
-"""How the damping of influence functions decides their agreement with true retraining.
+"""How the agreement of influence functions with true retraining depends on their damping.
 
     python benchmarks/damping.py --data PATH --seeds 0 1 2
 
 On trainings of benchmarks/tasks.py. One Krylov basis of the Gauss-Newton matrix G and the gradient
-of the validation loss gives the iterates of conjugate gradients for every damping alpha: (G + alpha
-I) has the same one. For each alpha, in largest eigenvalues of G, the table has the products with G
-to a relative residual of .01, and Spearman's correlation of summed scores and true change over
-groups of 10 % that are left out of the last epoch and of the whole training; on `mnist_cnn` also
-the AUC of its wrong labels. Rows are kept in --out; those of other tasks and seeds stay.
+of the validation loss gives the iterates of conjugate gradients for every damping alpha, because
+G + alpha I has the same basis. For each alpha, in largest eigenvalues of G, the table has the
+products with G to a relative residual of .01, and Spearman's correlation of summed scores and true
+changes, over groups of 10 % of the images that are left out of the last epoch or of the whole
+training; on `mnist_cnn` also the AUC of its wrong labels. Rows of other tasks and seeds in --out
+stay.
 """
 
 from __future__ import annotations
@@ -48,20 +49,21 @@ class Krylov:
     """An orthonormal basis of g, G g, G^2 g, ..., in which G is tridiagonal (Lanczos).
 
     Attributes:
-        diagonal, beside: of G in the basis (m,); the last of `beside` leads out of it.
+        diagonal: (m,), of G in the basis.
+        off_diagonal: (m,), the entries next to it; the last one leads out of the basis.
         length: |g|.
         scores: (m, n), the influences that each vector of the basis gives.
     """
 
     diagonal: np.ndarray
-    beside: np.ndarray
+    off_diagonal: np.ndarray
     length: float
     scores: np.ndarray
 
     @property
     def matrix(self) -> np.ndarray:
         """G in the basis (m, m)."""
-        inner = self.beside[:-1]
+        inner = self.off_diagonal[:-1]
         return np.diag(self.diagonal) + np.diag(inner, 1) + np.diag(inner, -1)
 
     @property
@@ -76,7 +78,7 @@ class Krylov:
         for k in range(1, len(first) + 1):
             part = self.matrix[:k, :k] + damping * np.eye(k)
             y = np.linalg.solve(part, first[:k])
-            found.append((y, abs(self.beside[k - 1] * y[-1]) / self.length, k))
+            found.append((y, abs(self.off_diagonal[k - 1] * y[-1]) / self.length, k))
             if found[-1][1] <= tolerance:
                 break
         y, residual, k = min(found, key=lambda one: one[1])
@@ -84,17 +86,17 @@ class Krylov:
 
 
 def lanczos(product: Product, g: np.ndarray, m: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`diagonal` and `beside` (m,) of `Krylov`, and the basis (m, P), kept orthogonal."""
-    basis, diagonal, beside = [g / np.linalg.norm(g)], [], []
+    """`diagonal` and `off_diagonal` (m,) of `Krylov`, and the basis (m, P), kept orthogonal."""
+    basis, diagonal, off_diagonal = [g / np.linalg.norm(g)], [], []
     for _ in range(m):
         w = product(basis[-1])
         diagonal.append(basis[-1] @ w)
         for _ in range(2):
             for v in basis:
                 w = w - (v @ w) * v
-        beside.append(np.linalg.norm(w))
-        basis.append(w / beside[-1])
-    return np.array(diagonal), np.array(beside), np.stack(basis[:-1])
+        off_diagonal.append(np.linalg.norm(w))
+        basis.append(w / off_diagonal[-1])
+    return np.array(diagonal), np.array(off_diagonal), np.stack(basis[:-1])
 
 
 def krylov_of(trial: RecordedTrial, m: int) -> Krylov:
@@ -107,9 +109,9 @@ def krylov_of(trial: RecordedTrial, m: int) -> Krylov:
         return flattened(matrix.product(data, by_name(v, target)))
 
     g = flattened(target)
-    diagonal, beside, basis = lanczos(product, g, m)
+    diagonal, off_diagonal, basis = lanczos(product, g, m)
     scores = np.stack([matrix.influence(data, by_name(v, target)) for v in basis])
-    return Krylov(diagonal, beside, float(np.linalg.norm(g)), scores)
+    return Krylov(diagonal, off_diagonal, float(np.linalg.norm(g)), scores)
 
 
 @dataclass(frozen=True)
@@ -119,8 +121,8 @@ class Truth:
     Attributes:
         removals: (R, n) masks.
         last: (R,) true changes when they are left out of the last epoch.
-        whole: (<= R,) out of the whole training, of the first ones.
-        wrong: (n,) mask of the wrong labels; None where there are none.
+        whole: true changes of the first removals when they are left out of the whole training.
+        wrong: (n,) mask of the wrong labels; None without wrong labels.
     """
 
     removals: np.ndarray
@@ -180,6 +182,16 @@ def _wrong(trial: RecordedTrial, seed: int, data: Path | None) -> np.ndarray:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Judge the trainings and print the means over the seeds."""
     threadpool_limits(1, "blas")
+    options = _parse(arguments)
+    for name in options.tasks:
+        for seed in options.seeds:
+            rows = judge(name, seed, options)
+            save_csv(beside_stored(rows, options.out, ["task", "seed"]), options.out)
+    table = pd.read_csv(options.out).drop(columns="seed")
+    print(table.groupby(["task", "share"], sort=False).mean().round(3).to_string())
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -193,13 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--out", type=Path, default=Path(__file__).parent / "results" / "damping.csv",
         help="default: benchmarks/results/damping.csv",
     )  # fmt: skip
-    options = parser.parse_args(arguments)
-    for name in options.tasks:
-        for seed in options.seeds:
-            rows = judge(name, seed, options)
-            save_csv(beside_stored(rows, options.out, ["task", "seed"]), options.out)
-    table = pd.read_csv(options.out).drop(columns="seed")
-    print(table.groupby(["task", "share"], sort=False).mean().round(3).to_string())
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

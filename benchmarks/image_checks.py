@@ -1,4 +1,4 @@
-"""What the checks of images find and take on CIFAR-10: distances, altered copies, time, memory.
+"""Checks of images on CIFAR-10: pairs by distance, altered copies, time and memory.
 
     python benchmarks/image_checks.py --data PATH --sheets FOLDER
 
@@ -36,7 +36,7 @@ Images = npt.NDArray[np.uint8]
 
 
 def main() -> None:
-    """Run all of it."""
+    """Run all measurements."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of cifar10-*-jpg.zip")
     parser.add_argument("--sheets", type=Path, default=Path("sheets"), help="for contact sheets")
@@ -96,7 +96,7 @@ def contact_sheet(images: Images, edges: npt.NDArray[np.int64], columns: int = 1
 # ---------------------------------------------------------------- altered copies
 
 
-def again(picture: Image.Image, quality: int) -> Image.Image:
+def recompressed(picture: Image.Image, quality: int) -> Image.Image:
     """The picture saved as JPEG and read again."""
     stream = io.BytesIO()
     picture.save(stream, "JPEG", quality=quality)
@@ -104,14 +104,14 @@ def again(picture: Image.Image, quality: int) -> Image.Image:
 
 
 def cropped(picture: Image.Image, px: int) -> Image.Image:
-    """The picture without its border, brought to its size again."""
+    """The picture without its border, resized to its former size."""
     box = (px, px, picture.width - px, picture.height - px)
     return picture.crop(box).resize(picture.size, Image.Resampling.BILINEAR)
 
 
 ALTERED: dict[str, Callable[[Image.Image], Image.Image]] = {
-    "JPEG of quality 50": lambda picture: again(picture, 50),
-    "JPEG of quality 20": lambda picture: again(picture, 20),
+    "JPEG of quality 50": lambda picture: recompressed(picture, 50),
+    "JPEG of quality 20": lambda picture: recompressed(picture, 20),
     "twice the size": lambda picture: picture.resize((64, 64)),
     "half the size": lambda picture: picture.resize((16, 16)),
     "gray": lambda picture: picture.convert("L"),

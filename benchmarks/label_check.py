@@ -36,7 +36,7 @@ Record = dict[str, np.ndarray]
 
 
 def evidence_of(records: Sequence[Record]) -> Evidence:
-    """What the trials of one data set recorded, as the product puts it together."""
+    """The evidence from the records of one data set's trials, merged as in a run."""
     given = records[0]["given"]
     sums = np.zeros((2, len(given), records[0]["before"].shape[2]), np.float32)
     counts = np.zeros((2, len(given)), np.int64)
@@ -70,11 +70,12 @@ def aum_of(records: Sequence[Record]) -> np.ndarray:
 
 
 def figures(records: Sequence[Record]) -> dict[str, Any]:
-    """What is measured of the check of one data set."""
+    """The figures of the check of one data set, by column."""
     first = records[0]
     right, given = first["right"], first["given"]
     wrong, checked = right != given, check_labels(evidence_of(records))
     sure = (checked.predicted != given) & (checked.predicted_score >= SURE)
+    worst = np.argsort(checked.score, kind="stable")[: len(given) // 20]
     trained = first["trained"]
     loss = -first["final"].astype(float)[np.arange(len(trained)), given[trained]]
     return {
@@ -88,9 +89,7 @@ def figures(records: Sequence[Record]) -> dict[str, Any]:
         "auc_aum": _auc(wrong, -aum_of(records)),
         "auc_loss": _auc(wrong[trained], loss),
         "auc_held": _auc(wrong[first["held"]], -_held_margins(first)),
-        "worst_5": float(
-            wrong[np.argsort(checked.score, kind="stable")[: len(given) // 20]].mean()
-        ),
+        "worst_5": float(wrong[worst].mean()),
         "suspects_wrong": float(wrong[checked.suspect].mean()) if checked.suspect.any() else np.nan,
         "brier": _brier(checked, wrong),
         "calibration": calibration_error(checked.score, ~wrong),
@@ -109,7 +108,7 @@ def _auc(wrong: np.ndarray, suspicion: np.ndarray) -> float:
 
 
 def _brier(checked: Checked, wrong: np.ndarray) -> float:
-    """Brier score of the label scores over that of the constant base rate."""
+    """Brier score of the label scores, divided by the Brier score of the constant base rate."""
     base = wrong.mean() * (1 - wrong.mean())
     return float(((checked.score - ~wrong) ** 2).mean() / base) if base else np.nan
 
@@ -145,7 +144,7 @@ def rows_of(folder: Path) -> pd.DataFrame:
 
 
 def table_of(rows: pd.DataFrame) -> str:
-    """The table of the page: what rules were chosen on, then what is reported."""
+    """The table of the page: first the seeds that rules were chosen on, then the others."""
     head = (
         "images, wrong labels", "seed", "trials", "wrong", "counted (95 % interval)", "AUC",
         "AUC of AUM", "AUC of the last loss", "wrong of the worst 5 %", "wrong of the marked",

@@ -1,11 +1,11 @@
-"""Trainings on wrong labels, recorded so that rules can be tried on them without training again.
+"""Trainings on wrong labels, recorded so that rules can be tried without training again.
 
     python benchmarks/label_records.py --data PATH --out DIR CELL/SEED[/TRIAL] ...
 
-A record is one stock training (`Options`' defaults) of 3,000 images, 450 of which it holds out. The
-labels of all of them are wrong in the way of the cell. Even seeds draw from one half of the test
-images, odd seeds from the other: rules are chosen on the one and reported on the other. The trials
-of a seed have the same images and labels, and splits and trainings of their own.
+A record is one training with the default options on 3,000 images, 450 of them held out, with wrong
+labels of the kind that the cell names. Even seeds draw from one half of the test images, odd seeds
+from the other: rules are chosen on the first half and reported on the second. The trials of a seed
+have the same images and labels, but other splits and trainings.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ N_IMAGES, N_HELD_OUT = 3000, 450
 
 @dataclass(frozen=True)
 class Cell:
-    """Which images, and what is wrong with their labels.
+    """A set of images and a kind of wrong labels.
 
     Attributes:
         data: a row of `SETTINGS`.
         kind: uniform, similar or human.
-        amount: share of wrong labels; of human ones the number of annotators asked.
+        amount: share of wrong labels; for human labels, the number of annotators asked.
     """
 
     data: str
@@ -52,13 +52,13 @@ class Cell:
 
 
 def cell_of(name: str) -> Cell:
-    """Of a name such as cifar10-uniform-0.1, or cifar10-human-3."""
+    """The cell of a name such as cifar10-uniform-0.1 or cifar10-human-3."""
     data, kind, amount = name.split("-")
     return Cell(data, kind, float(amount))
 
 
 def drawn(cell: Cell, seed: int, data: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Images uint8 (N, side, side, C), their right labels (N,) and those given (N,)."""
+    """Images uint8 (N, side, side, C), their right labels (N,) and the given labels (N,)."""
     setting = SETTINGS[cell.data]
     images, labels = setting.images(data)
     half = np.random.default_rng(1).permutation(len(labels))[seed % 2 :: 2]
@@ -88,7 +88,7 @@ def human_labels(
 
 
 def record(cell: Cell, seed: int, trial: int, data: Path, settings: argparse.Namespace) -> dict:
-    """One training: what each step saw of its images, and each epoch of those held out."""
+    """One training: the logits of images before their step, and of held-out images by epoch."""
     pixels, right, given = drawn(cell, seed, data)
     held = stratified(given.astype(np.int64), N_HELD_OUT, np.random.default_rng(trial))
     trained = np.setdiff1d(np.arange(len(given)), held)
@@ -116,24 +116,14 @@ def record(cell: Cell, seed: int, trial: int, data: Path, settings: argparse.Nam
 
 
 def _logits(network: Network) -> Callable[[np.ndarray], np.ndarray]:
-    """log softmax: logits but for a constant of each image, which no margin depends on."""
+    """log softmax, which is the logits up to a constant per image; margins do not depend on it."""
     evaluator = Evaluator(network)
     return lambda images: np.log(np.maximum(evaluator.probabilities(images), 1e-7))
 
 
 def main() -> None:
-    """Record what is asked for and not there."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("work", nargs="+", metavar="CELL/SEED[/TRIAL]")
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--batch_size", type=int, default=64)
-    parser.add_argument("--lr", type=float, default=0.05)
-    parser.add_argument("--momentum", type=float, default=0.0)
-    parser.add_argument("--schedule", default="constant")
-    parser.add_argument("--tag", default="", help="added to the name of the file")
-    options = parser.parse_args()
+    """Record the cells that are asked for and not recorded yet."""
+    options = _parse()
     threadpool_limits(1, "blas")
     for name in options.work:
         cell, seed, trial = (*name.split("/"), "0")[:3]
@@ -146,6 +136,20 @@ def main() -> None:
         seconds = time.process_time() - started
         wrong = (found["right"] != found["given"]).mean()
         print(f"{path.name}: {seconds:.0f} s, {wrong:.1%} wrong", file=sys.stderr, flush=True)
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("work", nargs="+", metavar="CELL/SEED[/TRIAL]")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--lr", type=float, default=0.05)
+    parser.add_argument("--momentum", type=float, default=0.0)
+    parser.add_argument("--schedule", default="constant")
+    parser.add_argument("--tag", default="", help="added to the name of the file")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

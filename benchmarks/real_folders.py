@@ -1,10 +1,10 @@
-"""What becomes of folders and lists as people have them: used as meant, refused, or wrong.
+"""How folders and lists as people have them are read: as meant, refused, or wrongly.
 
     python benchmarks/real_folders.py [--write]
 
 Builds each case of `tests/helpers/real_folders.py` in a temporary folder and reads it in this
-process, as a run does up to its split. Of a case that is read the classes, the sets or the pixels
-are compared with those that were meant. Words of the table:
+process, as a run does up to its split. If a case is read, its classes, sets or pixels are compared
+with the intended ones. Words of the table:
 
 - works: read as it was meant, and what is odd about it was reported;
 - one clear line: refused by a line that says what, where and what to do;

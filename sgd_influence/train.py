@@ -1,11 +1,12 @@
 """Stage 1: train the network and record what repeats each step exactly.
 
-A training that was cut off goes on from the start of the epoch it was in.
+A training that was interrupted resumes at the start of its epoch.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,15 +31,17 @@ from utils.training.trial import Trial
 log = logging.getLogger("data_cleansing")
 
 COLUMNS = ["epoch", "train_loss", "val_loss", "val_accuracy"]
+CurveRow = tuple[int, float, float, float]
+"""A row of the learning curve, with these columns."""
 
 
 def train_epoch(trial: Trial, epoch: int) -> None:
-    """One epoch, from the state that the one before it left.
+    """Train one epoch, from the state after the epoch before.
 
-    Written: the states that `--cache` keeps, the margins, the label record, the row of the learning
-    curve, and the state that the next epoch begins with, which goes when it is passed unless it is
-    kept; after the last epoch the final state, which marks the training as finished. The label
-    record of the epoch before goes with the state that this epoch began with.
+    Writes the states that `--cache` keeps, the margins, the row of the learning curve, the label
+    record and, last, the state after the epoch; the state after the last epoch marks the training
+    as finished. Then removes the state that this epoch began with, unless it is kept, and the
+    label record of the epoch before.
     """
     numbers = dict(by_epoch(trial.steps))[epoch]
     curve, margins = _curve(trial)[:epoch], _margins(trial, epoch)
@@ -47,14 +50,7 @@ def train_epoch(trial: Trial, epoch: int) -> None:
     seen = np.zeros((trial.n_train, trial.network.n_classes), np.float32)
     loss = _train_steps(trial, epoch, numbers, margins[epoch], seen)
     trial.folder.save_array(margins, trial.folder.margins(trial.seed))
-    validation = trial.evaluator(trial.data.validation)
-    curve.append((epoch, loss, validation.loss, validation.accuracy))
-    log.debug(
-        "Trial %d, epoch %d: training loss %.4f, validation loss %.4f, accuracy %.4f",
-        trial.seed, epoch, *curve[-1][1:],
-    )  # fmt: skip
-    table = pd.DataFrame(curve, columns=COLUMNS)
-    trial.folder.save_csv(table, trial.folder.learning_curve(trial.seed))
+    _save_curve(trial, [*curve, _curve_row(trial, epoch, loss)])
     if record is not None:
         record = with_epoch(record, trial, epoch, seen)
         path = trial.folder.label_record(trial.seed, epoch + 1)
@@ -63,8 +59,24 @@ def train_epoch(trial: Trial, epoch: int) -> None:
     remove_passed_records(trial, epoch + 1)
 
 
+def _curve_row(trial: Trial, epoch: int, loss: float) -> CurveRow:
+    """The row of the learning curve for an epoch with this mean training loss; logged."""
+    validation = trial.evaluator(trial.data.validation)
+    row = epoch, loss, validation.loss, validation.accuracy
+    log.debug(
+        "Trial %d, epoch %d: training loss %.4f, validation loss %.4f, accuracy %.4f",
+        trial.seed, *row,
+    )  # fmt: skip
+    return row
+
+
+def _save_curve(trial: Trial, curve: Sequence[CurveRow]) -> None:
+    table = pd.DataFrame(curve, columns=COLUMNS)
+    trial.folder.save_csv(table, trial.folder.learning_curve(trial.seed))
+
+
 def remove_passed_records(trial: Trial, n_epochs: int) -> None:
-    """Remove the label records of fewer epochs: a run that was killed may have left one."""
+    """Remove label records of fewer epochs; a killed run may have left one."""
     for earlier in range(1, n_epochs):
         path = trial.folder.label_record(trial.seed, earlier)
         if path.exists():
@@ -89,12 +101,12 @@ def read_by_epoch(trial: Trial, epoch: int) -> list[Path]:
 
 
 def _initial_state(trial: Trial) -> State:
-    """The parameters that the trial's seed gives, whatever its network has been used for since."""
+    """The initial parameters by the trial's seed, whatever its network was used for since."""
     net = trial.network
     return Network(net.model, net.image_shape, net.n_classes, trial.seed, net.conv).state()
 
 
-def _curve(trial: Trial) -> list[tuple[int, float, float, float]]:
+def _curve(trial: Trial) -> list[CurveRow]:
     """The rows of the learning curve that is there."""
     path = trial.folder.learning_curve(trial.seed)
     if not path.exists():
@@ -111,7 +123,7 @@ def _margins(trial: Trial, epoch: int) -> np.ndarray:
 
 
 def _label_record(trial: Trial, epoch: int) -> LabelRecord | None:
-    """That of the epochs before; None where an earlier version trained them and kept none."""
+    """The record of the epochs before; None if an earlier version trained them without one."""
     path = trial.folder.label_record(trial.seed, epoch)
     if not epoch:
         return empty_record(trial)
@@ -139,7 +151,7 @@ def _mark_epoch(trial: Trial, t: int) -> None:
 
 
 def _remove_passed(trial: Trial, t: int) -> None:
-    """Remove the states before step t with which an epoch began, but for those kept."""
+    """Remove states before step t with which an epoch began, unless they are kept."""
     for start in trial.epoch_starts:
         passed = trial.state_path(start)
         if start < t and start not in trial.kept_steps and passed.exists():
@@ -164,7 +176,7 @@ def warn_if_nothing_is_learnt(trial: Trial) -> None:
 def no_better_than_guessing(
     curve: pd.DataFrame, training: np.ndarray, validation: np.ndarray
 ) -> str:
-    """What shows that a net learnt nothing; empty if nothing does.
+    """A clause on why a net seems to have learnt nothing; empty if it has learnt.
 
     Args:
         curve: the learning curve.
@@ -181,7 +193,7 @@ def no_better_than_guessing(
 
 
 def loss_never_falls(curve: pd.DataFrame, training: np.ndarray) -> str:
-    """What shows it, of the arguments of `no_better_than_guessing`; empty if it falls."""
+    """A clause if the training loss never falls, else empty; arguments as above."""
     loss, guessing = curve["train_loss"].min(), guessing_loss(training)
     if loss < 0.99 * guessing:
         return ""
@@ -203,12 +215,12 @@ def guessing_loss(labels: np.ndarray) -> float:
 def _train_steps(
     trial: Trial, epoch: int, numbers: list[int], margins: np.ndarray, seen: np.ndarray
 ) -> float:
-    """Take an epoch's steps; returns the mean loss of the training batches.
+    """Take an epoch's steps; returns the mean loss of the training images.
 
     Args:
-        trial: that is trained.
+        trial: to train.
         epoch: from 0.
-        numbers: of its steps.
+        numbers: of the epoch's steps.
         margins: (n_train,), filled.
         seen: (n_train, K) probabilities before each image's step, filled.
     """

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Solved:
-    """How far a method came with the linear equation that its scores need.
+    """The result of solving the linear equation that a method's scores need.
 
     Attributes:
         solver: as in `--if_solver`.
         damping: alpha.
-        residual: relative to the right-hand side; 1 is that of no solution.
+        residual: relative to the right-hand side; a zero vector has 1.
         wanted: the relative residual that it was to reach.
         n_products: products of the matrix with a vector, over `n_images` each.
         n_images: the training images of the equation, and of the residual.
@@ -35,12 +35,12 @@ class Solved:
 
     @property
     def reached(self) -> bool:
-        """Whether it got there."""
+        """Whether the wanted residual is reached."""
         return self.residual <= self.wanted
 
     @property
     def words(self) -> str:
-        """What a person is told."""
+        """The result in words."""
         algorithm = {"gauss_newton": "conjugate gradients"}.get(self.solver, self.solver.upper())
         how = f"{algorithm}, {self.n_products} products, damping {self.damping:.2g}"
         if self.n_images < self.n_train:
@@ -55,7 +55,7 @@ class Scores:
     Attributes:
         influence: (n_train,), the lowest for the image to remove first.
         growth: max_t |u_t| / |u_T| of a sweep; None for a method without one.
-        solved: how far its solver came; None for a method without one.
+        solved: the result of its solver; None for a method without one.
     """
 
     influence: np.ndarray
@@ -106,7 +106,7 @@ class Method:
         return float(resolve_name(self.epochs)(trial)) if self.epochs else self.scored_epochs
 
     def scores(self, trial: Any) -> Scores:
-        """The influence of each training image, and what tells whether to trust it."""
+        """The influence of each training image, with figures that tell whether to trust it."""
         function: Callable[[Any], np.ndarray | Scores] = resolve_name(self.scorer)
         found = function(trial)
         return found if isinstance(found, Scores) else Scores(found)
@@ -117,7 +117,7 @@ class Method:
 
 
 CONTROL = "Random"
-"""The method that ranks nothing; what the others are held against."""
+"""The method without information; the others are compared with it."""
 NO_REMOVAL = "No Removal"
 """What the summary calls n = 0, whichever the method."""
 

@@ -151,7 +151,7 @@ class Options:
     damping: float | None = option(
         None, RUN,
         "damping ALPHA > 0 of Influence_functions, in nats per squared parameter; raise it if "
-        "the solver does not get there",
+        "the solver does not converge",
         type=float, metavar="ALPHA",
         shown="gauss_newton: a tenth of A's largest eigenvalue; sgd: 10 for cifar10, else 0.1",
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Processes that this one starts: signals to the whole group are this one's to heed.
+"""Processes that this one starts; only this one heeds signals to the whole group.
 
 Ctrl-C and a terminal that hangs up reach every process of the group. Those started here have these
 signals blocked from their first instruction on, and so has the tracker that removes semaphores of
@@ -35,7 +35,7 @@ from utils.signals import ENDING
 PARENT_EVERY = 0.5
 """Seconds between looks at whether the process that started this one is alive."""
 SILENT = "ignore:resource_tracker"
-"""Filter of warnings: the tracker reports what it removes after a process that was killed."""
+"""Filter of warnings of the tracker about what it removes after a killed process."""
 SPAWN = multiprocessing.get_context("spawn")
 
 
@@ -84,7 +84,7 @@ class Pool:
         self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        """Have a free process call a function of a module.
+        """Have a free process call a module's function.
 
         The future raises what the function raises, or BrokenProcessPool if the process died.
         """
@@ -102,7 +102,7 @@ class Pool:
             self._idle.put(worker)
 
     def end(self) -> None:
-        """End the processes, whatever they do, and drop the calls that wait."""
+        """End the processes, whatever they do, and drop waiting calls."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         for worker in self._workers:
             worker.process.kill()
@@ -122,7 +122,7 @@ class _Worker:
         self.process = SPAWN.Process(target=_serve, args=arguments, name=name)
         with _main_hidden():
             self.process.start()
-        theirs.close()  # now the process alone holds it: its death closes the connection
+        theirs.close()  # now only the process holds it: its death closes the connection
 
     def call(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         """The result of a call.
@@ -191,7 +191,7 @@ def _serve(
 
 
 def _answer(call: bytes) -> bytes:
-    """Pickled: the result, or else the error, and its traceback."""
+    """The pickled result or, if it fails, the error and its traceback."""
     try:
         function, arguments = pickle.loads(call)  # noqa: S301 (of our own process)
         return pickle.dumps((function(*arguments), None, ""))

@@ -14,8 +14,8 @@ def test_a_basis_gives_the_iterates_of_conjugate_gradients() -> None:
     base = np.linalg.qr(rng.standard_normal((30, 30)))[0]
     matrix, g = (base * np.geomspace(1e-3, 10, 30)) @ base.T, rng.standard_normal(30)
     gradients = rng.standard_normal((7, 30))
-    diagonal, beside, basis = lanczos(matrix.__matmul__, g, 20)
-    krylov = Krylov(diagonal, beside, float(np.linalg.norm(g)), basis @ gradients.T)
+    diagonal, off_diagonal, basis = lanczos(matrix.__matmul__, g, 20)
+    krylov = Krylov(diagonal, off_diagonal, float(np.linalg.norm(g)), basis @ gradients.T)
     assert krylov.largest == pytest.approx(10, rel=1e-3)
     for damping in (0.3, 1.0):
         influence, residual, k = krylov.solved(damping, 0.01)

@@ -131,15 +131,23 @@ def test_names_of_sets(name: str, kind: str | None, others: tuple[str, ...]) -> 
     assert set_name(name) == (kind, others)
 
 
-@pytest.mark.parametrize("script", ["eval_sgd_influence.py", "eval_influence_functions.py"])
+PROGRAMS = {
+    "eval_sgd_influence.py": "run_path('eval_sgd_influence.py', run_name='__main__')",
+    "eval_influence_functions.py": "run_path('eval_influence_functions.py', run_name='__main__')",
+    "python -m utils.page": "run_module('utils.page', run_name='__main__')",
+    "python -m utils.review": "run_module('utils.review', run_name='__main__')",
+}
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
 @pytest.mark.parametrize("system", ["win32", "darwin"])
-def test_other_systems_get_one_line(script: str, system: str) -> None:
-    pretend = f"import sys, runpy; sys.platform = {system!r}; sys.argv = [{script!r}, '--help']"
-    run = f"{pretend}; runpy.run_path({script!r}, run_name='__main__')"
+def test_other_systems_get_one_line(program: str, system: str) -> None:
+    pretend = f"import sys, runpy; sys.platform = {system!r}; sys.argv = ['', '--help']"
+    run = f"{pretend}; runpy.{PROGRAMS[program]}"
     done = subprocess.run([sys.executable, "-c", run], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines() == [
-        f"{script}: error: this program runs on Linux only; on Windows use WSL2, on a Mac a Linux "
+        f"{program}: error: this program runs on Linux only; on Windows use WSL2, on a Mac a Linux "
         "container or virtual machine"
     ]
 

@@ -1,7 +1,7 @@
-"""Folders and lists as people have them: how each is built, and what is to become of it.
+"""Folders and lists as people have them: how each is built, and how it should be read.
 
-`CASES` names them all; `outcome_of` tells what becomes of one. Its `origin` says where it is from:
-an issue tracker, the documentation of a tool, or a data set that many have downloaded.
+`CASES` has all of them by name; `outcome_of` reads one. The `origin` of a case is an issue tracker,
+the documentation of a tool, or a data set that many have downloaded.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import struct
 import unicodedata
 import zlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -39,11 +40,11 @@ class Case:
     Attributes:
         build: makes it in a folder and returns the path to pass.
         expected: `WORKS` or `LINE`.
-        words: of what is to be reported, or of the line.
-        classes: the classes that are to come out.
+        words: that the log, or the line of the error, must have.
+        classes: that must be read.
         options: of `prepare`.
-        right: looks at the pixels or the sets that came out.
-        origin: where it is from.
+        right: whether the pixels or the sets are as intended.
+        origin: its source.
     """
 
     build: Callable[[Path], Path]
@@ -57,40 +58,48 @@ class Case:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a case: one of the four words, and what was reported last or the error."""
+    """The result of a case: one of the four words, and the line that was reported or the error."""
 
     word: str
     line: str
 
 
 def outcome_of(case: Case, root: Path) -> Outcome:
-    """Build a case in `root` and read it as a run does, at 8 px unless it says otherwise."""
-    path, printed = case.build(root), _Said()
-    log = logging.getLogger("data_cleansing")
-    level, propagate = log.level, log.propagate
-    log.addHandler(printed)
-    log.setLevel(logging.INFO)
-    log.propagate = False
+    """Build a case in `root` and read it as a run does, at 8 px unless its options differ."""
+    path = case.build(root)
     try:
-        source = prepare(str(path), root / "cache", False, **{"image_size": 8, **case.options})
-        data = load_trial(source, draw_split(source, 0, None, None, None))
+        with _logged() as lines:
+            source = prepare(str(path), root / "cache", False, **{"image_size": 8, **case.options})
+            data = load_trial(source, draw_split(source, 0, None, None, None))
     except UserError as error:
         text = str(error)
         clear = "\n" not in text and all(word in text for word in case.words)
         return Outcome(LINE if clear or case.expected == WORKS else TRACEBACK, text)
     except Exception as error:  # what a user would see as a traceback
         return Outcome(TRACEBACK, f"{type(error).__name__}: {error}")
+    reported = all(word in "\n".join(lines) for word in case.words)
+    right = source.class_names == tuple(case.classes) and case.right(source, data)
+    notable = next((line for line in lines if any(word in line for word in case.words)), "")
+    return Outcome(WORKS if reported and right else SILENT, notable or " / ".join(lines))
+
+
+@contextmanager
+def _logged() -> Iterator[list[str]]:
+    """The lines that the program logs in the block, and nobody else gets."""
+    log, handler = logging.getLogger("data_cleansing"), _Lines()
+    level, propagate = log.level, log.propagate
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    try:
+        yield handler.lines
     finally:
-        log.removeHandler(printed)
+        log.removeHandler(handler)
         log.setLevel(level)
         log.propagate = propagate
-    reported = all(word in "\n".join(printed.lines) for word in case.words)
-    right = source.class_names == tuple(case.classes) and case.right(source, data)
-    notable = next((line for line in printed.lines if any(w in line for w in case.words)), "")
-    return Outcome(WORKS if reported and right else SILENT, notable or " / ".join(printed.lines))
 
 
-class _Said(logging.Handler):
+class _Lines(logging.Handler):
     def __init__(self) -> None:
         super().__init__()
         self.lines: list[str] = []

@@ -208,16 +208,23 @@ def prepare(
 ) -> Source:
     """The images of a named data set, or of a user's folder or CSV file, ready to be split.
 
-    name: a row of the table, else a path, as `own_source` takes it; image_size: side of the
-    images in px, None for the rule of the data set; color: "auto", "gray" or "rgb"; resize: "crop",
-    "pad" or "stretch"; skip_broken: leave a user's broken images out.
+    Images of the table are written as PNG files to `<root>/<name>/`, or to
+    `<root>/<name>_unverified_<MD5>/` if an archive is not the published one. The root is
+    `data_dir`, or the cache folder if that is None or cannot be written. Complete folders are
+    reused; an incomplete one is written again.
 
-    Images of the table are made to lie on disk as PNG files, in `<root>/<name>/`, or
-    `<root>/<name>_unverified_<MD5>/` if an archive is not the published one; root is
-    `data_dir` (None: the cache folder), or the cache folder for what a read-only `data_dir`
-    cannot take. What is there already is taken as it is; what an interrupted run left is done
-    again. Raises UserError for an unknown name, an archive that is missing, damaged or not the
-    published one, if no folder can be written, and for whatever is wrong with a user's images.
+    Args:
+        name: a row of the table, else a path, as `own_source` takes it.
+        data_dir: where archives and prepared images lie; None for the cache folder.
+        allow_unverified: use archives that are not the published ones.
+        image_size: side of the images in px; None for the rule of the data set.
+        color: "auto", "gray" or "rgb".
+        resize: "crop", "pad" or "stretch".
+        skip_broken: leave a user's broken images out.
+
+    Raises:
+        UserError: the name is unknown, an archive is missing, damaged or not the published one,
+            no folder can be written, or something is wrong with a user's images.
     """
     if _is_path(name):
         return own_source(Path(name), data_dir, Wanted(image_size, color, resize, skip_broken))
@@ -256,10 +263,10 @@ def folders_of(name: str, data_dir: Path | None) -> list[Path]:
 
 
 def _is_path(name: str) -> bool:
-    """Whether `name` is no row of the table but a path that is there.
+    """Whether `name` is an existing path, and not a row of the table.
 
     Raises:
-        UserError: it may not be looked for.
+        UserError: a folder on the way cannot be searched.
     """
     if name in DATASETS:
         return False
@@ -286,8 +293,8 @@ def _ready(
 ) -> Path | None:
     """The folder prepared from the published archives, unless archives must be looked at first.
 
-    Archives in a root go before what was prepared elsewhere, and, if the user allows
-    unverified ones, before what was prepared next to them.
+    Archives in a root take precedence over images prepared in a later root and, if the user
+    allows unverified archives, over images prepared in the same root.
     """
     for root in roots:
         archived = any(find(file.name, [root]) for file in row.archives)
@@ -318,7 +325,7 @@ def _prepared_from(
 
 
 def _fingerprint(row: DatasetRow) -> str:
-    """What the published data are known by."""
+    """Identifies the published data."""
     return row.built_in or " ".join(file.md5 for file in row.archives)
 
 
@@ -378,7 +385,7 @@ def _source(name: str, row: DatasetRow, images: Path, folder: Path, fingerprint:
 
 
 def _form(row: DatasetRow, path: str, wanted: Wanted) -> Form:
-    """What the images become, that all are of the size of the one at `path`."""
+    """What the images become; all have the size of the image at `path`."""
     side = wanted.image_size
     if side is None and row.resize:
         side = common_side(min(decode_file(path, Form()).pixels.shape[:2]))

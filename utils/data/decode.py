@@ -66,11 +66,11 @@ NOT_IMAGES = {
     "it",
     rb"PK\x03\x04": "a zip archive, not an image; unpack it",
 }
-"""Beginnings of files that people have under the names of images."""
+"""Beginnings of files that are not images but often have the name of one."""
 LARGE = 10_000_000  # pixels above which a JPEG file is decoded at a smaller size
-UNCHECKED = 32_000_000  # bytes that are taken to decode an image without a look at the memory
+UNCHECKED = 32_000_000  # bytes that decoding may take without a check of the free memory
 STRIP = 250_000  # pixels that are converted at once
-PROCESS = 100_000_000  # bytes that a process takes which decodes, without its images
+PROCESS = 100_000_000  # bytes of a decoding process without its images
 CHUNK = 100  # images that one worker takes at once
 SERIAL_BELOW = 2000  # images; for fewer, starting processes costs more than they save
 MOST_WORKERS = 8
@@ -84,11 +84,15 @@ CROP, PAD, STRETCH = "crop", "pad", "stretch"  # values of --resize
 
 @dataclass(frozen=True)
 class Form:
-    """What images become: squares of `side` px, of `channels` 1 or 3; None leaves them alone.
+    """What images become: squares of one size and colour.
 
-    resize: "crop" keeps the central square, "pad" all of the image within black borders, "stretch"
-    all of it without its aspect ratio; scales: what becomes 0 and 255 of pixels of more than 8
-    bits, of those that are not among them an image's own range.
+    Attributes:
+        side: in px; None keeps the size.
+        channels: 1 or 3; None keeps the colour.
+        resize: "crop" keeps the central square, "pad" all of the image within black borders,
+            "stretch" all of it without its aspect ratio.
+        scales: by kind of pixels of more than 8 bits, the values that become 0 and 255; for other
+            kinds, the smallest and largest value of the image.
     """
 
     side: int | None = None
@@ -105,10 +109,15 @@ class Form:
 
 
 class Finding(NamedTuple):
-    """What a look at a file finds; where there is a problem, nothing else.
+    """What a look at a file finds; with a problem, only the problem.
 
-    Hash of its bytes, shorter side in px, colour, bytes of memory to decode it at full size,
-    longer side in px, and what its pixels range from and to if they have more than 8 bits.
+    Attributes:
+        digest: hash of the bytes of the file.
+        shorter, longer: sides in px.
+        colour: whether it is in colour.
+        problem: what is wrong; empty if nothing.
+        memory: bytes to decode it at full size.
+        range: of its pixels if they have more than 8 bits, else None.
     """
 
     digest: bytes
@@ -138,7 +147,7 @@ def common_side(side: float) -> int:
 def survey_file(path: str) -> Finding:
     """Look at the bytes and the header of an image file; nothing is raised.
 
-    Of an image of more than 8 bits a pixel the pixels are looked at too.
+    The pixels are read only of images of more than 8 bits.
     """
     try:
         digest = _digest(path)
@@ -168,9 +177,15 @@ def _range(image: Image.Image, stream: IO[bytes]) -> Range | None:
 def decode_file(
     path: str, form: Form, seen: Callable[[Image.Image, tuple[int, int]], None] | None = None
 ) -> Decoded:
-    """Decode an image file; what is wrong with it is raised as whatever the decoder raises.
+    """Decode an image file.
 
-    seen: is given the upright image before it takes its form, and its size in the file.
+    Args:
+        path: of the file.
+        form: what the image becomes.
+        seen: called with the upright image before it is resized, and its size in the file.
+
+    Raises:
+        Exception: whatever a decoder raises for a broken file; `problem_of` words it.
     """
     pixels, size, conversions = _upright(path, form)
     if seen:
@@ -189,7 +204,8 @@ def decode_file(
 def picture_of(path: str, shorter: int) -> Image.Image:
     """The image of a file as "L" or "RGB"; large ones may be reduced, to `shorter` px or more.
 
-    What is wrong with it is raised as whatever the decoder raises.
+    Raises:
+        Exception: as `decode_file`.
     """
     return _upright(path, Form(shorter))[0]
 
@@ -226,7 +242,7 @@ def _made_upright(
 EACH = {"1": 1, "L": 1, "P": 1, "I;16": 2}
 """Bytes of a pixel in Pillow; 4 in other modes."""
 DECODER = {"WEBP": 12, "TIFF": 3, "AVIF": 12, "JPEG2000": 16}
-"""Bytes per pixel that a decoder takes besides the image, where it does."""
+"""Bytes per pixel that a decoder takes in addition to the image."""
 
 
 def _memory_for(image: Image.Image, in_file: int, as_it_is: bool = False) -> int:
@@ -234,8 +250,8 @@ def _memory_for(image: Image.Image, in_file: int, as_it_is: bool = False) -> int
 
     Args:
         image: as opened.
-        in_file: pixels in the file, of which it may be that fewer are decoded.
-        as_it_is: it becomes an array of its size.
+        in_file: pixels in the file; fewer may be decoded.
+        as_it_is: whether it keeps its size.
     """
     each = EACH.get(image.mode, 4)
     converted = 1 if image.mode in GRAY_MODES or image.mode.startswith("I") else 4
@@ -262,7 +278,7 @@ def _check_memory(size: tuple[int, int], needed: int) -> None:
 
 
 def problem_of(error: Exception) -> str:
-    """What a failed decoding says about the file, in a few words."""
+    """What is wrong with a file, in a few words, by the error of its decoding."""
     if isinstance(error, UnidentifiedImageError):
         return f"not an image in {FORMAT_NAMES}"
     if isinstance(error, Image.DecompressionBombError):
@@ -274,7 +290,7 @@ def problem_of(error: Exception) -> str:
 
 
 class _Refused(ValueError):
-    """Says what is wrong with an image."""
+    """An image that is refused; the text is the problem."""
 
 
 def _content(path: str) -> IO[bytes]:

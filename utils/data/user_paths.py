@@ -1,4 +1,4 @@
-"""What a user's path may be: a folder of class folders, a folder with NNC CSV files, or one CSV."""
+"""Read a user's path: a folder of class folders, a folder with NNC CSV files, or one CSV file."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Part:
         return int(self.table.index[position]) + 2 if self.csv else None
 
     def where(self, position: int) -> str:
-        """What names a row of the table to the user."""
+        """How messages name a row of the table: CSV file, row and path, or only the path."""
         path = self.table[IMAGE].iloc[position]
         if self.csv is None:
             return shown(path)
@@ -61,7 +61,7 @@ class Part:
         return f"{self.csv}: row {self.row(position)}: {named!r}"
 
     def what_it_is(self, position: int) -> str:
-        """What a listed path is that leads to no file, and what to do; empty if none is known."""
+        """Explains a listed path that leads to no file, and what to do; else empty."""
         if self.csv is None or os.path.lexists(self.table[IMAGE].iloc[position]):
             return ""
         return what_it_is(self.given[position], os.path.abspath(self.csv.parent))
@@ -110,12 +110,12 @@ class Rows:
         raise IndexError(position)
 
     def where(self, position: int) -> str:
-        """What names a row to the user: CSV file, row and path, or the path alone."""
+        """How messages name a row: CSV file, row and path, or only the path."""
         part, inside = self.at(position)
         return part.where(inside)
 
     def without(self, positions: Collection[int]) -> Rows:
-        """The rows without some; a set that has none left is left out."""
+        """The rows without those at `positions`; sets without rows are dropped."""
         starts = np.cumsum([0, *(len(part.table) for part in self.parts)])
         taken = set(positions)
         parts = [
@@ -145,10 +145,12 @@ def shown(path: str | Path) -> str:
 def read_parts(path: Path) -> tuple[Part, ...]:
     """The sets that a path names; the first is the one for training.
 
-    One set alone is taken to be for training, whatever its name; a cleansed or reviewed list
-    brings the sets next to it. In a folder, NNC CSV files
-    go before class folders. Raises UserError if the path is none of these, if it is not clear
-    which CSV file is for training, for a name that is not UTF-8, and for what the readers refuse.
+    A single set is for training, whatever its name; a cleansed or reviewed list brings the sets
+    next to it. In a folder, NNC CSV files go before class folders.
+
+    Raises:
+        UserError: the path is none of these, it is not clear which CSV file is for training, a
+            name is not UTF-8, or a reader refuses a file.
     """
     check_names([os.path.abspath(path)])
     if path.is_dir():
@@ -209,28 +211,28 @@ def _of_class_folders(root: Path) -> tuple[Part, ...]:
 def _of_csv_folder(root: Path) -> tuple[Part, ...]:
     """The sets of the CSV files in `root`; none if class folders are there and no NNC CSV."""
     files = [p for p in listed(root) if p.suffix.lower() == ".csv" and p.name.lower() != CLASSES]
-    folders = has_class_folders(root)
-    if folders:
+    with_folders = has_class_folders(root)
+    if with_folders:
         files = [file for file in files if is_nnc_csv(file)]
     if len(files) == 1:
-        return (_only_csv(root, files[0], folders),)
+        return (_only_csv(root, files[0], with_folders),)
     by_name = _by_name(root, files)
     return tuple(_of_csv(name, by_name[name]) for name in SETS if name in by_name)
 
 
-def _only_csv(root: Path, csv: Path, beside_folders: bool) -> Part:
-    """One CSV file, which is for training, unless its name says another and folders are there."""
+def _only_csv(root: Path, csv: Path, with_folders: bool) -> Part:
+    """The only CSV file, for training; UserError if it has another set's name and folders exist."""
     kind = set_name(csv.stem).kind
-    if beside_folders and kind in (VALIDATION, TEST):
+    if with_folders and kind in (VALIDATION, TEST):
         what = f"{csv.name} lists a {kind} set, next to class folders"
         raise UserError(f"{root}: {what}; give a list for training too, or take {csv.name} out")
-    more = ", its folders are not taken for classes" if beside_folders else ""
+    more = ", its folders are not taken for classes" if with_folders else ""
     LOG.info("%s: what %s lists is read%s", root, csv.name, more)
     return _of_csv(TRAINING, csv)
 
 
 def _by_name(root: Path, files: Sequence[Path]) -> dict[str, Path]:
-    """The CSV file of each set, by words in the names; UserError if that is not clear."""
+    """The CSV file of each set, by the words of its name; UserError if that is not clear."""
     by_name: dict[str, Path] = {}
     for file in files:
         name = set_name(file.stem).kind

@@ -77,8 +77,8 @@ def has_claim(path: Path, claim: bytes) -> bool:
 class FolderLock:
     """Locks the folder of the file `path` while its block runs; the file names the holder.
 
-    The kernel lets go of the lock when the process ends, however it ends. The file of a process
-    that was killed stays; the next run takes it over and reports it.
+    The kernel releases the lock when the process ends, however it ends. The file of a killed
+    process stays; the next run takes it over and logs that.
 
     Raises:
         UserError: another process holds it; the line names process and host. Or `path` is a link,

@@ -1,4 +1,4 @@
-"""Pictures as data URIs, small enough for a page that holds them all."""
+"""Pictures as data URIs, small enough to be part of a page."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from PIL import Image
 from utils.data.decode import picture_of
 
 LARGEST_EXACT, LARGEST = 64, 128
-"""Longer side in pixels up to which a picture is kept as it is, and of those made smaller."""
+"""Pictures with a longer side up to the first are kept; larger ones get the second, in px."""
 THUMBNAIL = 96
-"""Longer side in pixels of the pictures of which a page has hundreds."""
+"""Longer side of thumbnails, of which a page has hundreds, in px."""
 
 
 def data_uris(files: Iterable[str]) -> dict[str, str]:

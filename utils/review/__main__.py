@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from utils.linux_only import insist_on_linux
+
+PROGRAM = "python -m utils.review"
+if __name__ == "__main__":
+    insist_on_linux(PROGRAM)
+
 from utils.signals import SIGNALLED, as_program, heed, how_ended, interruptible, received
 from utils.utf8 import insist_on_utf8
 
-PROGRAM = "python -m utils.review"
 if __name__ == "__main__":  # before the imports below, which take a second
     insist_on_utf8()
     heed(PROGRAM)

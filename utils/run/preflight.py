@@ -1,4 +1,4 @@
-"""What the rest of a run takes, before its first stage: bytes on disk, memory and time."""
+"""The estimate of what the rest of a run takes: bytes on disk, memory and time."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ANALYSIS_SECONDS = 1.0
 """Summarising and drawing, with the import of what draws."""
 
 START_SECONDS = 5.0
-"""Starting worker processes, which import nnabla and build graphs of their own."""
+"""Starting worker processes, which import nnabla and build their graphs."""
 
 TRACKER = 14e6
 """Bytes of memory of the process that cleans up after workers."""
@@ -161,9 +161,9 @@ class Estimate:
         return max((work.parts for work in self.stages.values()), default=0)
 
     def by(self, n_workers: int) -> Estimate:
-        """The same for so many workers, with the time that they take under the load.
+        """The same for `n_workers` workers, with the time that they take under the load.
 
-        This process holds the images and waits for them, unless it computes itself.
+        This process holds the images and waits for the workers, unless it computes itself.
         """
         slowdown = self.load.slowdown(n_workers)
         stages = {name: work.by(n_workers, slowdown) for name, work in self.stages.items()}
@@ -173,7 +173,7 @@ class Estimate:
         return replace(self, stages=stages, memory=memory, workers=n_workers)
 
     def workers_in(self, size: float) -> int:
-        """How many workers so many bytes of memory have room for; 1 if that is this process."""
+        """How many workers fit into `size` bytes of memory; 1 may be this process."""
         return max(1, int((size - self._waiting) // self._each))
 
     @property
@@ -185,10 +185,10 @@ class Estimate:
         return max(1.0, self.memory if self.each is None else self.each)
 
     def workers_that_pay(self, places: int) -> int:
-        """How many workers compute if it is left to the program: 1 where starting takes longer.
+        """The default number of workers: 1 where starting them takes longer than they save.
 
         Args:
-            places: cores or GPUs that there are for them.
+            places: cores or GPUs for them.
         """
         room = self.workers_in(memory_limit().size)
         n_workers = max(1, min(places, self.parts, room))
@@ -307,7 +307,7 @@ def _image_bytes(trial: Trial) -> int:
 
 
 def _held_bytes(trial: Trial) -> int:
-    """Bytes of those that do not lie in a pool that all trials share."""
+    """Bytes of the images of a trial that are not in a pool shared by all trials."""
     parts = (trial.data.training, trial.data.validation, trial.data.test)
     return sum(getattr(part.images, "nbytes", 0) for part in parts)
 

@@ -1,4 +1,4 @@
-"""What a worker does: it opens a trial, computes a job of it, and gives back what it made.
+"""What a worker does: it opens a trial, computes a job, and returns the result and the files.
 
 Light until the first job, so that nnabla is quiet when it is imported.
 """
@@ -59,15 +59,14 @@ class Setup:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a job.
+    """The outcome of a job.
 
     Attributes:
-        result: what it gave.
-        files: what it wrote or removes; paths are under the output folder, and of a worker that
-            does not see that folder so is `contents`.
-        contents: by path, what a worker wrote that does not see the output folder.
+        result: of the job.
+        files: files that it wrote or removes; paths are relative to the output folder.
+        contents: by path, the content of the files of a worker without access to that folder.
         messages: level and text of what it logged.
-        error: that ended it and that the user may mend.
+        error: that ended it, if the user can mend it.
         process: name of host and process.
         memory: bytes that the process took at most so far.
     """
@@ -143,13 +142,13 @@ def work_apart(
     reads: Mapping[str, bytes],
     images: dict[str, bytes],
 ) -> Outcome:
-    """Compute a job where the output folder is not to be seen.
+    """Compute a job on a machine without access to the output folder.
 
     Args:
-        setup: whose folders are not there.
-        job: what is computed.
-        reads: the files that it reads, by path under the output folder.
-        images: what `handover.sent` gave.
+        setup: of the trial; its folders do not exist here.
+        job: to compute.
+        reads: content of the files that it reads, by path under the output folder.
+        images: of `handover.sent`.
     """
     from utils.run.handover import unpacked
 
@@ -165,7 +164,7 @@ def work_apart(
 
 @contextmanager
 def _files(root: Path, reads: Mapping[str, bytes]) -> Iterator[None]:
-    """Lay out files under a folder of this process; nothing is left of them afterwards."""
+    """Write files under a folder of this process, and remove them afterwards."""
     try:
         for name, content in reads.items():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -224,7 +223,7 @@ class _Opened:
     Attributes:
         trial: its network keeps its graphs from job to job.
         output: the folder that it writes into.
-        apart: the folder that stands for the output folder where that is not to be seen.
+        apart: the folder in place of the output folder, on a machine without access to it.
     """
 
     trial: Trial
@@ -238,7 +237,7 @@ _latest: dict[Setup, _Opened] = {}
 
 def _opened(setup: Setup, load: Callable[[], TransferredTrial], apart: bool = False) -> _Opened:
     if setup not in _latest:
-        _latest.clear()  # gives the memory back first
+        _latest.clear()  # frees the memory first
         folder = tempfile.TemporaryDirectory(prefix="data_cleansing_") if apart else None
         output = DeferredFolder(setup.root, setup.claim)
         if folder:

@@ -1,4 +1,4 @@
-"""Who computes the tasks of a run: this process, worker processes, or a cluster's."""
+"""Who computes the tasks of a run: this process, worker processes of it, or a cluster."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class Workers(Protocol):
     """Computes jobs."""
 
     def slots(self) -> int:
-        """How many jobs there is something to be gained by having submitted at once."""
+        """How many jobs it is useful to have submitted at a time."""
 
     def opened(self, trial: Trial) -> Trial:
-        """Make a trial known to the workers; returns the one to go on with here."""
+        """Make a trial known to the workers; returns the trial to use in this process."""
 
     def closed(self, seed: int) -> None:
         """The last task of a trial is finished."""
@@ -66,7 +66,7 @@ class InProcess:
 
 
 class HandingOver:
-    """What is common to workers that are processes of their own: they are handed each trial.
+    """Base of workers that are other processes: each trial is handed over to them.
 
     Args:
         setup: what they need of a trial that lies in a folder.
@@ -90,7 +90,7 @@ class HandingOver:
 class Processes(HandingOver):
     """Worker processes on this machine, started with the first job, each on a core or a GPU.
 
-    While some of them have nothing to do, their cores are the others'.
+    Idle workers lend their cores to the others.
 
     Args:
         n_workers: how many.
@@ -123,7 +123,7 @@ class Processes(HandingOver):
 
     @contextmanager
     def running(self) -> Iterator[Processes]:
-        """End the workers with the block, whatever they do then.
+        """End the workers at the end of the block, whatever they are doing.
 
         Raises:
             UserError: a worker died.

@@ -135,7 +135,7 @@ class StepAdjoint:
         return by_weight, _gradients(self.network.theta), _gradients(graph.before)
 
     def batch_normalization(self, w: nn.Variable) -> AbstractContextManager[RunningStatistics]:
-        """How BatchNorm enters graphs that are built in the block; w: (|B|, 1) example weights."""
+        """The BatchNorm of graphs that are built in the block; w: (|B|, 1) example weights."""
         return weighted_batch_normalization(w)
 
     def _build(self, batch_size: int) -> _ScoringGraph:
@@ -190,12 +190,12 @@ class DampedAdjoint(StepAdjoint):
 
 
 def flattened(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-    """All numbers of some arrays as one vector (P,), in the order of their names there."""
+    """All arrays as one vector (P,), in the order of the mapping."""
     return np.concatenate([array.ravel() for array in arrays.values()])
 
 
 def by_name(vector: np.ndarray, like: Mapping[str, np.ndarray]) -> Arrays:
-    """The arrays of the names and shapes of `like` whose `flattened` is `vector` (P,)."""
+    """The inverse of `flattened`: arrays with the names and shapes of `like` from a vector (P,)."""
     ends = np.cumsum([array.size for array in like.values()])[:-1]
     parts = zip(like.items(), np.split(vector, ends), strict=True)
     return {name: part.reshape(array.shape) for (name, array), part in parts}

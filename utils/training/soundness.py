@@ -1,13 +1,13 @@
-"""Scores that cannot be right: what shows it, and what helps.
+"""Checks that find scores which cannot be right, and the remedy.
 
-Four checks, each of which a ranking that is worth following passes:
+A ranking should be followed only if it passes four checks:
 
-1. Growth. The sweep multiplies u by one linearised step after the other. Where |u| grows far beyond
-   |u_T| the product of the steps is no contraction, and early steps get scores of any size.
-2. Size. Leaving one image out cannot lower the validation loss by more than that loss itself.
-3. Seats. What makes an image harmful does not depend on when it was trained on. A worst n that sat
-   mostly in the last steps is a ranking of seats, and removing it empties the last batches.
-4. Solver. A solution of a linear equation is closer to it than zero is.
+1. Growth. The sweep multiplies u by one linearised step after the other. If |u| grows far beyond
+   |u_T|, the product of the steps is not a contraction, and early steps get arbitrary scores.
+2. Size. Leaving one image out cannot lower the validation loss by more than the whole loss.
+3. Seats. Whether an image is harmful does not depend on when it was trained on. If most of the
+   worst n sat in the last steps, the ranking is of seats, and the removal empties the last batches.
+4. Solver. A solution of a linear equation has a smaller residual than zero has.
 """
 
 from __future__ import annotations
@@ -32,13 +32,14 @@ GROWTH = 10.0
 LAST = 10
 """The last steps whose images are counted."""
 CROWDED, MOST = 5.0, 0.5
-"""How many times the expected share, and which share, of the worst may sit in the last steps.
+"""The worst images may sit in the last steps with up to `CROWDED` times the expected share, or up
+to the share `MOST`.
 
 The damped sweep, which cleanses, has up to 17 times the expected share there at full size (28 % of
 the 50 worst, where 1.6 % are expected); the exact one has more than half (docs/fidelity.md).
 """
 COUNTS = (50, 100, 200, 500, 1000, 2000, 5000)
-"""The n of the worst images that are looked at; chance explains no half of 50."""
+"""The numbers of worst images that are checked; half of 50 is not reached by chance."""
 
 REMEDY = (
     "do not remove by them: use Hara, whose damped sweep stays in bounds, train with a lower --lr, "
@@ -48,7 +49,7 @@ REMEDY = (
 
 @dataclass(frozen=True)
 class Soundness:
-    """What tells whether the scores of a method in a trial can be followed.
+    """Whether the scores of a method in a trial can be followed.
 
     Attributes:
         growth: as in `Scores`.
@@ -64,7 +65,7 @@ class Soundness:
 
 
 def soundness_of(scores: Scores, steps: Sequence[Step], loss: float) -> Soundness:
-    """The soundness of scores; the arguments are those of `problems_of`."""
+    """The soundness of scores; same arguments as `problems_of`."""
     problems = tuple(problems_of(scores, steps, loss))
     return Soundness(scores.growth, loss, problems, scores.solved)
 
@@ -91,7 +92,7 @@ def warnings_of(paths: OutputPaths, methods: Iterable[str]) -> dict[str, dict[st
 
 
 def solves_in(paths: OutputPaths, method: str, seeds: Sequence[int]) -> dict[int, Solved]:
-    """How far a method's solver came, by the seed of the trial; only trials that say it.
+    """The result of a method's solver, by the seed of the trial; only trials that record it.
 
     Raises:
         UserError: a file cannot be read.
@@ -102,7 +103,7 @@ def solves_in(paths: OutputPaths, method: str, seeds: Sequence[int]) -> dict[int
 
 
 def solves_of(paths: OutputPaths, methods: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """How far solvers came, by method and by the seed of the trial as text."""
+    """The results of solvers, by method and by the seed of the trial as text."""
     by_method = {method: solves_in(paths, method, paths.trained()) for method in methods}
     return {
         method: {str(seed): asdict(solved) for seed, solved in found.items()}
@@ -116,7 +117,7 @@ def _problems_at(path: Path) -> list[str]:
 
 
 def _solved_of(value: Mapping[str, Any]) -> Solved | None:
-    solved = value.get("solved")  # earlier versions do not say it
+    solved = value.get("solved")  # earlier versions do not record it
     return Solved(**solved) if solved else None
 
 
@@ -128,11 +129,11 @@ def _read(path: Path, part: Callable[[Mapping[str, Any]], T]) -> T:
 
 
 def problems_of(scores: Scores, steps: Sequence[Step], loss: float) -> list[str]:
-    """Why the scores of a trial should not be followed, a clause each; empty if nothing shows it.
+    """Why the scores of a trial should not be followed, a clause each; empty if there is no reason.
 
     Args:
         scores: predicted changes of the validation loss.
-        steps: those that the scores cover.
+        steps: the covered steps.
         loss: the mean validation loss (nats) of the final state.
     """
     found = (
@@ -148,8 +149,8 @@ def _solver_problem(solved: Solved | None) -> str:
     if solved is None or solved.residual < 1:
         return ""
     return (
-        f"its equation was solved to a relative residual of {solved.residual:.2g}, and no solution "
-        "has 1"
+        f"its equation was not solved: the relative residual is {solved.residual:.2g}, and a zero "
+        "vector has 1"
     )
 
 
@@ -173,7 +174,7 @@ def _size_problem(influence: np.ndarray, loss: float) -> str:
 
 
 def _seat_problem(influence: np.ndarray, steps: Sequence[Step]) -> str:
-    """Of the n with the largest share in the last steps."""
+    """The problem for the n with the largest share in the last steps, if any."""
     last = np.zeros(len(influence), bool)
     last[np.concatenate([step.indices for step in steps[-LAST:]])] = True
     order, expected = np.argsort(influence, kind="stable"), last.mean()
