@@ -1,4 +1,4 @@
-"""The same recorded training in double precision, beside the product's single precision."""
+"""The same recorded training in double precision, compared with the product's single precision."""
 
 from __future__ import annotations
 

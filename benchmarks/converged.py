@@ -24,7 +24,7 @@ DEFAULT, BY_SGD = "Influence_functions", "Influence_functions (sgd)"
 
 
 def converged_columns(trial: RecordedTrial) -> dict[str, np.ndarray]:
-    """Influence functions at the optimum beside training to convergence without each image.
+    """Influence functions at the optimum compared with training to convergence without each image.
 
     Returns:
         The true changes (n,) of the validation loss by scikit-learn's Newton method, and the

@@ -231,7 +231,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument(
         "--page", type=Path, default=ROOT / "docs" / "differences.md",
-        help="whose table is written anew; default: docs/differences.md",
+        help="whose table is rewritten; default: docs/differences.md",
     )  # fmt: skip
     return parser.parse_args(arguments)
 

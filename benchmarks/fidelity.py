@@ -10,7 +10,7 @@ Groups of 10 % (nets with BatchNorm): Spearman's correlation of summed scores an
 the MNIST and CIFAR-10 test images; without it the official archives are taken.
 
 The last line is JSON: task to {method: figure}, the mean over the seeds. The full run writes
-figures and raw results as CSV into --out, and pictures beside them, after each training; rows there
+figures and raw results as CSV into --out, and pictures next to them, after each training; its rows
 of other tasks and seeds are kept. --quick writes nothing.
 """
 

@@ -26,7 +26,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageEnhance
 
 from benchmarks.real_images import cifar10_images
-from utils.data.copies import ALIKE, RADIUS, _correlation, bit_count, find_pairs, near_hashes
+from utils.data.copies import ALIKE, RADIUS, bit_count, correlation, find_pairs, near_hashes
 from utils.data.decode import Form, decode_chunk
 from utils.data.image_facts import facts_of
 from utils.data.looks import look_at, table_of
@@ -67,7 +67,7 @@ def by_distance(
 ) -> None:
     """Print counts of pairs at each distance, and draw some of them."""
     edges = np.concatenate(list(near_hashes(looks["hash"], FARTHEST)))
-    alike = _correlation(looks["thumb"], edges) >= ALIKE
+    alike = correlation(looks["thumb"], edges) >= ALIKE
     two_labels = labels[edges[:, 0]] != labels[edges[:, 1]]
     rng = np.random.default_rng(0)
     print("distance, pairs, of two labels, nearly the same, of two labels")
@@ -130,7 +130,7 @@ def altered_copies(images: Images, looks: npt.NDArray[np.void]) -> None:
         both = np.concatenate([looks, other])
         rows = np.arange(len(looks))
         near = bit_count(looks["hash"] ^ other["hash"]) <= RADIUS
-        alike = _correlation(both["thumb"], np.stack([rows, rows + len(looks)], axis=1)) >= ALIKE
+        alike = correlation(both["thumb"], np.stack([rows, rows + len(looks)], axis=1)) >= ALIKE
         print(f"{name}: {(near & alike).mean():.1%}")
 
 

@@ -56,9 +56,9 @@ def live(output: Path, more: str, longest: float | None = None) -> Life:
     """Run the command into `output`; kill its process group after `longest` seconds."""
     command = [sys.executable, *COMMAND.split(), *more.split(), "-o", str(output)]
     started = time.monotonic()
-    with output.with_suffix(".txt").open("a", encoding="utf-8") as said:
+    with output.with_suffix(".txt").open("a", encoding="utf-8") as printed:
         process = subprocess.Popen(
-            command, cwd=ROOT, stdout=said, stderr=said, start_new_session=True
+            command, cwd=ROOT, stdout=printed, stderr=printed, start_new_session=True
         )
         try:
             with suppress(subprocess.TimeoutExpired):
@@ -88,9 +88,9 @@ def differing(output: Path, unbroken: dict[str, bytes]) -> list[str]:
 
 
 def last_line(output: Path) -> str:
-    """What a run said last."""
+    """The last line of a run."""
     lines = [line for line in output.with_suffix(".txt").read_text().splitlines() if line.strip()]
-    return lines[-1].replace(f"{output}", "...")[:90] if lines else "nothing said yet"
+    return lines[-1].replace(f"{output}", "...")[:90] if lines else "no line yet"
 
 
 def finish(output: Path, more: str) -> None:

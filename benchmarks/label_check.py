@@ -25,8 +25,8 @@ sys.path.insert(0, str(ROOT))  # the repository, when run as a script
 
 from benchmarks.reproduction_tables import fill_page, markdown
 from sgd_influence.label_check import Checked, Evidence, check_labels
-from sgd_influence.label_record import softmax_of
 from utils.output.storage import save_csv
+from utils.training.evaluation import softmax
 from utils.training.sgd import margins_of
 
 RESULTS = ROOT / "benchmarks" / "results" / "label_check.csv"
@@ -45,11 +45,11 @@ def evidence_of(records: Sequence[Record]) -> Evidence:
             np.arange(1, len(record["before"]) + 1) / np.arange(len(record["before"]) + 1).sum()
         )
         for kind, (rows, logits) in enumerate((("trained", "before"), ("held", "after"))):
-            softmax = [
-                w * softmax_of(x.astype(np.float32))
+            by_epoch = [
+                w * softmax(x.astype(np.float32))
                 for w, x in zip(weights, record[logits], strict=True)
             ]
-            sums[kind, record[rows]] += np.sum(softmax, axis=0)
+            sums[kind, record[rows]] += np.sum(by_epoch, axis=0)
             counts[kind, record[rows]] += 1
     sums /= np.maximum(counts, 1)[:, :, None]
     zero = np.zeros(len(given), np.int64)

@@ -5,13 +5,13 @@
 
 A fraction of the training labels is replaced, by a class drawn uniformly or by the most similar
 one, the net is trained, and each method ranks the training images. Of the ranking: the area under
-its ROC curve, and the share of the flips among the worst 10 % and 20 %. Beside the product's
+its ROC curve, and the share of the flips among the worst 10 % and 20 %. Besides the product's
 methods: the loss of the final model, and cleanlab on out-of-fold probabilities of the same net
 (`pip install -r requirements-benchmarks.txt`).
 
 PATH holds the MNIST and CIFAR-10 test images; without it the official archives are taken. Each
 training is stored in --out when it is judged; rows there of other trainings and methods are kept.
-At the end the table of --page is written anew.
+At the end the table of --page is rewritten.
 """
 
 from __future__ import annotations
@@ -199,12 +199,12 @@ def image_sets(setting: Setting, seed: int, data: Path | None) -> tuple[ImageSet
     images, labels = setting.images(data)
     n_training, n_validation = setting.sizes
     rows = np.random.default_rng([seed, 3]).permutation(len(labels))[: n_training + n_validation]
-    pixels = np.stack([_resized(images[row], setting.side) for row in rows])
+    pixels = np.stack([resized(images[row], setting.side) for row in rows])
     whole = ImageSet(pixels, labels[rows].astype(np.int32), ())
     return _part(whole, slice(n_training)), _part(whole, slice(n_training, None))
 
 
-def _resized(image: np.ndarray, side: int) -> np.ndarray:
+def resized(image: np.ndarray, side: int) -> np.ndarray:
     """(side, side, C) uint8."""
     small = Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR)
     return np.asarray(small).reshape(side, side, -1)
@@ -363,7 +363,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument(
         "--page", type=Path,
-        help="whose table is written anew; default: docs/label_noise.md, none with other --out",
+        help="whose table is rewritten; default: docs/label_noise.md, none with other --out",
     )  # fmt: skip
     options = parser.parse_args(arguments)
     if options.page is None and options.out == RESULTS:

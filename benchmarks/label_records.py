@@ -24,7 +24,7 @@ from threadpoolctl import threadpool_limits
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the repository, when run as a script
 
-from benchmarks.label_noise import N_CLASSES, SETTINGS, _resized, flipped_labels
+from benchmarks.label_noise import N_CLASSES, SETTINGS, flipped_labels, resized
 from utils.data.images import ImageSet
 from utils.data.splits import stratified
 from utils.training.evaluation import Evaluator
@@ -68,7 +68,7 @@ def drawn(cell: Cell, seed: int, data: Path) -> tuple[np.ndarray, np.ndarray, np
         given = human_labels(data, rows, right, int(cell.amount), seed)
     else:
         given = flipped_labels(right, cell.kind, setting.similar, cell.amount, seed)
-    pixels = np.stack([_resized(images[row], setting.side) for row in rows])
+    pixels = np.stack([resized(images[row], setting.side) for row in rows])
     return pixels, right, given
 
 

@@ -6,12 +6,12 @@
 digits and mnist: clean images, scored by `Random` alone: the right answer is to remove none.
 flipped: digits of which a tenth of the training labels are flipped to another class drawn by seed,
 scored by `Hara` and `Random`. Each seed is one run of eval_sgd_influence.py with T trials; the rule
-decides as in the product, on validation loss, and beside it on validation accuracy. mnist takes the
+decides as in the product, on validation loss, and also on validation accuracy. mnist takes the
 MNIST test images in PATH, or the official archives.
 
 The last line is JSON: task to the number of seeds, how often removal was recommended (by Random
 itself on clean images, overall where labels are flipped) by loss and by accuracy, and the mean gain
-of test accuracy over all seeds in points. With --work the runs are kept, and taken up again.
+of test accuracy over all seeds in points. With --work the runs are kept and reused.
 """
 
 from __future__ import annotations
@@ -33,9 +33,8 @@ from benchmarks.make_archives import shuffled_parts, write_mnist
 from benchmarks.real_images import mnist_images
 from sgd_influence.analyze import load_tried
 from sgd_influence.recommend import Recommendation, Tried, Verdict, recommend
-from utils.columns import LABEL
+from utils.columns import IMAGE, LABEL
 from utils.data.datasets import prepare
-from utils.data.nnc_csv import read_nnc_csv
 from utils.data.splits import draw_split
 from utils.errors import UserError
 from utils.output.paths import OutputPaths
@@ -147,14 +146,15 @@ def _data_options(name: str, seed: int, data: Path | None, work: Path) -> list[s
 
 def flipped_digits(folder: Path, seed: int) -> Path:
     """NNC CSV files of 300 training digits, a tenth flipped, 200 to validate, 400 to test."""
-    files = draw_split(prepare("digits", None, False), seed, 300, 200, None)
-    training, rng = read_nnc_csv(files.training), np.random.default_rng([seed, 1])
-    labels = training[LABEL].to_numpy()
+    source, rng = prepare("digits", None, False), np.random.default_rng([seed, 1])
+    split, images = draw_split(source, seed, 300, 200, None), source.images[[IMAGE, LABEL]]
+    training = images.iloc[split.training]
+    labels = training[LABEL].to_numpy(copy=True)
     flipped = rng.choice(len(labels), round(FLIPPED_SHARE * len(labels)), replace=False)
     labels[flipped] = (labels[flipped] + rng.integers(1, N_CLASSES, len(flipped))) % N_CLASSES
     save_csv(training.assign(**{LABEL: labels}), folder / "train.csv")
-    save_csv(read_nnc_csv(files.validation), folder / "validation.csv")
-    save_csv(read_nnc_csv(files.test), folder / "test.csv")
+    save_csv(images.iloc[split.validation], folder / "validation.csv")
+    save_csv(images.iloc[split.test], folder / "test.csv")
     return folder
 
 

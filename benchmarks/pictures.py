@@ -45,7 +45,7 @@ def small_net(x: nn.Variable, n_classes: int, test: bool, smooth: bool) -> nn.Va
 
 
 def draw_single_images(path: Path) -> None:
-    """Draw the changes that images left out one by one make, beside their scores."""
+    """Draw the changes that images left out one by one make, and their scores."""
     figure = Figure(figsize=(9, 4), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, smooth in zip(figure.subplots(1, 2), (True, False), strict=True):
@@ -82,8 +82,8 @@ def draw_worst_digits(path: Path) -> None:
         axes.imshow(training.images[i, ..., 0], cmap="gray_r", interpolation="nearest")
         axes.set_axis_off()
         wrong = right[i] != training.labels[i]
-        said = f"{training.labels[i]}, is {right[i]}" if wrong else f"{training.labels[i]}"
-        axes.set_title(said, fontsize=9, color="C3" if wrong else "black")
+        printed = f"{training.labels[i]}, is {right[i]}" if wrong else f"{training.labels[i]}"
+        axes.set_title(printed, fontsize=9, color="C3" if wrong else "black")
     figure.suptitle(
         f"the {N_WORST} most harmful of {trial.n_train} digits by Hara, with the label given: "
         f"{found} of the {n_wrong} wrong ones (red)",

@@ -53,7 +53,7 @@ class Experiment:
     Attributes:
         run: full, parted or subset.
         dataset: a row of `DATASETS`.
-        options: of eval_sgd_influence.py, beside the data, the trials and the folder.
+        options: of eval_sgd_influence.py, besides the data, the trials and the folder.
     """
 
     run: str
@@ -192,7 +192,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument(
         "--page", type=Path, default=ROOT / "docs" / "reproduction.md",
-        help="whose tables are written anew; default: docs/reproduction.md",
+        help="whose tables are rewritten; default: docs/reproduction.md",
     )  # fmt: skip
     return parser.parse_args(arguments)
 

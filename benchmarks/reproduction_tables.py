@@ -78,8 +78,8 @@ def _label(axes: Axes, rows: pd.DataFrame, title: str) -> None:
     axes.set_xlim(counts[0] / 1.5, counts[-1] * 1.5)
     axes.set_xticks(counts, [f"{n:,}" for n in counts], rotation=45 if len(counts) > 6 else 0)
     axes.minorticks_off()
-    said = f"{len(unchanged)} trials, {NO_REMOVAL} {mean_and_deviation(unchanged)} %"
-    axes.set_title(f"{title}\n{said}", fontsize=10)
+    printed = f"{len(unchanged)} trials, {NO_REMOVAL} {mean_and_deviation(unchanged)} %"
+    axes.set_title(f"{title}\n{printed}", fontsize=10)
     axes.set_xlabel("training images removed (log scale)")
     axes.set_ylabel("change of misclassification (points)")
     axes.grid(alpha=0.3)
@@ -172,8 +172,8 @@ def verdict(rows: pd.DataFrame) -> str:
         change, error = group["change"].mean(), group["change"].sem()
         if abs(change) > 2 * error:
             clear.append(f"{method} at n = {n:,} ({change:+.2f})")
-    said = ", ".join(clear) or "none"
-    return f"Changes beyond twice their standard error (negative is better): {said}."
+    printed = ", ".join(clear) or "none"
+    return f"Changes beyond twice their standard error (negative is better): {printed}."
 
 
 def mean_and_deviation(values: pd.Series, sign: str = "", digits: int = 2) -> str:

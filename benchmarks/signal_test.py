@@ -80,22 +80,22 @@ class End:
 
     Attributes:
         status: its exit status; negative: the signal that killed it.
-        said: what it said on the terminal.
+        printed: what it printed on the terminal.
         heeded: the signal came after the script's first statement.
         seconds: from the signal to the end.
     """
 
     status: int
-    said: str
+    printed: str
     heeded: bool
     seconds: float
 
     def faults(self, number: signal.Signals) -> list[str]:
         """What is wrong with it, in the terms of the last line."""
-        errors = [line for line in self.said.splitlines() if re.match(CLOSING, line)]
+        errors = [line for line in self.printed.splitlines() if re.match(CLOSING, line)]
         found = {
-            "traceback": "Traceback" in self.said,
-            "raw warning": bool(WARNINGS.search(self.said)),
+            "traceback": "Traceback" in self.printed,
+            "raw warning": bool(WARNINGS.search(self.printed)),
             "wrong exit status": self.status not in (0, 128 + number),
             "more than one closing line": len(errors) > 1,
             "no closing line": self.status != 0 and not errors,
@@ -135,11 +135,11 @@ def shoot(process: subprocess.Popen[str], number: signal.Signals, group: bool) -
     heeded, sent = heeds(process.pid), time.monotonic()
     (os.killpg if group else os.kill)(process.pid, number)
     try:
-        said, _ = process.communicate(timeout=LONGEST)
+        printed, _ = process.communicate(timeout=LONGEST)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
-        said, _ = process.communicate()
-    return End(process.returncode, said, heeded, time.monotonic() - sent)
+        printed, _ = process.communicate()
+    return End(process.returncode, printed, heeded, time.monotonic() - sent)
 
 
 @contextmanager
@@ -158,9 +158,9 @@ def duration_of(output: Path, jobs: int) -> float:
     """Seconds that a run takes to which nothing happens; one that fails ends the test."""
     begun = time.monotonic()
     process = started(output, jobs)
-    said, _ = process.communicate()
+    printed, _ = process.communicate()
     if process.returncode:
-        sys.exit(f"the run without a signal failed: {said}")
+        sys.exit(f"the run without a signal failed: {printed}")
     return time.monotonic() - begun
 
 
@@ -209,7 +209,7 @@ def signal_test(folder: Path, n_signals: int, seed: int) -> bool:
         verdict = ", ".join(wrong) or "right"
         print(f"{counted:3} {shot}: {end.status}, {end.seconds:.1f} s, {verdict}", flush=True)
         if wrong:
-            print(end.said, flush=True)
+            print(end.printed, flush=True)
     print(_counts(counted, faults, early, ended))
     return not faults
 

@@ -12,7 +12,7 @@ such a step is timed, so that what else runs on the machine slows both alike. Th
 With PATH, the folder of MNIST's test images, archives are made of these; without it the official
 ones are used. Decoding the images once is no part of the work, nor is compiling Python's modules:
 the work is done after a dry run, which keeps what it compiles, as users' Python does. The last
-line is JSON: step_s (median), total_s, step_units. Of all stages CPU seconds are said beside: on a
+line is JSON: step_s (median), total_s, step_units. Of all stages CPU seconds are printed too: on a
 busy machine they tell more.
 """
 

@@ -1,4 +1,4 @@
-"""What benchmarks store: rows beside those that are there, and the processor they were made on."""
+"""What benchmarks store: rows next to those that are there, and the processor they were made on."""
 
 from __future__ import annotations
 

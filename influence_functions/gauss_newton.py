@@ -22,11 +22,11 @@ from utils.data.images import ImageSet, normalise
 from utils.kernels.batch_norm import weighted_batch_normalization
 from utils.signals import stop_if_asked
 from utils.training.adjoint import Arrays
-from utils.training.evaluation import batches_of
+from utils.training.evaluation import batches_of, softmax
 from utils.training.network import Network
 
 BATCH = 64
-"""Images at a time; the network normalises by running statistics, so that it changes nothing."""
+"""Images at a time; it does not change results, as BatchNorm uses running statistics."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class GaussNewton:
     """G at the network's state, BatchNorm by its running statistics, images not augmented.
 
     Args:
-        network: its current parameters are where G is taken.
+        network: G is taken at its current parameters.
         weight_decay: lambda of the L2 term.
     """
 
@@ -79,7 +79,7 @@ class GaussNewton:
             stop_if_asked()
             logits, tangent = self._along(normalise(data.images[rows]), v)
             own = np.arange(logits.shape[1]) == data.labels[rows, None]
-            parts.append(((probabilities(logits) - own) * tangent).sum(axis=1))
+            parts.append(((softmax(logits) - own) * tangent).sum(axis=1))
         return (np.concatenate(parts) + decay) / len(data)
 
     def _along(self, x: np.ndarray, v: Arrays) -> tuple[np.ndarray, np.ndarray]:
@@ -107,8 +107,8 @@ class GaussNewton:
     def _build_tangent(self, batch_size: int) -> _TangentGraph:
         """The graph of <q, J^T a>, of which only `a` has a gradient.
 
-        The variables of the net count as constants, or `backward` would go on to the second
-        derivatives of the net, which nobody reads.
+        The variables of the net are marked as constants; otherwise `backward` would also compute
+        second derivatives of the net, which are not used.
         """
         x, logits = self._logits_of(batch_size)
         a = nn.Variable(logits.shape, need_grad=True)
@@ -129,15 +129,9 @@ class GaussNewton:
             return x, self.network.logits(x, test=True)
 
 
-def probabilities(logits: np.ndarray) -> np.ndarray:
-    """Softmax of logits (N, K)."""
-    p = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return p / p.sum(axis=1, keepdims=True)
-
-
 def loss_curvature(logits: np.ndarray, tangent: np.ndarray) -> np.ndarray:
     """(diag(p) - p p^T) t for each row of logits (N, K) and tangents t (N, K)."""
-    p = probabilities(logits)
+    p = softmax(logits)
     return p * (tangent - (p * tangent).sum(axis=1, keepdims=True))
 
 

@@ -3,8 +3,8 @@
     I_i = <v, grad loss_i> / n,    (A + alpha I) v = grad L_val
 
 A is the Gauss-Newton matrix of the mean training loss, or with `--if_solver sgd` its Hessian, as in
-[H]. In both BatchNorm normalises by its running statistics, as it does in L_val: then each image's
-loss is a function of the parameters alone, and G a sum over images.
+[H]. In both, BatchNorm normalises by its running statistics, as it does in L_val: then each
+image's loss depends only on the parameters, and G is a sum over images.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 from influence_functions.gauss_newton import GaussNewton
 from influence_functions.solvers import (
     Descent,
+    Product,
     conjugate_gradients,
     descend,
     largest_eigenvalue,
@@ -34,22 +35,24 @@ log = logging.getLogger("data_cleansing")
 TOLERANCE = 0.01
 """The relative residual that conjugate gradients are to reach."""
 MOST_PRODUCTS = 100
-"""Products with G at most, those for alpha and for the final residual included."""
+"""Products with G at most, including the products for alpha and for the final residual."""
 POWER = 3
 """Power iterations for the largest eigenvalue of G, from which alpha follows."""
 SHARE = 0.1
-"""Alpha in largest eigenvalues of G. Much smaller ones predict worse (docs/fidelity.md)."""
-AT_OPTIMUM, OPTIMUM_SHARE = 1e-3, 1e-6
-"""Up to which ratio of the gradients of training and validation loss a state counts as an optimum,
-where nothing needs damping, and alpha there, in largest eigenvalues of G."""
+"""Alpha in largest eigenvalues of G. A much smaller alpha predicts worse (docs/fidelity.md)."""
+AT_OPTIMUM = 1e-3
+"""A state counts as an optimum if the gradient of the training loss is at most this share of the
+gradient of the validation loss."""
+OPTIMUM_SHARE = 1e-6
+"""Alpha at an optimum, in largest eigenvalues of G: nothing needs damping there."""
 USUAL_PRODUCTS = 12
-"""Products that it takes with this alpha, for the estimate of a run's time."""
+"""Products with G of a usual solution, for the estimate of a run's time."""
 SAMPLE = 1000
-"""Of more training images G is taken over a sample of this size, drawn by the trial's seed."""
+"""Images at most over which G is taken; of more, a sample is drawn by the trial's seed."""
 MARGIN = 0.95
-"""Of the tolerance: the rest is for rounding, which conjugate gradients do not see."""
+"""Part of the tolerance that conjugate gradients aim at; the rest is for rounding."""
 NO_SOLUTION = 1.0
-"""The relative residual of v = 0, which [H]'s solver is to get below."""
+"""The relative residual of v = 0; a solution by [H]'s solver must be below it."""
 
 
 def influence_functions(trial: Trial) -> Scores:
@@ -57,7 +60,7 @@ def influence_functions(trial: Trial) -> Scores:
     trial.network.load(trial.final_state())
     scores = score(trial)
     if scores.solved:
-        _say(trial.seed, scores.solved)
+        _log_solution(trial.seed, scores.solved)
     return scores
 
 
@@ -67,12 +70,12 @@ def score(trial: Trial) -> Scores:
     return (_by_gauss_newton if trial.if_solver == GAUSS_NEWTON else _by_sgd)(trial, target)
 
 
-def _say(seed: int, solved: Solved) -> None:
+def _log_solution(seed: int, solved: Solved) -> None:
     log.info("Trial %d: Influence_functions %s", seed, solved.words)
     if not solved.reached:
         log.warning(
-            "Trial %d: the solver of Influence_functions was to get to a relative residual of "
-            "%.2g and came to %.2g: their scores are rough. Raise --damping above %.2g, or check "
+            "Trial %d: the solver of Influence_functions was to reach a relative residual of "
+            "%.2g but reached %.2g: its scores are rough. Raise --damping above %.2g, or check "
             "them with --verify.", seed, solved.wanted, solved.residual, solved.damping,
         )  # fmt: skip
 
@@ -94,31 +97,36 @@ def _by_gauss_newton(trial: Trial, target: Arrays) -> Scores:
     def product(v: np.ndarray) -> np.ndarray:
         return flattened(matrix.product(sample, by_name(v, target)))
 
-    damping, n_products = trial.damping, 1
-    if damping is None:
-        share = OPTIMUM_SHARE if at_optimum(trial, g) else SHARE
-        damping, n_products = share * largest_eigenvalue(product, g, POWER) or 1.0, 1 + POWER
-    numbers = range(1, MOST_PRODUCTS - n_products + 1)
-    watched = progress(numbers, f"trial {trial.seed}: infl, solve")
-    solution = conjugate_gradients(product, g, damping, TOLERANCE * MARGIN, watched)
+    damping, n_for_damping = _damping(trial, product, g)
+    n_left = MOST_PRODUCTS - n_for_damping - 1  # one is for the final residual
+    numbers = progress(range(1, n_left + 1), f"trial {trial.seed}: infl, solve")
+    solution = conjugate_gradients(product, g, damping, TOLERANCE * MARGIN, numbers)
     solved = Solved(
         solver=trial.if_solver,
         damping=damping,
         residual=relative_residual(product(solution.v), solution.v, g, damping),
         wanted=TOLERANCE,
-        n_products=n_products + solution.n_products,
+        n_products=n_for_damping + solution.n_products + 1,
         n_images=len(sample),
         n_train=trial.n_train,
     )
     return Scores(matrix.influence(trial.data.training, by_name(solution.v, target)), solved=solved)
 
 
+def _damping(trial: Trial, product: Product, g: np.ndarray) -> tuple[float, int]:
+    """Alpha, and the products with G that it took: `--damping`, else from the eigenvalues of G."""
+    if trial.damping is not None:
+        return trial.damping, 0
+    share = OPTIMUM_SHARE if at_optimum(trial, g) else SHARE
+    return share * largest_eigenvalue(product, g, POWER) or 1.0, POWER
+
+
 def at_optimum(trial: Trial, g: np.ndarray) -> bool:
-    """Whether the gradient of the mean training loss is next to nothing, as [K] assumes.
+    """Whether the gradient of the mean training loss nearly vanishes, as [K] assumes.
 
     Args:
-        trial: at whose network's state.
-        g: the gradient of the validation loss (P,), which it is compared with.
+        trial: its network is in the state to judge.
+        g: the gradient of the validation loss (P,), for comparison.
     """
     theta = {name: p.d for name, p in trial.network.theta.items()}
     gradient = flattened(loss_gradient(trial.network, trial.data.training).u)
@@ -138,11 +146,11 @@ def sample_of(data: ImageSet, seed: int) -> ImageSet:
 
 
 def _by_sgd(trial: Trial, target: Arrays) -> Scores:
-    """By [H]'s solver; where it ends no better than v = 0, by the best iterate on its way."""
+    """By [H]'s solver; if the last iterate is no better than v = 0, by the best one before it."""
     data = trial.data.training
     adjoint_of = StepAdjoint(trial.network, trial.optimiser, test=True)
     solver = Descent(trial.damping or 0.0)
-    *way, end = solve(adjoint_of, data, target, solver, trial.seed)
+    *earlier, last = solve(adjoint_of, data, target, solver, trial.seed)
 
     def scored(v: Arrays) -> tuple[float, np.ndarray]:
         influence, product = predict_influence(adjoint_of, data, v)
@@ -151,9 +159,9 @@ def _by_sgd(trial: Trial, target: Arrays) -> Scores:
         )
         return (residual if math.isfinite(residual) else math.inf), influence
 
-    found = [scored(end)]
+    found = [scored(last)]
     if found[0][0] >= NO_SOLUTION:
-        found += [scored(v) for v in way]
+        found += [scored(v) for v in earlier]
     residual, influence = min(found, key=lambda one: one[0])
     n_products, n = solver.n_passes + len(found), len(data)
     return Scores(

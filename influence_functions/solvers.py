@@ -1,7 +1,7 @@
 """Two solvers of (A + alpha I) v = g for influence functions: conjugate gradients, and [H]'s SGD.
 
-A is the Gauss-Newton matrix for the first, which needs one without negative eigenvalues, and the
-Hessian for the second. Vectors are flat (P,), in double precision.
+Conjugate gradients need a matrix without negative eigenvalues: A is the Gauss-Newton matrix there,
+and the Hessian for SGD. Vectors are flat (P,), in double precision.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Product = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Solution:
-    """What a solver came to.
+    """The result of a solver.
 
     Attributes:
         v: (P,), the iterate with the smallest residual.
@@ -44,7 +44,7 @@ def conjugate_gradients(
         numbers: 1, 2, ..., a number for each product that it may take, at least one.
 
     Returns:
-        The iterate with the smallest residual; v = 0 is none, unless g is 0.
+        The iterate with the smallest residual; v = 0 does not count, unless g is 0.
     """
     v, length = np.zeros_like(target), float(np.linalg.norm(target))
     best, residual, direction, number = Solution(v, math.inf, 0), target, target, 0
@@ -67,12 +67,12 @@ def conjugate_gradients(
 
 
 def largest_eigenvalue(product: Product, start: np.ndarray, n_products: int) -> float:
-    """The largest eigenvalue of A by power iterations, from below.
+    """The largest eigenvalue of A by power iterations; an estimate from below.
 
     Args:
         product: gives A v, A symmetric and positive semi-definite.
-        start: (P,), where they begin.
-        n_products: how many.
+        start: (P,), the first vector.
+        n_products: iterations.
     """
     v, length = start, float(np.linalg.norm(start))
     for _ in range(n_products):
@@ -107,7 +107,7 @@ class Descent:
 
 
 DIVERGED = 1e4
-"""Passes end where |v| exceeds |g| / alpha, the most in a convex problem, by this factor."""
+"""Passes end where |v| exceeds this times |g| / alpha, the bound in a convex problem."""
 
 
 def descend(
@@ -129,7 +129,7 @@ def descend(
         numbers: 0, 1, ..., the numbers of the steps.
 
     Returns:
-        v after 1, 2, 4, 8, ... steps and, last, where it ended; finite all but the last.
+        v after 1, 2, 4, 8, ... steps, all finite, and the last v, which may not be.
     """
     rng = np.random.default_rng([seed, 2])
     v, velocity, kept = np.zeros_like(target), np.zeros_like(target), []

@@ -18,11 +18,12 @@ from sgd_influence.verify import Agreement, compare, judgement
 from utils.console import RESULT
 from utils.data.flips import what_if
 from utils.data.source import Source
-from utils.methods import METHODS, NO_REMOVAL, about_labels, shown
+from utils.methods import METHODS, NO_REMOVAL, about_labels
 from utils.options import Options
+from utils.output.figures import Curve, RemovalFigure, removal_figure
 from utils.output.folder import OutputFolder
 from utils.output.paths import OutputPaths
-from utils.output.storage import read_csv
+from utils.output.results import Results
 from utils.training.soundness import problems_in
 from utils.training.trial import Trial
 from utils.units import counted
@@ -38,34 +39,38 @@ Scores = Mapping[tuple[str, int, int], pd.DataFrame]
 """The score file of each (method, seed, n)."""
 
 
-def analyze(options: Options, source: Source, trial: Trial) -> None:
+def analyze(options: Options, source: Source, trial: Trial, results: Results) -> None:
     """Summarise what all trials left in the output folder, recommend, and cleanse.
 
     Args:
         options: as parsed.
         source: the images of the data set.
         trial: one of the trials, all being of one size.
+        results: the tables of the run.
     """
     folder = trial.folder
-    summary = summarise(load_scores(folder))
+    summary = summarise(load_scores(results))
     folder.save_csv(summary, folder.summary, index=True)
+    results.keep(summary, folder.summary)
     title = f"{options.dataset}: {trial.sizes}, {counted(trial.n_epochs, 'epoch')}"
     draw(summary, title, folder)
-    agreements = compare(folder, options.methods, options.seeds, title) if options.verify else {}
+    agreements: dict[str, Agreement] = {}
+    if options.verify:
+        agreements = compare(folder, results, options.methods, options.seeds, title)
     tried = load_tried(folder, options.methods, options.seeds)
     found = recommend(tried, options.methods, options.seeds, unsound_methods(options, folder))
     recommendation = replace(found, what_if=what_if(options.flip_labels))
     folder.save_json(recommendation.as_json(), folder.recommendation)
     counts = {method: verdict.n for method, verdict in recommendation.methods.items()}
-    cleanse(options, source, folder, tried, counts)
-    labels = check_of_run(options, source, trial)
+    cleanse(options, source, folder, results, tried, counts)
+    labels = check_of_run(options, source, trial, results)
     table = closing_table(recommendation, agreements).splitlines()
     first, last = (label_words(labels), removal_words(labels)) if labels else ([], [])
     for line in ("", *first, *table, *closing_words(recommendation, labels is not None), *last):
         log.log(RESULT, "%s", line)
     for method, agreement in agreements.items():
-        if METHODS[method].predicts and (said := judgement(method, agreement, options.verify)):
-            log.log(RESULT, "%s", said)
+        if METHODS[method].predicts and (text := judgement(method, agreement, options.verify)):
+            log.log(RESULT, "%s", text)
 
 
 def unsound_methods(options: Options, paths: OutputPaths) -> dict[str, str]:
@@ -78,12 +83,12 @@ def unsound_methods(options: Options, paths: OutputPaths) -> dict[str, str]:
     }
 
 
-def load_scores(paths: OutputPaths) -> Scores:
+def load_scores(results: Results) -> Scores:
     """All score files of the folder: earlier commands with other n or methods count too."""
     return {
-        (method, seed, n): read_csv(path, columns=SCORE_COLUMNS)
+        (method, seed, n): results.table(path, columns=SCORE_COLUMNS)
         for method in METHODS
-        for seed, n, path in sorted(paths.scores(method))
+        for seed, n, path in sorted(results.paths.scores(method))
     }
 
 
@@ -203,37 +208,29 @@ def draw(summary: pd.DataFrame, title: str, folder: OutputFolder) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    shows = removal_figure(summary, "test_accuracy")
     figure = Figure(figsize=(8, 5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for number, method in enumerate(_in_drawing_order(summary)):
-        _draw_method(axes, summary[summary["method"] == method], method, number)
-    _label(axes, summary, title)
+    for number, curve in enumerate(shows.curves):
+        _draw_curve(axes, curve, number)
+    _label(axes, shows, title)
     with folder.written(folder.figure) as temporary:
         figure.savefig(temporary, dpi=150, metadata={"Software": None})
 
 
-def _in_drawing_order(summary: pd.DataFrame) -> list[str]:
-    methods = [m for m in summary["method"].unique() if m != NO_REMOVAL]
-    return [NO_REMOVAL, *methods]
-
-
-def _draw_method(axes: Axes, rows: pd.DataFrame, method: str, number: int) -> None:
-    mean = rows[rows["mean"] == "mean"].sort_values("n_drops")
-    deviation = rows[rows["std"] == "std"].sort_values("n_drops")["test_accuracy"].to_numpy()
-    n, accuracy = mean["n_drops"].to_numpy(), 100 * mean["test_accuracy"].to_numpy()
-    color = "black" if method == NO_REMOVAL else f"C{number - 1}"
-    low, high = accuracy - 100 * deviation, accuracy + 100 * deviation
-    if method == NO_REMOVAL:
-        axes.axhline(accuracy[0], color=color, linestyle="--", label=method)
-        axes.axhspan(low[0], high[0], color=color, alpha=0.08, linewidth=0)
+def _draw_curve(axes: Axes, curve: Curve, number: int) -> None:
+    if curve.method == NO_REMOVAL:
+        axes.axhline(curve.mean[0], color="black", linestyle="--", label=curve.label)
+        axes.axhspan(curve.low[0], curve.high[0], color="black", alpha=0.08, linewidth=0)
         return
-    axes.plot(n, accuracy, color=color, marker="os^Dv"[(number - 1) % 5], label=shown(method))
-    axes.fill_between(n, low, high, color=color, alpha=0.15, linewidth=0)
+    color, marker = f"C{number - 1}", "os^Dv"[(number - 1) % 5]
+    axes.plot(curve.n, curve.mean, color=color, marker=marker, label=curve.label)
+    axes.fill_between(curve.n, curve.low, curve.high, color=color, alpha=0.15, linewidth=0)
 
 
-def _label(axes: Axes, summary: pd.DataFrame, title: str) -> None:
-    counts = sorted(n for n in summary["n_drops"].unique() if n > 0)
+def _label(axes: Axes, shows: RemovalFigure, title: str) -> None:
+    counts = shows.counts
     axes.set_xscale("log")
     if counts:
         axes.set_xlim(counts[0] / 1.5, counts[-1] * 1.5)
@@ -243,10 +240,9 @@ def _label(axes: Axes, summary: pd.DataFrame, title: str) -> None:
         axes.set_xticks([])
         axes.minorticks_off()
         axes.text(0.5, 0.6, "nothing was removed (-r 0)", transform=axes.transAxes, ha="center")
-    n_trials = summary["seed"].nunique()
-    band = f"mean of {n_trials} trials, band: one standard deviation" if n_trials > 1 else "1 trial"
-    axes.set_title(f"{title}\n{band}", fontsize=11)
-    axes.set_xlabel("training images removed, the most harmful first (log scale)")
-    axes.set_ylabel("test accuracy (%)")
+    several = f"mean of {shows.n_trials} trials, band: one standard deviation"
+    axes.set_title(f"{title}\n{several if shows.n_trials > 1 else '1 trial'}", fontsize=11)
+    axes.set_xlabel(shows.x_label)
+    axes.set_ylabel(shows.y_label)
     axes.grid(alpha=0.3)
     axes.legend()

@@ -17,13 +17,13 @@ import pandas as pd
 from sgd_influence.outcomes import Outcomes
 from sgd_influence.recommend import Tried
 from utils.columns import CLASS, IMAGE, LABEL
-from utils.data.nnc_csv import read_nnc_csv
-from utils.data.source import TEST, VALIDATION, Source, are_labels
-from utils.data.splits import SplitFiles, draw_split
+from utils.data.source import TEST, TRAINING, VALIDATION, Source, are_labels
+from utils.data.splits import Split, split_of_trial, table_of
 from utils.options import Options
 from utils.output.folder import OutputFolder
+from utils.output.paths import latest
 from utils.output.ranking import joined
-from utils.output.storage import read_csv
+from utils.output.results import Results
 
 log = logging.getLogger("data_cleansing")
 
@@ -36,6 +36,7 @@ def cleanse(
     options: Options,
     source: Source,
     folder: OutputFolder,
+    results: Results,
     tried: Tried,
     counts: Mapping[str, int],
 ) -> None:
@@ -45,56 +46,47 @@ def cleanse(
         options: as parsed; `--cleanse_n` goes before `counts`.
         source: the images of the data set.
         folder: of the run.
+        results: its tables.
         tried: what the removals came to.
         counts: by method, how many images are recommended to be removed.
     """
-    rows = {seed: _rows_of_split(options, source, seed) for seed in options.seeds}
-    used = source.training.iloc[np.unique(np.concatenate(list(rows.values())))]
+    splits = {seed: split_of_trial(options, source, seed) for seed in options.seeds}
+    training = source.training.set_axis(source.rows_of_set(TRAINING))
+    used = training.iloc[_used(source, list(splits.values()))]
     for method, recommended in counts.items():
         n = recommended if options.cleanse_n is None else options.cleanse_n
-        scored, heard = [], []
-        for seed, row in rows.items():
-            scored.append((read_csv(folder.influence(method, seed)), row))
+        images = joined([results.influence(method, seed) for seed in splits])
+        heard = []
+        for seed, split in splits.items():
             outcomes = {k: o for (m, k, s), o in tried.items() if (m, s) == (method, seed)}
-            heard.append((row, outcomes))
-        images = merged(scored)
+            heard.append((split.training, outcomes))
         removed = removed_table(images, opinions(heard, n), n, source.class_names)
         kept = cleansed_table(used, removed, source.class_names)
         folder.save_csv(removed, folder.removed(method, n))
+        results.keep(removed, latest(folder.removed(method, n)))
         folder.save_csv(kept, folder.cleansed(method, n))
         _say(options, folder.cleansed(method, n), source, len(used) - len(images), used, kept)
-    _save_other_sets(options, source, folder)
+    _save_other_sets(source, folder, list(splits.values()))
 
 
-def _save_other_sets(options: Options, source: Source, folder: OutputFolder) -> None:
+def _used(source: Source, splits: Sequence[Split]) -> np.ndarray:
+    """The rows of the training set that some trial trained on, or held back for validation."""
+    rows = [split.training for split in splits]
+    rows += [split.validation for split in splits if source.validation is None]
+    return np.unique(np.concatenate(rows))
+
+
+def _save_other_sets(source: Source, folder: OutputFolder, splits: Sequence[Split]) -> None:
     """Write the images that the run validated and tested on, for a run on a cleansed list.
 
     Validation images that come from the training images are in the cleansed lists already.
     """
-    splits = [_split(options, source, seed) for seed in options.seeds]
-    tables = {TEST: read_nnc_csv(splits[0].test)}
+    tables = {TEST: table_of(source, TEST, splits[0].test)}
     if source.validation is not None:
-        used = [read_nnc_csv(split.validation) for split in splits]
-        tables[VALIDATION] = pd.concat(used).drop_duplicates(ignore_index=True)
+        rows = pd.unique(np.concatenate([split.validation for split in splits]))
+        tables[VALIDATION] = table_of(source, VALIDATION, rows)
     for name, table in tables.items():
         folder.save_csv(with_class_names(table, source.class_names), folder.cleansed_set(name))
-
-
-def _rows_of_split(options: Options, source: Source, seed: int) -> np.ndarray:
-    """The row in the data set of each training image of a trial, then of its validation images.
-
-    Validation images that do not come from the training images of the data set are left out.
-    """
-    files = _split(options, source, seed)
-    paths = list(read_nnc_csv(files.training)[IMAGE])
-    if source.validation is None:
-        paths += list(read_nnc_csv(files.validation)[IMAGE])
-    return rows_of(paths, source.training[IMAGE])
-
-
-def _split(options: Options, source: Source, seed: int) -> SplitFiles:
-    sizes = options.n_train, options.n_val, options.n_test
-    return draw_split(source, options.split_seed_of(seed), *sizes)
 
 
 def _unscored(count: int) -> str:
@@ -124,39 +116,6 @@ def _say(
 # ---------------------------------------------------------------- the tables
 
 
-def rows_of(paths: Sequence[str], pool: Sequence[str]) -> np.ndarray:
-    """Which rows of `pool` (M,) the images `paths` (N,) are; (N,) int64.
-
-    An image that is named several times is its first, second, ... row there.
-    """
-    return _numbered(pool).get_indexer(_numbered(paths))
-
-
-def _numbered(paths: Sequence[str]) -> pd.MultiIndex:
-    """Each path with how often it came before."""
-    column = pd.Series(list(paths), dtype=object)
-    return pd.MultiIndex.from_arrays([column, column.groupby(column).cumcount()])
-
-
-def merged(by_trial: Sequence[tuple[pd.DataFrame, np.ndarray]]) -> pd.DataFrame:
-    """All images that some trial trained on, the most harmful first.
-
-    An image's place and influence are means over the trials that trained on it; its label is the
-    one trained on (a flipped one with `--flip_labels`), in the trial where it was worst.
-
-    Args:
-        by_trial: the influence table, and the row in the data set of each row of the training CSV
-            (n_train or more,).
-
-    Returns:
-        x:image, y:label, influence, place and rank (from 1) by `row` of the data set.
-    """
-    tables = [
-        table.assign(row=rows[table["datasource_index"].to_numpy()]) for table, rows in by_trial
-    ]
-    return joined(tables, "row")
-
-
 def opinions(by_trial: Sequence[tuple[np.ndarray, Mapping[int, Outcomes]]], n: int) -> pd.DataFrame:
     """What networks retrained without an image say of it, over the trials that left it out.
 
@@ -165,21 +124,22 @@ def opinions(by_trial: Sequence[tuple[np.ndarray, Mapping[int, Outcomes]]], n: i
     as 0 in that mean, so that the confidence is never too high.
 
     Args:
-        by_trial: per trial the rows as in `merged`, and the outcomes by n removed.
+        by_trial: per trial the rows of its training images (n_train,), and the outcomes by n
+            removed.
         n: how many images are removed.
 
     Returns:
         The columns `SUGGESTED` and `CONFIDENCE` by row of the data set.
     """
-    said = pd.concat([_said(rows, outcomes, n) for rows, outcomes in by_trial])
-    trials = said.groupby("row").size()
-    sums = said.groupby(["row", "predicted"])["confidence"].sum()
+    judged = pd.concat([_opinion(rows, outcomes, n) for rows, outcomes in by_trial])
+    trials = judged.groupby("row").size()
+    sums = judged.groupby(["row", "predicted"])["confidence"].sum()
     best = sums.sort_values(ascending=False, kind="stable").reset_index().groupby("row").first()
     confidence = best["confidence"] / trials
     return pd.DataFrame({SUGGESTED: best["predicted"].astype("Int64"), CONFIDENCE: confidence})
 
 
-def _said(rows: np.ndarray, outcomes: Mapping[int, Outcomes], n: int) -> pd.DataFrame:
+def _opinion(rows: np.ndarray, outcomes: Mapping[int, Outcomes], n: int) -> pd.DataFrame:
     """The opinions of one trial: row, predicted and confidence."""
     parts = [pd.DataFrame({"row": [], "predicted": [], "confidence": []}, dtype="int64")]
     for _, o in sorted((m, o) for m, o in outcomes.items() if m >= n):
@@ -189,18 +149,18 @@ def _said(rows: np.ndarray, outcomes: Mapping[int, Outcomes], n: int) -> pd.Data
 
 
 def removed_table(
-    images: pd.DataFrame, said: pd.DataFrame, n: int, class_names: Sequence[str]
+    images: pd.DataFrame, judged: pd.DataFrame, n: int, class_names: Sequence[str]
 ) -> pd.DataFrame:
     """The n worst: `REMOVED_COLUMNS` by row of the data set, and the names of both classes.
 
     Args:
-        images: of `merged`.
-        said: of `opinions`.
+        images: of `joined`.
+        judged: of `opinions`.
         n: how many.
         class_names: K names; if they are not 0 to K - 1 they come along as the columns `CLASS` and
             `SUGGESTED_CLASS`.
     """
-    removed = images.head(n).join(said)[REMOVED_COLUMNS]
+    removed = images.head(n).join(judged)[REMOVED_COLUMNS]
     if are_labels(class_names):
         return removed
     names = dict(enumerate(class_names))
@@ -214,7 +174,7 @@ def cleansed_table(
     """The images without the removed, with the user's further columns.
 
     Args:
-        training: images for training, with `x:image` absolute and `y:label` a whole number.
+        training: images for training by row, with `x:image` absolute and `y:label` a whole number.
         removed: of `removed_table`.
         class_names: K names; if they are not 0 to K - 1 they come along as the column `CLASS`.
     """

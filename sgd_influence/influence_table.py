@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from sgd_influence.train import loss_never_falls
-from utils.columns import IMAGE, LABEL
+from utils.columns import IMAGE, INDEX, LABEL
 from utils.errors import UserError
 from utils.methods import Method, Scores
-from utils.output.storage import read_csv, unreadable
+from utils.output.results import Results
+from utils.output.storage import read_csv
 from utils.training.soundness import REMEDY, soundness_of
 from utils.training.trial import Trial
 
 log = logging.getLogger("data_cleansing")
 
 
-def save_influence(trial: Trial, scores: Scores, method: Method) -> None:
-    """Write the scores of a method, and warn where they should not be followed.
+def save_influence(trial: Trial, scores: Scores, method: Method, results: Results) -> None:
+    """Write and keep the scores of a method, and warn where they should not be followed.
 
     Raises:
         UserError: a score is not finite.
@@ -34,7 +34,9 @@ def save_influence(trial: Trial, scores: Scores, method: Method) -> None:
     if method.predicts:
         _check_soundness(trial, scores, method.name)
     table = influence_table(trial, scores.influence)
-    trial.folder.save_csv(table, trial.folder.influence(method.name, trial.seed))
+    path = trial.folder.influence(method.name, trial.seed)
+    trial.folder.save_csv(table, path)
+    results.keep(table, path)
 
 
 def _check_soundness(trial: Trial, scores: Scores, method: str) -> None:
@@ -55,28 +57,15 @@ def _check_soundness(trial: Trial, scores: Scores, method: str) -> None:
 
 
 def influence_table(trial: Trial, influence: np.ndarray) -> pd.DataFrame:
-    """The influence CSV: ascending, the most harmful image first; ties in the training order."""
+    """The influence CSV, by row: the most harmful image first, ties in the training order."""
     training = trial.data.training
     table = pd.DataFrame(
         {
             IMAGE: training.paths,
             LABEL: training.labels,
             "influence": influence,
-            "datasource_index": np.arange(trial.n_train),
-        }
+            INDEX: np.arange(trial.n_train),
+        },
+        index=training.rows,
     )
     return table.sort_values("influence", kind="stable")
-
-
-def read_influence(path: Path, n_train: int) -> pd.DataFrame:
-    """Read an influence CSV.
-
-    Raises:
-        UserError: it cannot be read, or does not hold each training image once.
-    """
-    table = read_csv(path, columns=(IMAGE, LABEL, "influence", "datasource_index"))
-    images, counts = np.unique(table["datasource_index"], return_counts=True)
-    if not np.array_equal(images, np.arange(n_train)) or (counts > 1).any():
-        what = f"does not hold each of the {n_train} training images once"
-        raise unreadable(path, what, f"{len(table)} rows, {len(images)} images")
-    return table

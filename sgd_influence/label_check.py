@@ -26,21 +26,21 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 GOOD_NET = 0.9
-"""Accuracy of the net, by the fit of similar classes itself, from which on that fit counts."""
+"""The fit of similar classes is used where it estimates the net's accuracy at least this high."""
 FITTED = 4_000_000
-"""Probabilities that a fit looks at; of more images it takes a sample."""
+"""Probabilities (images times classes) that a fit uses; of more images it takes a sample."""
 ROUNDS = 40
 PRIOR = 5.0
-"""Images per class that the prior of the confusions of a class weighs as."""
+"""Weight of the prior of a class's confusions, in images."""
 CHI2 = 3.84
 """Twice the fall of the log-likelihood at the ends of a 95 % interval."""
-KEPT_SHARE = 0.1
-"""Of each class, that is never suspected."""
+TRUSTED_SHARE = 0.1
+"""Of each class, the images that are never suspected."""
 WIDTH = 1.96
 """Standard errors from the middle to the ends of a 95 % interval."""
 _TINY = 1e-6
 _WIDEST = 12.0
-"""Log odds from which on an image is as good as certain."""
+"""Log odds beyond this count as certain."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def fit_any_class(logs: Floats, labels: Ints) -> AnyClass:
 
     Args:
         logs: (N, K) log s.
-        labels: (N,), those given.
+        labels: (N,), the given ones.
     """
     n, k = logs.shape
     betas = np.exp(np.linspace(np.log(0.4), np.log(6.0), 40))
@@ -110,7 +110,7 @@ def fit_similar_classes(logs: Floats, labels: Ints) -> SimilarClasses:
 
     Args:
         logs: (N, K) log s.
-        labels: (N,), those given.
+        labels: (N,), the given ones.
     """
     n, k = logs.shape
     beta, confusion = 1.0, _confusion(np.full((k, k), 0.05 * n / k**2), np.full(k, n / k))
@@ -164,11 +164,11 @@ def posterior_of(logs: Floats, labels: Ints, beta: float, confusion: Floats) -> 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the trials of a run say of N images.
+    """The predictions of a run's trials for N images.
 
     Attributes:
-        labels: (N,), those given.
-        groups: (N,), which set of the data set each is of, 0 being that of the training images.
+        labels: (N,), the given ones.
+        groups: (N,), the set of each image in the data set; 0 is the set with the training images.
         trained: (N, K) mean probabilities by the trials that trained on the image, before they
             learnt from it; 0 where none did.
         n_trained: (N,), how many did.
@@ -209,9 +209,9 @@ class Checked:
             they would be nearly all of a class.
         predicted: (N,) class that the image seems to have; of suspects never the given one.
         predicted_score: (N,) its probability.
-        count: of the suspects.
+        count: how many labels look wrong.
         accuracy: of the net on the true classes, as the check estimates it.
-        good: whether that suffices to count; else at least `count.n` are wrong.
+        good: whether that is enough for an estimate; else `count.n` is a lower bound.
     """
 
     score: Floats
@@ -240,26 +240,35 @@ class _View:
         return np.log(np.maximum(posterior, 1e-12))
 
 
+@dataclass(frozen=True)
+class _Fits:
+    """Both fits to the same predictions."""
+
+    similar: SimilarClasses
+    any_class: AnyClass
+
+    @classmethod
+    def of(cls, logs: Floats, labels: Ints) -> _Fits:
+        return cls(fit_similar_classes(logs, labels), fit_any_class(logs, labels))
+
+
+def _all_right(labels: Ints) -> Checked:
+    """The result where nothing can be wrong."""
+    none, sure = np.zeros(len(labels), bool), np.ones(len(labels))
+    return Checked(sure, none, labels, sure, Count(0, 0, 0), 1.0, good=True)
+
+
 def check_labels(evidence: Evidence) -> Checked:
-    """Check the labels of N images; of one class only, there is nothing to be wrong."""
-    labels, n = evidence.labels, len(evidence.labels)
+    """Check the labels of N images; of one class only, none can be wrong."""
+    labels = evidence.labels
     if evidence.held.shape[1] == 1:
-        no, sure = np.zeros(n, bool), np.ones(n)
-        return Checked(sure, no, labels, sure, Count(0, 0, 0), 1.0, good=True)
-    held = _sample(evidence.held, labels, _reference(evidence))
-    fits = fit_similar_classes(*held), fit_any_class(*held)
-    good = fits[0].accuracy >= GOOD_NET
-    seen = _opinions(evidence, _views(evidence, *fits, good))
-    score, suspect, odds = np.ones(n), np.zeros(n, bool), np.zeros(n)
-    counts = []
-    for group in np.unique(evidence.groups):
-        rows = evidence.groups == group
-        rate, count = _count(evidence, seen, rows, group, fits, good)
-        odds[rows] = _combined(evidence, seen, rows, rate, good)
-        score[rows] = _probability(odds[rows])
-        suspect[np.flatnonzero(rows)[np.argsort(odds[rows], kind="stable")[: count.n]]] = True
-        counts.append(count)
-    suspect &= ~_kept(odds, labels)
+        return _all_right(labels)
+    fits = _Fits.of(*_sample(evidence.held, labels, _reference(evidence)))
+    good = fits.similar.accuracy >= GOOD_NET
+    seen = _opinions(evidence, _views(evidence, fits, good))
+    odds, suspect, counts = _by_group(evidence, seen, fits, good)
+    suspect &= ~_never_suspected(odds, labels)
+    score = _probability(odds)
     predicted = np.where(suspect | (score < 0.5), seen.other, labels)
     return Checked(
         score=score,
@@ -267,9 +276,31 @@ def check_labels(evidence: Evidence) -> Checked:
         predicted=predicted,
         predicted_score=np.where(predicted == labels, score, (1 - score) * seen.of_other),
         count=_total(counts, int(suspect.sum())),
-        accuracy=fits[0].accuracy,
+        accuracy=fits.similar.accuracy,
         good=good,
     )
+
+
+def _by_group(
+    evidence: Evidence, seen: _Opinions, fits: _Fits, good: bool
+) -> tuple[Floats, Bools, list[Count]]:
+    """Log odds that each label is right (N,), the suspects (N,), and their count in each set."""
+    odds, suspect, counts = np.zeros(len(evidence.labels)), np.zeros(len(evidence.labels), bool), []
+    for group in np.unique(evidence.groups):
+        rows = evidence.groups == group
+        rate, count = _count(evidence, seen, rows, _fits_of(evidence, rows, group, fits), good)
+        odds[rows] = _combined(evidence, seen, rows, rate, good)
+        suspect[np.flatnonzero(rows)[np.argsort(odds[rows], kind="stable")[: count.n]]] = True
+        counts.append(count)
+    return odds, suspect, counts
+
+
+def _fits_of(evidence: Evidence, rows: Bools, group: int, fits: _Fits) -> _Fits:
+    """The fits for one set: its own if it is held out as a whole, else those of the reference."""
+    held = rows & (evidence.n_held > 0)
+    if group > 0 and held.any():
+        return _Fits.of(*_sample(evidence.held, evidence.labels, held))
+    return fits
 
 
 def _reference(evidence: Evidence) -> Bools:
@@ -280,54 +311,43 @@ def _reference(evidence: Evidence) -> Bools:
     return held
 
 
-def _views(
-    evidence: Evidence, similar: SimilarClasses, any_class: AnyClass, good: bool
-) -> tuple[_View, _View]:
+def _views(evidence: Evidence, fits: _Fits, good: bool) -> tuple[_View, _View]:
     """How predictions of trials that trained on an image are read, and of those that held it."""
     trained = _sample(evidence.trained, evidence.labels, evidence.n_trained > 0)
     k = evidence.held.shape[1]
     if good:
-        own = fit_similar_classes(*trained)
+        own, similar = fit_similar_classes(*trained), fits.similar
         return _View(own.beta, own.confusion), _View(similar.beta, similar.confusion)
     uniform = _confusion(np.full((k, k), 0.05) * (1 - np.eye(k)), np.ones(k))
-    return _View(fit_any_class(*trained).beta, uniform), _View(any_class.beta, uniform)
+    return _View(fit_any_class(*trained).beta, uniform), _View(fits.any_class.beta, uniform)
 
 
 def _count(
-    evidence: Evidence,
-    seen: _Opinions,
-    rows: Bools,
-    group: int,
-    fits: tuple[SimilarClasses, AnyClass],
-    good: bool,
+    evidence: Evidence, seen: _Opinions, rows: Bools, fits: _Fits, good: bool
 ) -> tuple[float, Count]:
     """The share of wrong labels among the images `rows` (N,) of one set, and their number."""
-    n, held = int(rows.sum()), rows & (evidence.n_held > 0)
-    if group > 0 and held.any():
-        sample = _sample(evidence.held, evidence.labels, held)
-        fits = fit_similar_classes(*sample), fit_any_class(*sample)
-    similar, any_class = fits
+    n, similar = int(rows.sum()), fits.similar.rate
     trained = rows & (evidence.n_trained > 0)
-    error = _error(similar.rate, int(held.sum()))
+    error = _error(similar, int((rows & (evidence.n_held > 0)).sum()))
     if good:
-        low, rate, high = similar.rate - error, similar.rate, similar.rate + error
-        share = lower_share(seen.trained[trained]) if trained.any() else rate
-        rate = share if low <= share <= high else rate
-        return rate, _of(n, rate, low, high)
-    rate = any_class.rate
+        low, high = similar - error, similar + error
+        share = lower_share(seen.trained[trained]) if trained.any() else similar
+        rate = share if low <= share <= high else similar
+        return rate, _count_of(n, rate, low, high)
+    rate = fits.any_class.rate
     if trained.any():
         rate = max(rate, _share_of_clear(*_sample(evidence.trained, evidence.labels, trained)))
-    return rate, _of(n, rate, any_class.low, max(any_class.high, similar.rate + error))
+    return rate, _count_of(n, rate, fits.any_class.low, max(fits.any_class.high, similar + error))
 
 
 def _error(rate: float, n_held: int) -> float:
-    """Half of the 95 % interval of a rate: by chance, and a fifth of it that the fit may be off."""
+    """Half the 95 % interval of a rate: by chance, and a fifth of the rate for the fit's error."""
     n_held = max(1, n_held)
     return float(WIDTH * np.sqrt(max(rate, 1 / n_held) / n_held + (rate / 10) ** 2))
 
 
 def lower_share(odds: Floats) -> float:
-    """The share of the lower one of two normal distributions, of which log odds (N,) are mixed."""
+    """The share of the lower component in a mixture of two normals, fitted to log odds (N,)."""
     x = np.clip(odds, -_WIDEST, _WIDEST)
     share, means, widths = 0.1, np.quantile(x, [0.05, 0.5]), np.full(2, 2.0)
     for _ in range(100):
@@ -343,22 +363,22 @@ def lower_share(odds: Floats) -> float:
 
 
 def _share_of_clear(logs: Floats, labels: Ints) -> float:
-    """The share of images that another class is likelier for, by a fit that trusts the labels.
+    """The share of images for which a fit to trained predictions prefers another class.
 
-    The predictions have learnt from the labels, so that they hide wrong ones: it is too low.
+    It is too low: the net has learnt the wrong labels too, which hides some of them.
     """
     fit = fit_similar_classes(logs, labels)
     posterior = posterior_of(logs, labels, fit.beta, fit.confusion)
     return float((posterior[np.arange(len(labels)), labels] < 0.5).mean())
 
 
-def _of(n: int, rate: float, low: float, high: float) -> Count:
+def _count_of(n: int, rate: float, low: float, high: float) -> Count:
     middle = round(n * rate)
     return Count(middle, max(0, min(middle, int(n * low))), min(n, max(middle, round(n * high))))
 
 
 def _total(counts: list[Count], n: int) -> Count:
-    """The sum over the sets, whose errors are taken for independent."""
+    """The sum over the sets, their errors taken as independent; `n`: suspects in all."""
     middle = sum(c.n for c in counts)
     below = float(np.sqrt(sum((c.n - c.low) ** 2 for c in counts)))
     above = float(np.sqrt(sum((c.high - c.n) ** 2 for c in counts)))
@@ -367,7 +387,7 @@ def _total(counts: list[Count], n: int) -> Count:
 
 @dataclass(frozen=True)
 class _Opinions:
-    """What the predictions say of N images.
+    """Log odds and alternatives by the predictions for N images.
 
     Attributes:
         trained: (N,) log odds that the label is right, by trials that trained on the image.
@@ -412,10 +432,10 @@ def _log_sum(logs: Floats) -> Floats:
 
 
 def _combined(evidence: Evidence, seen: _Opinions, rows: Bools, rate: float, good: bool) -> Floats:
-    """Calibrated log odds of the images `rows`: the mean over the trials, of the mean 1 - rate.
+    """Log odds of the images `rows`, averaged over the trials; mean probability 1 - rate.
 
-    Where the net is good, the odds by trials that trained on the images are brought to the spread
-    of those by trials that did not.
+    Where the net is good, the odds of trials that trained on an image are first rescaled to the
+    spread of the held-out odds.
     """
     trained, held = seen.trained[rows], seen.held[rows]
     n_trained, n_held = evidence.n_trained[rows], evidence.n_held[rows]
@@ -441,7 +461,7 @@ def _to_spread(odds: Floats, rate: float, spread: float) -> tuple[float, float]:
 
 
 def _shift(odds: Floats, rate: float) -> float:
-    """What is to be added to log odds (N,) so that the mean probability is 1 - rate."""
+    """The number to add to log odds (N,) for a mean probability of 1 - rate."""
     low, high = -40.0, 40.0
     for _ in range(50):
         middle = (low + high) / 2
@@ -455,18 +475,18 @@ def _probability(odds: Floats) -> Floats:
     return np.asarray(1 / (1 + np.exp(-np.clip(odds, -500, 500))))
 
 
-def _kept(odds: Floats, labels: Ints) -> Bools:
+def _never_suspected(odds: Floats, labels: Ints) -> Bools:
     """The tenth of each class (N,) whose labels are most likely right, one image at least."""
     kept = np.zeros(len(labels), bool)
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
         best = rows[np.argsort(-odds[rows], kind="stable")]
-        kept[best[: int(np.ceil(KEPT_SHARE * len(rows)))]] = True
+        kept[best[: int(np.ceil(TRUSTED_SHARE * len(rows)))]] = True
     return kept
 
 
 def _sample(probabilities: Float32, labels: Ints, rows: Bools) -> tuple[Floats, Ints]:
-    """log s (M, K) and labels (M,) of the images of the mask (N,), of some where they are many."""
+    """log s (M, K) and labels (M,) of the images in the mask (N,), or of a sample of them."""
     chosen = np.flatnonzero(rows)
     most = max(1, FITTED // probabilities.shape[1])
     if len(chosen) > most:

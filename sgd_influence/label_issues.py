@@ -14,29 +14,31 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sgd_influence.cleanse import rows_of
 from sgd_influence.label_check import Checked, Evidence, check_labels
 from sgd_influence.label_record import load_record, sizes_of
 from sgd_influence.poor_net import harmful_options, poor_net
-from utils.columns import IMAGE, LABEL
-from utils.data.flips import INDEX, SEED, TO
-from utils.data.nnc_csv import read_nnc_csv
-from utils.data.source import TEST, TRAINING, VALIDATION, Source
-from utils.data.splits import draw_split
+from utils.columns import IMAGE, INDEX, LABEL, ROW, SEED, SET, TO
+from utils.data.label_table import (
+    CONFIDENCE,
+    IS_ISSUE,
+    PREDICTED,
+    SCORE,
+    SETS,
+    VERSION,
+)
+from utils.data.source import TEST, TRAINING, Source
+from utils.data.splits import split_of_trial, validation_set
 from utils.options import Options
-from utils.output.paths import OutputPaths
-from utils.output.storage import load_array, read_csv
+from utils.output.paths import latest
+from utils.output.results import Results
+from utils.output.storage import load_array
 from utils.training.trial import Trial
 
 log = logging.getLogger("data_cleansing")
 
-VERSION = 1
-ISSUE, SCORE = "is_label_issue", "label_score"
-PREDICTED, PREDICTED_SCORE = "predicted_label", "predicted_score"
-COLUMNS = [
-    IMAGE, LABEL, "set", ISSUE, SCORE, PREDICTED, PREDICTED_SCORE, "aum", "n_trials", "row",
-]  # fmt: skip
-SETS = (TRAINING, VALIDATION, TEST)
+ISSUE = IS_ISSUE
+AUM = "aum"
+COLUMNS = [IMAGE, LABEL, SET, ISSUE, SCORE, PREDICTED, CONFIDENCE, AUM, "n_trials", ROW]
 SHOWN_DIGITS = 6
 NOT_RECORDED = (
     "Labels were not checked: the trainings in this folder are of an earlier version, which did "
@@ -48,16 +50,22 @@ PARTLY_RECORDED = (
 )
 
 
-def check_of_run(options: Options, source: Source, trial: Trial) -> dict[str, Any] | None:
-    """Check all labels, and write the table and the verdict; returns the latter.
+def check_of_run(
+    options: Options, source: Source, trial: Trial, results: Results
+) -> dict[str, Any] | None:
+    """Check all labels, and write the table and the verdict.
 
     Args:
         options: as parsed.
         source: the images of the data set.
         trial: one of the trials, all being of one size.
+        results: the tables of the run.
 
     Returns:
         The content of labels/verdict.json; None where the trainings recorded too little.
+
+    Raises:
+        UserError: a record cannot be read, or the folder cannot be written.
     """
     folder, n_epochs = trial.folder, trial.n_epochs
     seeds = [s for s in options.seeds if folder.label_record(s, n_epochs).exists()]
@@ -66,13 +74,14 @@ def check_of_run(options: Options, source: Source, trial: Trial) -> dict[str, An
         return None
     if len(seeds) < len(options.seeds):
         log.warning(PARTLY_RECORDED, len(seeds), len(options.seeds))
-    seen = [part for seed in seeds for part in seen_by(options, source, trial, seed)]
+    seen = [part for seed in seeds for part in seen_by(options, source, trial, results, seed)]
     images, evidence = merged(seen)
     checked = check_labels(evidence)
     table = issue_table(images, checked)
     reason = poor_net(trial, seeds, checked)
     verdict = verdict_of(table, checked, source, reason, harmful_options(options))
     folder.save_csv(table, folder.label_issues)
+    results.keep(table, latest(folder.label_issues))
     folder.save_json(verdict, folder.label_verdict)
     return verdict
 
@@ -82,12 +91,12 @@ def check_of_run(options: Options, source: Source, trial: Trial) -> dict[str, An
 
 @dataclass(frozen=True)
 class Seen:
-    """What one trial says of N images of one set.
+    """The predictions of one trial for N images of one set.
 
     Attributes:
         name: of the set in the data set: training, validation or test.
-        images: x:image, y:label (the label trained on or evaluated with) and row, in the data
-            set's table of the set; a row per image (N,).
+        images: (N,) rows of x:image, y:label (trained on or evaluated with) and row, the image's
+            row in the data set's table of that set.
         probabilities: (N, K), mean over the epochs.
         margins: (N,), mean over the epochs.
         trained: whether the trial trained on them.
@@ -100,78 +109,94 @@ class Seen:
     trained: bool
 
 
-def seen_by(options: Options, source: Source, trial: Trial, seed: int) -> Iterator[Seen]:
-    """What the trial of a seed says of its training, validation and test images."""
-    paths = trial.folder
-    sizes = options.n_train, options.n_val, options.n_test
-    files = draw_split(source, options.split_seed_of(seed), *sizes)
+def seen_by(
+    options: Options, source: Source, trial: Trial, results: Results, seed: int
+) -> Iterator[Seen]:
+    """The predictions that a trial recorded for its training, validation and test images.
+
+    Args:
+        options: as parsed.
+        source: the images of the data set.
+        trial: one of the run, for the folder and the sizes.
+        results: the tables of the run.
+        seed: of the trial to read.
+
+    Raises:
+        UserError: a record cannot be read.
+    """
+    paths, split = trial.folder, split_of_trial(options, source, seed)
     record = load_record(paths.label_record(seed, trial.n_epochs), sizes_of(trial))
     margins = load_array(paths.margins(seed), (trial.n_epochs, trial.n_train))
-    training, validation, test = map(read_nnc_csv, (files.training, files.validation, files.test))
-    pool, own = source.training[IMAGE], source.validation
-    rows = rows_of([*training[IMAGE], *([] if own is not None else validation[IMAGE])], pool)
-    of_validation = rows[len(training) :] if own is None else rows_of(validation[IMAGE], own[IMAGE])
-    trained_on = training.assign(**{LABEL: labels_trained_on(training, paths, seed)})
-    for name, table, at, means, by_epoch in (
-        (TRAINING, trained_on, rows[: len(training)], record.training, margins),
-        (TRAINING if own is None else VALIDATION, validation, of_validation, record.validation,
-         record.validation_margins),
-        (TEST, test, rows_of(test[IMAGE], source.test[IMAGE]), record.test, record.test_margins),
-    ):  # fmt: skip
-        images = table[[IMAGE, LABEL]].assign(row=at)
-        yield Seen(
-            name, images, means, by_epoch.mean(axis=0, dtype=np.float64), table is trained_on
-        )
+    held_out = validation_set(source)
+    for name, rows, means, by_epoch, trained in (
+        (TRAINING, split.training, record.training, margins, True),
+        (held_out, split.validation, record.validation, record.validation_margins, False),
+        (TEST, split.test, record.test, record.test_margins, False),
+    ):
+        images = source.images[[IMAGE, LABEL]].iloc[rows]
+        images = images.assign(**{ROW: rows - source.rows_of_set(name).start})
+        if trained:
+            images[LABEL] = labels_trained_on(images, results, seed)
+        yield Seen(name, images, means, by_epoch.mean(axis=0, dtype=np.float64), trained)
 
 
-def labels_trained_on(table: pd.DataFrame, paths: OutputPaths, seed: int) -> np.ndarray:
-    """The labels of a trial's training images (n_train,), those of `--flip_labels` included."""
+def labels_trained_on(table: pd.DataFrame, results: Results, seed: int) -> np.ndarray:
+    """The labels that a trial trained on (n_train,), with the flips of `--flip_labels`."""
     labels = table[LABEL].to_numpy(np.int64).copy()
-    if paths.flipped_labels.exists():
-        flips = read_csv(paths.flipped_labels)
+    flips = results.flips()
+    if flips is not None:
         flips = flips[flips[SEED] == seed]
         labels[flips[INDEX].to_numpy()] = flips[TO].to_numpy()
     return labels
 
 
 def merged(seen: Sequence[Seen]) -> tuple[pd.DataFrame, Evidence]:
-    """Each image once, with what all trials say of it.
+    """Each image once, with the predictions of all trials.
 
     An image's label is the one trained on in some trial (a flipped one with `--flip_labels`);
     margins of another label do not count.
 
     Returns:
-        x:image, y:label, set, row, aum and n_trials; what the check takes, in the same order.
+        x:image, y:label, set, row, aum and n_trials; and the evidence, in the same order.
     """
     order = sorted(seen, key=lambda part: not part.trained)
     rows = pd.concat(
-        [p.images.assign(set=p.name, aum=p.margins, trained=p.trained) for p in order],
+        [part.images.assign(**{SET: part.name, AUM: part.margins}) for part in order],
         ignore_index=True,
     )
-    groups = rows.groupby(["set", "row"])
-    number = groups.ngroup().to_numpy()
-    images = groups[[IMAGE, LABEL]].first()
+    by_image = rows.groupby([SET, ROW])
+    number = by_image.ngroup().to_numpy()
+    images = by_image[[IMAGE, LABEL]].first()
     same = rows[LABEL].to_numpy() == images[LABEL].to_numpy()[number]
-    images["aum"] = rows[same].groupby(["set", "row"])["aum"].mean()
-    images["n_trials"] = groups.size()
+    images[AUM] = rows[same].groupby([SET, ROW])[AUM].mean()
+    images["n_trials"] = by_image.size()
     images = images.reset_index()
-    k = order[0].probabilities.shape[1]
-    sums = np.zeros((2, len(images), k), np.float32)
-    counts = np.zeros((2, len(images)), np.int64)
+    return images, _evidence(order, images, number)
+
+
+def _evidence(order: Sequence[Seen], images: pd.DataFrame, number: np.ndarray) -> Evidence:
+    """The mean predictions for each image.
+
+    Args:
+        order: sets of predictions.
+        images: a row per image (N,).
+        number: the row in `images` of each prediction, set by set.
+    """
+    shape = len(images), order[0].probabilities.shape[1]
+    sums, counts = np.zeros((2, *shape), np.float32), np.zeros((2, len(images)), np.int64)
     ends = np.cumsum([len(part.images) for part in order])[:-1]
     for part, at in zip(order, np.split(number, ends), strict=True):
         sums[int(not part.trained), at] += part.probabilities
         counts[int(not part.trained), at] += 1
     sums /= np.maximum(counts, 1)[:, :, None]
-    evidence = Evidence(
+    return Evidence(
         labels=images[LABEL].to_numpy(np.int64),
-        groups=images["set"].map(SETS.index).to_numpy(np.int64),
+        groups=images[SET].map(SETS.index).to_numpy(np.int64),
         trained=sums[0],
         n_trained=counts[0],
         held=sums[1],
         n_held=counts[1],
     )
-    return images, evidence
 
 
 def issue_table(images: pd.DataFrame, checked: Checked) -> pd.DataFrame:
@@ -181,10 +206,10 @@ def issue_table(images: pd.DataFrame, checked: Checked) -> pd.DataFrame:
             ISSUE: checked.suspect.astype(int),
             SCORE: checked.score.round(SHOWN_DIGITS),
             PREDICTED: checked.predicted,
-            PREDICTED_SCORE: checked.predicted_score.round(SHOWN_DIGITS),
+            CONFIDENCE: checked.predicted_score.round(SHOWN_DIGITS),
         }
     )
-    by = [ISSUE, SCORE, "aum"]
+    by = [ISSUE, SCORE, AUM]
     return table.sort_values(by, ascending=[False, True, True], kind="stable")[COLUMNS]
 
 
@@ -197,30 +222,35 @@ def verdict_of(
         table: of `issue_table`.
         checked: what it shows.
         source: the images of the data set.
-        reason: why the number is a lower limit; empty if it is none.
-        harmful: which options harm the check; empty if none does.
+        reason: why the number is a lower bound; empty if it is an estimate.
+        harmful: which options make the check worse; empty for none.
     """
     suspects = table[table[ISSUE] == 1]
     per_class = _per_class(table, source.class_names)
-    pairs = suspects.groupby([LABEL, PREDICTED]).size().sort_values(ascending=False, kind="stable")
     return {
         "version": VERSION,
         "n_images": len(table),
         "n_issues": checked.count.n,
         "low": checked.count.low,
         "high": checked.count.high,
-        "n_issues_test": int((suspects["set"] == TEST).sum()),
+        "n_issues_test": int((suspects[SET] == TEST).sum()),
         "at_least": bool(reason),
         "reason": reason or None,
         "harmful_options": harmful or None,
         "per_class": per_class,
-        "given_to_suggested": [
-            {"given": int(given), "suggested": int(suggested), "n": int(n)}
-            for (given, suggested), n in pairs.items()
-        ],
+        "given_to_suggested": _given_to_suggested(suspects),
         "suspicious_classes": [row["label"] for row in per_class if row["n_issues"] > row["n"] / 2],
         "validation_from_suspects": source.validation is None and len(suspects) > 0,
     }
+
+
+def _given_to_suggested(suspects: pd.DataFrame) -> list[dict[str, int]]:
+    """How many suspects there are of each given and suggested label, the most frequent first."""
+    sizes = suspects.groupby([LABEL, PREDICTED]).size()
+    return [
+        {"given": int(given), "suggested": int(suggested), "n": int(n)}
+        for (given, suggested), n in sizes.sort_values(ascending=False, kind="stable").items()
+    ]
 
 
 def _per_class(table: pd.DataFrame, names: Sequence[str]) -> list[dict[str, Any]]:
@@ -252,7 +282,7 @@ def label_words(verdict: dict[str, Any]) -> list[str]:
 
 
 def removal_words(verdict: dict[str, Any]) -> list[str]:
-    """What the verdict on the labels means for the one on removal."""
+    """What the verdict on labels means for the verdict on removal; no line if nothing."""
     if not verdict["validation_from_suspects"]:
         return []
     return [

@@ -1,8 +1,8 @@
 """What a training records for the label check, next to the margins of its training images.
 
-Of each image the mean class probabilities that the net gave it: before each step that learns from
-it, or, of images that the trial holds out, after each epoch. The mean over the epochs weighs each
-by its number, from 1: the first ones tell little. And the margins of held-out images.
+For each image, the mean over the epochs of the net's class probabilities: before each step that
+trains on it or, for images that the trial holds out, after each epoch. Epoch e = 1, 2, ... has the
+weight e, because early epochs tell little. For held-out images, the margins of each epoch too.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _TINY = float(np.finfo(np.float32).tiny)
 
 @dataclass(frozen=True)
 class LabelRecord:
-    """The record of a trial after some epochs.
+    """What a trial has recorded after some epochs.
 
     Attributes:
         training: (n_train, K), weighted mean over the epochs of the softmax before the image's
@@ -60,11 +60,11 @@ def empty_record(trial: Trial) -> LabelRecord:
 
 
 def with_epoch(record: LabelRecord, trial: Trial, epoch: int, seen: Float32) -> LabelRecord:
-    """The record after one more epoch, at whose end the trial's network is.
+    """The record after one more epoch.
 
     Args:
         record: of the epochs before; its margins are filled in place.
-        trial: whose held-out images are evaluated.
+        trial: its network is in the state at the end of the epoch.
         epoch: its number, from 0.
         seen: (n_train, K) softmax of each training image before its step.
     """
@@ -82,12 +82,12 @@ def with_epoch(record: LabelRecord, trial: Trial, epoch: int, seen: Float32) -> 
 
 
 def _margins(softmax: Float32, labels: npt.NDArray[np.int32]) -> Float32:
-    """(N,), from probabilities (N, K), whose logarithms are logits but for a constant."""
+    """Margins (N,) of probabilities (N, K): their logarithms are logits up to a constant."""
     return margins_of(np.log(np.maximum(softmax, _TINY)), labels)
 
 
 def _mean(mean: Float16, more: Float32, count: int) -> Float16:
-    """The mean over one more epoch, `count` being in it; epoch e, from 1, has the weight e."""
+    """The weighted mean after one more epoch; `count` epochs are in `mean`."""
     single = mean.astype(np.float32)
     return (single + (more - single) * (2 / (count + 2))).astype(np.float16)
 
@@ -127,9 +127,3 @@ def sizes_of(trial: Trial) -> tuple[int, int, int, int, int]:
     data = trial.data
     sets = len(data.training), len(data.validation), len(data.test)
     return trial.n_epochs, *sets, trial.network.n_classes
-
-
-def softmax_of(logits: Float32) -> Float32:
-    """(N, K) probabilities of (N, K) logits."""
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True), np.float32)

@@ -1,4 +1,4 @@
-"""What a retrained network makes of each image, kept beside the scores of its removal."""
+"""Losses and hits of a retrained network on each image, kept with the scores of its removal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Outcomes:
 
     Attributes:
         val_losses: (n_val,) float32, the cross-entropy of each validation image in nats.
-        val_hits: (n_val,) bool, whether the validation image's label is what the network says.
+        val_hits: (n_val,) bool, whether the network predicts the validation image's label.
         test_hits: (n_test,) bool, the same of the test images.
         removed: (n,) int64, the `datasource_index` of the images left out, ascending.
         predicted: (n,) int32, the class that the network gives them.

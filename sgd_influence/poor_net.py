@@ -1,4 +1,4 @@
-"""Whether a net is too poor for the label check to count on.
+"""Whether a net is too poor for the label check to estimate the number of wrong labels.
 
 A net that has not learnt the classes cannot tell a wrong label from an image that it finds hard.
 """
@@ -22,21 +22,25 @@ from utils.output.storage import read_csv
 from utils.training.trial import Trial
 
 STEEP = 0.05
-"""Share of the whole fall of the training loss that falls in the last quarter of the epochs."""
+"""A training with more of the fall of its loss in the last quarter of the epochs is too short."""
 FAST_MOMENTUM, FEW_EPOCHS = 0.5, 10
-"""From which momentum on, with a falling rate, and below how many epochs the check suffers."""
+"""The check is worse with this momentum or more and a falling rate, and with fewer epochs."""
 MOST_TRAINED, MOST_TESTED = 2000, 2000
+"""Images that the logistic regression is trained and tested on, at most."""
 SIDE = 8
 """Pixels that images are shrunk to for the logistic regression, by averaging."""
 
 
 def poor_net(trial: Trial, seeds: Sequence[int], checked: Checked) -> str:
-    """Why the number of wrong labels is a lower limit: a sentence; empty if it is none.
+    """Why the number of wrong labels is a lower bound: a sentence; empty if it is an estimate.
 
     Args:
-        trial: one of the run, whose images are there.
+        trial: one of the run, with its images.
         seeds: of the trials that were checked.
         checked: what the check found.
+
+    Raises:
+        UserError: a learning curve cannot be read.
     """
     curves = [read_csv(trial.folder.learning_curve(seed)) for seed in seeds]
     falling = np.mean([still_falling(curve["train_loss"].to_numpy()) for curve in curves])
@@ -61,7 +65,7 @@ def poor_net(trial: Trial, seeds: Sequence[int], checked: Checked) -> str:
 
 
 def harmful_options(options: Options) -> str:
-    """Which of the options are known to harm the label check: a sentence; empty if none is.
+    """Which options are known to make the label check worse: a sentence; empty for none.
 
     Measured on 3,000 photos with 16.6 % wrong labels of annotators: AUC .78 with the defaults, .69
     with a cosine schedule and momentum .9, .75 with 8 epochs in batches of 16.

@@ -1,4 +1,4 @@
-"""How many images to remove: decided on validation images alone, none being an answer.
+"""How many images to remove, decided only on validation images; the answer may be none.
 
 Retraining is noisy: nets trained without a few images chosen at random differ by many standard
 errors of a bootstrap over the validation images, so that one trial mostly shows luck. The rule is:
@@ -101,7 +101,7 @@ class Removals:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is recommended; the names are those of summary/recommendation.json.
+    """What is recommended; the names are the same as in summary/recommendation.json.
 
     Attributes:
         method: whose worst images; None if none are to be removed.
@@ -294,7 +294,7 @@ def noise_limit(n_trials: int, previous: tuple[int, ...]) -> float:
 
 
 def choose(removals: Removals, limit: float, among: npt.NDArray[np.bool_]) -> int | None:
-    """The removal to recommend among those of the mask (C,); None: remove none."""
+    """The removal to recommend among the candidates in the mask (C,); None: remove none."""
     loss = removals.loss
     counts = among & (loss.ratio > limit) & (removals.validation.mean >= 0)
     if not counts.any():
@@ -332,7 +332,7 @@ def _why_no_method(chosen: Mapping[str, int | None], verdicts: Mapping[str, Verd
     return f"by {unsound[0]}, {verdicts[unsound[0]].reason}"
 
 
-# ---------------------------------------------------------------- what is said
+# ---------------------------------------------------------------- in words
 
 
 def _verdict(removals: Removals, limit: float, method: str, number: int | None) -> Verdict:

@@ -31,7 +31,7 @@ LEAST_ROOM = 2
 """A segment's first state and the one that is asked for."""
 
 COMPARED = 2
-"""States in memory, beside those held, while a segment's end is compared with its checkpoint."""
+"""States in memory, besides those held, while a segment's end is compared with its checkpoint."""
 
 
 class Replay:
@@ -44,7 +44,7 @@ class Replay:
         kept: ascending, the steps before which the state was kept; len(steps) is the final state.
         load: reads the kept state before a step.
         room: how many states may be held in memory, at least `LEAST_ROOM`.
-        name: of the training, for what is said.
+        name: of the training, for messages.
     """
 
     def __init__(
@@ -163,7 +163,7 @@ def states_there(trial: Trial) -> list[int]:
         raise UserError(
             f"{trial.state_path(trial.covered_start)}: is not there, and Hara begins with it; "
             "leave Hara out of --methods, or delete the folder of its trial (seed_...), and the "
-            "same command trains the trial anew"
+            "same command trains the trial again"
         )
     return kept
 

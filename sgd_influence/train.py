@@ -17,11 +17,11 @@ from sgd_influence.label_record import (
     load_record,
     record_bytes,
     sizes_of,
-    softmax_of,
     with_epoch,
 )
 from utils.console import progress
 from utils.output.storage import read_csv
+from utils.training.evaluation import softmax
 from utils.training.network import Network, State
 from utils.training.sgd import margins_of
 from utils.training.steps import archive_of, by_epoch
@@ -220,5 +220,5 @@ def _train_steps(
         loss += trial.take_step(t)
         indices, logits = trial.steps[t].indices, trial.sgd.logits
         margins[indices] = margins_of(logits, trial.data.training.labels[indices])
-        seen[indices] = softmax_of(logits)
+        seen[indices] = softmax(logits)
     return loss / trial.n_train

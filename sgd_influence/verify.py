@@ -9,22 +9,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from utils.methods import METHODS, Method, shown
+from utils.columns import INDEX
+from utils.methods import METHODS, Method
+from utils.output.figures import RANDOM, RANKING, Interval, VerificationPanel, verification_panels
 from utils.output.folder import OutputFolder
-from utils.output.storage import read_csv
+from utils.output.results import Results
 from utils.training.trial import Trial
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-RANDOM, RANKING = "random", "ranking"
 TRUSTED = 0.3
 """Below this agreement a method's ranking should not be trusted."""
 FEWEST = 10
 """Groups of each kind, in all trials, below which an agreement tells nothing."""
 N_RESAMPLES = 1000
 PANELS = 3
-"""At most as many panels beside one another in the picture."""
+"""At most as many panels in a row of the picture."""
 TRUE_COLUMNS = ["group", "kind", "size", "true"]
 
 Rankings = Mapping[str, np.ndarray]
@@ -70,12 +71,12 @@ class Agreement:
     @property
     def of_random(self) -> str:
         """The agreement over random groups with its interval."""
-        return _bounded(self.random, self.low, self.high)
+        return Interval(self.random, self.low, self.high).bracketed
 
     @property
     def of_ranking(self) -> str:
         """The agreement over groups cut from the rankings with its interval."""
-        return _bounded(self.ranking, self.ranking_low, self.ranking_high)
+        return Interval(self.ranking, self.ranking_low, self.ranking_high).bracketed
 
     @property
     def tells(self) -> bool:
@@ -116,10 +117,6 @@ def judgement(method: str, agreement: Agreement, n_groups: int) -> str:
     )
 
 
-def _bounded(value: float, low: float, high: float) -> str:
-    return f"{value:.2f} [{low:.2f}, {high:.2f}]"
-
-
 @dataclass
 class Verification:
     """The verification of one trial: which groups are removed, and the tables of what came of it.
@@ -127,24 +124,26 @@ class Verification:
     Attributes:
         methods: whose influences are compared; parts of the predicting ones' rankings are groups.
         n_groups: K.
+        results: the tables of the run.
     """
 
     methods: Sequence[Method]
     n_groups: int
+    results: Results
     _groups: list[Group] = field(default_factory=list)
 
     def groups(self, trial: Trial) -> list[Group]:
         """The K groups of a trial that the methods have scored."""
         if not self._groups:
-            tables = self._influences(trial)
             predicting = [m.name for m in self.methods if m.predicts]
-            rankings = {name: tables[name]["datasource_index"].to_numpy() for name in predicting}
+            tables = {name: self.results.influence(name, trial.seed) for name in predicting}
+            rankings = {name: table[INDEX].to_numpy() for name, table in tables.items()}
             self._groups = make_groups(trial.seed, trial.n_train, self.n_groups, rankings)
         return self._groups
 
     def known(self, trial: Trial, number: int) -> bool:
         """Whether group `number` has been removed already."""
-        return self.groups(trial)[number].name in set(_true_changes(trial)["group"])
+        return self.groups(trial)[number].name in set(self._true_changes(trial)["group"])
 
     def save_true_change(self, trial: Trial, number: int, scores: pd.DataFrame) -> None:
         """Add to the file what removing group `number` changed.
@@ -152,51 +151,60 @@ class Verification:
         Rows are in the order of the groups, whatever order they come in; those of groups that
         this run does not have come first.
         """
-        group, known = self.groups(trial)[number], _true_changes(trial)
+        group, known = self.groups(trial)[number], self._true_changes(trial)
         true = float(scores["val_loss"].iloc[-1]) - self._base_loss(trial)
         row = (group.name, group.kind, int(group.members.sum()), true)
         places = {group.name: place for place, group in enumerate(self._groups)}
         rows = [*known.itertuples(index=False, name=None), row]
         rows.sort(key=lambda row: places.get(row[0], -1))
-        table = pd.DataFrame(rows, columns=TRUE_COLUMNS)
-        trial.folder.save_csv(table, trial.folder.true_changes(trial.seed))
+        table, path = (
+            pd.DataFrame(rows, columns=TRUE_COLUMNS),
+            trial.folder.true_changes(trial.seed),
+        )
+        trial.folder.save_csv(table, path)
+        self.results.keep(table, path)
 
     def save_table(self, trial: Trial) -> None:
         """Write the verification table of a trial: a row per method and group."""
         groups = self.groups(trial)
-        known = _true_changes(trial).set_index("group")
+        known = self._true_changes(trial).set_index("group")
         true = known.loc[[group.name for group in groups]].reset_index()
         rows = []
-        for name, table in self._influences(trial).items():
-            influence = table.sort_values("datasource_index")["influence"].to_numpy()
-            rows.append(verification_rows(trial.seed, name, influence, groups, true))
-        trial.folder.save_csv(pd.concat(rows), trial.folder.verified(trial.seed))
-
-    def _influences(self, trial: Trial) -> dict[str, pd.DataFrame]:
-        return {m.name: read_csv(trial.folder.influence(m.name, trial.seed)) for m in self.methods}
+        for method in self.methods:
+            table = self.results.influence(method.name, trial.seed).sort_values(INDEX)
+            influence = table["influence"].to_numpy()
+            rows.append(verification_rows(trial.seed, method.name, influence, groups, true))
+        table, path = pd.concat(rows), trial.folder.verified(trial.seed)
+        trial.folder.save_csv(table, path)
+        self.results.keep(table, path)
 
     def _base_loss(self, trial: Trial) -> float:
         """Mean validation loss with nothing removed."""
         path = trial.folder.score(self.methods[0].name, 0, trial.seed)
-        return float(read_csv(path)["val_loss"].iloc[-1])
+        return float(self.results.table(path)["val_loss"].iloc[-1])
 
-
-def _true_changes(trial: Trial) -> pd.DataFrame:
-    """What the file knows of any group: group, kind, size and true (change of loss, nats)."""
-    path = trial.folder.true_changes(trial.seed)
-    return read_csv(path) if path.exists() else pd.DataFrame(columns=TRUE_COLUMNS)
+    def _true_changes(self, trial: Trial) -> pd.DataFrame:
+        """What is known of any group: group, kind, size and true (change of loss, nats)."""
+        path = trial.folder.true_changes(trial.seed)
+        return self.results.table(path) if path.exists() else pd.DataFrame(columns=TRUE_COLUMNS)
 
 
 def compare(
-    folder: OutputFolder, methods: Sequence[str], seeds: Sequence[int], title: str
+    folder: OutputFolder,
+    results: Results,
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    title: str,
 ) -> dict[str, Agreement]:
     """Join the trials' verification tables, draw them, and say how far each method agrees."""
-    table = pd.concat(read_csv(folder.verified(seed)) for seed in seeds)
-    folder.save_csv(table, folder.verification)
+    table = pd.concat(results.table(folder.verified(seed)) for seed in seeds)
     agreements = {m: agreement_of(table[table["method"] == m]) for m in methods}
     rows = [{"method": method} | asdict(agreement) for method, agreement in agreements.items()]
-    folder.save_csv(pd.DataFrame(rows).drop(columns="n_groups"), folder.agreement)
-    draw_verification(table, agreements, title, folder)
+    agreement = pd.DataFrame(rows).drop(columns="n_groups")
+    for content, path in ((table, folder.verification), (agreement, folder.agreement)):
+        folder.save_csv(content, path)
+        results.keep(content, path)
+    draw_verification(verification_panels(table, agreement), title, folder)
     return agreements
 
 
@@ -231,7 +239,7 @@ def _mask(n_train: int, members: np.ndarray) -> np.ndarray:
 def verification_rows(
     seed: int, method: str, influence: np.ndarray, groups: list[Group], true: pd.DataFrame
 ) -> pd.DataFrame:
-    """Predicted beside true changes of one method and trial: the sum of the group's influences.
+    """Predicted and true changes of one method and trial: the sum of the group's influences.
 
     Args:
         seed: the trial's.
@@ -277,47 +285,52 @@ def _mean_spearman(rows: pd.DataFrame) -> float:
 
 
 def draw_verification(
-    table: pd.DataFrame, agreements: Mapping[str, Agreement], title: str, folder: OutputFolder
+    panels: Sequence[VerificationPanel], title: str, folder: OutputFolder
 ) -> None:
-    """Draw predicted against true changes, a panel per method, at most `PANELS` beside another."""
+    """Draw predicted against true changes, a panel per method, at most `PANELS` in a row."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    n_rows = -(-len(agreements) // PANELS)
-    n_columns = -(-len(agreements) // n_rows)
+    n_rows = -(-len(panels) // PANELS)
+    n_columns = -(-len(panels) // n_rows)
     figure = Figure(figsize=(4.2 * n_columns, 4.4 * n_rows + 0.4), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(n_rows, n_columns, squeeze=False, sharey=True)
-    for axes, (method, agreement) in zip(panels.flat, agreements.items(), strict=False):
-        _draw_panel(axes, table[table["method"] == method], method, agreement)
-    for axes in panels.flat[len(agreements) :]:
+    places = figure.subplots(n_rows, n_columns, squeeze=False, sharey=True)
+    for axes, panel in zip(places.flat, panels, strict=False):
+        _draw_panel(axes, panel)
+    for axes in places.flat[len(panels) :]:
         axes.set_axis_off()
-    figure.supylabel("true change of validation loss (nats)", fontsize=10)
+    figure.supylabel(panels[0].y_label, fontsize=10)
     figure.suptitle(title, fontsize=11)
-    handles, labels = panels.flat[0].get_legend_handles_labels()
+    handles, labels = places.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=9)
     with folder.written(folder.verification_figure) as temporary:
         figure.savefig(temporary, dpi=150, metadata={"Software": None})
 
 
-def _draw_panel(axes: Axes, rows: pd.DataFrame, method: str, agreement: Agreement) -> None:
-    for kind, face in ((RANKING, "none"), (RANDOM, "C0")):
-        own = rows[rows["kind"] == kind]
+def _draw_panel(axes: Axes, panel: VerificationPanel) -> None:
+    for points in panel.points:
+        face = "C0" if points.kind == RANDOM else "none"
         axes.scatter(
-            own["predicted"], own["true"], s=26, facecolors=face, edgecolors="C0",
-            label=f"{kind} groups",
+            points.predicted, points.true, s=26, facecolors=face, edgecolors="C0",
+            label=points.label,
         )  # fmt: skip
     axes.axhline(0, color="0.7", linewidth=0.8, zorder=0)
-    axes.set_title(
-        f"{shown(method)}\nSpearman, random groups: {agreement.of_random}"
-        f"\ngroups cut from the ranking: {agreement.of_ranking}",
-        fontsize=10,
-    )
-    if not METHODS[method].predicts:
-        axes.set_xlabel("sum of the scores")
-        return
-    axes.set_xlabel("predicted change (nats)")
-    axes.axvline(0, color="0.7", linewidth=0.8, zorder=0)
-    ends = rows["predicted"].min(), rows["predicted"].max()
-    clipped = np.clip(ends, rows["true"].min(), rows["true"].max())
-    axes.plot(clipped, clipped, color="0.5", linestyle=":", label="predicted = true")
+    axes.set_title(_panel_title(panel), fontsize=10)
+    axes.set_xlabel(panel.x_label)
+    if METHODS[panel.method].predicts:
+        axes.axvline(0, color="0.7", linewidth=0.8, zorder=0)
+        predicted, true = (
+            np.concatenate([getattr(points, name) for points in panel.points])
+            for name in ("predicted", "true")
+        )
+        ends = np.clip([predicted.min(), predicted.max()], true.min(), true.max())
+        axes.plot(ends, ends, color="0.5", linestyle=":", label="predicted = true")
+
+
+def _panel_title(panel: VerificationPanel) -> str:
+    lines = [panel.label]
+    if panel.of_random and panel.of_ranking:
+        lines += [f"Spearman, random groups: {panel.of_random.bracketed}"]
+        lines += [f"groups cut from the ranking: {panel.of_ranking.bracketed}"]
+    return "\n".join(lines)

@@ -25,7 +25,7 @@ from utils.units import printable
 T = TypeVar("T")
 
 RESULT = logging.INFO + 5
-"""Level of what `--quiet` still shows beside warnings and errors."""
+"""Level of what `--quiet` still shows besides warnings and errors."""
 logging.addLevelName(RESULT, "RESULT")
 
 log = logging.getLogger("data_cleansing")
@@ -78,8 +78,8 @@ class _LogFile(logging.FileHandler):
 
 def _bound(record: logging.LogRecord) -> bool:
     """Leave out the middle of a line that quotes more of the data than anybody reads."""
-    said = record.getMessage()
-    if (short := bounded(said)) != said:
+    text = record.getMessage()
+    if (short := bounded(text)) != text:
         record.msg, record.args = short, ()
     return True
 
@@ -100,7 +100,7 @@ def open_console(quiet: bool, verbose: bool) -> None:
 
 
 def open_log_file(path: Path) -> None:
-    """Append everything that was and will be said to `path`, with its time.
+    """Append every message, past and future, to `path` with its time.
 
     Raises:
         UserError: `path` is a link, or something else that is no file of its own.

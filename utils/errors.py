@@ -1,7 +1,11 @@
-"""The one error that a user can cause."""
+"""The one error that a user can cause, and the line of an error."""
+
+from __future__ import annotations
+
+from pathlib import Path
 
 LONGEST = 2000
-"""Characters of a line at most; of a longer one beginning and end are said."""
+"""Characters of a line at most; the middle of a longer line is left out."""
 
 
 class UserError(Exception):
@@ -14,6 +18,13 @@ class UserError(Exception):
 
     def __init__(self, line: str) -> None:
         super().__init__(bounded(line))
+
+
+def reason_of(error: UserError | OSError, place: Path) -> str:
+    """The line of a mistake; an error of the system names its file, or `place` if it has none."""
+    if isinstance(error, OSError):
+        return f"{error.filename or place}: {error.strerror or error}"
+    return str(error)
 
 
 def bounded(line: str) -> str:

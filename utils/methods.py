@@ -19,7 +19,7 @@ class Solved:
         solver: as in `--if_solver`.
         damping: alpha.
         residual: relative to the right-hand side; 1 is that of no solution.
-        wanted: the relative residual that it was to get to.
+        wanted: the relative residual that it was to reach.
         n_products: products of the matrix with a vector, over `n_images` each.
         n_images: the training images of the equation, and of the residual.
         n_train: all training images.
@@ -156,7 +156,7 @@ def shown(method: str) -> str:
 
 
 def about_labels(n: int, methods: Collection[str]) -> str:
-    """What "remove none" (n = 0) leaves unsaid: it says nothing of labels. Else ""."""
+    """A note to "remove none" (n = 0): it says nothing about labels. Else ""."""
     if n:
         return ""
     looking = [name for name in methods if METHODS[name].for_labels]

@@ -311,12 +311,31 @@ class Options:
     )  # fmt: skip
 
     def __post_init__(self) -> None:
+        self._check_least()
+        self._check_training()
+        self._check_scoring()
+        self._check_run()
+
+    def _check_least(self) -> None:
         for name, given in options_by_name().items():
             for value in _as_tuple(getattr(self, name)):
                 if given.least is not None and value is not None and value < given.least:
                     least = f"must be a whole number of at least {given.least}"
                     raise UserError(f"--{name} {value}: {least}")
+
+    def _check_training(self) -> None:
         _check(math.isfinite(self.lr) and self.lr > 0, f"--lr {self.lr}: must be a number above 0")
+        _check(
+            self.flip_labels is None or 0 < self.flip_labels < 1,
+            f"--flip_labels {self.flip_labels}: must be a share above 0 and below 1",
+        )
+        _check(0 <= self.momentum < 1, f"--momentum {self.momentum}: must be from 0 to below 1")
+        _check(
+            math.isfinite(self.weight_decay) and self.weight_decay >= 0,
+            f"--weight_decay {self.weight_decay}: must be a number of at least 0",
+        )
+
+    def _check_scoring(self) -> None:
         _check(
             self.cover_epochs is None or self.cover_epochs <= self.n_epochs,
             f"--cover_epochs {self.cover_epochs}: there are {self.n_epochs} epochs (--n_epochs)",
@@ -326,17 +345,16 @@ class Options:
             f"--damping {self.damping}: must be a number above 0",
         )
         _check(
-            self.flip_labels is None or 0 < self.flip_labels < 1,
-            f"--flip_labels {self.flip_labels}: must be a share above 0 and below 1",
-        )
-        _check(
             self.verify == 0 or self.verify >= 6, f"--verify {self.verify}: needs 6 groups or more"
         )
-        _check(0 <= self.momentum < 1, f"--momentum {self.momentum}: must be from 0 to below 1")
         _check(
-            math.isfinite(self.weight_decay) and self.weight_decay >= 0,
-            f"--weight_decay {self.weight_decay}: must be a number of at least 0",
+            not (self.cache == FINAL and needing_states(self.methods)),
+            f"--cache {FINAL}: keeps no states of the steps, which "
+            f"{' and '.join(needing_states(self.methods))} of --methods needs; give --cache "
+            f"{RECOMPUTE} or other --methods",
         )
+
+    def _check_run(self) -> None:
         _check(
             all(device.isdecimal() for device in self.device_ids),
             f"--device-id {self.device_id}: expected a GPU number, or several separated by "
@@ -349,12 +367,6 @@ class Options:
         _check(not (self.quiet and self.verbose), "--quiet and --verbose: give one of the two")
         _check(
             not (self.dry_run and self.overwrite), "--dry_run and --overwrite: give one of the two"
-        )
-        _check(
-            not (self.cache == FINAL and needing_states(self.methods)),
-            f"--cache {FINAL}: keeps no states of the steps, which "
-            f"{' and '.join(needing_states(self.methods))} of --methods needs; give --cache "
-            f"{RECOMPUTE} or other --methods",
         )
 
     @property

@@ -10,7 +10,7 @@ do depends on the phase of the process, which is the one instance of `_Process` 
 
 Python heeds a signal between two of its own instructions only. Where the main thread gets to none
 within `GRACE` seconds, because it is in a system call or in C code that does not return, a thread
-beside it says the line and ends the process (`_Watch`). It leaves temporary files and the lock to
+reports this in one line and ends the process (`_Watch`). It leaves temporary files and the lock to
 the next run. C code that does not return and never lets go of Python's interpreter lock stops that
 thread as well; only SIGKILL ends it.
 
@@ -51,7 +51,7 @@ class _Process:
         received: the first signal.
         since: when that was, by the monotonic clock.
         raised: KeyboardInterrupt was raised; a later signal does not disturb what cleans up.
-        watch: notices signals beside the main thread.
+        watch: a thread that notices signals while the main thread is busy.
     """
 
     def __init__(self) -> None:
@@ -172,13 +172,13 @@ def _end_at_once(number: signal.Signals) -> NoReturn:
 
 
 def _without_interrupts(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Say nothing of a KeyboardInterrupt that was lost in a callback: the next check raises it."""
+    """Report no KeyboardInterrupt that was lost in a callback: the next check raises it."""
 
-    def said(unraisable: Any) -> None:
+    def without(unraisable: Any) -> None:
         if not issubclass(unraisable.exc_type, KeyboardInterrupt):
             hook(unraisable)
 
-    return said
+    return without
 
 
 class _Watch:

@@ -9,7 +9,7 @@ VARIABLE = "PYTHONUTF8"
 
 
 def insist_on_utf8() -> None:
-    """Start this command anew in Python's UTF-8 mode where names of files are not UTF-8 to it.
+    """Restart this command in Python's UTF-8 mode where names of files are not UTF-8 to it.
 
     That is so in another locale, such as C, if the mode is turned off. CSV files, the log and the
     page are UTF-8; a name in another encoding would not be found again by what they say.

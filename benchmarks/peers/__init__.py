@@ -1,1 +1,1 @@
-"""The product beside the libraries that one would take instead; `make peers` runs it all."""
+"""The product compared with the libraries that one would take instead; `make peers` runs it all."""

@@ -1,4 +1,4 @@
-"""The product beside other libraries: time, memory, disk and quality on the same trainings.
+"""The product compared with other libraries: time, memory, disk and quality on the same trainings.
 
     make peers DATA=PATH
     python benchmarks/peers/compare.py --data PATH --python .venv-peers/bin/python

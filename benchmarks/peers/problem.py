@@ -114,7 +114,7 @@ def problem_path(folder: Path) -> Path:
 
 
 def result_path(folder: Path, method: str) -> Path:
-    """The result of a method; the scores lie beside it."""
+    """The result of a method; the scores lie next to it."""
     return folder / "results" / (method.replace(" ", "_").replace(",", "") + ".json")
 
 

@@ -223,7 +223,7 @@ def test_what_a_read_only_folder_cannot_take_goes_to_the_cache(
     before = contents(folder)
     forbid_writing(folder, monkeypatch)
     source = prepare("mnist", folder, False)
-    files = draw_split(source, 0, 30, 10, 10)
+    files = draw_split(source, 0, 30, 10, 10).files
     assert contents(folder) == before
     assert source.folder == cache / "mnist" and files.test.is_relative_to(cache)
     assert Path(source.training["x:image"][0]).is_relative_to(cache)
@@ -237,11 +237,11 @@ def test_prepared_images_in_a_read_only_folder_are_used_where_they_lie(
     before = contents(folder)
     forbid_writing(folder, monkeypatch)
     source = prepare("digits", folder, False)
-    files = draw_split(source, 0, None, None, None)
+    split = draw_split(source, 0, None, None, None)
     assert contents(folder) == before
-    assert files.training.parent == cache / "digits"
+    assert split.files.training.parent == cache / "digits"
     assert Path(source.training["x:image"][0]).is_relative_to(folder)
-    assert len(load_trial(source, files).training) == 997
+    assert len(load_trial(source, split).training) == 997
 
 
 def test_nothing_writable_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -377,7 +377,7 @@ def read(path: Path) -> pd.DataFrame:
 
 
 def test_the_default_split(source: Source) -> None:
-    files = draw_split(source, 3, None, None, None)
+    files = draw_split(source, 3, None, None, None).files
     assert files.training == source.folder / "tiny_training_3.csv"
     assert files.validation == source.folder / "tiny_validation_3.csv"
     assert files.test == source.folder / "tiny_test.csv"
@@ -390,7 +390,7 @@ def test_the_default_split(source: Source) -> None:
 
 
 def test_a_csv_has_the_header_of_nnc_and_the_order_of_the_source(source: Source) -> None:
-    files = draw_split(source, 0, 8, 4, 4)
+    files = draw_split(source, 0, 8, 4, 4).files
     for path in (files.training, files.validation, files.test):
         lines = path.read_bytes().split(b"\n")
         assert lines[0] == b"x:image,y:label" and lines[-1] == b""
@@ -398,9 +398,38 @@ def test_a_csv_has_the_header_of_nnc_and_the_order_of_the_source(source: Source)
         assert numbers == sorted(numbers)
 
 
+@pytest.mark.parametrize("own_validation", [False, True])
+def test_a_split_is_rows_of_the_source_that_its_files_name(
+    source: Source, own_validation: bool
+) -> None:
+    if own_validation:
+        source = dataclasses.replace(source, validation=source.test.iloc[:24], n_validation=0)
+    split = draw_split(source, 3, 40, 12, 20)
+    for name, first in (("training", 0), ("validation", 0), ("test", 100)):
+        rows, named = getattr(split, name), read(getattr(split.files, name))
+        first = {"validation": 100, "test": 124}.get(name, first) if own_validation else first
+        assert rows.min() >= first and (np.diff(rows) > 0).all()
+        assert source.images.iloc[rows]["x:image"].tolist() == named["x:image"].tolist()
+        assert source.images.iloc[rows]["y:label"].tolist() == named["y:label"].tolist()
+
+
+def test_rows_count_over_all_sets(source: Source) -> None:
+    parted = dataclasses.replace(source, validation=source.test.iloc[:24])
+    assert source.images["set"].tolist() == ["training"] * 100 + ["test"] * 40
+    assert list(source.rows_of_set("test")) == list(range(100, 140))
+    assert len(source.rows_of_set("validation")) == 0
+    assert list(parted.rows_of_set("test")) == list(range(124, 164))
+    for name in ("training", "validation", "test"):
+        rows = parted.rows_of_set(name)
+        assert set(parted.images["set"].iloc[rows]) == {name}
+        assert parted.images["x:image"].iloc[rows].tolist() == list(
+            getattr(parted, name)["x:image"]
+        )
+
+
 def test_further_columns_are_carried_along(source: Source) -> None:
     training = source.training.assign(who="me")
-    files = draw_split(dataclasses.replace(source, training=training), 0, None, None, None)
+    files = draw_split(dataclasses.replace(source, training=training), 0, None, None, None).files
     assert list(read(files.training)) == ["x:image", "y:label", "who"]
 
 
@@ -413,21 +442,22 @@ def test_splits_are_functions_of_the_seed_alone(source: Source) -> None:
     draw_split(source, 1, 40, 12, 20)
     draw_split(source, 0, None, None, None)
     assert contents(source.folder) == before
-    files = [draw_split(source, seed, None, None, None) for seed in (0, 1)]
+    files = [draw_split(source, seed, None, None, None).files for seed in (0, 1)]
     assert files[0].validation.read_bytes() != files[1].validation.read_bytes()
 
 
 def test_other_sizes_do_not_overwrite(source: Source) -> None:
-    full = draw_split(source, 0, None, None, None)
+    full = draw_split(source, 0, None, None, None).files
     before = contents(source.folder)
-    small = draw_split(source, 0, 40, None, None)
+    small = draw_split(source, 0, 40, None, None).files
     assert small.training.parent == source.folder / "n_train_40-n_val_20-n_test_40"
     assert {name: contents(source.folder)[name] for name in before} == before
-    assert draw_split(source, 0, 80, 20, 40) == full
+    assert draw_split(source, 0, 80, 20, 40).files == full
 
 
 def test_a_subset_is_a_part_of_the_full_split(source: Source) -> None:
-    full, small = draw_split(source, 0, None, None, None), draw_split(source, 0, 41, 10, 20)
+    full = draw_split(source, 0, None, None, None).files
+    small = draw_split(source, 0, 41, 10, 20).files
     for part, size in (("training", 41), ("validation", 10), ("test", 20)):
         images = read(getattr(small, part))["x:image"]
         assert len(images) == size
@@ -437,7 +467,8 @@ def test_a_subset_is_a_part_of_the_full_split(source: Source) -> None:
 
 
 def test_the_test_set_is_the_same_for_every_seed(source: Source) -> None:
-    contents = {draw_split(source, seed, None, None, 20).test.read_bytes() for seed in range(4)}
+    files = [draw_split(source, seed, None, None, 20).files for seed in range(4)]
+    contents = {file.test.read_bytes() for file in files}
     assert len(contents) == 1
 
 
@@ -454,7 +485,7 @@ def test_the_test_set_is_the_same_for_every_seed(source: Source) -> None:
 )
 def test_sizes(source: Source, asked: tuple[int | None, ...], sizes: tuple[int, ...]) -> None:
     assert split_sizes(source, *asked) == sizes
-    files = draw_split(source, 0, *asked)
+    files = draw_split(source, 0, *asked).files
     tables = [read(path) for path in (files.training, files.validation, files.test)]
     assert tuple(map(len, tables)) == sizes
     assert not set(tables[0]["x:image"]) & set(tables[1]["x:image"])
@@ -485,7 +516,7 @@ def test_a_default_that_is_too_large_says_what_to_give(source: Source) -> None:
 
 
 def test_a_file_with_the_same_content_is_left_alone(source: Source) -> None:
-    path = draw_split(source, 0, None, None, None).training
+    path = draw_split(source, 0, None, None, None).files.training
     os.utime(path, (1, 1))
     draw_split(source, 0, None, None, None)
     assert path.stat().st_mtime == 1

@@ -133,9 +133,9 @@ def test_the_next_mirror_is_tried(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    said: list[Any] = []
+    printed: list[Any] = []
     pooch.get_logger().setLevel(logging.INFO)
-    monkeypatch.setattr(pooch.get_logger(), "handle", said.append)
+    monkeypatch.setattr(pooch.get_logger(), "handle", printed.append)
     folder, address = mirror
     (folder / "a.gz").write_bytes(CONTENT)
     (folder / "wrong.gz").write_bytes(b"a page that says sorry")
@@ -143,7 +143,7 @@ def test_the_next_mirror_is_tried(
     assert find_or_download([file], *folders, False) == [folders[0] / "a.gz"]
     assert (folders[0] / "a.gz").read_bytes() == CONTENT
     assert os.listdir(folders[0]) == ["a.gz"]
-    assert not said  # by pooch itself
+    assert not printed  # by pooch itself
 
 
 def test_a_download_with_another_md5_is_refused_even_where_unverified_files_are_allowed(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nnabla as nn
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
@@ -15,11 +16,15 @@ from benchmarks.recorded import RecordedTrial, recorded_trial
 from tests.helpers.runs import contents, save_manifest, sgd_influence
 from tests.helpers.tiny import digit_images, smooth_net
 from utils.columns import IMAGE, LABEL
-from utils.data.flips import COLUMNS, flipped
+from utils.data.decode import Form
+from utils.data.flips import flipped, with_flips
 from utils.data.images import ImageSet
+from utils.data.source import Source
+from utils.data.splits import SplitFiles, TrialData
 from utils.methods import METHODS
 from utils.output.manifest import Manifest
 from utils.output.paths import OutputPaths
+from utils.output.results import FLIPPED
 from utils.output.storage import read_csv
 from utils.training.network import Network
 from utils.training.sgd import Optimiser, margins_of, step_batch
@@ -49,6 +54,22 @@ def test_a_share_of_the_labels_becomes_another_class() -> None:
 def test_two_classes_change_places() -> None:
     labels = np.array([0, 1, 1, 0], np.int32)
     assert (flipped(labels, 2, 0.99, seed=0) == 1 - labels).all()
+
+
+def test_rows_of_the_same_image_are_flipped_each_by_itself(tmp_path: Path) -> None:
+    table = pd.DataFrame({IMAGE: ["/a", "/a"] * 50, LABEL: [0, 1] * 50})
+    source = Source(
+        name="twice", folder=tmp_path, training=table, test=table, n_classes=2,
+        class_names=("0", "1"), fingerprint="", form=Form(), damping=0.1, n_validation=2,
+    )  # fmt: skip
+    rows = np.arange(30, 60)
+    nothing = np.empty((len(rows), 1, 1, 1), np.uint8)
+    labels = table[LABEL].to_numpy(np.int32)
+    images = ImageSet(nothing, labels[rows], ("/a",) * len(rows), rows)
+    data = TrialData(images, images, images, SplitFiles(tmp_path, tmp_path, tmp_path))
+    wrong = flipped(labels, 2, 0.5, seed=1)
+    assert with_flips(data, source, 0.5, 1).training.labels.tolist() == wrong[rows].tolist()
+    assert len(set(zip(labels[rows], wrong[rows], strict=True))) == 4  # both fates of both labels
 
 
 # ------------------------------------------------------------------- margins
@@ -114,7 +135,7 @@ def output(run: Path, tmp_path: Path) -> Path:
 
 def test_the_flips_are_listed_and_trained_on(run: Path, data_cache: Path) -> None:
     flips = read_csv(run / FILE)
-    assert tuple(flips) == COLUMNS
+    assert tuple(flips) == FLIPPED
     assert flips["seed"].tolist() == [0] * N_FLIPPED[0] + [1] * N_FLIPPED[1]
     for seed in (0, 1):
         own = flips[flips["seed"] == seed].set_index("datasource_index")
@@ -132,8 +153,8 @@ def test_a_run_says_what_is_flipped_and_what_was_found(
     output: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert sgd_influence(output, f"{FLIPS} -nt 2") == 0
-    said = capsys.readouterr().out
-    assert "Flipped labels what if: 7 of 60 training images have the label of another" in said
+    printed = capsys.readouterr().out
+    assert "Flipped labels what if: 7 of 60 training images have the label of another" in printed
     flips = read_csv(output / FILE)
     for method in ("AUM", "Random"):
         found = 0
@@ -142,12 +163,12 @@ def test_a_run_says_what_is_flipped_and_what_was_found(
             worst = read_csv(output / name)["datasource_index"][:11]
             found += worst.isin(flips.loc[flips["seed"] == seed, "datasource_index"]).sum()
         line = f"Of the 11 worst by {method}, {found / 2:g} were flipped labels (expected by chance"
-        assert f"{line}: 2.02)" in said
+        assert f"{line}: 2.02)" in printed
     table = read_csv(output / "labels/label_issues.csv")
     suspects = table[(table["set"] == "training") & (table["is_label_issue"] == 1)]
     hits = suspects[IMAGE].isin(flips[IMAGE]).sum()
     both = f"{hits} of the {flips[IMAGE].nunique()} flipped labels"
-    assert f"The {len(suspects)} training images whose labels look wrong have {both}" in said
+    assert f"The {len(suspects)} training images whose labels look wrong have {both}" in printed
 
 
 def test_the_lists_of_a_what_if_are_not_for_use(
@@ -222,7 +243,7 @@ def test_nothing_is_listed_without_flips(
 
 
 @pytest.mark.parametrize(
-    ("share", "said"),
+    ("share", "printed"),
     [
         ("0.0001", "--flip_labels 0.0001: of 1397 images that is none; give a larger share"),
         ("0", "--flip_labels 0.0: must be a share above 0 and below 1"),
@@ -231,10 +252,10 @@ def test_nothing_is_listed_without_flips(
     ],
 )
 def test_shares_that_cannot_be(
-    share: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    share: str, printed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert sgd_influence(tmp_path / "out", f"--flip_labels {share}") == 2
-    assert said in capsys.readouterr().err
+    assert printed in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
@@ -255,7 +276,7 @@ def test_a_training_that_goes_on_has_the_same_margins(
     monkeypatch.setattr(Trial, "take_step", fails_in_the_last_epoch)
     assert sgd_influence(tmp_path, f"{FLIPS} -j 1") == 130
     assert sgd_influence(tmp_path, f"{FLIPS} -j 1") == 0
-    assert taken[9:13] == [9, 8, 9, 10]  # the last epoch of four steps anew, no other
+    assert taken[9:13] == [9, 8, 9, 10]  # the last epoch of four steps again, no other
     name = "infl_results_sgd/seed_00/margins.npy"
     assert (tmp_path / name).read_bytes() == (run / name).read_bytes()
     assert np.load(run / name).all()

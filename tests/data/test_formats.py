@@ -106,7 +106,7 @@ def test_missing_members_and_damaged_archives_are_named(tmp_path: Path) -> None:
         archive.write_bytes(content)
         with pytest.raises(UserError) as caught:
             read_members(archive, ["one"], LIMIT)
-        one_line(caught, archive, "get the file anew")
+        one_line(caught, archive, "get the file again")
 
 
 @ANY_BYTES
@@ -155,7 +155,7 @@ def test_what_is_wrong_with_an_idx_file_is_said(tmp_path: Path, content: bytes, 
     path.write_bytes(gzip.compress(content))
     with pytest.raises(UserError) as caught:
         read_idx(path)
-    one_line(caught, path, words, "get the file anew")
+    one_line(caught, path, words, "get the file again")
 
 
 def test_no_more_is_unpacked_than_the_header_announces(
@@ -183,7 +183,7 @@ def test_cut_and_foreign_idx_files_are_named(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(UserError) as caught:
             read_idx(path)
-        one_line(caught, path, "get the file anew")
+        one_line(caught, path, "get the file again")
     with pytest.raises(UserError):
         read_idx(tmp_path / "none.gz")
 
@@ -277,7 +277,7 @@ def test_batches_with_other_content_are_refused(change: dict[bytes, Any], words:
     batch = cifar_batch(IMAGES, LABELS, "testing batch 1 of 1") | change
     with pytest.raises(UserError) as caught:
         read_cifar_batch(pickle.dumps(batch, protocol=2), "a.tar.gz: member b")
-    one_line(caught, "a.tar.gz: member b: no CIFAR-10 batch", words, "get the file anew")
+    one_line(caught, "a.tar.gz: member b: no CIFAR-10 batch", words, "get the file again")
 
 
 def test_cut_batches_are_refused() -> None:

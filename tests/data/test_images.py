@@ -12,8 +12,10 @@ from PIL import Image
 
 from utils.data.decode import Form, common_side
 from utils.data.depth import SIXTEEN, Range
-from utils.data.images import augment, load_image_set, normalise
-from utils.data.nnc_csv import read_nnc_csv
+from utils.data.images import ImageSet, augment, normalise
+from utils.data.nnc_csv import read_users_csv
+from utils.data.source import Source
+from utils.data.splits import Split, SplitFiles, load_trial
 from utils.errors import UserError
 
 
@@ -32,6 +34,18 @@ def write_csv(folder: Path, *rows: str) -> Path:
     return path
 
 
+def load_set(csv: Path, form: Form) -> ImageSet:
+    """The images that a CSV file names, as a trial has them."""
+    table, _ = read_users_csv(csv)
+    table["y:label"] = table["y:label"].astype(int)
+    rows, n_classes = np.arange(len(table)), 10
+    source = Source(
+        name="some", folder=csv.parent, training=table, test=table, n_classes=n_classes,
+        class_names=("",) * n_classes, fingerprint="", form=form, damping=0.1, n_validation=0,
+    )  # fmt: skip
+    return load_trial(source, Split(rows, rows, rows, SplitFiles(csv, csv, csv))).training
+
+
 # ---------------------------------------------------------------- reading
 
 
@@ -40,7 +54,7 @@ def test_gray_images_keep_one_channel_and_their_order(tmp_path: Path) -> None:
     for number in (0, 1):
         save_image(tmp_path / "sub" / f"{number}.png", pixels[number])
     csv = write_csv(tmp_path, "sub/1.png,7", f"{tmp_path}/sub/0.png,3")
-    images = load_image_set(csv, Form())
+    images = load_set(csv, Form())
     assert images.images.shape == (2, 8, 8, 1) and images.images.dtype == np.uint8
     np.testing.assert_array_equal(images.images[..., 0], pixels[::-1])
     assert images.labels.dtype == np.int32 and images.labels.tolist() == [7, 3]
@@ -52,7 +66,7 @@ def test_colour_images_are_exact_and_palettes_become_rgb(tmp_path: Path) -> None
     pixels = random_pixels(8, 8, 3)
     save_image(tmp_path / "a.png", pixels)
     Image.fromarray(pixels).quantize(8).save(tmp_path / "b.png")
-    images = load_image_set(write_csv(tmp_path, "a.png,0", "b.png,1"), Form()).images
+    images = load_set(write_csv(tmp_path, "a.png,0", "b.png,1"), Form()).images
     assert images.shape == (2, 8, 8, 3)
     np.testing.assert_array_equal(images[0], pixels)
 
@@ -60,7 +74,7 @@ def test_colour_images_are_exact_and_palettes_become_rgb(tmp_path: Path) -> None
 def test_sixteen_bit_gray_is_brought_to_eight_bits_by_the_scale_given(tmp_path: Path) -> None:
     save_image(tmp_path / "a.png", np.array([[0, 255], [256, 65535]], np.uint16))
     form = Form(scales=(Range(SIXTEEN, 0, 65535),))
-    images = load_image_set(write_csv(tmp_path, "a.png,0"), form).images
+    images = load_set(write_csv(tmp_path, "a.png,0"), form).images
     assert images[0, :, :, 0].tolist() == [[0, 1], [1, 255]]
 
 
@@ -72,23 +86,23 @@ def test_resizing_brings_sides_into_32_to_128(
 ) -> None:
     save_image(tmp_path / "a.png", random_pixels(*size))
     assert common_side(min(size)) == side
-    images = load_image_set(write_csv(tmp_path, "a.png,0"), Form(side)).images
+    images = load_set(write_csv(tmp_path, "a.png,0"), Form(side)).images
     assert images.shape == (1, side, side, 1)
 
 
 def test_resizing_takes_the_central_square(tmp_path: Path) -> None:
     pixels = random_pixels(32, 40)
     save_image(tmp_path / "a.png", pixels)
-    images = load_image_set(write_csv(tmp_path, "a.png,0"), Form(32)).images
+    images = load_set(write_csv(tmp_path, "a.png,0"), Form(32)).images
     np.testing.assert_array_equal(images[0, :, :, 0], pixels[:, 4:36])
 
 
 def test_further_columns_are_kept_and_byte_order_mark_and_crlf_are_fine(tmp_path: Path) -> None:
     csv = tmp_path / "images.csv"
     csv.write_bytes('\ufeffx:image,y:label,who\r\n"a, ü.png",2,me\r\n'.encode())
-    table = read_nnc_csv(csv)
-    assert table["x:image"].tolist() == [str(tmp_path / "a, ü.png")]
-    assert table["y:label"].tolist() == [2] and table["who"].tolist() == ["me"]
+    table, given = read_users_csv(csv)
+    assert table["x:image"].tolist() == [str(tmp_path / "a, ü.png")] and given == ["a, ü.png"]
+    assert table["y:label"].tolist() == ["2"] and table["who"].tolist() == ["me"]
 
 
 @pytest.mark.parametrize(
@@ -100,11 +114,6 @@ def test_further_columns_are_kept_and_byte_order_mark_and_crlf_are_fine(tmp_path
         ("folder.png,1", ["row 3", "folder.png", "a folder"]),
         ("small.png,1", ["row 3", "small.png", "5x6 px gray", "8x8 px gray"]),
         ("colour.png,1", ["row 3", "colour.png", "8x8 px RGB", "8x8 px gray"]),
-        ("a.png,cat", ["row 3", "'cat'", "y:label"]),
-        ("a.png,-1", ["row 3", "'-1'", "y:label"]),
-        ("a.png,2.5", ["row 3", "'2.5'", "y:label"]),
-        ("a.png,", ["row 3", "''", "y:label"]),
-        ("a.png,99999999999999999999", ["row 3", "y:label"]),
     ],
 )
 def test_a_bad_row_is_named(tmp_path: Path, second: str, words: list[str]) -> None:
@@ -116,7 +125,7 @@ def test_a_bad_row_is_named(tmp_path: Path, second: str, words: list[str]) -> No
     (tmp_path / "folder.png").mkdir()
     csv = write_csv(tmp_path, "a.png,0", second)
     with pytest.raises(UserError) as caught:
-        load_image_set(csv, Form())
+        load_set(csv, Form())
     assert all(word in str(caught.value) for word in [str(csv), *words]), caught.value
     assert "\n" not in str(caught.value)
 
@@ -128,17 +137,17 @@ def test_what_is_no_nnc_csv_is_refused(tmp_path: Path, content: bytes) -> None:
     csv = tmp_path / "images.csv"
     csv.write_bytes(content)
     with pytest.raises(UserError, match=r"images\.csv: "):
-        read_nnc_csv(csv)
+        read_users_csv(csv)
 
 
 def test_a_field_too_many_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="more fields than the header"):
-        read_nnc_csv(write_csv(tmp_path, "a,b.png,0"))
+        read_users_csv(write_csv(tmp_path, "a,b.png,0"))
 
 
 def test_a_missing_csv_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none\.csv: cannot be read"):
-        read_nnc_csv(tmp_path / "none.csv")
+        read_users_csv(tmp_path / "none.csv")
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[*HealthCheck])
@@ -147,7 +156,7 @@ def test_arbitrary_bytes_are_read_or_refused(tmp_path: Path, content: bytes) -> 
     csv = tmp_path / "images.csv"
     csv.write_bytes(content)
     try:
-        table = read_nnc_csv(csv)
+        table, _ = read_users_csv(csv)
     except UserError as error:
         assert "\n" not in str(error)
     else:

@@ -298,9 +298,9 @@ def test_a_huge_field_is_a_short_line(
     rows = [row[column], *(f"{row},a" for row in rows_of()[1:])]
     csv = csv_of(tmp_path, rows, f"x:image,y:label,{CLASS}")
     assert sgd_influence(tmp_path / "out", small=f"-ds {csv}") == 2
-    said = capsys.readouterr()
-    assert len(said.err + said.out) < 2 * LONGEST
-    assert "row 2" in said.err
+    printed = capsys.readouterr()
+    assert len(printed.err + printed.out) < 2 * LONGEST
+    assert "row 2" in printed.err
 
 
 def test_too_many_columns_are_refused(tmp_path: Path) -> None:

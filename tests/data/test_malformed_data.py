@@ -1,6 +1,6 @@
 """Whatever is wrong with data: each case ends with one line that says what, where, and what to do.
 
-What is odd but must work is at the end, with what it gives and what is said about it.
+What is odd but must work is at the end, with what it gives and what is reported.
 """
 
 from __future__ import annotations
@@ -398,11 +398,11 @@ ARCHIVE_CASES: dict[str, tuple[Callable[[Path], str], str]] = {
     ),
     "MNIST with a wrong magic number": (
         mnist(TRAIN_IMAGES, lambda content: b"\0\0\x0d\x03" + content[4:]),
-        f"{TRAIN_IMAGES}: no whole IDX file (magic number 00000d03); get the file anew",
+        f"{TRAIN_IMAGES}: no whole IDX file (magic number 00000d03); get the file again",
     ),
     "MNIST count too high": (
         mnist(TRAIN_LABELS, lambda content: content[:4] + struct.pack(">I", 41) + content[8:]),
-        f"{TRAIN_LABELS}: its header announces 41 bytes, but only 40 follow; get the file anew",
+        f"{TRAIN_LABELS}: its header announces 41 bytes, but only 40 follow; get the file again",
     ),
     "MNIST count absurd": (
         mnist(TRAIN_IMAGES, lambda content: content[:4] + b"\xff" * 12 + content[16:]),
@@ -410,7 +410,7 @@ ARCHIVE_CASES: dict[str, tuple[Callable[[Path], str], str]] = {
     ),
     "MNIST labels of other images": (
         mnist(TRAIN_LABELS, lambda content: content[:4] + struct.pack(">I", 39) + content[8:-1]),
-        f"{TRAIN_LABELS}: 39 labels for the 40 images of {TRAIN_IMAGES}; get both files anew",
+        f"{TRAIN_LABELS}: 39 labels for the 40 images of {TRAIN_IMAGES}; get both files again",
     ),
     "gzip cut": (gzip_cut, f"{TRAIN_IMAGES}: no whole IDX file (Compressed file ended before"),
     "tar with ../": (tar("../evil"), CIFAR + f"the member {FIRST_BATCH} is missing; get the file"),
@@ -428,7 +428,7 @@ ARCHIVE_CASES: dict[str, tuple[Callable[[Path], str], str]] = {
     ),
     "STL-10 cut": (
         stl10(1, 1),
-        "train_X.bin: cut short: 1105919 bytes are no whole number of images; get the file anew",
+        "train_X.bin: cut short: 1105919 bytes are no whole number of images; get the file again",
     ),
     "STL-10 with a label 11": (
         stl10(0, 11),
@@ -651,8 +651,8 @@ def test_what_is_odd_but_works(tmp_path: Path, caplog: pytest.LogCaptureFixture,
     before = files_below(tmp_path)
     caplog.set_level("INFO", "data_cleansing")
     source, data = loaded(path)
-    said = "\n".join(record.getMessage() for record in caplog.records)
-    assert all(word in said for word in words), said
+    printed = "\n".join(record.getMessage() for record in caplog.records)
+    assert all(word in printed for word in words), printed
     cache = tmp_path / "cache"
     assert files_below(tmp_path) - files_below(cache) == before
     tables = [source.training, source.test, source.validation]

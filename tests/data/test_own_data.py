@@ -102,8 +102,8 @@ def test_split_folders_without_validation_and_without_test(
     assert sizes(prepared(tmp_path / "a")) == (34, 6, 6)
     assert sizes(prepared(tmp_path / "b")) == (40, 5, 5)
     assert "No validation set: 6 images are drawn from the training set" in caplog.text
-    said = "No test set: of the validation set 5 stay and 5 become the test set"
-    assert said in caplog.text
+    printed = "No test set: of the validation set 5 stay and 5 become the test set"
+    assert printed in caplog.text
 
 
 def test_classes_may_be_called_train_and_test(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_headers_as_nnc_writes_them(tmp_path: Path, header: str) -> None:
 def test_further_columns_come_into_our_files(tmp_path: Path) -> None:
     rows = [f"{row},by {i},{i}" for i, row in enumerate(rows_of())]
     source = prepared(csv_of(tmp_path, rows, "x:image,y:label,who,when"))
-    table = pd.read_csv(draw_split(source, 0, None, None, None).training)
+    table = pd.read_csv(draw_split(source, 0, None, None, None).files.training)
     assert list(table) == ["x:image", "y:label", "who", "when"]
     assert (table["who"] == "by " + table["when"].astype(str)).all()
 
@@ -252,8 +252,8 @@ def test_conversions_are_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixt
     picture(folder / "dog/large.jpg", 53, "CMYK", size=(20, 20))
     caplog.set_level("INFO", "data_cleansing")
     prepared(folder)
-    said = [r.getMessage() for r in caplog.records if "converted" in r.getMessage()]
-    (line,) = said
+    printed = [r.getMessage() for r in caplog.records if "converted" in r.getMessage()]
+    (line,) = printed
     head, kinds = line.split(": ")
     assert head == "4 images converted to 8x8 px RGB"
     assert sorted(kinds.split(", ")) == sorted(
@@ -373,5 +373,5 @@ def test_changed_data_are_not_mixed_with_earlier_results(
     else:
         image.rename(folder / ("cat/other.png" if change == "name" else "dog/other.png"))
     assert sgd_influence(output, command, small="") == 2
-    said = capsys.readouterr().err
-    assert first in said and "holds results of other options" in said
+    printed = capsys.readouterr().err
+    assert first in printed and "holds results of other options" in printed

@@ -90,9 +90,9 @@ def test_what_was_left_out_and_scaled_is_in_block_manifest_and_page(
     assert sgd_influence(output, run, small="") == 2
     assert not output.exists()
     assert sgd_influence(output, f"{run} --skip_broken", small="") == 0
-    said = capsys.readouterr().out
-    assert "Left out       1 broken image, listed in " in said
-    assert "Pixels         16 bit from 0..4095 to 0..255, the same for all images" in said
+    printed = capsys.readouterr().out
+    assert "Left out       1 broken image, listed in " in printed
+    assert "Pixels         16 bit from 0..4095 to 0..255, the same for all images" in printed
     data = json.loads((output / "manifest.json").read_text())["options"]["data"]
     assert data.endswith("; 16 bit from 0..4095; 1 left out")
     problems = pd.read_csv(output / "summary/data_problems.csv")

@@ -65,10 +65,10 @@ class Outcome:
 
 def outcome_of(case: Case, root: Path) -> Outcome:
     """Build a case in `root` and read it as a run does, at 8 px unless it says otherwise."""
-    path, said = case.build(root), _Said()
+    path, printed = case.build(root), _Said()
     log = logging.getLogger("data_cleansing")
     level, propagate = log.level, log.propagate
-    log.addHandler(said)
+    log.addHandler(printed)
     log.setLevel(logging.INFO)
     log.propagate = False
     try:
@@ -81,13 +81,13 @@ def outcome_of(case: Case, root: Path) -> Outcome:
     except Exception as error:  # what a user would see as a traceback
         return Outcome(TRACEBACK, f"{type(error).__name__}: {error}")
     finally:
-        log.removeHandler(said)
+        log.removeHandler(printed)
         log.setLevel(level)
         log.propagate = propagate
-    reported = all(word in "\n".join(said.lines) for word in case.words)
+    reported = all(word in "\n".join(printed.lines) for word in case.words)
     right = source.class_names == tuple(case.classes) and case.right(source, data)
-    notable = next((line for line in said.lines if any(w in line for w in case.words)), "")
-    return Outcome(WORKS if reported and right else SILENT, notable or " / ".join(said.lines))
+    notable = next((line for line in printed.lines if any(w in line for w in case.words)), "")
+    return Outcome(WORKS if reported and right else SILENT, notable or " / ".join(printed.lines))
 
 
 class _Said(logging.Handler):
@@ -501,7 +501,7 @@ SET_CASES: dict[str, Case] = {
         LINE, ("sets without class folders", "metadata.csv has no such header"),
         origin="Hugging Face imagefolder",
     ),
-    "CSV beside class folders": Case(
+    "CSV next to class folders": Case(
         with_files(folders(*both("train", "val")), noisy_dot_csv="path,noisy_labels_0\n"), WORKS,
         ("noisy.csv not used",), right=sets_of(8, 4, 4), origin="fastai, imagewoof",
     ),
@@ -530,7 +530,7 @@ SET_CASES: dict[str, Case] = {
         folders(*both("train", "valid", "samples/train", "samples/valid")), WORKS,
         ("not used: samples",), right=sets_of(8, 4, 4), origin="fastai/fastai2 210",
     ),
-    "chest_xray beside its own sets": Case(
+    "chest_xray next to its own sets": Case(
         folders(*both("train", "test", "chest_xray/train", "chest_xray/test"), "__MACOSX/x"),
         WORKS, ("not used: chest_xray",), right=sets_of(8, 0, 8), origin="Kaggle, chest X-ray",
     ),
@@ -559,7 +559,7 @@ SET_CASES: dict[str, Case] = {
     "val and test, no train": Case(
         folders(*both("val", "test")), LINE, ("none of its sets is for training",)
     ),
-    "image beside the folders of a set": Case(
+    "image next to the folders of a set": Case(
         with_files(folders(*both("train", "val")), train__stray_dot_png=b"x"), LINE,
         ("train (1 image and the folders cat, dog)",), origin="huggingface/datasets 5153",
     ),
@@ -583,7 +583,7 @@ SET_CASES: dict[str, Case] = {
         folders(*both("a/train", "a/test", "b/train", "b/test")), LINE,
         ("a is a data set of its own, with the sets test, train; give -ds",),
     ),
-    "data set beside other images": Case(
+    "data set next to other images": Case(
         folders(*both("ILSVRC/train", "ILSVRC/val"), "Annotations/x"), LINE,
         ("ILSVRC is a data set of its own, with the sets train, val",), origin="ImageNet",
     ),
@@ -591,11 +591,11 @@ SET_CASES: dict[str, Case] = {
         folders(*both("a/data/train", "a/data/test")), WORKS,
         ("nothing but the folder a/data", *SETS_READ), right=sets_of(8, 0, 8),
     ),
-    "one level too high, another folder beside": Case(
+    "one level too high, next to another folder": Case(
         with_files(folders(*both("images")), docs__a_dot_txt="x"), LINE,
         ("of its folders only images holds images, in the folders cat, dog; give -ds",),
     ),
-    "images beside the class folders": Case(
+    "images next to the class folders": Case(
         with_files(folders("cat", "dog"), stray_dot_png=b"x"), WORKS,
         ("1 image outside of the class folders, not used",), origin="huggingface/datasets 5153",
     ),
@@ -737,7 +737,7 @@ LIST_CASES: dict[str, Case] = {
     "train.csv, val_list.csv, testset.csv": Case(
         sets_listed(train=HEADER, val_list=HEADER, testset=HEADER), WORKS, right=sets_of(4, 4, 4)
     ),
-    "test.csv beside train/ and val/": Case(
+    "test.csv next to train/ and val/": Case(
         lambda root: _moved(listed()(root), "test.csv", *both("train", "val")), LINE,
         ("test.csv lists a test set, next to class folders",),
     ),

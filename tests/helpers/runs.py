@@ -95,11 +95,11 @@ def wait_for(process: subprocess.Popen[str], there: Callable[[], object]) -> Non
     assert process.poll() is None, process.communicate()
 
 
-def last_line(said: str) -> str:
-    """What was said last, without a traceback before it."""
-    assert "Traceback" not in said, said
-    assert "Exception ignored" not in said, said
-    line = said.strip().splitlines()[-1]
+def last_line(printed: str) -> str:
+    """The last line printed, without a traceback before it."""
+    assert "Traceback" not in printed, printed
+    assert "Exception ignored" not in printed, printed
+    line = printed.strip().splitlines()[-1]
     print(line)
     return line
 

@@ -77,10 +77,10 @@ def refused(output: Path, more: str, capsys: pytest.CaptureFixture[str]) -> str:
     before = tree(output.parent)
     capsys.readouterr()
     assert sgd_influence(output, f"{QUICK} {more}") == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1, said
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1, printed
     assert tree(output.parent) == before
-    return last_line(said)
+    return last_line(printed)
 
 
 def edit(output: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -289,7 +289,7 @@ def test_killed_between_a_state_and_its_epoch(finished: Path) -> None:
 
 
 def test_temporary_files_of_a_killed_run_go(finished: Path) -> None:
-    """One beside each file that a run writes."""
+    """One next to each file that a run writes."""
     names = [*json.loads((finished / "manifest.json").read_text())["outputs"], "report/index.html"]
     paths = [Path(name) for name in (*names, "verification/true_changes_seed_0.csv")]
     left = [finished / p.parent / f".{p.stem}.0123abcd.tmp{p.suffix}" for p in paths]
@@ -376,9 +376,9 @@ def test_manifest_that_no_run_wrote(
         assert "manifest.json: " in refused(finished, more, capsys)
     before = tree(finished)
     assert page_of([str(finished)]) == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert "manifest.json: " in last_line(said)
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    assert "manifest.json: " in last_line(printed)
     assert tree(finished) == before
 
 
@@ -400,7 +400,7 @@ def test_manifest_of_another_folder(
     file(HARA, SCORE, "summary/summary.csv")(output)
     shutil.copy(unbroken / "manifest.json", output)
     line = refused(output, more, capsys)
-    assert f"{output / 'manifest.json'}: seems to be that of another folder (3 of the" in line
+    assert f"{output / 'manifest.json'}: seems to belong to another folder (3 of the" in line
 
 
 def test_edited_manifest_does_not_say_whose_a_file_is(
@@ -455,9 +455,9 @@ def test_output_folder_among_the_images(
     before = tree(tmp_path)
     arguments = f"-ds {images} --image_size 8 {QUICK} {more}"
     assert sgd_influence(images / where, arguments, "-e 1 -nt 1 -r 0") == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert "where data are read and kept; choose a folder elsewhere" in last_line(said)
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    assert "where data are read and kept; choose a folder elsewhere" in last_line(printed)
     assert tree(tmp_path) == before
 
 
@@ -580,9 +580,9 @@ def test_names_are_no_commands_to_the_terminal(
     run = "eval_sgd_influence"
     module = __import__(run)
     assert command(module.COMMAND, arguments) == 0
-    said = capsys.readouterr()
+    printed = capsys.readouterr()
     log = (output / "run.log").read_bytes()
-    assert r"a\x1b[31m\nb\udcff" in said.out
+    assert r"a\x1b[31m\nb\udcff" in printed.out
     assert page_of([str(output)]) == 0
     shown = capsys.readouterr().out
     assert shown == f"{tmp_path}/a\\x1b[31m\\nb\\udcff/report/index.html\n"
@@ -592,7 +592,7 @@ def test_names_are_no_commands_to_the_terminal(
     unknown = capsys.readouterr().err
     assert "data set 'a\\x1bb' is not known" in unknown
     assert page_of([str(tmp_path / "\x1b")]) == 2
-    for text in (said.out, said.err, log.decode(), refusal, unknown, capsys.readouterr().err):
+    for text in (printed.out, printed.err, log.decode(), refusal, unknown, capsys.readouterr().err):
         assert "\x1b" not in text
     with pytest.raises(SystemExit):
         command(module.COMMAND, [*arguments, "--color", "\x1b"])

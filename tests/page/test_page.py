@@ -28,6 +28,7 @@ from utils.page.__main__ import main
 from utils.page.facts import Facts
 from utils.page.images import data_uris
 from utils.page.page import LARGEST, page_of, write_page
+from utils.page.view import _compared, method_views, percent
 from utils.run.command import main as command
 
 SCRIPT, ATTRIBUTE = "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>'
@@ -136,9 +137,9 @@ def test_every_image_of_a_gallery_is_there_with_what_the_model_says(finished: Pa
     page = parsed(finished / "report" / "index.html")
     n_train = len(read_csv(finished / "influence/Hara/influence_hara_0.csv"))
     assert len(tiles_of(page, "Hara")) == len(tiles_of(page, "Random")) == n_train
-    said = read_csv(finished / "summary/predictions.csv")
-    assert len(said) == n_train
-    assert said["confidence"].between(0.5, 1).all()
+    printed = read_csv(finished / "summary/predictions.csv")
+    assert len(printed) == n_train
+    assert printed["confidence"].between(0.5, 1).all()
     assert "image not found" not in page.text
     assert "Hara: most harmful" in page.text and "Random: first in a random order" in page.text
 
@@ -219,7 +220,7 @@ def spoiled_count(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "printed"),
     [
         (lambda out: shutil.rmtree(out), "no such folder"),
         (lambda out: (out / "manifest.json").unlink(), "holds no run"),
@@ -238,14 +239,14 @@ def spoiled_count(folder: Path) -> None:
     ],
 )
 def test_what_is_no_finished_run_is_said_in_one_line(
-    spoil, said: str, folder: Path, capsys: pytest.CaptureFixture[str]
+    spoil, printed: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spoil(folder)
     assert main([str(folder)]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     (line,) = captured.err.splitlines()
-    assert line.startswith("python -m utils.page: error: ") and said in line
+    assert line.startswith("python -m utils.page: error: ") and printed in line
 
 
 def test_a_rerun_into_the_folder_leaves_the_results_as_they_are(
@@ -342,6 +343,37 @@ def test_labels_by_models_trained_without_the_image_go_first(folder: Path) -> No
     assert "classes of the 3 worst" in text
 
 
+def test_a_card_shows_what_the_models_of_its_own_method_predict(folder: Path) -> None:
+    paths = OutputPaths(folder)
+    first = read_csv(paths.influence("Hara", 0)).head(2)
+    for method, confidences in (("Hara", [0.91, None]), ("Random", [0.52, 0.53])):
+        removed = first[[IMAGE, LABEL, "influence"]].assign(rank=[1, 2])
+        removed = removed.assign(suggested_label=1, confidence=confidences)
+        paths.removed(method, 2).parent.mkdir(exist_ok=True)
+        removed.to_csv(paths.removed(method, 2), index=False)
+    facts = Facts.read(paths)
+    printed = {
+        view.name: {
+            tile.file: (tile.confidence, tile.left_out) for tile in (*view.harmful, *view.helpful)
+        }
+        for view in method_views(facts, 40, 20)
+    }
+    final = read_csv(paths.predictions).set_index(IMAGE)["confidence"]
+    for number, file in enumerate(first[IMAGE]):
+        own = ("91\xa0%", True), (percent(final[file]), False)
+        assert printed["Hara"][file] == own[number]
+        assert printed["Random"][file] == (("52\xa0%", "53\xa0%")[number], True)
+
+
+def test_methods_that_neither_agree_nor_dispute_show_no_images() -> None:
+    places = pd.DataFrame({"Hara": np.arange(10) / 10, "AUM": np.roll(np.arange(10), 3) / 10})
+    assert _compared(places, 1) == ([], [0])
+    assert _compared(places.assign(AUM=places["Hara"]), 2) == ([0, 1], [])
+    assert _compared(places.assign(AUM=0.45), 1) == ([], [])
+    agreed, disputed = _compared(places, 5)
+    assert agreed == [3, 4] and set(disputed) == {0, 1, 2, 6, 7}
+
+
 def test_flipped_labels_are_counted_among_the_worst(folder: Path) -> None:
     worst = read_csv(folder / "influence/Hara/influence_hara_0.csv").head(5)
     flipped = worst[["datasource_index", IMAGE]].assign(
@@ -395,8 +427,10 @@ def test_a_run_without_checks_has_neither(folder: Path) -> None:
 
 
 def test_places_over_trials_are_mean_rank_fractions() -> None:
-    first = pd.DataFrame({IMAGE: list("abcd"), LABEL: 0, "influence": [-4.0, -3, 1, 2]})
-    second = pd.DataFrame({IMAGE: list("ecab"), LABEL: 0, "influence": [-1.0, 0, 3, 5]})
+    first, second = (
+        pd.DataFrame({IMAGE: list(names), LABEL: 0, "influence": values}, index=map(ord, names))
+        for names, values in (("abcd", [-4.0, -3, 1, 2]), ("ecab", [-1.0, 0, 3, 5]))
+    )
     joined = ranked([first, second]).set_index(IMAGE)
     assert joined["place"].to_dict() == {
         "a": 0.25, "b": 0.5, "c": 0.375, "d": 0.75, "e": 0.0
@@ -415,12 +449,6 @@ def test_overlap_by_chance_counts_images_of_few_trials_as_often_as_they_come_fir
         overlaps.append(len(first[0] & first[1]) / 100)
     assert np.mean(overlaps) > 0.15
     assert overlap_by_chance(n_trials, 100) == pytest.approx(np.mean(overlaps), abs=0.01)
-
-
-def test_an_image_of_two_labels_counts_as_two() -> None:
-    first = pd.DataFrame({IMAGE: ["a", "b"], LABEL: [0, 0], "influence": [0.0, 1]})
-    second = pd.DataFrame({IMAGE: ["a", "b"], LABEL: [1, 0], "influence": [0.0, 1]})
-    assert len(ranked([first, second])) == 3
 
 
 def test_small_pictures_stay_exact_and_large_ones_become_small(tmp_path: Path) -> None:

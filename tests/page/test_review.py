@@ -102,7 +102,7 @@ def test_both_verdicts_come_first(checked: Path) -> None:
 def test_a_lower_bound_is_called_one(folder: Path) -> None:
     text = page_text(folder, at_least=True, reason="the net is poor, train longer")
     assert "At least 310 of 320 labels look wrong, and up to 372 may be." in text
-    assert "This is a lower bound: the net is poor, train longer." in text
+    assert "This is a lower bound. The net is poor, train longer." in text
     assert "interval 248" not in text
 
 
@@ -245,7 +245,7 @@ def test_300_decisions_by_keyboard_reload_export_and_import(checked: Path, tmp_p
     with browser.opened(page_file) as page:  # a browser that knows nothing
         assert "0 of 310 suspects" in text_in(page, "r-counts")
         choose_file(page, tmp_path / "decisions.csv")
-        wait_until(lambda: "300 decisions loaded" in text_in(page, "r-said"))
+        wait_until(lambda: "300 decisions loaded" in text_in(page, "r-message"))
         assert text_in(page, "r-counts") == counts
         (tmp_path / "again").mkdir()
         assert download(page, tmp_path / "again").equals(csv)
@@ -298,7 +298,7 @@ def test_filters_another_class_undo_and_files_that_do_not_fit(
         wrong.write_text("x:image,y:label\n")
         choose_file(page, wrong)
         wait_until(
-            lambda: "wrong.csv was not loaded: the header must be" in text_in(page, "r-said")
+            lambda: "wrong.csv was not loaded: the header must be" in text_in(page, "r-message")
         )
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         assert page.logged == []
@@ -316,7 +316,7 @@ def test_decisions_in_the_folder_are_known_to_the_page(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "printed"),
     [
         ({IMAGE: "/none.png"}, "image '/none.png' is not in labels/label_issues.csv"),
         ({ROW: "5"}, "is row 3 of training, not row 5 of training"),
@@ -333,7 +333,7 @@ def test_decisions_in_the_folder_are_known_to_the_page(folder: Path) -> None:
     ],
 )
 def test_a_row_of_decisions_that_cannot_be_followed_is_named(
-    checked: Path, tmp_path: Path, change: dict[str, str], said: str
+    checked: Path, tmp_path: Path, change: dict[str, str], printed: str
 ) -> None:
     issues = read_label_issues(OutputPaths(checked))
     rows = issues[[IMAGE, LABEL, SET, ROW]].astype(str).head(4)
@@ -347,7 +347,7 @@ def test_a_row_of_decisions_that_cannot_be_followed_is_named(
     with pytest.raises(UserError) as error:
         read_decisions(csv, issues, names)
     assert str(error.value).startswith(f"{csv}: row 5: ")
-    assert said in str(error.value)
+    assert printed in str(error.value)
 
 
 def test_an_image_is_decided_on_once(checked: Path, tmp_path: Path) -> None:

@@ -129,12 +129,12 @@ def test_sample_output_has_the_rows_of_a_run(
     monkeypatch.chdir(tmp_path)
     command = f"eval_sgd_influence.py -ds {reader / 'pictures'}"
     assert main(eval_sgd_influence.COMMAND, smaller(command)) == 0
-    said, shown = capsys.readouterr().out, code_block(OWN_DATA, "Data set ")
-    assert ROW.findall(shown) == ROW.findall(said)
-    assert len(ROW.findall(said)) > 10
+    printed, shown = capsys.readouterr().out, code_block(OWN_DATA, "Data set ")
+    assert ROW.findall(shown) == ROW.findall(printed)
+    assert len(ROW.findall(printed)) > 10
     assert [
         line.partition(":")[0] for line in shown.splitlines() if "Used (estimated)" in line
-    ] == [line.partition(":")[0] for line in said.splitlines() if "Used (estimated)" in line]
+    ] == [line.partition(":")[0] for line in printed.splitlines() if "Used (estimated)" in line]
 
 
 # ---------------------------------------------------------------- options
@@ -193,8 +193,8 @@ def options_of(script: str) -> set[str]:
     """The long options that `script --help` names; the script must be there."""
     if script not in _HELP:
         command = [sys.executable, str(ROOT / script), "--help"]
-        said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
-        _HELP[script] = set(re.findall(r"(?<![\w-])--[a-zA-Z][\w-]*", said.stdout))
+        printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+        _HELP[script] = set(re.findall(r"(?<![\w-])--[a-zA-Z][\w-]*", printed.stdout))
     return _HELP[script]
 
 

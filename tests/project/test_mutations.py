@@ -47,8 +47,8 @@ MUTATIONS = [
     Mutation(
         "sign of influence functions by the Gauss-Newton matrix turned",
         "influence_functions/gauss_newton.py",
-        "((probabilities(logits) - own) * tangent)",
-        "((own - probabilities(logits)) * tangent)",
+        "((softmax(logits) - own) * tangent)",
+        "((own - softmax(logits)) * tangent)",
         "test_influence_functions_equal_leave_one_out and gauss_newton",
     ),
     Mutation(

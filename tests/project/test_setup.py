@@ -1,4 +1,4 @@
-"""The script behind `make`: which Python 3.10 it takes, and when it installs anew."""
+"""The script behind `make`: which Python 3.10 it takes, and when it installs again."""
 
 from __future__ import annotations
 

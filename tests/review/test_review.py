@@ -206,7 +206,7 @@ def test_the_results_of_the_run_stay_as_they_are(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "printed"),
     [
         (lambda out, csv: shutil.rmtree(out), "no such folder"),
         (lambda out, csv: (out / "manifest.json").unlink(), "holds no run"),
@@ -220,13 +220,13 @@ def test_the_results_of_the_run_stay_as_they_are(folder: Path) -> None:
     ],
 )
 def test_a_mistake_is_one_line(
-    spoil, said: str, folder: Path, capsys: pytest.CaptureFixture[str]
+    spoil, printed: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     csv = of_suspects(folder)
     spoil(folder, csv)
     assert reviewed(folder, csv) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("python -m utils.review: error: ") and said in line
+    assert line.startswith("python -m utils.review: error: ") and printed in line
 
 
 def test_removing_every_training_image_is_refused(
@@ -262,17 +262,17 @@ def test_both_lists_are_trained_and_tested_once(
 ) -> None:
     csv = of_suspects(folder)
     assert reviewed(folder, csv, "-nt", "2") == 0
-    said = capsys.readouterr().out
-    assert "Test accuracy, mean of 2 seeds (10 test images)" in said
-    assert "given " in said and "reviewed " in said and "95 % interval" in said
-    assert "come from the folders under suspicion" in said
-    assert "1 relabelled, 0 removed" in said
+    printed = capsys.readouterr().out
+    assert "Test accuracy, mean of 2 seeds (10 test images)" in printed
+    assert "given " in printed and "reviewed " in printed and "95 % interval" in printed
+    assert "come from the folders under suspicion" in printed
+    assert "1 relabelled, 0 removed" in printed
     table = pd.read_csv(folder / "reviewed/trainings.csv")
     assert table["n_training"].tolist() == [50, 49, 50, 49]
     assert table["test_accuracy"].between(0, 1).all()
     monkeypatch.delattr(worth._Work, "trained")
     assert reviewed(folder, csv, "-nt", "2") == 0  # nothing is trained again
-    assert capsys.readouterr().out.splitlines()[-3:] == said.splitlines()[-3:]
+    assert capsys.readouterr().out.splitlines()[-3:] == printed.splitlines()[-3:]
 
 
 def test_keeping_every_label_leaves_nothing_to_measure(

@@ -82,9 +82,9 @@ def test_quiet_shows_the_closing_table_only(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert sgd_influence(tmp_path, "-r 0 -e 1 --methods Random -q --context cpu") == 0
-    said = capsys.readouterr()
-    assert said.err == ""
-    assert said.out.split()[:3] == ["method", "n", "removed"]
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert printed.out.split()[:3] == ["method", "n", "removed"]
     assert "Trial 0: trained" in (tmp_path / "run.log").read_text()
 
 
@@ -119,10 +119,10 @@ def test_interrupt_keeps_what_is_done(tmp_path: Path, data_cache: Path) -> None:
     while process.poll() is None and len(list(tmp_path.glob("score/**/*.csv"))) < 3:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate()
+    _, printed = process.communicate()
     assert process.returncode == 130
-    assert "Traceback" not in said
-    assert said.strip().splitlines()[-1].startswith("eval_sgd_influence.py: interrupted; ")
+    assert "Traceback" not in printed
+    assert printed.strip().splitlines()[-1].startswith("eval_sgd_influence.py: interrupted; ")
 
     kept = contents(tmp_path)
     assert not list(tmp_path.glob("**/*.tmp*"))

@@ -34,9 +34,13 @@ def dask(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     """A process of Dask, killed when the block ends."""
     command = [sys.executable, "-m", "dask", *arguments, "--scheduler-file", "scheduler.json"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    with (folder / f"{arguments[0]}.txt").open("ab") as said:
+    with (folder / f"{arguments[0]}.txt").open("ab") as printed:
         process = subprocess.Popen(
-            [*command, "--no-dashboard"], cwd=folder, env=environment, stdout=said, stderr=said
+            [*command, "--no-dashboard"],
+            cwd=folder,
+            env=environment,
+            stdout=printed,
+            stderr=printed,
         )
     try:
         yield process
@@ -124,11 +128,11 @@ def test_run_ends_with_the_same_bytes_though_a_worker_is_killed(
             assert sgd_influence(output, f"{RUN} --dask_scheduler {address(scheduler)}") == 0
     assert killed == [True]
     assert differing(output, unbroken) == []
-    said = capsys.readouterr()
+    printed = capsys.readouterr()
     how = "which share the output folder" if shared else "to which images and files are sent"
-    assert f"Dask: 2 workers, {how}" in said.out
-    assert said.out.count("Trial 0: trained") == 1
-    assert said.err == ""
+    assert f"Dask: 2 workers, {how}" in printed.out
+    assert printed.out.count("Trial 0: trained") == 1
+    assert printed.err == ""
 
 
 def test_scheduler_that_dies_ends_the_run_in_one_line(
@@ -152,18 +156,18 @@ def no_setup(trial: Trial, folder: Path) -> Setup:
 
 
 @pytest.mark.parametrize(
-    ("status", "error", "said"),
+    ("status", "error", "printed"),
     [("connecting", UserError, "the Dask scheduler is gone"), ("running", OSError, "disk full")],
 )
 def test_calls_that_find_no_scheduler_are_told_from_errors_of_files(
-    status: str, error: type[Exception], said: str, tmp_path: Path
+    status: str, error: type[Exception], printed: str, tmp_path: Path
 ) -> None:
     executor = SimpleNamespace(shutdown=lambda wait: None)
     client = SimpleNamespace(
         status=status, get_executor=lambda pure: executor, run=lambda *arguments: {"a": True}
     )
     cluster = utils.run.dask_cluster.Cluster(client, no_setup, tmp_path, b"")
-    with pytest.raises(error, match=said), cluster.running():
+    with pytest.raises(error, match=printed), cluster.running():
         raise OSError("disk full")
 
 

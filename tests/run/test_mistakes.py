@@ -38,10 +38,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
-def one_line(said: str) -> str:
-    """The only line of what was said, which is an error."""
-    lines = said.splitlines()
-    assert len(lines) == 1, said
+def one_line(printed: str) -> str:
+    """The only line that was printed, which is an error."""
+    lines = printed.splitlines()
+    assert len(lines) == 1, printed
     assert lines[0].startswith("eval_sgd_influence.py: error: ")
     return lines[0].removeprefix("eval_sgd_influence.py: error: ")
 
@@ -287,7 +287,7 @@ def removed(name: str) -> Damage:
     return damage
 
 
-ANEW = "the same command makes it anew"
+ANEW = "the same command recomputes it"
 ONCE = "influence_hara_0.csv: does not hold each of the 60 training images once ("
 MEANWHILE: dict[str, tuple[str, Damage, str]] = {
     "HDF5 cut short": (HARA, cut(STATE), "model_step0002.h5: is not a readable parameter file ("),

@@ -51,14 +51,14 @@ def test_workers_give_the_same_files_and_say_everything_once(
     assert sgd_influence(tmp_path / "one", f"{more} -v") == 0
     alone = capsys.readouterr()
     assert sgd_influence(tmp_path / "two", f"{more} -v -j 2") == 0
-    said = capsys.readouterr()
+    printed = capsys.readouterr()
     assert differing(tmp_path / "two", files_of(tmp_path / "one")) == []
-    assert said.err == alone.err == ""
-    of_trials = [line for line in said.out.splitlines() if line.startswith("Trial ")]
+    assert printed.err == alone.err == ""
+    of_trials = [line for line in printed.out.splitlines() if line.startswith("Trial ")]
     assert sorted(of_trials) == sorted(
         line for line in alone.out.splitlines() if line.startswith("Trial ")
     )
-    assert "2 processes side by side" in said.out
+    assert "2 processes side by side" in printed.out
     removal = r"n = 5 evaluated: validation loss \d+\.\d{4}, accuracy \d\.\d{4}; test loss"
     assert re.search(removal, alone.out)
     log = (tmp_path / "two/run.log").read_text()
@@ -93,9 +93,9 @@ def test_worker_that_is_killed_is_one_line(tmp_path: Path, data_cache: Path) -> 
     process = start(output, data_cache, *LONG, "-j", "2")
     wait_for(process, lambda: list(output.glob("score/**/*.csv")))
     os.kill(children(process.pid)[0], signal.SIGKILL)
-    _, said = process.communicate()
+    _, printed = process.communicate()
     assert process.returncode == 2
-    line = last_line(said)
+    line = last_line(printed)
     assert "error: a worker process died (SIGKILL): killed, or for want of memory; " in line
     assert line.endswith("the same command goes on from there")
     assert not list(output.rglob(".*"))

@@ -155,7 +155,7 @@ def test_finished_stages_are_taken_up(
     monkeypatch.setattr(utils.run.tasks, "evaluate_without", forbidden)
     assert sgd_influence(finished) == 0
     assert contents(finished) == before
-    assert "training taken up" in capsys.readouterr().out
+    assert "training reused" in capsys.readouterr().out
 
 
 def test_more_n_and_methods_extend_a_run(tmp_path: Path) -> None:
@@ -189,6 +189,6 @@ def test_other_options_are_refused_unless_overwritten(
 
 def test_skipped_n_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert sgd_influence(tmp_path, "-r 60 3 1000 --methods Random") == 0
-    said = capsys.readouterr().out
-    assert "Removing n     0 3 (skipped: 60 1000" in said
+    printed = capsys.readouterr().out
+    assert "Removing n     0 3 (skipped: 60 1000" in printed
     assert "skipped: 60 1000" in (tmp_path / "run.log").read_text()

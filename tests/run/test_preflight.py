@@ -1,4 +1,4 @@
-"""What is said before the first stage and after the last: `--dry_run`, space, what was used."""
+"""Messages before the first stage and after the last: `--dry_run`, space, what was used."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ def in_bytes(shown: str) -> int:
     return bytes_of(shown.strip())
 
 
-def rows(said: str) -> dict[str, str]:
+def rows(printed: str) -> dict[str, str]:
     """The rows of the opening block."""
-    return dict(re.findall(r"^(\w[\w ]{0,13}?) {2,}(.*)$", said, re.MULTILINE))
+    return dict(re.findall(r"^(\w[\w ]{0,13}?) {2,}(.*)$", printed, re.MULTILINE))
 
 
 @pytest.mark.parametrize("quiet", ["", "-q"])
@@ -63,12 +63,12 @@ def test_dry_run_says_what_a_run_takes_and_writes_nothing(
     output = tmp_path / "folder" / "out"
     assert sgd_influence(output, f"--dry_run --verify 6 --context cpu {quiet}") == 0
     assert not output.parent.exists()
-    said = rows(capsys.readouterr().out)
+    printed = rows(capsys.readouterr().out)
     stages = "train|infl|eval|verify|analyze"
-    assert re.fullmatch(r".* to write \(.*\); .* are free", said["Disk"])
-    assert re.findall(stages, said["Disk"]) == stages.split("|")
-    assert re.findall(stages, said["Rough time"]) == stages.split("|")
-    at_most, there = map(in_bytes, said["Memory"].removeprefix("about ").split(", of "))
+    assert re.fullmatch(r".* to write \(.*\); .* are free", printed["Disk"])
+    assert re.findall(stages, printed["Disk"]) == stages.split("|")
+    assert re.findall(stages, printed["Rough time"]) == stages.split("|")
+    at_most, there = map(in_bytes, printed["Memory"].removeprefix("about ").split(", of "))
     assert at_most >= 100e6
     assert there == pytest.approx(machine_memory(), rel=0.01)
 

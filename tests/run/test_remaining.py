@@ -1,4 +1,4 @@
-"""The load in the estimate, and what is said of the time left while a run goes on."""
+"""The load in the estimate, and the time left that is reported during a run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from utils.output.usage import other_load
 from utils.run.costs import seconds_of
 from utils.run.messages import _slowed
 from utils.run.preflight import Estimate, Load, Work
-from utils.run.remaining import Remaining, said
+from utils.run.remaining import Remaining, reported
 from utils.run.tasks import Task
 
 SMALL = "--model mlp -r 0 5 --methods Random"
@@ -66,7 +66,7 @@ def test_estimate_under_load() -> None:
     assert alone.by(2).seconds == {"eval": pytest.approx(300)}
 
 
-def test_load_and_low_priority_are_said_where_they_matter() -> None:
+def test_load_and_low_priority_are_reported_where_they_matter() -> None:
     busy = Estimate({}, memory=1.0, workers=2, load=Load(5.2, 2))
     assert _slowed(busy, 0) == "; load 5.2 on 2 cores: other programs slow it 3.6-fold"
     idle = Estimate({}, memory=1.0, load=Load(0.3, 2))
@@ -166,7 +166,7 @@ def test_a_task_that_takes_longer_slows_the_pace() -> None:
     assert remaining.left == pytest.approx(450)
 
 
-# ---------------------------------------------------------------- said
+# ---------------------------------------------------------------- reported
 
 
 @pytest.fixture
@@ -203,7 +203,7 @@ def test_a_terminal_has_a_bar(
     remaining.begun(tasks[0])
     remaining.finished(tasks[0])
     shown = ""
-    with said(remaining):
+    with reported(remaining):
         deadline = time.monotonic() + (0.1 if quiet else 20)
         while "50%" not in shown and time.monotonic() < deadline:
             time.sleep(0.01)

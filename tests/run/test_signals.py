@@ -96,8 +96,8 @@ else:
 def test_signal_before_the_run(script: str, where: str, name: str, tmp_path: Path) -> None:
     number = signal.Signals[name]
     process = python(AT, script, where, number.value, "-ds", "digits", "-o", tmp_path / "out")
-    said = said_by(process)
-    assert said == ("", f"{script}: {ended_by(name)} before it began\n")
+    printed = said_by(process)
+    assert printed == ("", f"{script}: {ended_by(name)} before it began\n")
     assert process.returncode == 128 + number
     assert not (tmp_path / "out").exists()
 
@@ -115,8 +115,8 @@ def test_signal_while_the_interpreter_exits(program: str, name: str) -> None:
 def test_signal_while_the_page_is_imported(name: str, tmp_path: Path) -> None:
     number = signal.Signals[name]
     process = python(AT, "utils.page", "jinja2", number.value, tmp_path)
-    said = said_by(process)
-    assert said == ("", f"python -m utils.page: {ended_by(name)} before it began\n")
+    printed = said_by(process)
+    assert printed == ("", f"python -m utils.page: {ended_by(name)} before it began\n")
     assert process.returncode == 128 + number
 
 
@@ -294,8 +294,8 @@ def test_second_signal_ends_a_run_that_hangs(where: str, state: str, tmp_path: P
         except subprocess.TimeoutExpired:
             continue
         break
-    _, said = said_by(process)
-    assert said == f"eval_sgd_influence.py: ended by SIGTERM{state}\n"
+    _, printed = said_by(process)
+    assert printed == f"eval_sgd_influence.py: ended by SIGTERM{state}\n"
     assert process.returncode == 143
 
 
@@ -317,8 +317,8 @@ def test_signals_within_a_moment_are_one(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_interrupt_that_a_callback_loses_is_not_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    said = []
-    monkeypatch.setattr(sys, "unraisablehook", lambda lost: said.append(lost.exc_type))
+    printed = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda lost: printed.append(lost.exc_type))
 
     def lose(error: type[BaseException]) -> None:
         def raises(reference: object) -> None:
@@ -333,14 +333,14 @@ def test_interrupt_that_a_callback_loses_is_not_said(monkeypatch: pytest.MonkeyP
         lose(KeyboardInterrupt)
         lose(ValueError)
     lose(KeyboardInterrupt)
-    assert said == [ValueError, KeyboardInterrupt]
+    assert printed == [ValueError, KeyboardInterrupt]
 
 
 # ---------------------------------------------------------------- the benchmark
 
 
 @pytest.mark.parametrize(
-    ("status", "said", "faults"),
+    ("status", "printed", "faults"),
     [
         (143, "eval_sgd_influence.py: ended by SIGTERM; nothing is finished yet\n", []),
         (0, "Finished in 3 s\n", []),
@@ -351,8 +351,8 @@ def test_interrupt_that_a_callback_loses_is_not_said(monkeypatch: pytest.MonkeyP
         (143, 2 * "eval_sgd_influence.py: interrupted\n", ["more than one closing line"]),
     ],
 )
-def test_benchmark_knows_faults(status: int, said: str, faults: list[str]) -> None:
-    found = End(status, said, True, 1.0).faults(signal.SIGTERM)
+def test_benchmark_knows_faults(status: int, printed: str, faults: list[str]) -> None:
+    found = End(status, printed, True, 1.0).faults(signal.SIGTERM)
     assert set(faults) <= set(found)
     assert bool(faults) == bool(found)
 

@@ -130,7 +130,7 @@ def test_damaged_file_is_named_and_made_anew(
     content = there.read_bytes() if there.exists() else None
     assert sgd_influence(finished, QUICK) == 0
     what = f"{DAMAGES[damage]}; " + ("moved to <name>.changed and " if content else "")
-    assert capsys.readouterr().err == f"{finished / name}: {what}made anew\n"
+    assert capsys.readouterr().err == f"{finished / name}: {what}recomputed\n"
     assert f"{finished / name}: {DAMAGES[damage]}" in (finished / "run.log").read_text()
     assert content == (kept.read_bytes() if kept.exists() else None)
     kept.unlink(missing_ok=True)
@@ -144,7 +144,7 @@ def test_many_missing_files_are_one_line(
     shutil.rmtree(finished / TRAINING)
     shutil.rmtree(finished / "influence")
     complete(finished, unbroken)
-    assert capsys.readouterr().err.endswith("and 6 more: missing; made anew\n")
+    assert capsys.readouterr().err.endswith("and 6 more: missing; recomputed\n")
 
 
 def test_undamaged_files_are_not_computed_again(
@@ -230,8 +230,8 @@ def test_training_that_repeats_with_other_numbers_is_said(
     record(finished, path)
     (finished / TRAINING / "final_model.h5").unlink()
     assert sgd_influence(finished, QUICK) == 0
-    said = capsys.readouterr().err
-    assert said.count("the training repeats with other numbers than before") == 1
+    printed = capsys.readouterr().err
+    assert printed.count("the training repeats with other numbers than before") == 1
 
 
 # ---------------------------------------------------------------- the lock
@@ -261,8 +261,8 @@ def test_second_process_is_refused_and_the_lock_of_a_killed_one_taken_over(
     process.kill()
     process.communicate()
     assert sgd_influence(output, QUICK) == 0
-    said = capsys.readouterr().err.splitlines()
-    [warning] = [line for line in said if f"process {process.pid} on " in line]
+    printed = capsys.readouterr().err.splitlines()
+    [warning] = [line for line in printed if f"process {process.pid} on " in line]
     assert warning in (output / "run.log").read_text()
     assert not (output / "run.lock").exists()
     assert contents(unbroken, "**/*.h5") == contents(output, "**/*.h5")
@@ -416,11 +416,11 @@ def test_full_disk(jobs: str, small_disk: Path, data_cache: Path, unbroken: Path
     wait_for(process, lambda: list(output.glob("score/**/*.csv")))
     with suppress(OSError):
         (small_disk / "of others").write_bytes(bytes(30 << 20))
-    _, said = process.communicate()
+    _, printed = process.communicate()
     assert process.returncode == 2
     full = "No space left on device; free some space; what is finished is kept in"
-    assert full in last_line(said)
-    assert f"error: {output}/" in last_line(said)
+    assert full in last_line(printed)
+    assert f"error: {output}/" in last_line(printed)
     assert not list(output.rglob("*.tmp*"))
     (small_disk / "of others").unlink()
     assert sgd_influence(output, QUICK) == 0
@@ -459,10 +459,10 @@ def test_limit_on_the_size_of_files(tmp_path: Path, data_cache: Path, unbroken: 
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 
     process = start(tmp_path / "out", data_cache, preexec_fn=limit)
-    _, said = process.communicate()
+    _, printed = process.communicate()
     assert process.returncode == 2
     large = "model_step0000.h5: File too large; raise the limit on the size of files (ulimit -f)"
-    assert large in last_line(said)
+    assert large in last_line(printed)
     assert not list(tmp_path.rglob("*.h5"))
     complete(tmp_path / "out", unbroken)
 
@@ -498,12 +498,12 @@ def test_results_that_become_unwritable_while_the_run_goes_on(
     wait_for(process, lambda: list(scores.glob("score_delete_worst_0_*.csv")))
     try:
         privileged("chattr", "+i", str(scores))
-        _, said = process.communicate()
+        _, printed = process.communicate()
     finally:
         process.kill()
         subprocess.run(["chattr", "-i", str(scores)], check=False, capture_output=True)
     assert process.returncode == 2
-    line = last_line(said)
+    line = last_line(printed)
     assert f"error: {scores}/outcomes_delete_worst_" in line
     assert "Operation not permitted; make it writable" in line
     assert sgd_influence(output, QUICK) == 0
@@ -519,9 +519,9 @@ def test_folder_removed_while_the_run_goes_on(
     wait_for(process, lambda: list(output.glob("score/**/*.csv")))
     output.rename(tmp_path / "gone")
     shutil.rmtree(tmp_path / "gone", ignore_errors=True)
-    _, said = process.communicate()
+    _, printed = process.communicate()
     assert process.returncode == 2
-    line = last_line(said)
+    line = last_line(printed)
     assert f"error: {output}" in line
     assert "removed" in line
     assert "while the run went on; the same command" in line
@@ -555,11 +555,11 @@ def test_signal_ends_in_one_line(
     workers = children(process.pid)
     assert len(workers) == (int(jobs) if jobs != "1" else 0)
     process.send_signal(number)
-    _, said = process.communicate()
+    _, printed = process.communicate()
     assert process.returncode == 128 + number
     how = "interrupted" if name == "SIGINT" else f"ended by {name}"
     line = f"eval_sgd_influence.py: {how}; what is finished is kept in {output}, "
-    assert last_line(said).startswith(line)
+    assert last_line(printed).startswith(line)
     assert line in (output / "run.log").read_text().splitlines()[-1]
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
     assert not list(output.rglob(".*"))
@@ -589,7 +589,7 @@ def test_signal_while_training_and_evaluating(
 
 
 def test_terminal_that_hangs_up(tmp_path: Path, data_cache: Path) -> None:
-    """The terminal goes, the kernel sends SIGHUP, nothing can be said there any more."""
+    """The terminal goes, the kernel sends SIGHUP, nothing can be printed there any more."""
     output = tmp_path / "out"
     environment = os.environ | {CACHE_VARIABLE: str(data_cache)}
     child, terminal = pty.fork()
@@ -639,10 +639,10 @@ def test_worker_that_is_killed(tmp_path: Path, data_cache: Path) -> None:
     process = start(output, data_cache, *own)
     wait_for(process, lambda: children(process.pid))
     os.kill(children(process.pid)[0], signal.SIGKILL)
-    _, said = process.communicate()
+    _, printed = process.communicate()
     assert process.returncode == 2
-    line = last_line(said)
+    line = last_line(printed)
     assert "and other images died, killed or for want of memory; free some memory, and" in line
     again = start(output, data_cache, *own)
-    _, said = again.communicate()
-    assert again.returncode == 0, said
+    _, printed = again.communicate()
+    assert again.returncode == 0, printed

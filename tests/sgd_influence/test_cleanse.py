@@ -10,19 +10,25 @@ import pytest
 from nnabla.utils.data_iterator import data_iterator_csv_dataset
 
 from sgd_influence.cleanse import (
+    cleanse,
     cleansed_table,
-    merged,
     opinions,
     removed_table,
-    rows_of,
 )
 from sgd_influence.outcomes import Outcomes
 from tests.helpers.own_images import class_folders, csv_of
 from tests.helpers.own_images import rows_of as csv_rows
 from tests.helpers.runs import sgd_influence
 from utils.columns import CLASS, IMAGE, LABEL
+from utils.data.decode import Form
 from utils.data.own_data import Wanted, own_source
+from utils.data.source import Source
+from utils.data.splits import split_of
 from utils.data.user_paths import read_parts
+from utils.options import Options
+from utils.output.folder import OutputFolder
+from utils.output.ranking import joined
+from utils.output.results import Results
 from utils.output.storage import read_csv
 
 QUICK = "--model mlp --context cpu --methods Hara"
@@ -30,11 +36,11 @@ TINY = "-e 1 -nt 1 -r 0 3 6 --batch_size 8 --image_size 8"
 REMOVED = [IMAGE, LABEL, "influence", "rank", "suggested_label", "confidence"]
 
 
-def influences(order: list[int]) -> pd.DataFrame:
-    """An influence table: rows of the training CSV, the most harmful first."""
-    images = [f"/{index}.png" for index in order]
-    values = np.arange(len(order)) - 2.0
-    return pd.DataFrame({IMAGE: images, LABEL: 7, "influence": values, "datasource_index": order})
+def influences(rows: list[int]) -> pd.DataFrame:
+    """An influence table of rows of the source, the most harmful first."""
+    images = [f"/{row}.png" for row in rows]
+    values = np.arange(len(rows)) - 2.0
+    return pd.DataFrame({IMAGE: images, LABEL: 7, "influence": values}, index=rows)
 
 
 def outcomes(removed: list[int], predicted: list[int], confidence: list[float]) -> Outcomes:
@@ -50,27 +56,45 @@ def outcomes(removed: list[int], predicted: list[int], confidence: list[float]) 
 
 def test_place_is_the_mean_rank_fraction_where_it_was_trained_on() -> None:
     """Row 4 of the data set is held back by the first trial, row 0 by the second."""
-    first = influences([2, 0, 1, 3]), np.array([0, 1, 2, 3])
-    second = influences([3, 1, 0, 2]), np.array([1, 2, 3, 4])
-    images = merged([first, second])
+    images = joined([influences([2, 0, 1, 3]), influences([4, 2, 1, 3])])
     assert images.index.tolist() == [4, 2, 0, 1, 3]
     # places: row 4: 0 alone; 2: 0 and 1/4; 0: 1/4 alone; 1: 2/4 and 2/4; 3: 3/4 and 3/4
     assert images["rank"].tolist() == [1, 2, 3, 4, 5]
 
 
 def test_trials_of_other_lengths_count_by_fraction() -> None:
-    first = influences([0, 1]), np.array([0, 1])
-    second = influences([1, 2, 3, 0]), np.array([2, 0, 1, 3])
     # fractions: row 0: 0 and 0; row 1: 1/2 and 1/4
-    images = merged([first, second])
+    images = joined([influences([0, 1]), influences([0, 1, 3, 2])])
     assert images.index.tolist() == [0, 1, 3, 2]
     assert images.loc[0, "influence"] == pytest.approx((-2.0 + -2.0) / 2)
 
 
-def test_an_image_named_twice_is_two_rows() -> None:
-    pool = ["/a", "/b", "/a", "/c"]
-    assert rows_of(["/a", "/a", "/c"], pool).tolist() == [0, 2, 3]
-    assert rows_of(["/b"], pool).tolist() == [1]
+def test_of_an_image_with_two_labels_the_row_that_was_removed_is_left_out(tmp_path: Path) -> None:
+    """The trial trained on its second row only, and ranks that one worst."""
+    labels = [0, 1] * 4
+    table = pd.DataFrame({IMAGE: ["/a", *"bcdefg", "/a"], LABEL: labels})
+    source = Source(
+        name="two", folder=tmp_path, training=table, test=table, n_classes=2,
+        class_names=("0", "1"), fingerprint="", form=Form(), damping=0.1, n_validation=2,
+    )  # fmt: skip
+    seeds = [s for s in range(99) if {0, 7} & set(rows_of(source, s)) == {7}]
+    rows, folder = rows_of(source, seeds[0]), OutputFolder(tmp_path)
+    results = Results(folder, lambda seed: rows)
+    worst_first = table.iloc[rows[::-1]].assign(influence=np.arange(4.0))
+    results.keep(worst_first, folder.influence("Hara", seeds[0]))
+    options = Options(
+        program="", output_dir=tmp_path, methods=("Hara",), cleanse_n=1, n_train=4, n_trials=1,
+        seed=seeds[0],
+    )  # fmt: skip
+    cleanse(options, source, folder, results, {}, {"Hara": 0})
+    removed = pd.read_csv(folder.removed("Hara", 1))
+    kept = pd.read_csv(folder.cleansed("Hara", 1))
+    assert removed[[IMAGE, LABEL]].to_numpy().tolist() == [["/a", 1]]
+    assert len(kept) == 5 and not (kept == ["/a", 1]).all(axis=1).any()
+
+
+def rows_of(source: Source, seed: int) -> np.ndarray:
+    return split_of(source, seed, 4, None, None).training
 
 
 # ---------------------------------------------------------------- opinions
@@ -84,9 +108,9 @@ def test_the_smallest_removal_of_at_least_n_counts() -> None:
         2: outcomes([5, 6], [2, 2], [0.6, 0.7]),
         4: outcomes([5, 6, 7, 8], [3, 3, 3, 3], [0.9, 0.9, 0.9, 0.9]),
     }
-    said = opinions([(rows, by_n)], 2)
-    assert said["suggested_label"].to_dict() == {5: 2, 6: 2, 7: 3, 8: 3}
-    assert said["confidence"].to_dict() == pytest.approx({5: 0.6, 6: 0.7, 7: 0.9, 8: 0.9})
+    printed = opinions([(rows, by_n)], 2)
+    assert printed["suggested_label"].to_dict() == {5: 2, 6: 2, 7: 3, 8: 3}
+    assert printed["confidence"].to_dict() == pytest.approx({5: 0.6, 6: 0.7, 7: 0.9, 8: 0.9})
 
 
 def test_a_trial_that_disagrees_lowers_the_confidence() -> None:
@@ -95,14 +119,14 @@ def test_a_trial_that_disagrees_lowers_the_confidence() -> None:
         (rows, {1: outcomes([5], [label], [confidence])})
         for label, confidence in ((2, 0.9), (3, 0.5), (2, 0.3))
     ]
-    said = opinions(trials, 1)
-    assert said.loc[5].to_list() == pytest.approx([2, 0.4])
+    printed = opinions(trials, 1)
+    assert printed.loc[5].to_list() == pytest.approx([2, 0.4])
 
 
 def test_what_was_removed_has_the_opinions_and_the_names_of_the_classes() -> None:
-    images = merged([(influences([0, 1, 2, 3]), np.arange(4))])
-    said = opinions([(np.arange(4), {3: outcomes([0, 1, 2], [1, 7, 1], [0.95, 0.95, 0.85])})], 3)
-    removed = removed_table(images, said, 4, "abcdefgh")
+    images = joined([influences([0, 1, 2, 3])])
+    printed = opinions([(np.arange(4), {3: outcomes([0, 1, 2], [1, 7, 1], [0.95, 0.95, 0.85])})], 3)
+    removed = removed_table(images, printed, 4, "abcdefgh")
     assert removed[CLASS].tolist() == ["h"] * 4
     assert removed["#suggested_class"].tolist()[:3] == ["b", "h", "b"]
     assert removed["suggested_label"].isna().tolist() == [False, False, False, True]

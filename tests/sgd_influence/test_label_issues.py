@@ -135,12 +135,14 @@ def test_pixels_are_averaged_and_tell_digits_apart() -> None:
 
 
 def test_options_that_harm_the_check_are_named(tmp_path: Path) -> None:
-    def said(**more: Any) -> str:
+    def printed(**more: Any) -> str:
         return harmful_options(Options("p", tmp_path, ("AUM",), **more))
 
-    assert said() == "" == said(momentum=0.9) == said(lr_schedule="cosine")
-    assert said(momentum=0.9, lr_schedule="cosine").startswith("--momentum 0.9 --lr_schedule cos")
-    assert "--n_epochs 8" in said(n_epochs=8)
+    assert printed() == "" == printed(momentum=0.9) == printed(lr_schedule="cosine")
+    assert printed(momentum=0.9, lr_schedule="cosine").startswith(
+        "--momentum 0.9 --lr_schedule cos"
+    )
+    assert "--n_epochs 8" in printed(n_epochs=8)
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +187,6 @@ def test_trainings_of_an_earlier_version_are_one_line(
     save_manifest(manifest)
     capsys.readouterr()
     assert sgd_influence(tmp_path, small=SMALL) == 0
-    said = capsys.readouterr()
-    assert (said.out + said.err).count("Labels were not checked") == 1
+    printed = capsys.readouterr()
+    assert (printed.out + printed.err).count("Labels were not checked") == 1
     assert not (tmp_path / "labels").exists() or not list((tmp_path / "labels").iterdir())

@@ -25,7 +25,7 @@ Losses = dict[tuple[str, int, int], float]
 
 
 def outcomes(loss: float, accuracy: float = 0.8, test_accuracy: float = 0.8) -> Outcomes:
-    """Images with nearly the same losses, and as many hits as said."""
+    """Images with nearly the same losses, and as many hits as given."""
     spread = np.random.default_rng(0).normal(scale=0.001, size=N_IMAGES)
     order = np.arange(N_IMAGES)
     nothing = np.empty(0)
@@ -125,8 +125,8 @@ def test_a_control_that_gains_most_speaks_against_the_ranking() -> None:
 def test_nothing_tried() -> None:
     found = recommend(by_n({0: 0.5}), ["Hara"], [0])
     assert (found.overall.n, found.overall.best_tried) == (0, None)
-    said = "Recommended: remove none (no n above 0 was tried in every trial (-r))"
-    assert closing_words(found)[0] == said
+    printed = "Recommended: remove none (no n above 0 was tried in every trial (-r))"
+    assert closing_words(found)[0] == printed
 
 
 def test_none_says_nothing_of_labels_where_a_method_looked_for_them() -> None:

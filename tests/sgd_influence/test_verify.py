@@ -65,12 +65,12 @@ def test_judgement_needs_groups_and_an_interval(
     random: float, high: float, n_groups: int, begins: str
 ) -> None:
     agreement = Agreement(random, random - 0.3, high, 0.8, 0.5, 0.9, n_groups)
-    said = judgement("Hara", agreement, 2 * n_groups)
-    assert said.startswith(begins)
-    assert bool(said) == bool(begins)
-    if said:
-        assert agreement.of_random in said
-        assert agreement.of_ranking in said
+    printed = judgement("Hara", agreement, 2 * n_groups)
+    assert printed.startswith(begins)
+    assert bool(printed) == bool(begins)
+    if printed:
+        assert agreement.of_random in printed
+        assert agreement.of_ranking in printed
 
 
 def test_verify_joins_a_finished_run_and_resumes(
@@ -79,10 +79,10 @@ def test_verify_joins_a_finished_run_and_resumes(
     assert sgd_influence(tmp_path, f"{QUICK} -r 0") == 0
     before = contents(tmp_path)
     assert sgd_influence(tmp_path, f"{QUICK} -r 0 --verify 6") == 0
-    said = capsys.readouterr().out
-    stages = said.split("Rough time")[-1].splitlines()[0]
+    printed = capsys.readouterr().out
+    stages = printed.split("Rough time")[-1].splitlines()[0]
     assert "verify" in stages and "infl" not in stages
-    assert "random groups" in said and "groups cut from ranking" in said
+    assert "random groups" in printed and "groups cut from ranking" in printed
     assert before.items() <= contents(tmp_path).items()
     table = read_csv(tmp_path / "summary/verification.csv")
     columns = ["method", "seed", "group", "kind", "size", "predicted", "true"]

@@ -72,12 +72,14 @@ def test_missing_library_falls_back_with_one_warning(
     def fail(name: str) -> ModuleType:
         raise error
 
-    said: list[str] = []
-    monkeypatch.setattr("utils.training.device.log.warning", lambda text, *a: said.append(text % a))
+    printed: list[str] = []
+    monkeypatch.setattr(
+        "utils.training.device.log.warning", lambda text, *a: printed.append(text % a)
+    )
     monkeypatch.setattr("utils.training.device.importlib.import_module", fail)
     assert choose_backend("auto", ("0",)) == "cpu"
-    assert len(said) == 1
-    assert "nnabla-ext-cuda120" in said[0]
+    assert len(printed) == 1
+    assert "nnabla-ext-cuda120" in printed[0]
     with pytest.raises(UserError, match="--context cudnn"):
         choose_backend("cudnn", ("0",))
 

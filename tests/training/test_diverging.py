@@ -20,9 +20,9 @@ REMEDY = "the training diverges; choose a lower --lr (or --momentum) and another
 
 
 def last_line(capsys: pytest.CaptureFixture[str]) -> str:
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    return said.removeprefix("eval_sgd_influence.py: error: ").strip()
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    return printed.removeprefix("eval_sgd_influence.py: error: ").strip()
 
 
 def test_diverging_training_stops(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -108,11 +108,11 @@ def test_nothing_is_recommended_from_a_training_that_learnt_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert sgd_influence(tmp_path, f"{RUN} -e 1 -r 0 5 --methods Ours Random --lr 1e-9") == 0
-    said = capsys.readouterr()
-    assert len(said.err.splitlines()) == 1
+    printed = capsys.readouterr()
+    assert len(printed.err.splitlines()) == 1
     reason = "by Ours, its scores are not sound: in trial 0 the training loss never falls: "
-    assert f"Recommended: remove none ({reason}" in said.out
-    assert "best tried, not recommended" in said.out
+    assert f"Recommended: remove none ({reason}" in printed.out
+    assert "best tried, not recommended" in printed.out
 
 
 def test_net_that_knows_no_validation_image_is_one_warning(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from influence_functions import gauss_newton
-from influence_functions.gauss_newton import GaussNewton, probabilities
+from influence_functions.gauss_newton import GaussNewton
 from influence_functions.infl import predict_influence
 from influence_functions.solvers import (
     Descent,
@@ -20,6 +20,7 @@ from influence_functions.solvers import (
 from tests.helpers.tiny import digit_images, smooth_net
 from utils.data.images import ImageSet, normalise
 from utils.training.adjoint import Arrays, StepAdjoint, flattened
+from utils.training.evaluation import softmax
 from utils.training.network import Network
 from utils.training.sgd import SGD, Optimiser
 from utils.training.steps import Step
@@ -86,7 +87,7 @@ def test_product_equals_central_differences_on_a_smooth_net() -> None:
     for step in (1e-3, -1e-3):
         network.load({k: a + step * v[k] if k in v else a for k, a in state.items()})
         logits.forward()
-        along.append(probabilities(logits.d.astype(np.float64)))
+        along.append(softmax(logits.d.astype(np.float64)))
     network.load(state)
     change = (along[0] - along[1]) / 2e-3
     assert_close(product, pulled_back(network, logits, change / N), CENTRAL_DIFFERENCE)
@@ -98,7 +99,7 @@ def test_product_equals_the_explicit_matrix_where_there_are_kinks(conv: str) -> 
     logits = logits_of(network, data)
     units = np.eye(logits.size).reshape(-1, *logits.shape)
     jacobian = np.stack([pulled_back(network, logits, unit) for unit in units])
-    p = probabilities(logits.d.astype(np.float64))
+    p = softmax(logits.d.astype(np.float64))
     expected = DECAY * flattened(v)
     for i in range(N):
         rows = jacobian[10 * i : 10 * i + 10]

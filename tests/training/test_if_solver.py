@@ -37,10 +37,10 @@ def influence_in(output: Path) -> np.ndarray:
 
 def test_a_stock_run_solves_and_says_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert influence_functions(tmp_path, ALONE) == 0
-    said = capsys.readouterr()
+    printed = capsys.readouterr()
     words = r"solved to 0\.\d+ % \(conjugate gradients, \d+ products, damping [\d.]+\)"
-    (line,) = re.findall(f"Trial 0: Influence_functions ({words})", said.out)
-    assert "solver" not in said.err
+    (line,) = re.findall(f"Trial 0: Influence_functions ({words})", printed.out)
+    assert "solver" not in printed.err
     assert line in (tmp_path / "run.log").read_text(encoding="utf-8")
     assert line in (tmp_path / "report/index.html").read_text(encoding="utf-8")
     solved = solved_in(tmp_path)
@@ -67,9 +67,9 @@ def test_a_solve_that_does_not_get_there_warns_and_is_written(
 ) -> None:
     monkeypatch.setattr(infl, "MOST_PRODUCTS", 4)
     assert influence_functions(tmp_path, f"{ALONE} --damping 1e-6") == 0
-    said = capsys.readouterr()
-    assert "was to get to a relative residual of 0.01 and came to " in said.err
-    assert "Raise --damping above 1e-06" in said.err
+    printed = capsys.readouterr()
+    assert "was to reach a relative residual of 0.01 but reached " in printed.err
+    assert "Raise --damping above 1e-06" in printed.err
     solved = solved_in(tmp_path)
     assert not solved.reached
     assert solved.n_products == 4
@@ -90,8 +90,8 @@ def test_sgd_that_diverges_warns_and_writes_its_best_iterate(
 
     monkeypatch.setattr(infl, "Descent", partial(Descent, learning_rate=1e3))
     assert influence_functions(tmp_path / "wild", f"{sgd} --damping 0.001") == 0
-    said = capsys.readouterr()
-    assert "the solver of Influence_functions was to get to a relative residual of 1" in said.err
+    printed = capsys.readouterr()
+    assert "the solver of Influence_functions was to reach a relative residual of 1" in printed.err
     wild = solved_in(tmp_path / "wild")
     assert wild.residual > 1 and np.isfinite(wild.residual)
     assert np.isfinite(influence_in(tmp_path / "wild")).all()
@@ -118,9 +118,9 @@ def test_scores_of_another_solver_or_damping_are_not_mixed(
 ) -> None:
     assert influence_functions(tmp_path, f"{ALONE} --if_solver sgd") == 0
     assert influence_functions(tmp_path, ALONE) == 2
-    said = capsys.readouterr().err
-    assert "--damping was 0.1, now chosen by the solver" in said
-    assert "--if_solver was sgd, now gauss_newton" in said
+    printed = capsys.readouterr().err
+    assert "--damping was 0.1, now chosen by the solver" in printed
+    assert "--if_solver was sgd, now gauss_newton" in printed
     assert influence_functions(tmp_path, "-r 0 --methods Random --model mlp") == 0
     assert influence_functions(tmp_path, f"{ALONE} --if_solver sgd") == 0
     assert influence_functions(tmp_path, f"{ALONE} --if_solver sgd --damping 7") == 2

@@ -189,9 +189,9 @@ def test_a_replay_that_differs_is_said_once_and_goes_on_from_the_checkpoint(
     recorded.states[2] = own
     replay = Replay(recorded.sgd, data, steps, kept, in_files(recorded, kept, tmp_path), 4)
     given = {t: replay(t) for t in reversed(range(6))}
-    said = [r.getMessage() for r in caplog.records if "replay differs" in r.getMessage()]
-    assert len(said) == 1
-    assert "at most in the state before step 4" in said[0]  # met first, going back
+    printed = [r.getMessage() for r in caplog.records if "replay differs" in r.getMessage()]
+    assert len(printed) == 1
+    assert "at most in the state before step 4" in printed[0]  # met first, going back
 
     assert all(np.array_equal(given[2][k], v) for k, v in own.items())
     recorded.sgd.load(own)
@@ -244,8 +244,8 @@ def test_final_leaves_hara_out_and_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert sgd_influence(tmp_path / "a", "--model mlp --cache final --verify 6") == 0
-    said = capsys.readouterr().out
-    assert "Ours, Random (Hara is left out: --cache final keeps no states)" in said
+    printed = capsys.readouterr().out
+    assert "Ours, Random (Hara is left out: --cache final keeps no states)" in printed
     assert not (tmp_path / "a/influence/Hara").exists()
     assert len(contents(tmp_path / "a", "score/Ours/*.csv")) == 2
     assert influence_functions(tmp_path / "b", f"{MLP} --cache final") == 0
@@ -338,7 +338,7 @@ def test_damaged_parameter_file_is_named_with_a_remedy(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Read by what looks at the file alone; a run that begins makes it anew."""
+    """Read by what looks at the file alone; a run that begins recomputes it."""
     output = shutil.copytree(trained, tmp_path / "out")
     path = output / "infl_results_sgd/seed_00" / file
     damage(path)
@@ -346,7 +346,7 @@ def test_damaged_parameter_file_is_named_with_a_remedy(
         read_state(path)
     line = str(raised.value)
     assert line.startswith(f"{path}: ") and DAMAGES[damage] in line and "\n" not in line
-    assert line.endswith("; the same command makes it anew")
+    assert line.endswith("; the same command recomputes it")
     assert sgd_influence(output, f"{MLP} --methods Random") == 0
     assert contents(output, "**/*.h5") == contents(trained, "**/*.h5")
 

@@ -1,6 +1,6 @@
 """Checks of a user's images: copies, and facts, as the tables that a run writes and its page shows.
 
-What they rest on is computed once: the looks and the pairs are kept in the data set's folder.
+The looks and the pairs are computed once and kept in the data set's folder.
 """
 
 from __future__ import annotations
@@ -71,17 +71,17 @@ class Checks:
             LOG.log(level, "%s; %s %s", self._about_copies(counts), words, duplicates)
         facts = self.quality[self.quality["fact"] != IMAGES]["fact"].value_counts(sort=False)
         if len(facts):
-            said = ", ".join(f"{n} {fact}" for fact, n in facts.items())
-            LOG.info("Images to look at: %s; %s %s", said, words, quality)
+            counted = ", ".join(f"{n} {fact}" for fact, n in facts.items())
+            LOG.info("Images to look at: %s; %s %s", counted, words, quality)
 
     def _about_copies(self, counts: pd.Series) -> str:
         words = {
             TWO_LABELS: "with two labels", TWO_SETS: "in two sets",
             COPIES: "of the same label and set",
         }  # fmt: skip
-        said = ", ".join(f"{counts[kind]} {words[kind]}" for kind in KINDS if kind in counts)
+        kinds = ", ".join(f"{counts[kind]} {words[kind]}" for kind in KINDS if kind in counts)
         same = int((self.duplicates["distance"] == 0).sum())
-        return f"Copies: {said} (pairs; {same} have the same pixels, the others nearly)"
+        return f"Copies: {kinds} (pairs; {same} have the same pixels, the others nearly)"
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,9 @@ class Looks:
     """The looks at all files of a data set.
 
     Attributes:
-        key: what they are known by: the content of the files and the form.
+        key: identifies them: the content of the files and the form.
         records: `looks.LOOK` (N,).
-        known: an earlier run kept them; else they are to be filled in.
+        known: whether an earlier run kept them; else decoding fills them in.
     """
 
     key: str
@@ -100,9 +100,12 @@ class Looks:
 
     @classmethod
     def of(cls, folder: Path, digests: Collection[bytes], form: Form) -> Looks:
-        """Those kept in `folder`, or zeros.
+        """The looks kept in `folder`, or zeros.
 
-        digests: of the content of each file.
+        Args:
+            folder: of the data set.
+            digests: of the content of each file.
+            form: what the images become.
         """
         content = hashlib.blake2b(b"".join(digests), digest_size=16).hexdigest()
         key = f"{VERSION} {len(digests)} {content} {form}"
@@ -113,14 +116,18 @@ class Looks:
 
     @property
     def wanted(self) -> npt.NDArray[np.void] | None:
-        """What decoding has to fill in; None where nothing is missing."""
+        """The records for decoding to fill in; None if they are known."""
         return None if self.known else self.records
 
 
 def checked(listed: Listed, looks: Looks, numbers: Sequence[int], folder: Path) -> Checks:
-    """Check a user's images, and keep in `folder` what took time.
+    """Check a user's images, and keep looks and pairs in `folder`.
 
-    numbers: which look belongs to each row.
+    Args:
+        listed: the rows (N,).
+        looks: at the files of the data set.
+        numbers: (N,), the look of each row.
+        folder: of the data set.
     """
     if not looks.known:
         keep(folder / LOOKS, looks.key, looks.records)
@@ -135,7 +142,7 @@ def checked(listed: Listed, looks: Looks, numbers: Sequence[int], folder: Path) 
 
 
 def _pairs_key(seen: npt.NDArray[np.void], *numbers: npt.NDArray[np.int64]) -> str:
-    """What pairs are known by: the looks, the labels, the sets and the limits."""
+    """Identifies pairs: a hash of looks, labels and sets, and the limits."""
     digest = hashlib.blake2b(seen.tobytes(), digest_size=16)
     for array in numbers:
         digest.update(np.asarray(array, np.int64).tobytes())

@@ -24,18 +24,20 @@ NAMED = 3  # files that a line names
 def class_folder_tables(root: Path) -> dict[str, pd.DataFrame]:
     """A table of each set: `x:image` (absolute path) and `y:label` (the class folder's name).
 
-    `sets_in` tells classes from sets; a folder that holds nothing but one folder is left for that.
-    Rows are sorted by class and path. Images may lie in folders below their class
-    folder; hidden files and those of systems are ignored, CSV files are reported. Raises
-    UserError, naming the folder, if one is empty, can't be read, leads back to itself, or may be a
-    class as well as a set.
+    `sets_in` tells classes from sets, in the folder that `lowered` finds. Rows are sorted by class
+    and path. Images may lie in folders below their class folder; hidden files and system files are
+    ignored, files that are not used are reported.
+
+    Raises:
+        UserError: naming the folder, if a class folder has no images, a folder cannot be read or
+            leads back to itself, or for what `sets_in` refuses.
     """
     top = lowered(Folder.at(root))
     left_out = [path for path in top.files if path.suffix.lower() == ".csv"]
     sets = sets_in(top)
     tables = {name: _table(top, classes, left_out) for name, classes in sets.items()}
     left_out += [path for classes in sets.values() for path in _lists_above(top.path, classes)]
-    _say_left_out(root, left_out)
+    _log_left_out(root, left_out)
     return tables
 
 
@@ -52,7 +54,7 @@ def _table(top: Folder, classes: Classes, left_out: list[Path]) -> pd.DataFrame:
 
 
 def _named(classes: Classes) -> list[tuple[str, ClassFolder]]:
-    """Each class with its name in composed form (NFC), in which the same name is equal."""
+    """Each class with its name in composed form (NFC), so that equal names compare equal."""
     named = [(unicodedata.normalize("NFC", one.name), one) for one in classes]
     spellings: dict[str, set[str]] = defaultdict(set)
     for name, one in named:
@@ -65,7 +67,7 @@ def _named(classes: Classes) -> list[tuple[str, ClassFolder]]:
 
 
 def _class_images(one: ClassFolder, left_out: list[Path]) -> list[str]:
-    """Absolute paths of the images of a class; what is no image joins `left_out`."""
+    """Absolute paths of the images of a class; other files are added to `left_out`."""
     files = list(one.folder.walk())
     images = [os.path.abspath(path) for path in files if is_image(path)]
     others = [path for path in files if not is_image(path)]
@@ -87,7 +89,7 @@ def _lists_above(top: Path, classes: Classes) -> list[Path]:
     return [p for parent in between for p in listed(parent) if p.suffix.lower() == ".csv"]
 
 
-def _say_left_out(root: Path, left_out: list[Path]) -> None:
+def _log_left_out(root: Path, left_out: list[Path]) -> None:
     lists = [path for path in left_out if path.suffix.lower() == ".csv"]
     if lists:
         names = ", ".join(str(path.relative_to(root)) for path in lists[:NAMED])

@@ -1,8 +1,8 @@
 """Pairs of pictures that are the same, or nearly: the same pixels, or a near perceptual hash.
 
 Two pictures are nearly the same if at most `RADIUS` of the 64 bits of their hashes differ and
-their thumbnails correlate by `ALIKE` at least (docs/your_own_data.md has what was found with other
-values). No more pairs are kept than there are pictures, however many are alike.
+their thumbnails correlate by `ALIKE` at least (docs/your_own_data.md has the results for other
+values). There are always fewer pairs than pictures, however many are alike.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BATCH = 50_000  # pairs whose thumbnails are compared at once
 
 TWO_LABELS, TWO_SETS, COPIES = "two labels", "two sets", "copies"
 KINDS = (TWO_LABELS, TWO_SETS, COPIES)
-"""What a pair is, by its number; the first that applies."""
+"""The kind of a pair, by number; the first that applies."""
 
 Ints = npt.NDArray[np.int64]
 PAIR = np.dtype(
@@ -37,8 +37,9 @@ if only the pixels differ), and number of the group, from 1: pictures that pairs
 def find_pairs(looks: npt.NDArray[np.void], labels: Ints, sets: Ints) -> npt.NDArray[np.void]:
     """Pairs of rows with the same or nearly the same picture.
 
-    Not all pairs of a group are given, but enough to connect it, those of two labels first, then
-    those of two sets: a picture that is one of such a pair is in one of those given.
+    A group of equal pictures is given by enough pairs to connect it, not by all. Pairs with two
+    labels come before pairs in two sets, and these before other copies, so that each picture of a
+    contradicting pair is in a pair that is given.
 
     Args:
         looks: records `LOOK` (N,).
@@ -77,7 +78,7 @@ def _bytes(pixels: npt.NDArray[np.uint64]) -> npt.NDArray[np.void]:
 
 
 def _same_pixels(picture: Ints, labels: Ints, sets: Ints) -> Ints:
-    """Edges between rows of the same picture: of each with the first of each label and set.
+    """Edges between rows of the same picture: each row with the first of each label and set.
 
     picture: number of each row's picture.
     """
@@ -98,10 +99,12 @@ def _same_pixels(picture: Ints, labels: Ints, sets: Ints) -> Ints:
 def near_hashes(hashes: npt.NDArray[np.uint64], radius: int) -> Iterator[Ints]:
     """Pairs of different hashes (N,) of which at most `radius` bits differ.
 
-    Hashes so near have one of `radius` + 1 blocks of bits in common. In the order of a block's
-    values each is compared with the next, the next but one and so on, while these have the
-    same block. Memory is in proportion to N. Gives arrays (M, 3) of two positions and the
-    distance; no pair comes twice.
+    The 64 bits are divided into `radius` + 1 blocks: such hashes agree in one block at least.
+    Sorted by a block, each hash is compared with the ones after it while the block is the same.
+    Memory is proportional to N.
+
+    Returns:
+        arrays (M, 3) of two positions and the distance; no pair comes twice.
     """
     blocks = _blocks(radius + 1)
     for number, block in enumerate(blocks):
@@ -139,13 +142,13 @@ def _gathered(parts: Iterator[Ints]) -> Iterator[Ints]:
 
 
 def _blocks(number: int) -> list[np.uint64]:
-    """Masks that part 64 bits into so many blocks."""
+    """Masks that divide 64 bits into `number` blocks."""
     edges = np.linspace(0, BITS, number + 1).round().astype(int)
     return [np.uint64((1 << int(end)) - (1 << int(start))) for start, end in pairwise(edges)]
 
 
 def bit_count(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
-    """How many bits of each value are 1, added up in ever larger fields."""
+    """The number of 1 bits in each value, added up in ever larger fields."""
     counts = values.copy()
     for width, field in ((1, 0x55), (2, 0x33), (4, 0x0F)):
         mask = np.uint64(field * 0x0101010101010101)
@@ -154,13 +157,14 @@ def bit_count(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
 
 
 def _alike(looks: npt.NDArray[np.void], edges: Ints) -> Ints:
-    """Those of the edges whose thumbnails correlate."""
+    """The edges whose thumbnails correlate."""
     parts = [edges[start : start + BATCH] for start in range(0, len(edges), BATCH)]
-    kept = [part[_correlation(looks["thumb"], part) >= ALIKE] for part in parts]
+    kept = [part[correlation(looks["thumb"], part) >= ALIKE] for part in parts]
     return np.concatenate([np.zeros((0, 3), np.int64), *kept])
 
 
-def _correlation(thumbs: npt.NDArray[np.uint8], edges: Ints) -> npt.NDArray[np.float32]:
+def correlation(thumbs: npt.NDArray[np.uint8], edges: Ints) -> npt.NDArray[np.float32]:
+    """The correlation (M,) of the thumbnails (N, 256) at the two ends of each edge (M, 3)."""
     a, b = (_standard(thumbs[edges[:, side]]) for side in (0, 1))
     return np.einsum("ij,ij->i", a, b)
 
@@ -176,7 +180,7 @@ def _standard(thumbs: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
 
 
 def _pairs(edges: Ints, labels: Ints, sets: Ints) -> npt.NDArray[np.void]:
-    """Edges as pairs, of no group yet."""
+    """Edges as pairs, without groups."""
     pairs = np.zeros(len(edges), PAIR)
     a, b = edges[:, :2].min(axis=1), edges[:, :2].max(axis=1)
     pairs["a"], pairs["b"], pairs["distance"] = a, b, edges[:, 2]

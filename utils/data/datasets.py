@@ -98,10 +98,10 @@ def read_mnist(paths: Sequence[Path]) -> tuple[Labelled, Labelled]:
 def _read_idx_pair(image_path: Path, label_path: Path) -> Labelled:
     images, labels = read_idx(image_path), read_idx(label_path)
     if images.ndim != 3 or images.size == 0:
-        raise UserError(f"{image_path}: holds no images; get the file anew")
+        raise UserError(f"{image_path}: holds no images; get the file again")
     if labels.shape != images.shape[:1]:
         counts = f"{labels.size} labels for the {len(images)} images of {image_path.name}"
-        raise UserError(f"{label_path}: {counts}; get both files anew")
+        raise UserError(f"{label_path}: {counts}; get both files again")
     if labels.max() > 9:
         row = int(np.argmax(labels > 9))
         raise UserError(f"{label_path}: label {labels[row]} at image {row}; 0 to 9 are needed")
@@ -287,7 +287,7 @@ def _ready(
     """The folder prepared from the published archives, unless archives must be looked at first.
 
     Archives in a root go before what was prepared elsewhere, and, if the user allows
-    unverified ones, before what was prepared beside them.
+    unverified ones, before what was prepared next to them.
     """
     for root in roots:
         archived = any(find(file.name, [root]) for file in row.archives)

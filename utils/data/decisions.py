@@ -19,7 +19,7 @@ COLUMNS = (IMAGE, LABEL, SET, ROW, DECISION, NEW_LABEL)
 Place = tuple[str, int]
 """Set and row of an image."""
 Known = dict[str, dict[Place, int]]
-"""By image its places, and its label at each."""
+"""The label of an image at each of its places, by image."""
 Fields = Mapping[str, str]
 """A row of the file: text by column."""
 
@@ -27,7 +27,7 @@ Fields = Mapping[str, str]
 def read_decisions(csv: Path, issues: pd.DataFrame, class_names: Mapping[int, str]) -> pd.DataFrame:
     """The decisions of a file, a row per image, with the columns `COLUMNS`.
 
-    `new_label` is the label that the image is to have: its own one, unless it gets another.
+    `new_label` is the label after the review: the given one unless the image is relabelled.
 
     Args:
         csv: the file, as the page writes it.
@@ -35,8 +35,8 @@ def read_decisions(csv: Path, issues: pd.DataFrame, class_names: Mapping[int, st
         class_names: by label, of all classes.
 
     Raises:
-        UserError: a row names an image, a label, a place or a decision that there is none of, or
-            an image that another row decides on; the line names the row.
+        UserError: a row has an unknown image, label, place or decision, or an image that another
+            row decides on; the line names the row.
     """
     table = _table(csv)
     columns = issues[[SET, ROW, IMAGE, LABEL]].itertuples(index=False)
@@ -60,7 +60,7 @@ def read_decisions(csv: Path, issues: pd.DataFrame, class_names: Mapping[int, st
 
 
 def _table(csv: Path) -> pd.DataFrame:
-    """The file as text, without blanks around it; image paths are absolute."""
+    """The file as text, values without blanks around them; image paths are absolute."""
     table, _ = read_users_csv(csv)
     missing = [name for name in COLUMNS if name not in table]
     if missing:
@@ -71,7 +71,7 @@ def _table(csv: Path) -> pd.DataFrame:
 
 
 def _place(fields: Fields, known: Known) -> Place:
-    """Set and row of an image; raises ValueError unless image and label are those there."""
+    """Set and row of an image; ValueError unless the table has this image and label there."""
     image, place = fields[IMAGE], (fields[SET], _whole(fields, ROW))
     if place[0] not in SETS:
         raise ValueError(f"set {place[0]!r}; it must be one of {', '.join(SETS)}")
@@ -89,7 +89,7 @@ def _place(fields: Fields, known: Known) -> Place:
 
 
 def _new_label(fields: Fields, label: int, class_names: Mapping[int, str]) -> int:
-    """The label that a row gives its image; raises ValueError if it is none."""
+    """The label of an image after a row's decision; ValueError if there is no such label."""
     decision = fields[DECISION]
     if decision not in DECISIONS:
         raise ValueError(f"decision {decision!r}; it must be one of {', '.join(DECISIONS)}")

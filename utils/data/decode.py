@@ -226,7 +226,7 @@ def _made_upright(
 EACH = {"1": 1, "L": 1, "P": 1, "I;16": 2}
 """Bytes of a pixel in Pillow; 4 in other modes."""
 DECODER = {"WEBP": 12, "TIFF": 3, "AVIF": 12, "JPEG2000": 16}
-"""Bytes of a pixel that a decoder takes beside the image, where it does."""
+"""Bytes per pixel that a decoder takes besides the image, where it does."""
 
 
 def _memory_for(image: Image.Image, in_file: int, as_it_is: bool = False) -> int:

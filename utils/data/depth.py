@@ -1,6 +1,6 @@
-"""Pixels of more than 8 bits, and the one scale that brings those of a data set to 0..255.
+"""Pixels of more than 8 bits, and the common scale that brings a data set to 0..255.
 
-Pillow reads 16-bit gray as it is, but of 16-bit colour only the upper bytes; the lower ones are
+Pillow reads 16-bit gray in full, but only the upper bytes of 16-bit colour; the lower bytes are
 read here. Kept light, because worker processes import it.
 """
 
@@ -18,7 +18,7 @@ from utils.data.png import compressed_pixels
 
 SIXTEEN, INTEGER, FLOAT = "16 bit", "32 bit", "floating point"
 TOPS = (255, 1023, 4095, 16383, 65535)
-"""What 16-bit pixels may be divided by: the largest value of 8, 10, 12, 14 and 16 bits."""
+"""Divisors of 16-bit pixels: the largest values of 8, 10, 12, 14 and 16 bits."""
 STRIP = 250_000  # values that are scaled at once
 
 Pixels = npt.NDArray[Any]
@@ -127,7 +127,7 @@ def _of_tiff(image: Image.Image, stream: IO[bytes]) -> Pixels:
 
 
 def _of_ppm(image: Image.Image, stream: IO[bytes]) -> Pixels:
-    """Values are brought to 0..65535, as Pillow does with those of gray images."""
+    """Values are scaled to 0..65535, as Pillow scales gray images."""
     codec, _, offset, (_, maximum) = _tiles(image)[0]
     image.load()  # which checks the file
     stream.seek(offset)
@@ -142,7 +142,7 @@ def _of_ppm(image: Image.Image, stream: IO[bytes]) -> Pixels:
 
 
 def _joined(upper: Pixels, lower: Pixels) -> Pixels:
-    """The 16-bit values of their bytes."""
+    """16-bit values from their upper and lower bytes."""
     return (upper.astype(np.uint16) << 8) | lower
 
 
@@ -150,9 +150,14 @@ def _joined(upper: Pixels, lower: Pixels) -> Pixels:
 
 
 def range_of(kind: str, pixels: Pixels) -> Range:
-    """The smallest and the largest value, without opacity. Raises ValueError if one is no number.
+    """The smallest and the largest value, without opacity.
 
-    pixels: (H, W) or (H, W, 2 to 4).
+    Args:
+        kind: of the pixels.
+        pixels: (H, W) or (H, W, 2 to 4).
+
+    Raises:
+        ValueError: a value is not finite.
     """
     colours = _without_opacity(pixels)
     low, high = colours.min(), colours.max()
@@ -198,7 +203,7 @@ def eight_bit(pixels: Pixels, scale: Range) -> npt.NDArray[np.uint8]:
 
 
 def _opacity(values: Pixels) -> npt.NDArray[Any]:
-    """Opacity (H, W) of an image brought to 0..255, of as many bits as its largest value has."""
+    """Opacity (H, W) scaled to 0..255, by the smallest of `TOPS` that is not below its maximum."""
     top = next(top for top in TOPS if values.max(initial=0) <= top)
     return np.rint(values * (255 / top))
 

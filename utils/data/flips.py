@@ -8,16 +8,14 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from utils.columns import IMAGE, LABEL
+from utils.columns import INDEX, LABEL, SEED
 from utils.data.source import Source
 from utils.data.splits import TrialData
 from utils.errors import UserError
 from utils.output.folder import OutputFolder
-from utils.output.storage import read_csv
+from utils.output.results import FLIPPED, Results
 
 Int32 = npt.NDArray[np.int32]
-INDEX, TO, SEED = "datasource_index", "flipped_to", "seed"
-COLUMNS = (INDEX, IMAGE, "label", TO, SEED)
 
 
 def flipped(labels: Int32, n_classes: int, fraction: float, seed: int) -> Int32:
@@ -50,15 +48,13 @@ def with_flips(data: TrialData, source: Source, fraction: float, seed: int) -> T
     if np.array_equal(wrong, given):
         what = f"of {len(given)} images that is none; give a larger share"
         raise UserError(f"--flip_labels {fraction:g}: {what}")
-    label_of = dict(zip(zip(source.training[IMAGE], given, strict=True), wrong, strict=True))
     training = data.training
-    keys = zip(training.paths, training.labels, strict=True)
-    labels = np.array([label_of[key] for key in keys], np.int32)
+    labels = wrong[training.rows]
     return replace(data, training=replace(training, labels=labels), given_labels=training.labels)
 
 
-def record_flips(data: TrialData, seed: int, folder: OutputFolder) -> None:
-    """Note the flipped labels of a trial, if there are any, beside those of other trials.
+def record_flips(data: TrialData, seed: int, folder: OutputFolder, results: Results) -> None:
+    """Note the flipped labels of a trial, if there are any, next to those of other trials.
 
     A row per image: `label` is the one that the data set gives, `flipped_to` the one trained on.
     """
@@ -67,11 +63,13 @@ def record_flips(data: TrialData, seed: int, folder: OutputFolder) -> None:
     rows = np.flatnonzero(data.training.labels != data.given_labels)
     images = [data.training.paths[row] for row in rows]
     labels = data.given_labels[rows], data.training.labels[rows]
-    table = pd.DataFrame(dict(zip(COLUMNS, (rows, images, *labels, seed), strict=True)))
-    if folder.flipped_labels.exists():
-        there = read_csv(folder.flipped_labels, COLUMNS)
+    table = pd.DataFrame(dict(zip(FLIPPED, (rows, images, *labels, seed), strict=True)))
+    there = results.flips()
+    if there is not None:
         table = pd.concat([there[there[SEED] != seed], table])
-    folder.save_csv(table.sort_values([SEED, INDEX], kind="stable"), folder.flipped_labels)
+    table = table.sort_values([SEED, INDEX], kind="stable")
+    folder.save_csv(table, folder.flipped_labels)
+    results.keep(table, folder.flipped_labels)
 
 
 def what_if(share: float | None) -> str:

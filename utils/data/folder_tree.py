@@ -1,4 +1,4 @@
-"""What lies in a folder of a user: images, other files and folders."""
+"""The content of a user's folder: images, other files and folders."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ IGNORED = frozenset([
     "#snapshot", "lost+found", "lost.dir", "found.000", "$recycle.bin",
     "system volume information",
 ])  # fmt: skip
-"""What systems and file managers make, hidden files apart."""
+"""Files and folders of systems and file managers that are not hidden."""
 NAMED = 5  # folders that a line names
 
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder without hidden files and those of systems.
+    """A folder without hidden files and system files.
 
-    Raises UserError, naming the folder, where it is looked at and can't be read, or holds a
-    folder that has the name of an image or leads back to where it came from.
+    Its properties raise UserError, naming the folder, if it cannot be read, or if a folder in it
+    has the name of an image or leads back to one above.
 
     Attributes:
         path: where it is.
@@ -41,7 +41,7 @@ class Folder:
 
     @classmethod
     def at(cls, path: Path) -> Folder:
-        """The folder at a path, which nothing leads to."""
+        """The folder at a path, as the start of a chain."""
         return cls(path, (os.path.realpath(path),))
 
     @cached_property
@@ -61,7 +61,7 @@ class Folder:
 
     @cached_property
     def filled(self) -> list[Folder]:
-        """Those of its folders that hold an image, however deep."""
+        """The folders in it that hold an image, however deep."""
         return [folder for folder in self.folders if folder.holds_images]
 
     @cached_property
@@ -103,13 +103,17 @@ class Folder:
 
 
 def names_of(folders: list[Folder]) -> str:
-    """The names of folders, of many the first."""
+    """The names of folders, only the first if there are many."""
     more = ", ..." if len(folders) > NAMED else ""
     return ", ".join(folder.name for folder in folders[:NAMED]) + more
 
 
 def listed(folder: Path) -> list[Path]:
-    """What lies in `folder`, sorted, without hidden files and those of systems."""
+    """The paths in `folder`, sorted, without hidden files and system files.
+
+    Raises:
+        UserError: the folder cannot be read.
+    """
     try:
         names = sorted(os.listdir(folder))
     except OSError as error:

@@ -66,10 +66,10 @@ def read_members(archive: Path, names: Sequence[str], limit: int) -> dict[str, b
                     if member.name in names and member.isreg():
                         contents[member.name] = _member_bytes(tar, member)
     except DAMAGED as error:
-        raise UserError(f"{archive}: damaged ({error}); get the file anew") from error
+        raise UserError(f"{archive}: damaged ({error}); get the file again") from error
     for name in names:
         if name not in contents:
-            raise UserError(f"{archive}: the member {name} is missing; get the file anew")
+            raise UserError(f"{archive}: the member {name} is missing; get the file again")
     return contents
 
 
@@ -111,11 +111,11 @@ def read_idx(path: Path) -> UInt8:
             shape = _idx_shape(stream)
             content = stream.read(math.prod(shape) + 1)
     except DAMAGED as error:
-        raise UserError(f"{path}: no whole IDX file ({error}); get the file anew") from error
+        raise UserError(f"{path}: no whole IDX file ({error}); get the file again") from error
     if (difference := len(content) - math.prod(shape)) != 0:
         follow = "more" if difference > 0 else f"only {len(content)}"
         counts = f"{math.prod(shape)} bytes, but {follow} follow"
-        raise UserError(f"{path}: its header announces {counts}; get the file anew")
+        raise UserError(f"{path}: its header announces {counts}; get the file again")
     return np.frombuffer(content, np.uint8).reshape(shape)
 
 
@@ -203,7 +203,7 @@ def read_cifar_batch(content: bytes, where: str) -> tuple[UInt8, Int64]:
         _check_labels(labels, len(rows))
     except Exception as error:  # arbitrary bytes may raise anything
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{where}: no CIFAR-10 batch ({reason}); get the file anew") from error
+        raise UserError(f"{where}: no CIFAR-10 batch ({reason}); get the file again") from error
     return rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels
 
 
@@ -227,10 +227,10 @@ def read_stl10_part(images: bytes, labels: bytes, where: str) -> tuple[UInt8, In
     count, rest = divmod(len(images), math.prod(STL_SHAPE))
     if rest or not count:
         what = f"cut short: {len(images)} bytes are no whole number of images"
-        raise UserError(f"{where}: {what}; get the file anew")
+        raise UserError(f"{where}: {what}; get the file again")
     classes = np.frombuffer(labels, np.uint8).astype(np.int64) - 1
     if len(classes) != count or classes.min() < 0 or classes.max() > 9:
         what = f"there is not one label from 1 to 10 for each of its {count} images"
-        raise UserError(f"{where}: {what}; get the file anew")
+        raise UserError(f"{where}: {what}; get the file again")
     pixels = np.frombuffer(images, np.uint8).reshape(count, *STL_SHAPE)
     return pixels.transpose(0, 3, 2, 1), classes

@@ -1,7 +1,7 @@
 """Facts about images that a person should look at: blank, very dark, blurred, of an odd size ...
 
-They are measured, not judged: no image is left out because of them. What is usual in the data
-set itself is never called odd or blurred.
+They are only measured: no image is left out because of them. Limits of size, aspect ratio and blur
+follow the data set, so that what is usual in it is not reported.
 """
 
 from __future__ import annotations
@@ -50,15 +50,15 @@ def facts_of(looks: npt.NDArray[np.void]) -> list[Fact]:
 
 
 def _blurred(sharpness: Floats, blank: npt.NDArray[np.bool_]) -> Fact:
-    """Images less sharp than a blur of 1.5 px leaves photographs, and than half the median."""
+    """Images less sharp than photographs with a blur of 1.5 px, and than half the median."""
     limit = min(BLURRED, float(np.median(sharpness)) / 2)
     return Fact("blurred", sharpness, (sharpness < limit) & ~blank, f"< {limit:.3g}")
 
 
 def _odd(name: str, values: Floats, usual: tuple[float, float], least: float = 0) -> Fact:
-    """Images `ODD` times below or above what is usual: the range between two percentiles.
+    """Images `ODD` times below or above the usual range, which two percentiles give.
 
-    least: that a value can have.
+    least: the smallest possible value.
     """
     low, high = np.percentile(values, usual)
     low, high = low / ODD, high * ODD

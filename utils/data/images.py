@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from utils.columns import IMAGE, LABEL
 from utils.console import progress
 from utils.data.decode import Form, decode_chunk, decode_file, over_chunks, problem_of, room_for
-from utils.data.nnc_csv import read_nnc_csv
 from utils.errors import UserError
 
 MEAN_AND_STD = {  # by number of channels, of values in 0..1
@@ -49,12 +47,15 @@ class ImageSet:
     """Decoded images with their labels, in the order of the CSV file that names them.
 
     images: uint8 (N, H, W, C), C = 1 (gray) or 3 (RGB), to be indexed by slices or arrays (it
-    may be `Picked`); labels: int32 (N,); paths: N absolute paths, as in the column `x:image`.
+    may be `Picked`); labels: int32 (N,); paths: N absolute paths, as in the column `x:image`, for
+    files; rows: int64 (N,), the rows of the images in their source; both empty for images that
+    come from no source.
     """
 
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int32]
     paths: tuple[str, ...]
+    rows: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -68,9 +69,10 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class Pool:
-    """Decoded images, each of them once, that splits pick theirs from.
+    """Decoded image files, each of them once.
 
-    images: uint8 (N, H, W, C), possibly memory-mapped; rows: by absolute path.
+    images: uint8 (N, H, W, C), possibly memory-mapped; rows: which of them a file became, by
+    absolute path.
     """
 
     images: npt.NDArray[np.uint8]
@@ -80,22 +82,6 @@ class Pool:
         """The images of these paths, without a copy."""
         picked = Picked(self.images, np.array([self.rows[path] for path in paths], np.int64))
         return cast("npt.NDArray[np.uint8]", picked)
-
-
-def load_image_set(csv: Path, form: Form) -> ImageSet:
-    """Decode every image that an NNC CSV file names.
-
-    Raises UserError, naming the CSV file, the row (the header is row 1) and the image, for
-    an image that is missing or broken or differs from the first in size or channels.
-    """
-    table = read_nnc_csv(csv)
-    paths = tuple(table[IMAGE])
-
-    def where(row: int) -> str:
-        return f"{csv}: row {row + 2}: {paths[row]!r}"
-
-    images, _ = decode_images(paths, form, where, f"reading {csv.name}")
-    return ImageSet(images, table[LABEL].to_numpy(np.int32), paths)
 
 
 def decode_images(

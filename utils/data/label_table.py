@@ -14,15 +14,16 @@ from utils.columns import IMAGE, LABEL, ROW, SET
 from utils.data.source import TEST, TRAINING, VALIDATION
 from utils.files import check_regular
 from utils.output.paths import OutputPaths, latest
-from utils.output.storage import read_csv, unreadable
+from utils.output.results import Results
+from utils.output.storage import read_texts, unreadable
 
 SETS = (TRAINING, VALIDATION, TEST)
 IS_ISSUE, SCORE = "is_label_issue", "label_score"
 PREDICTED, CONFIDENCE = "predicted_label", "predicted_score"
 COLUMNS = (IMAGE, LABEL, SET, ROW, IS_ISSUE, SCORE)
 """Columns of label_issues.csv that have a value in each row."""
-READ_VERSION = 1
-"""Of verdict.json."""
+VERSION = 1
+"""Of the content of verdict.json."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,9 @@ class LabelVerdict:
         low, high: ends of the 95 % interval of that number.
         n_issues_test: how many of them are of test images.
         at_least: the number is a lower bound.
-        reason: why it is no more than that; harmful: which options harm the check; empty if none.
-        per_class: (label, labels, of them suspects).
+        reason: why it is only a lower bound; harmful: which options make the check worse; empty for
+            none.
+        per_class: (label, number of labels, number of suspects).
         given_to_suggested: (label, suggested label, images), the most frequent first.
         suspicious_classes: labels of classes with more than half suspects.
         validation_from_suspects: validation images were drawn from the images under suspicion.
@@ -55,14 +57,18 @@ class LabelVerdict:
     validation_from_suspects: bool
 
 
-def read_label_issues(paths: OutputPaths) -> pd.DataFrame:
+def read_label_issues(paths: OutputPaths, results: Results | None = None) -> pd.DataFrame:
     """The table of all images, the most suspicious first.
 
+    Args:
+        paths: of the folder.
+        results: its tables, where they are in memory.
+
     Raises:
-        UserError: it is not there, not whole, or a value is none that the check writes.
+        UserError: the file is missing or incomplete, or has a value that the check never writes.
     """
     path = latest(paths.label_issues)
-    table = read_csv(path, COLUMNS)
+    table = (results or Results(paths)).table(path, COLUMNS)
     for name in (PREDICTED, CONFIDENCE):
         if name not in table:
             raise unreadable(path, "is not whole", f"no column {name}")
@@ -78,7 +84,7 @@ def read_label_issues(paths: OutputPaths) -> pd.DataFrame:
 
 
 def read_label_verdict(paths: OutputPaths) -> LabelVerdict | None:
-    """What the check found; None where there is none, or one of another version.
+    """What the check found; None without a file, or for one of another version.
 
     Raises:
         UserError: the file cannot be read, or is not whole.
@@ -87,7 +93,7 @@ def read_label_verdict(paths: OutputPaths) -> LabelVerdict | None:
     try:
         check_regular(path)
         value = json.loads(path.read_text(encoding="utf-8"))
-        return _verdict(value) if value["version"] == READ_VERSION else None
+        return _verdict(value) if value["version"] == VERSION else None
     except FileNotFoundError:
         return None
     except KeyError as error:
@@ -120,19 +126,16 @@ def _triples(rows: list[tuple[Any, Any, Any]]) -> tuple[tuple[int, int, int], ..
 
 
 def read_class_names(path: Path) -> dict[int, str]:
-    """The name of each label; empty where the file is not there.
+    """The name of each label; empty without a file.
 
     Raises:
-        UserError: the file cannot be read.
+        UserError: the file cannot be read, or a label is not a number.
     """
-    try:
-        check_regular(path)
-        table = pd.read_csv(path, dtype={"name": str}, keep_default_na=False)
-    except FileNotFoundError:
+    table = read_texts(path, ("label", "name"))
+    if table is None:
         return {}
-    except (OSError, ValueError) as error:
-        raise unreadable(path, "cannot be read", error) from error
-    missing = [name for name in ("label", "name") if name not in table]
-    if missing:
-        raise unreadable(path, "is not whole", f"no column {missing[0]}")
-    return dict(zip(table["label"].astype(int), table["name"], strict=True))
+    try:
+        labels = table["label"].astype(float).astype(int)
+    except ValueError as error:
+        raise unreadable(path, "is not whole", error) from error
+    return dict(zip(labels, table["name"], strict=True))

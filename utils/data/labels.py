@@ -24,10 +24,12 @@ NAMED = 5  # labels that a line names
 def class_labels(lists: Sequence[tuple[Path, Sequence[str]]]) -> list[list[str]]:
     """The label of each row of each CSV file, without blanks around it.
 
-    Labels that all are plain whole numbers come out without decimals; all others are texts, in
-    composed form (NFC). Texts that become one label are reported. Raises UserError, naming file
-    and row, for a label that is blank or too long, and, where all are numbers, for one that is
-    negative or has decimals.
+    If all labels are plain whole numbers, they are given without decimals; otherwise all are texts,
+    in composed form (NFC). Texts that become one label are reported.
+
+    Raises:
+        UserError: naming file and row, if a label is blank or too long or, where all are numbers,
+            negative or with decimals.
     """
     given = [(csv, [label.strip() for label in labels]) for csv, labels in lists]
     for csv, labels in given:
@@ -38,7 +40,7 @@ def class_labels(lists: Sequence[tuple[Path, Sequence[str]]]) -> list[list[str]]
     else:
         _check_numbers(given)
         found = [[unicodedata.normalize("NFC", label) for label in labels] for _, labels in given]
-    _say_merged([label for _, labels in lists for label in labels], list(chain(*found)))
+    _log_merged([label for _, labels in lists for label in labels], list(chain(*found)))
     return found
 
 
@@ -51,7 +53,7 @@ def check_lengths(csv: Path, names: Sequence[str]) -> None:
 
 
 def bad_label(csv: Path, row: int, label: str, remedy: str) -> UserError:
-    """The error for a label; `row`: counted from the one below the header, from 0 on."""
+    """The error for a label; row 0 is the first below the header."""
     return UserError(f"{csv}: row {row + 2}: label {label!r}; {remedy}")
 
 
@@ -63,9 +65,9 @@ def _check_each(csv: Path, labels: Sequence[str]) -> None:
 
 
 def _check_numbers(given: Sequence[tuple[Path, Sequence[str]]]) -> None:
-    """Where all labels are numbers to Python, only those that are whole and from 0 on are classes.
+    """Raise UserError if all labels are numbers and one is negative or has decimals.
 
-    Those that are whole but not plainly written are texts, which is said.
+    Whole numbers that are not written plainly make all labels texts, which is logged.
     """
     numbers = {label: _number(label) for _, labels in given for label in labels}
     if None in numbers.values():
@@ -88,7 +90,7 @@ def _number(label: str) -> float | None:
         return None
 
 
-def _say_merged(given: Sequence[str], found: Sequence[str]) -> None:
+def _log_merged(given: Sequence[str], found: Sequence[str]) -> None:
     spellings: dict[str, dict[str, int]] = defaultdict(dict)
     for text, label in zip(given, found, strict=True):
         spellings[label][text] = spellings[label].get(text, 0) + 1

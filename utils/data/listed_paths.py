@@ -1,4 +1,4 @@
-"""Paths as people write them into lists: which file on disk is meant, and what others are."""
+"""Paths as people write them into lists: the file that is meant, or what is wrong with a path."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ Names = Callable[[str], dict[str, str]]
 def found_on_disk(folder: str, given: Sequence[str]) -> tuple[list[str], int]:
     r"""The absolute path of each image that a list in `folder` names.
 
-    A path is taken as it is if there is such a file. Else one without blanks around it is, or one
-    with / for \, or one whose letters are composed otherwise (NFC and NFD), as it is on disk.
-    Also returns how many have / for \.
+    Tried in this order: the path as it is, without blanks around it, with / for \; each also with
+    its letters composed as on disk (NFC or NFD).
+
+    Returns:
+        the paths, and for how many of them \ became /.
     """
     names: Names = lru_cache(maxsize=None)(_names)
     paths = [_found(folder, text, names) for text in given]
@@ -59,7 +61,7 @@ def _as_composed_on_disk(path: str, names: Names) -> str:
 
 
 def _names(folder: str) -> dict[str, str]:
-    """What lies in a folder, by its composed name; nothing where it cannot be read."""
+    """The names in a folder, by their composed form; empty if it cannot be read."""
     try:
         return {unicodedata.normalize("NFC", name): name for name in os.listdir(folder)}
     except (OSError, ValueError):
@@ -67,7 +69,7 @@ def _names(folder: str) -> dict[str, str]:
 
 
 def what_it_is(given: str, folder: str) -> str:
-    """What a path is that leads to no file, and what to do; empty where nothing is known of it."""
+    """Explains a path that leads to no file, and what to do; empty if there is no explanation."""
     text = given.strip()
     text = re.sub(r"^file:/*(?=[A-Za-z]:)", "", text)
     if re.match(r"[A-Za-z]:", text):
@@ -94,7 +96,7 @@ def _address(text: str, scheme: re.Match[str]) -> str:
 
 
 def _nearly(text: str, folder: str) -> str:
-    """Of a path that differs from one on disk by its writing."""
+    """Explains a path that differs from one on disk only in its spelling."""
     plain = unquote(text)
     if plain != text and os.path.lexists(_joined(folder, plain)):
         return f"no such file, its % are those of a web address; write {plain}"

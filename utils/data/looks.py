@@ -1,4 +1,4 @@
-"""What is noted of each picture while it is decoded: for finding copies, and for facts.
+"""What is measured of each picture while it is decoded, for finding copies and for facts.
 
 Kept light, because worker processes import it: no pandas, no nnabla.
 """
@@ -14,10 +14,10 @@ import numpy.typing as npt
 from PIL import Image
 
 VERSION = 1
-"""Of what is noted; another number makes kept notes worthless."""
+"""Of these measurements; kept ones with another version are not reused."""
 THUMB = 16
 STRIP = 250_000  # pixels that are hashed at once
-FINEST = 256  # px, to which a larger side is reduced at most before anything but the pixels' hash
+FINEST = 256  # px; larger sides are reduced, but not below this, for all but the pixels' hash
 
 LOOK = np.dtype(
     [
@@ -32,8 +32,8 @@ LOOK = np.dtype(
         ("sharpness", np.float32),  # see `sharpness`
     ]
 )
-"""A record of the table of looks. Gray levels are those of the whole picture brought to the size
-of the run, 0 to 255."""
+"""A record of the table of looks. Gray levels (0 to 255) are taken from the whole picture, resized
+to the size of the run."""
 UInt8 = npt.NDArray[np.uint8]
 
 
@@ -52,7 +52,7 @@ def look_at(picture: Image.Image, size: tuple[int, int], side: int) -> Look:
     Args:
         picture: upright, as "L" or "RGB"; large ones may have been decoded at a smaller size.
         size: width and height in px that it has in its file.
-        side: px that the run brings pictures to.
+        side: of the run's pictures, in px.
     """
     gray = _reduced(picture).convert("L")
     square = (side, side)
@@ -83,7 +83,7 @@ def _reduced(picture: Image.Image) -> Image.Image:
 
 
 def _digest(picture: Image.Image, size: tuple[int, int]) -> bytes:
-    """16 bytes that tell pictures apart; gray ones have that of the same picture in RGB."""
+    """A hash of 16 bytes; a gray picture has the same hash as its copy in RGB."""
     digest = hashlib.blake2b(f"{size} {picture.size}".encode(), digest_size=16)
     for strip in _strips(picture):
         digest.update((strip if strip.mode == "RGB" else strip.convert("RGB")).tobytes())
@@ -133,10 +133,10 @@ def _thumbs(gray: UInt8) -> UInt8:
 
 
 def sharpness(gray: UInt8) -> npt.NDArray[np.float32]:
-    """How strongly neighbouring pixels differ where they differ most, in gray levels (N,).
+    """The 98th percentile of the Laplacian's absolute value, in gray levels (N,).
 
-    The 98th percentile of the Laplacian's absolute value over the inside of each of the pictures
-    (N, H, W); divided by the range of the levels it does not depend on contrast.
+    Divided by the range of gray levels, it does not depend on contrast. The Laplacian is taken
+    inside the border of each picture (N, H, W).
     """
     x = gray.astype(np.int16)
     laplacian = 4 * x[:, 1:-1, 1:-1]

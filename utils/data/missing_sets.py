@@ -20,12 +20,25 @@ NAMED = 5  # classes that a line names
 
 @dataclass(frozen=True)
 class Sets:
-    """Tables with `y:label` in 0..n_classes-1; without validation, so many are to be drawn."""
+    """Tables with `y:label` in 0..n_classes-1.
+
+    Attributes:
+        training, validation, test: validation is None where it is drawn in each trial.
+        n_validation: how many images are drawn then, else 0.
+    """
 
     training: pd.DataFrame
     validation: pd.DataFrame | None
     test: pd.DataFrame
     n_validation: int
+
+    def renumbered(self) -> Sets:
+        """The same sets, the rows of each table numbered from 0."""
+        training, validation, test = (
+            table if table is None else table.reset_index(drop=True)
+            for table in (self.training, self.validation, self.test)
+        )
+        return Sets(training, validation, test, self.n_validation)
 
 
 def complete_sets(tables: dict[str, pd.DataFrame], names: tuple[str, ...], where: str) -> Sets:
@@ -33,20 +46,26 @@ def complete_sets(tables: dict[str, pd.DataFrame], names: tuple[str, ...], where
 
     With one set, 15 % of it are drawn for testing (fixed) and as many for validation (by each
     trial's seed); the last image of a class stays in training. Without a test set half of the
-    validation set becomes one. Without a validation set 15 % of the training images are to be
-    drawn. names: of the classes; where: what errors begin with. Raises UserError if there are
-    too few images, or if a set has none of the classes for training.
+    validation set becomes one. Without a validation set 15 % of the training images are drawn.
+
+    Args:
+        tables: by set.
+        names: of the classes.
+        where: what errors begin with.
+
+    Raises:
+        UserError: there are too few images, or a set has no class that is trained on.
     """
     training, validation = tables[TRAINING], tables.get(VALIDATION)
     test = tables.get(TEST)
     _check_shared(tables, names, where)
-    _say_classes_missing(tables, names)
+    _log_classes_missing(tables, names)
     if validation is not None:
         if test is None:
             validation, test = _halves(validation, where)
         return Sets(training, validation, test, 0)
     n_drawn = _n_drawn(len(training), len(names), 1 if test is not None else 2, where)
-    _say_single_images(training, names)
+    _log_single_images(training, names)
     if test is None:
         training, test = _parted(training, n_drawn)
         sizes = len(training) - n_drawn, n_drawn, len(test)
@@ -84,7 +103,7 @@ def _parted(table: pd.DataFrame, size: int, keep: int = 1) -> tuple[pd.DataFrame
     return table.iloc[rest], table.iloc[drawn]
 
 
-def _say_single_images(training: pd.DataFrame, names: tuple[str, ...]) -> None:
+def _log_single_images(training: pd.DataFrame, names: tuple[str, ...]) -> None:
     counts = np.bincount(training[LABEL], minlength=len(names))
     single = [name for name, count in zip(names, counts, strict=True) if count == 1]
     if single:
@@ -105,7 +124,7 @@ def _first_names(labels: set[int], names: tuple[str, ...]) -> str:
     return ", ".join(names[label] for label in sorted(labels)[:NAMED]) + more
 
 
-def _say_classes_missing(tables: dict[str, pd.DataFrame], names: tuple[str, ...]) -> None:
+def _log_classes_missing(tables: dict[str, pd.DataFrame], names: tuple[str, ...]) -> None:
     there = set(tables[TRAINING][LABEL])
     missing = [name for label, name in enumerate(names) if label not in there]
     if missing:

@@ -10,11 +10,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from utils.columns import CLASS, IMAGE, LABEL
-from utils.data.labels import bad_label, check_lengths
+from utils.data.labels import check_lengths
 from utils.data.listed_paths import found_on_disk
 from utils.errors import UserError
 from utils.files import check_regular
@@ -25,24 +24,13 @@ MOST_COLUMNS = 5000
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
-def read_nnc_csv(csv: Path) -> pd.DataFrame:
-    """Read a CSV file of ours: `x:image` becomes absolute, `y:label` int32, other columns stay.
-
-    Relative image paths count from the folder of `csv`. Raises UserError, naming the file
-    (and the row, the header being row 1), for a file that is missing, is no such CSV or has
-    no rows, and for a label that is not a whole number from 0 on.
-    """
-    table = _with_absolute_paths(_read_table(csv), csv)
-    table[LABEL] = np.array(_whole_numbers(csv, list(table[LABEL])), np.int32)
-    return table
-
-
 def read_users_csv(csv: Path) -> tuple[pd.DataFrame, list[str]]:
-    """Read a CSV file of a user: as `read_nnc_csv`, but labels are texts as they are given.
+    """Read a CSV file of a user: labels are texts as they are given, further columns stay.
 
-    Returns the table, and the image paths as they were given; `found_on_disk` says which files
-    they mean. The columns may have other names after `x` and `y`, as NNC writes them
-    (`y:label;cat`). Raises UserError as `read_nnc_csv` does.
+    Returns the table, and the image paths as they were given, from the folder of `csv` on;
+    `found_on_disk` says which files they mean. The columns may have other names after `x` and `y`,
+    as NNC writes them (`y:label;cat`). Raises UserError, naming the file (and the row, the header
+    being row 1), for a file that is missing, is no such CSV or has no rows.
     """
     table = _read_table(csv)
     given = list(table[IMAGE])
@@ -103,7 +91,7 @@ def _check_header(csv: Path) -> None:
     if len(header) > MOST_COLUMNS:
         raise UserError(
             f"{csv}: row 1: {len(header):,} columns, {MOST_COLUMNS:,} at most are read; take out "
-            f"those beside {IMAGE}, {LABEL} and {CLASS}"
+            f"those next to {IMAGE}, {LABEL} and {CLASS}"
         )
     if all(_named(header, letter) for letter in "xy"):
         return
@@ -153,20 +141,3 @@ def _column(csv: Path, table: pd.DataFrame, letter: str) -> str:
     header = ",".join(table.columns)
     start = " ".join(header[:60].split())
     raise UserError(f"{csv}: row 1: a column {wanted} is needed, the header is {start!r}; add it")
-
-
-def _with_absolute_paths(table: pd.DataFrame, csv: Path) -> pd.DataFrame:
-    folder = os.path.abspath(csv.parent)
-    blank = [row for row, path in enumerate(table[IMAGE]) if not path.strip()]
-    if blank:
-        raise UserError(f"{csv}: row {blank[0] + 2}: no image is named; fill in {IMAGE}")
-    table[IMAGE] = [os.path.normpath(os.path.join(folder, path)) for path in table[IMAGE]]
-    return table
-
-
-def _whole_numbers(csv: Path, labels: Sequence[str]) -> list[int]:
-    """The labels as int; UserError at the first one that is no whole number from 0 on."""
-    for row, label in enumerate(labels):
-        if not (label.strip().isascii() and label.strip().isdigit() and len(label) < 10):
-            raise bad_label(csv, row, label, f"{LABEL} must be a whole number from 0 on")
-    return [int(label) for label in labels]

@@ -1,7 +1,7 @@
 """A user's own images: from a folder or a CSV file to a source that can be split.
 
 Nothing is written where the images lie. What the class of each label is called is kept as
-`classes.csv` beside the CSV files of the splits.
+`classes.csv`, next to the CSV files of the splits.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import logging
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from utils.columns import CLASS, LABEL
@@ -52,7 +52,7 @@ from utils.output.storage import save_csv
 
 LOG = logging.getLogger("data_cleansing")
 NAMED = 10  # classes that a line names
-MUCH = 1 / 3  # of an image, to be left out
+MOST_CROPPED = 1 / 3  # of an image; a warning above
 
 
 @dataclass(frozen=True)
@@ -73,53 +73,99 @@ class Wanted:
     skip_broken: bool = False
 
 
+class _Classes(NamedTuple):
+    """The name of each label, and the label of each text that the user gives."""
+
+    names: tuple[str, ...]
+    labels: dict[str, int]
+
+
+class _Images(NamedTuple):
+    """All images, each decoded once.
+
+    Attributes:
+        pool: their pixels by path, 0 where an image is broken.
+        conversions: how many images were converted in which way.
+        problems: by path, what is wrong with an image.
+        looks: what the checks of images need.
+    """
+
+    pool: Pool
+    conversions: Counter[str]
+    problems: dict[str, str]
+    looks: Looks
+
+
+class _Usable(NamedTuple):
+    """The rows without broken images, a finding for each, and how many rows were left out."""
+
+    rows: Rows
+    findings: list[Finding]
+    n_left_out: int
+
+
 def own_source(path: Path, data_dir: Path | None, wanted: Wanted) -> Source:
     """The images that a folder or a CSV file of a user names, looked at and decoded.
 
-    path: what `read_parts` takes; data_dir: where a folder for our CSV files is made (None:
-    in the cache folder).
+    What is converted, doubtful or drawn is logged. Broken images are listed in
+    `data_problems.csv`, in the folder for our CSV files.
 
-    What is converted, doubtful or made up is logged. Raises UserError for whatever is wrong; what
-    is wrong with images is listed in `data_problems.csv` in that folder.
+    Args:
+        path: what `read_parts` takes.
+        data_dir: where that folder is made; None: in the cache folder.
+        wanted: what the images are to become.
+
+    Raises:
+        UserError: for what `read_parts` and `complete_sets` refuse, for fewer than two classes,
+            and for a broken image unless `wanted.skip_broken`.
     """
     every = Rows(read_parts(path))
     folder = _own_folder(path, data_dir)
     _check_classes(every, path)
     findings = _survey(every)
     form = _form(findings, wanted)
-    images, counts, failed, looks = _decoded(every, findings, form, folder)
-    problems = problems_of(every, findings, failed)
+    images = _decoded(every, findings, form, folder)
+    problems = problems_of(every, findings, images.problems)
     record_problems(problems, folder, wanted.skip_broken)
-    bad = {problem.position for problem in problems}
-    rows = every.without(bad)
-    findings = [finding for at, finding in enumerate(findings) if at not in bad]
-    _check_what_is_left(every, rows, path)
+    usable = _without(every, findings, {problem.position for problem in problems})
+    _check_what_is_left(every, usable.rows, path)
+    return _source(path, folder, usable, images, form)
+
+
+def _source(path: Path, folder: Path, usable: _Usable, images: _Images, form: Form) -> Source:
+    """Number the classes, draw the sets that are missing, and check the images."""
+    rows, pool = usable.rows, images.pool
     classes = _classes(rows)
-    names = _class_names(rows, classes)
-    labels = {given: label for label, given in enumerate(classes)}
-    sets = complete_sets(_tables(rows, labels), names, shown(path))
-    _say_conversions(counts, images.shape[1:])
-    _warn_of_crops(findings, form)
-    pool = Pool(images, {name: row for row, name in enumerate(dict.fromkeys(every.paths))})
-    numbers = [pool.rows[name] for name in rows.paths]
-    save_csv(pd.DataFrame({"label": range(len(names)), "name": names}), folder / CLASSES)
+    sets = complete_sets(_tables(rows, classes.labels), classes.names, shown(path))
+    _log_conversions(images)
+    _warn_of_crops(usable.findings, form)
+    save_csv(_class_table(classes.names), folder / CLASSES)
+    numbers = [pool.rows[file] for file in rows.paths]
+    checks = checked(_listed(rows, classes, sets), images.looks, numbers, folder)
+    fingerprint = _fingerprint(path, rows, usable.findings) + _changes(form, usable.n_left_out)
+    sets = sets.renumbered()
     return Source(
         name=_file_name(path),
         folder=folder,
-        training=sets.training.reset_index(drop=True),
-        validation=None if sets.validation is None else sets.validation.reset_index(drop=True),
-        test=sets.test.reset_index(drop=True),
-        n_classes=len(names),
-        class_names=names,
-        fingerprint=_fingerprint(path, rows, findings) + _changes(form, len(bad)),
+        training=sets.training,
+        validation=sets.validation,
+        test=sets.test,
+        n_classes=len(classes.names),
+        class_names=classes.names,
+        fingerprint=fingerprint,
         form=form,
         damping=DAMPING,
         n_validation=sets.n_validation,
         pool=pool,
-        checks=checked(_listed(rows, names, labels, sets), looks, numbers, folder),
-        problems=folder / PROBLEMS if bad else None,
-        n_problems=len(bad),
+        checks=checks,
+        problems=folder / PROBLEMS if usable.n_left_out else None,
+        n_problems=usable.n_left_out,
     )
+
+
+def _without(rows: Rows, findings: Sequence[Finding], broken: Collection[int]) -> _Usable:
+    left = [finding for at, finding in enumerate(findings) if at not in broken]
+    return _Usable(rows.without(broken), left, len(broken))
 
 
 def form_of(rows: Rows, wanted: Wanted) -> Form:
@@ -163,7 +209,7 @@ def _check_classes(rows: Rows, path: Path) -> None:
 
 
 def _check_what_is_left(every: Rows, rows: Rows, path: Path) -> None:
-    """Raise UserError if no image of a set is left, or too few classes; classes lost are said."""
+    """Raise UserError if a set has no image left, or too few classes; log classes that are lost."""
     for name in dict.fromkeys(part.name for part in every.parts):
         if name not in {part.name for part in rows.parts}:
             remedy = "mend them, or take that set out"
@@ -174,8 +220,17 @@ def _check_what_is_left(every: Rows, rows: Rows, path: Path) -> None:
         LOG.warning("Classes of which no image is left: %s", ", ".join(map(shown, lost[:NAMED])))
 
 
-def _classes(rows: Rows) -> tuple[str, ...]:
-    """The labels in sorted order, numbers by value; said if they are not 0, 1, ... already."""
+def _classes(rows: Rows) -> _Classes:
+    given = _sorted_labels(rows)
+    return _Classes(_class_names(rows, given), {text: label for label, text in enumerate(given)})
+
+
+def _class_table(names: Sequence[str]) -> pd.DataFrame:
+    return pd.DataFrame({"label": range(len(names)), "name": names})
+
+
+def _sorted_labels(rows: Rows) -> tuple[str, ...]:
+    """The labels in sorted order, numbers by value; logged unless they are 0, 1, ... already."""
     classes = _sorted(set(rows.labels))
     if not are_labels(classes):
         pairs = [f"{label} = {shown(given)}" for label, given in enumerate(classes[:NAMED])]
@@ -197,22 +252,22 @@ def _warn_of_capitals(classes: Sequence[str]) -> None:
 
 
 def _class_names(rows: Rows, classes: tuple[str, ...]) -> tuple[str, ...]:
-    """What more than half of each class's rows say in the column `CLASS`; else the labels."""
-    said: dict[str, Counter[str]] = {label: Counter() for label in classes}
+    """The name in the column `CLASS` of more than half of each class's rows; else the labels."""
+    given: dict[str, Counter[str]] = {label: Counter() for label in classes}
     for label, name in zip(rows.labels, rows.class_names, strict=True):
-        said[label][name] += 1
-    names = tuple(_said_by_most(counts) for counts in said.values())
+        given[label][name] += 1
+    names = tuple(_name_of_most(counts) for counts in given.values())
     if len(set(names) - {""}) < len(classes):
         if any(rows.class_names):
             LOG.info("%s does not name each label; the classes are called by their labels", CLASS)
         return classes
-    others = len(rows.labels) - sum(said[k][name] for k, name in zip(classes, names, strict=True))
+    others = len(rows.labels) - sum(given[k][name] for k, name in zip(classes, names, strict=True))
     if others:
         LOG.info("%d rows have another %s than most of their label, which counts", others, CLASS)
     return names
 
 
-def _said_by_most(counts: Counter[str]) -> str:
+def _name_of_most(counts: Counter[str]) -> str:
     name, n = counts.most_common(1)[0]
     return name if 2 * n > counts.total() else ""
 
@@ -234,7 +289,7 @@ def _tables(rows: Rows, labels: dict[str, int]) -> dict[str, pd.DataFrame]:
     return tables
 
 
-def _listed(rows: Rows, names: Sequence[str], labels: dict[str, int], sets: Sets) -> Listed:
+def _listed(rows: Rows, classes: _Classes, sets: Sets) -> Listed:
     """The rows as the tables of checks name them."""
     set_of = dict.fromkeys(sets.training.index, TRAINING) | dict.fromkeys(sets.test.index, TEST)
     if sets.validation is not None:
@@ -242,7 +297,7 @@ def _listed(rows: Rows, names: Sequence[str], labels: dict[str, int], sets: Sets
     return Listed(
         files=rows.paths,
         rows=[rows.row_name(position) for position in range(len(rows.paths))],
-        labels=[names[labels[label]] for label in rows.labels],
+        labels=[classes.names[classes.labels[text]] for text in rows.labels],
         sets=[set_of[position] for position in range(len(rows.paths))],
     )
 
@@ -270,34 +325,30 @@ def _form(findings: Sequence[Finding], wanted: Wanted) -> Form:
     return Form(side, channels[wanted.color], wanted.resize, scales)
 
 
-def _decoded(
-    rows: Rows, findings: Sequence[Finding], form: Form, folder: Path
-) -> tuple[npt.NDArray[np.uint8], Counter[str], dict[str, str], Looks]:
-    """Every image once, in which ways they were converted, by path what is wrong with some, looks.
-
-    The pixels of broken images are 0.
-    """
+def _decoded(rows: Rows, findings: Sequence[Finding], form: Form, folder: Path) -> _Images:
     digests = {path: f.digest for path, f in zip(rows.paths, findings, strict=True)}
     paths, memory = list(digests), max((finding.memory for finding in findings), default=0)
     looks = Looks.of(folder, digests.values(), form)
-    images, counts, problems = decode_all(
+    pixels, conversions, problems = decode_all(
         paths, form, "reading images", folder, memory, looks.wanted
     )
-    return images, counts, {paths[number]: problem for number, problem in problems}, looks
+    pool = Pool(pixels, {path: number for number, path in enumerate(paths)})
+    return _Images(pool, conversions, {paths[n]: problem for n, problem in problems}, looks)
 
 
-def _say_conversions(counts: Counter[str], shape: Sequence[int]) -> None:
+def _log_conversions(images: _Images) -> None:
+    counts = images.conversions
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     kinds = [f"{count} {kind}" for kind, count in ordered if kind]
     if kinds:
-        what = f"{counts['']} images converted to {size_text(shape)}"
+        what = f"{counts['']} images converted to {size_text(images.pool.images.shape[1:])}"
         LOG.info("%s: %s", what, ", ".join(kinds))
 
 
 def _warn_of_crops(findings: Sequence[Finding], form: Form) -> None:
-    """Warn if the central square leaves out more than `MUCH` of half of the images."""
+    """Warn if the central square leaves out more than `MOST_CROPPED` of half of the images."""
     lost = float(np.median([1 - f.shorter / f.longer for f in findings]))
-    if form.resize == CROP and lost > MUCH:
+    if form.resize == CROP and lost > MOST_CROPPED:
         LOG.warning(
             "The central squares leave out %.0f %% of the median image; --resize pad keeps all of "
             "it in black borders, --resize stretch without its aspect ratio", 100 * lost,

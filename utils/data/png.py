@@ -1,4 +1,4 @@
-"""The chunks of a PNG file: its pixels without the metadata that a decoder may stumble over."""
+"""The chunks of a PNG file: its pixels without metadata that may be damaged."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Chunk(NamedTuple):
 
 
 def chunks_of(content: bytes) -> Iterator[Chunk]:
-    """The chunks of a PNG file up to its end; ValueError where it has none or is cut."""
+    """The chunks of a PNG file up to its end; ValueError if it is no PNG file or is cut short."""
     if not content.startswith(SIGNATURE):
         raise ValueError("no PNG file")
     start, kind = len(SIGNATURE), b""
@@ -40,9 +40,9 @@ def chunks_of(content: bytes) -> Iterator[Chunk]:
 
 
 def without_metadata(content: bytes) -> bytes | None:
-    """A PNG file of the same pixels without its other chunks; None if it is no whole PNG file.
+    """A PNG file of the same pixels without its other chunks; None if it is not a whole PNG file.
 
-    Critical chunks stay as they are, damaged or not: what they hold are the pixels.
+    Critical chunks stay as they are, damaged or not: they hold the pixels.
     """
     try:
         chunks = list(chunks_of(content))
@@ -53,7 +53,7 @@ def without_metadata(content: bytes) -> bytes | None:
 
 
 def compressed_pixels(content: bytes) -> bytes:
-    """What the IDAT chunks hold."""
+    """The content of the IDAT chunks; ValueError as `chunks_of`."""
     return b"".join(chunk.data for chunk in chunks_of(content) if chunk.kind == b"IDAT")
 
 

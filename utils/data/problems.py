@@ -1,4 +1,4 @@
-"""Images that cannot be used: all of them, listed in `data_problems.csv`."""
+"""All images that cannot be used, listed in `data_problems.csv`."""
 
 from __future__ import annotations
 
@@ -35,12 +35,15 @@ class Problem(NamedTuple):
 def problems_of(
     rows: Rows, findings: Sequence[Finding], failed: Mapping[str, str]
 ) -> list[Problem]:
-    """What is wrong with which rows.
+    """The rows that cannot be used.
 
-    findings: one for each row; failed: what decoding found, by path.
+    Args:
+        rows: of all sets (N,).
+        findings: (N,), by a look at each file.
+        failed: what decoding found, by path.
     """
-    said = (f.problem or failed.get(p, "") for p, f in zip(rows.paths, findings, strict=True))
-    return [_problem(rows, position, text) for position, text in enumerate(said) if text]
+    texts = (f.problem or failed.get(p, "") for p, f in zip(rows.paths, findings, strict=True))
+    return [_problem(rows, position, text) for position, text in enumerate(texts) if text]
 
 
 def _problem(rows: Rows, position: int, text: str) -> Problem:
@@ -55,7 +58,8 @@ def _problem(rows: Rows, position: int, text: str) -> Problem:
 def record_problems(problems: Sequence[Problem], folder: Path, skip: bool) -> None:
     """List the problems in `folder`, or remove the list of an earlier run if there are none.
 
-    Raises UserError, naming the first and how many there are, unless they are to be skipped.
+    Raises:
+        UserError: naming the first and their number, unless `skip`.
     """
     path = folder / PROBLEMS
     if not problems:

@@ -43,9 +43,9 @@ class _Part(NamedTuple):
 
 
 def lowered(root: Folder) -> Folder:
-    """The folder to read: where a folder holds nothing but one folder of folders, that one.
+    """The folder to read: below `root` as long as there is only one folder, with folders in it.
 
-    A set's name, and whatever lies beside as files, does not matter.
+    The names do not matter, nor do files that are no images.
     """
     folder = root
     while not folder.images and len(folder.folders) == 1:
@@ -60,13 +60,15 @@ def lowered(root: Folder) -> Folder:
 
 
 def sets_in(top: Folder) -> dict[str, Classes]:
-    """The classes of each set that is in a folder; all of them for training if there is one set.
+    """The classes of each set in a folder; without sets, all classes are for training.
 
-    Folders are sets if their names say so (`utils.data.set_names`), they hold class folders and no
-    images, and what else holds images is a set too, or sets share the names of their classes. A
-    class may hold its sets as well. How sets are read is logged. Raises UserError, naming the
-    folders, where they may be either, where no set is for training or two are the same set, and
-    where folders hold other folders of the same names.
+    Folders are sets if they have names of sets (`utils.data.set_names`), hold class folders and
+    no images, and either no other folder holds images or the sets share names of classes. A class
+    may also hold folders for its sets. How sets are read is logged.
+
+    Raises:
+        UserError: naming the folders, if they may be sets or classes, if no set is for training,
+            if two are the same set, or if all hold folders of the same names.
     """
     parts = _parts(top)
     sets = _group([part for part in parts if part.is_set], parts)
@@ -79,7 +81,7 @@ def sets_in(top: Folder) -> dict[str, Classes]:
         return by_set
     _refuse_same_folders(top)
     _refuse_one_level_too_high(top)
-    _say_folders_below(top)
+    _log_folders_below(top)
     return {TRAINING: [ClassFolder(folder.name, folder) for folder in top.folders]}
 
 
@@ -102,10 +104,10 @@ def _unwrapped(folder: Folder) -> Folder:
 
 
 def _group(sets: list[_Part], parts: list[_Part]) -> list[_Part]:
-    """Those that are sets of one data set: of names that differ in the kind of the set alone.
+    """The sets of one data set: folders whose names differ only in the kind of the set.
 
-    `train_station` and `test_tube` are not. A single one is if its name says nothing else, as
-    `train` does, or a folder of `parts` is of its family, as `seg_pred` is of `seg_train`'s.
+    `train_station` and `test_tube` are none. A single folder is a set if its name has no other
+    words (`train`), or if a folder of `parts` has the same other words (`seg_train`, `seg_pred`).
     """
     groups: dict[tuple[str, ...], list[_Part]] = {}
     for part in sets:
@@ -113,9 +115,9 @@ def _group(sets: list[_Part], parts: list[_Part]) -> list[_Part]:
     several = [g for g in groups.values() if len({part.named.kind for part in g}) > 1]
     if several or not sets:
         return max(several, key=len, default=[])
-    (words, *more), (alone, *_) = groups, groups.values()
-    family = [p for p in parts if p.named.kind and p.named.others == words and p not in alone]
-    return alone if not more and (not words or family) else []
+    (words, *more), (single, *_) = groups, groups.values()
+    family = [p for p in parts if p.named.kind and p.named.others == words and p not in single]
+    return single if not more and (not words or family) else []
 
 
 def _read_sets(top: Folder, sets: list[_Part], parts: list[_Part]) -> dict[str, Classes] | None:
@@ -126,6 +128,19 @@ def _read_sets(top: Folder, sets: list[_Part], parts: list[_Part]) -> dict[str, 
         if not any(part.inner.images for part in classes):
             return None
         _refuse_mixture(top, sets[0], classes[0])
+    by_kind = _by_kind(top, sets)
+    if TRAINING not in by_kind:
+        _refuse_no_training(top, sets, others)
+    _log_sets(top, by_kind, [part for part in others if part.folder.files or part.folder.folders])
+    return {
+        kind: [ClassFolder(folder.name, folder) for folder in by_kind[kind].inner.folders]
+        for kind in IN_ORDER
+        if kind in by_kind
+    }
+
+
+def _by_kind(top: Folder, sets: list[_Part]) -> dict[str, _Part]:
+    """The folder of each kind of set; UserError if two are of the same kind."""
     by_kind: dict[str, _Part] = {}
     for part in sets:
         kind = str(part.named.kind)
@@ -134,14 +149,7 @@ def _read_sets(top: Folder, sets: list[_Part], parts: list[_Part]) -> dict[str, 
             remedy = "join them, or take one out"
             raise UserError(f"{top.path}: {both} are both for {kind}; {remedy}")
         by_kind[kind] = part
-    if TRAINING not in by_kind:
-        _refuse_no_training(top, sets, others)
-    _say_sets(top, by_kind, [part for part in others if part.folder.files or part.folder.folders])
-    return {
-        kind: [ClassFolder(folder.name, folder) for folder in by_kind[kind].inner.folders]
-        for kind in IN_ORDER
-        if kind in by_kind
-    }
+    return by_kind
 
 
 def _share_classes(sets: list[_Part]) -> bool:
@@ -150,7 +158,7 @@ def _share_classes(sets: list[_Part]) -> bool:
     return len(sets) > 1 and bool(set.intersection(*names))
 
 
-def _say_sets(top: Folder, by_kind: dict[str, _Part], others: list[_Part]) -> None:
+def _log_sets(top: Folder, by_kind: dict[str, _Part], others: list[_Part]) -> None:
     read = [
         f"{kind} from {by_kind[kind].inner.path.relative_to(top.path)}"
         for kind in IN_ORDER
@@ -160,14 +168,14 @@ def _say_sets(top: Folder, by_kind: dict[str, _Part], others: list[_Part]) -> No
     unused = others + [part for kind, part in by_kind.items() if kind == UNLABELLED]
     if unused:
         described = ", ".join(part.described() for part in unused)
-        LOG.warning("%s: beside the sets, not used: %s", top.path, described)
+        LOG.warning("%s: next to the sets, not used: %s", top.path, described)
 
 
 # ---------------------------------------------------------------- classes of sets
 
 
 def _sets_of_each_class(top: Folder) -> dict[str, Classes] | None:
-    """The sets where each class holds folders for them: cat/train, cat/test, dog/train, ..."""
+    """The sets if each class holds a folder per set (cat/train, cat/test, dog/train); else None."""
     if len(top.filled) < 2 or any(folder.images for folder in top.filled):
         return None
     inner = [(c.name, f, set_name(f.name).kind) for c in top.filled for f in c.filled]
@@ -246,7 +254,7 @@ def _refuse_one_level_too_high(top: Folder) -> None:
         raise UserError(f"{top.path}: {what}; give -ds {only.path}")
 
 
-def _say_folders_below(top: Folder) -> None:
+def _log_folders_below(top: Folder) -> None:
     deep = [folder for folder in top.filled if folder.filled and not folder.images]
     if deep:
         what = f"{names_of(deep)} hold folders ({names_of(deep[0].filled)})"

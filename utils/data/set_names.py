@@ -1,4 +1,4 @@
-"""Words in the names of folders and files that say which set of images is in them."""
+"""Which set a folder or a file holds, by the words of its name."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ GENERIC = frozenset([
     "pic", "pics", "photo", "photos", "sample", "samples", "folder", "dir", "split", "part",
     "file", "files", "list", "lists", "label", "labels", "csv",
 ])  # fmt: skip
-"""Words next to those above that tell nothing."""
+"""Words in names of sets that have no meaning of their own."""
 _TOKEN = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_A-Za-z]+")
 _JOINED = re.compile(f"({'|'.join(sorted(WORDS, key=len, reverse=True))})({'|'.join(GENERIC)})")
 
 
 class SetName(NamedTuple):
-    """Which set a name means, None if none, and the words that are left: `seg` of `seg_train`."""
+    """The set that a name means, or None, and its other words: `seg` in `seg_train`."""
 
     kind: str | None
     others: tuple[str, ...]
 
 
 def set_name(name: str) -> SetName:
-    """What a name says: seg_train, training_set, val2017, TestImages, trainset, test-1."""
+    """Read a name such as seg_train, training_set, val2017, TestImages, trainset or test-1."""
     words = [word for token in _TOKEN.findall(name) for word in _split(token.lower())]
     kinds = {WORDS[word] for word in words if word in WORDS}
     others = tuple(word for word in words if word not in WORDS and word not in GENERIC)

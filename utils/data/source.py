@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from utils.columns import IMAGE
+from utils.columns import IMAGE, SET
 from utils.data.checks import Checks
 from utils.data.decode import Form
-from utils.data.images import Pool
+from utils.data.images import Picked, Pool
 from utils.errors import UserError
 
 CACHE_VARIABLE = "NNABLA_DATA_CLEANSING_CACHE"
@@ -24,6 +27,10 @@ TEST_SEED = 0  # draws the test images; `<name>_test.csv` has no seed in its nam
 @dataclass(frozen=True)
 class Source:
     """Images on disk, ready to be split.
+
+    Each image has a row: a number that counts the training images from 0, then the validation
+    images, then the test images. Everything that is computed of an image goes by its row. An image
+    file that is named twice is two rows.
 
     folder: where the CSV files of splits lie; training, test: DataFrames with `x:image`
     (absolute path), `y:label` and maybe further columns, a row per image; validation: the same,
@@ -49,11 +56,41 @@ class Source:
     n_problems: int = 0
     checks: Checks | None = None
 
+    @cached_property
+    def images(self) -> pd.DataFrame:
+        """All images by row: `x:image`, `y:label`, further columns, and `set`."""
+        tables = {name: table for name, table in self._tables.items() if table is not None}
+        sets = [table.assign(**{SET: name}) for name, table in tables.items()]
+        return pd.concat(sets, ignore_index=True)
+
+    def rows_of_set(self, name: str) -> range:
+        """The rows of the set `TRAINING`, `VALIDATION` or `TEST`, in the order of its table."""
+        sizes = {key: 0 if table is None else len(table) for key, table in self._tables.items()}
+        before = list(sizes)[: list(sizes).index(name)]
+        start = sum(sizes[key] for key in before)
+        return range(start, start + sizes[name])
+
+    def decoded(self, rows: npt.NDArray[np.int64]) -> Picked:
+        """The images of some rows (N,), which `pool` holds, as (N, H, W, C) without a copy."""
+        if self.pool is None:
+            raise ValueError(f"{self.name}: its images are not decoded")
+        return Picked(self.pool.images, self._in_pool[rows])
+
     def image_folders(self) -> list[Path]:
         """The folders that images lie in, each once."""
-        tables = (self.training, self.validation, self.test)
-        images = (path for table in tables if table is not None for path in table[IMAGE])
-        return [Path(folder) for folder in dict.fromkeys(map(os.path.dirname, images))]
+        folders = map(os.path.dirname, self.images[IMAGE])
+        return [Path(folder) for folder in dict.fromkeys(folders)]
+
+    @property
+    def _tables(self) -> dict[str, pd.DataFrame | None]:
+        """The sets in the order in which their rows count."""
+        return {TRAINING: self.training, VALIDATION: self.validation, TEST: self.test}
+
+    @cached_property
+    def _in_pool(self) -> npt.NDArray[np.int64]:
+        """Which image of the pool is that of each row (N,)."""
+        numbers = self.pool.rows if self.pool else {}
+        return np.array([numbers[path] for path in self.images[IMAGE]], np.int64)
 
 
 def are_labels(class_names: Sequence[str]) -> bool:

@@ -1,4 +1,4 @@
-"""The split of a trial: drawn by its seed, written as NNC CSV files, decoded."""
+"""The split of a trial: rows of the source, drawn by a seed; their CSV files; their images."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from utils.columns import IMAGE, LABEL
-from utils.data.images import ImageSet, load_image_set
-from utils.data.nnc_csv import read_nnc_csv
-from utils.data.source import TEST_SEED, Source
+from utils.data.images import ImageSet, decode_images
+from utils.data.source import TEST, TEST_SEED, TRAINING, VALIDATION, Source
 from utils.errors import UserError
+from utils.options import Options
 from utils.output.storage import csv_bytes, save_bytes
 
 Int64 = npt.NDArray[np.int64]
@@ -28,6 +29,19 @@ class SplitFiles:
     training: Path
     validation: Path
     test: Path
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Which images a trial has: the rows of each set in the source (N,), each ascending.
+
+    files: the CSV files that name them.
+    """
+
+    training: Int64
+    validation: Int64
+    test: Int64
+    files: SplitFiles
 
 
 @dataclass(frozen=True)
@@ -74,29 +88,50 @@ def _quotas(shares: npt.NDArray[np.float64], room: Int64, size: int) -> Int64:
 
 def draw_split(
     source: Source, split_seed: int, n_train: int | None, n_val: int | None, n_test: int | None
-) -> SplitFiles:
-    """Draw a split by its seed, stratified, and write its three NNC CSV files.
+) -> Split:
+    """Draw a split by its seed, as `split_of` does, and write its three NNC CSV files.
+
+    Files of other sizes than the defaults lie in a folder named by the sizes. A file that is
+    there with the same content is left alone.
+    """
+    split = split_of(source, split_seed, n_train, n_val, n_test)
+    training, validation, test = TRAINING, validation_set(source), TEST
+    _save_if_other(table_of(source, training, split.training), split.files.training)
+    _save_if_other(table_of(source, validation, split.validation), split.files.validation)
+    _save_if_other(table_of(source, test, split.test), split.files.test)
+    return split
+
+
+def validation_set(source: Source) -> str:
+    """The set that validation images are drawn from."""
+    return TRAINING if source.validation is None else VALIDATION
+
+
+def split_of(
+    source: Source, split_seed: int, n_train: int | None, n_val: int | None, n_test: int | None
+) -> Split:
+    """Draw a split by its seed, stratified.
 
     Validation images are those of the source, if it has some, else drawn from the training
     images, of every class all but one at most; by default there are `source.n_validation` of
     them. By default training takes all the others and testing all test images; smaller sizes
-    are subsets of these, the test subset being the same for every seed. Files of other sizes
-    than the defaults lie in a folder named by the sizes. Rows keep the order of `source`; a
-    file that is there with the same content is left alone.
+    are subsets of these, the test subset being the same for every seed.
 
     Raises UserError, naming option, size asked and size available, for a size that is
     smaller than the number of classes or larger than there is, and if the training images drawn
     are all of one class.
     """
     sizes = split_sizes(source, n_train, n_val, n_test)
-    training, validation = _draw_tables(source, sizes, split_seed)
-    _check_training(source, training)
-    test = _subset(source.test, sizes[2], np.random.default_rng(TEST_SEED))
-    files = _split_files(source, sizes, split_seed)
-    _save_if_other(training, files.training)
-    _save_if_other(validation, files.validation)
-    _save_if_other(test, files.test)
-    return files
+    training, validation = _draw_rows(source, sizes, split_seed)
+    _check_training(source, source.images.iloc[training])
+    test = _subset(source, TEST, sizes[2], np.random.default_rng(TEST_SEED))
+    return Split(training, validation, test, _split_files(source, sizes, split_seed))
+
+
+def split_of_trial(options: Options, source: Source, seed: int) -> Split:
+    """The split of the trial of a seed, as `split_of` draws it."""
+    sizes = options.n_train, options.n_val, options.n_test
+    return split_of(source, options.split_seed_of(seed), *sizes)
 
 
 def _check_training(source: Source, training: pd.DataFrame) -> None:
@@ -135,26 +170,32 @@ def _size(source: Source, option: str, asked: int | None, default: int, availabl
     raise UserError(f"{option}: {what}, from {limits}; give {option} within them")
 
 
-def _draw_tables(
-    source: Source, sizes: tuple[int, int, int], seed: int
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _draw_rows(source: Source, sizes: tuple[int, int, int], seed: int) -> tuple[Int64, Int64]:
     """Training and validation rows."""
     rng = np.random.default_rng(seed)
     if source.validation is not None:
-        validation = _subset(source.validation, sizes[1], rng)
-        return _subset(source.training, sizes[0], rng), validation
-    drawn = _draw_positions(source, source.training[LABEL].to_numpy(np.int64), sizes, rng)
-    return source.training.iloc[drawn[0]], source.training.iloc[drawn[1]]
+        validation = _subset(source, VALIDATION, sizes[1], rng)
+        return _subset(source, TRAINING, sizes[0], rng), validation
+    return _draw_positions(source, source.training[LABEL].to_numpy(np.int64), sizes, rng)
 
 
-def _subset(table: pd.DataFrame, size: int, rng: np.random.Generator) -> pd.DataFrame:
-    return table.iloc[stratified(table[LABEL].to_numpy(np.int64), size, rng)]
+def _subset(source: Source, name: str, size: int, rng: np.random.Generator) -> Int64:
+    rows = np.array(source.rows_of_set(name), np.int64)
+    labels = source.images[LABEL].to_numpy(np.int64)[rows]
+    return rows[stratified(labels, size, rng)]
+
+
+def table_of(source: Source, name: str, rows: Int64) -> pd.DataFrame:
+    """What a CSV file of some rows (N,) of a set holds: all columns that the set has."""
+    table = {TRAINING: source.training, VALIDATION: source.validation, TEST: source.test}[name]
+    assert table is not None
+    return table.iloc[rows - source.rows_of_set(name).start]
 
 
 def _draw_positions(
     source: Source, labels: Int64, sizes: tuple[int, int, int], rng: np.random.Generator
 ) -> tuple[Int64, Int64]:
-    """Positions of training and of validation images in the pool, each ascending.
+    """Rows of training and of validation images, all of the training set; each ascending.
 
     The pool is parted as for the default sizes where that leaves enough on either side, so
     that a subset's images are on the same side as in the full split of the same seed.
@@ -203,14 +244,17 @@ def fingerprint(images: ImageSet) -> dict[str, int | str]:
     return {"images": len(images), "bytes": total, "sha256": digest.hexdigest()}
 
 
-def load_trial(source: Source, files: SplitFiles) -> TrialData:
+def load_trial(source: Source, split: Split) -> TrialData:
     """The decoded images of one split; what is decoded already is not decoded again.
 
-    Raises UserError for what `load_image_set` refuses, and if the three sets differ in the
-    size or the colour of their images.
+    Raises UserError, naming the CSV file, the row (the header is row 1) and the image, for an
+    image that is missing or broken or differs from the first in size or channels, and if the three
+    sets differ in the size or the colour of their images.
     """
+    files = split.files
     paths = (files.training, files.validation, files.test)
-    sets = [_load_set(source, path) for path in paths]
+    rows = (split.training, split.validation, split.test)
+    sets = [_load_set(source, *named) for named in zip(rows, paths, strict=True)]
     for path, images in zip(paths, sets, strict=True):
         if images.images.shape[1:] != sets[0].images.shape[1:]:
             what = f"its images are not of the size and colour of those in {paths[0]}"
@@ -219,9 +263,15 @@ def load_trial(source: Source, files: SplitFiles) -> TrialData:
     return TrialData(training, validation, test, files)
 
 
-def _load_set(source: Source, csv: Path) -> ImageSet:
+def _load_set(source: Source, rows: Int64, csv: Path) -> ImageSet:
+    table = source.images.iloc[rows]
+    paths, labels = tuple(table[IMAGE]), table[LABEL].to_numpy(np.int32)
+
+    def where(position: int) -> str:
+        return f"{csv}: row {position + 2}: {paths[position]!r}"
+
     if source.pool is None:
-        return load_image_set(csv, source.form)
-    table = read_nnc_csv(csv)
-    paths = tuple(table[IMAGE])
-    return ImageSet(source.pool.pick(paths), table[LABEL].to_numpy(np.int32), paths)
+        images, _ = decode_images(paths, source.form, where, f"reading {csv.name}")
+    else:
+        images = cast("npt.NDArray[np.uint8]", source.decoded(rows))
+    return ImageSet(images, labels, paths, rows)

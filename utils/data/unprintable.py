@@ -1,4 +1,4 @@
-"""Names that are not UTF-8: which encoding they may have, and what renames them."""
+"""Names that are not UTF-8: their likely encoding, and the command that renames them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ENCODINGS = ("cp932", "gb18030", "euc_kr", "cp1252", "latin_1")
 """Of file names from before UTF-8: Japanese, Chinese, Korean, Western Windows and Unix."""
 
 HALF_WIDTH = re.compile("[\uff61-\uff9f]")
-"""Katakana that names in other encodings read as; names seldom have them."""
+"""Half-width katakana: rare in names, but common where the encoding is guessed wrongly."""
 
 
 def check_names(paths: Iterable[str]) -> None:
@@ -26,7 +26,7 @@ def check_names(paths: Iterable[str]) -> None:
 
 
 def _refused(path: str) -> UserError:
-    """Names the first part of a path that is not UTF-8, and what renames it and others there."""
+    """The error for the first part of a path that is not UTF-8; it gives a command to rename it."""
     folder = os.sep
     for part in path.strip(os.sep).split(os.sep):
         name = os.fsencode(part)
@@ -43,9 +43,9 @@ def _refused(path: str) -> UserError:
 
 
 def _guessed(name: bytes) -> tuple[str, str]:
-    """The encoding in which a name is most likely, and how it reads."""
-    alone = not re.search(rb"[\x80-\xbf]|[\xc0-\xff]{2}", name)  # as accented letters are
-    for encoding in ENCODINGS[3:] if alone else ENCODINGS:
+    """The most likely encoding of a name, and the name in it."""
+    single = not re.search(rb"[\x80-\xbf]|[\xc0-\xff]{2}", name)  # as accented letters are
+    for encoding in ENCODINGS[3:] if single else ENCODINGS:
         try:
             text = name.decode(encoding)
         except UnicodeDecodeError:

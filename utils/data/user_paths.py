@@ -209,11 +209,11 @@ def _of_class_folders(root: Path) -> tuple[Part, ...]:
 def _of_csv_folder(root: Path) -> tuple[Part, ...]:
     """The sets of the CSV files in `root`; none if class folders are there and no NNC CSV."""
     files = [p for p in listed(root) if p.suffix.lower() == ".csv" and p.name.lower() != CLASSES]
-    beside = has_class_folders(root)
-    if beside:
+    folders = has_class_folders(root)
+    if folders:
         files = [file for file in files if is_nnc_csv(file)]
     if len(files) == 1:
-        return (_only_csv(root, files[0], beside),)
+        return (_only_csv(root, files[0], folders),)
     by_name = _by_name(root, files)
     return tuple(_of_csv(name, by_name[name]) for name in SETS if name in by_name)
 

@@ -23,9 +23,9 @@ KEPT = Path(numba.config.CACHE_DIR or Path(__file__).parent / "__pycache__")
 def compiled(function: Function) -> Function:
     """`function` compiled by numba: float32 stays float32, and repeated calls give the same bytes.
 
-    Each text of a source file has a folder of its own in `KEPT`: numba numbers its files anew for
+    Each text of a source file has a folder of its own in `KEPT`: numba numbers its files again for
     a changed text, and for a moment a process could load what another has not yet replaced. Where
-    that folder cannot be written, numba's own ones serve; without any, each process compiles anew.
+    that folder cannot be written, numba's own ones serve; without any, each process compiles again.
     """
     options = {"nogil": True, "fastmath": {"contract"}, "error_model": "numpy"}
     others, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(_folder_of(function))

@@ -59,7 +59,7 @@ class OutputFolder(OutputPaths):
     """
 
     def check_there(self) -> None:
-        """Raise a UserError if the folder is not that of the run any more; a subclass can tell."""
+        """Raise a UserError if the run no longer owns the folder; here there is no run."""
 
     @contextmanager
     def written(self, path: Path, *, durable: bool = False) -> Iterator[Path]:
@@ -70,8 +70,8 @@ class OutputFolder(OutputPaths):
 
         Args:
             path: the final name, in the folder.
-            durable: bring file and account to the disk first, so that a power failure loses
-                neither; for what took long to compute.
+            durable: flush file and account to the disk first, so that a power failure loses
+                neither; for results that took long to compute.
 
         Raises:
             OSError: with `path` as its file name, for a full disk, a folder that cannot be
@@ -224,7 +224,7 @@ class DeferredFolder(OutputFolder):
     _pending: list[Pending] = field(default_factory=list, init=False, compare=False)
 
     def check_there(self) -> None:
-        """Raise a UserError if the folder is not that of the run any more."""
+        """Raise a UserError if the run no longer owns the folder."""
         if self.claim is not None and not has_claim(self.lock, self.claim):
             raise folder_lost(self.root)
 

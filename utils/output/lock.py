@@ -62,7 +62,7 @@ def holder_of(content: bytes) -> Holder | None:
 def folder_lost(root: Path) -> UserError:
     """The error for an output folder that is no longer the one that the run has locked."""
     return UserError(
-        f"{root}: was removed or replaced while the run went on; the same command starts anew"
+        f"{root}: was removed or replaced while the run went on; the same command starts again"
     )
 
 
@@ -78,7 +78,7 @@ class FolderLock:
     """Locks the folder of the file `path` while its block runs; the file names the holder.
 
     The kernel lets go of the lock when the process ends, however it ends. The file of a process
-    that was killed stays; the next run takes it over and says so.
+    that was killed stays; the next run takes it over and reports it.
 
     Raises:
         UserError: another process holds it; the line names process and host. Or `path` is a link,

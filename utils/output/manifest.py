@@ -43,14 +43,14 @@ Settings = dict[str, Any]
 
 @dataclass(frozen=True)
 class FileDigest:
-    """What a file is known by: its size in bytes and the SHA-256 of its content."""
+    """The size of a file in bytes and the SHA-256 of its content, which identify it."""
 
     bytes: int
     sha256: str
 
     @classmethod
     def of(cls, path: Path) -> FileDigest:
-        """That of a regular file."""
+        """The digest of a regular file."""
         digest, size = hashlib.sha256(), 0
         with open(open_file(path), "rb") as stream:
             while block := stream.read(1 << 20):
@@ -67,8 +67,8 @@ class Manifest:
         paths: of the folder.
         options: what the results depend on.
         versions: of this program and its libraries when the folder was begun.
-        inputs: per CSV file of a split what its images and labels are known by.
-        outputs: per file under the folder what it is known by.
+        inputs: by CSV file of a split, the digest of its images and labels.
+        outputs: by file under the folder, its digest.
         announced: files that are being renamed to their final names.
         begun: folders in which states are being written, and files that are being removed: what
             is there and is not among the outputs was left by a run that was killed.
@@ -96,7 +96,7 @@ class Manifest:
         """Read the account of a folder.
 
         Raises:
-            UserError: there is none, it is no JSON, no account, or of a newer version.
+            UserError: the file is missing, not JSON, not an account, or of a newer version.
         """
         value = _json_of(paths)
         _check_format(paths, value)
@@ -138,7 +138,7 @@ class Manifest:
     # ------------------------------------------------------------ what was there before
 
     def confirm_all(self) -> None:
-        """Take up what a killed run had announced, if it came to be."""
+        """Record the files that a killed run had announced, if they are complete."""
         for name, known in self.announced.items():
             if self._is_there(name) and FileDigest.of(self.paths.root / name) == known:
                 self.outputs[name] = known
@@ -155,7 +155,7 @@ class Manifest:
         return [name for name in unknown if name not in killed and not is_editable(name)]
 
     def _is_trained(self, state: Path) -> bool:
-        """Whether the training that a state is of is finished.
+        """Whether the training of a state is finished.
 
         Before that, an earlier version that was killed may have left states of which it kept no
         account; they are replaced where the training repeats them, and only there.
@@ -164,7 +164,7 @@ class Manifest:
         return mark is not None and self._name(mark) in self.outputs
 
     def _killed(self) -> list[str]:
-        """What is there of `begun`: files that a run was writing or removing when it was killed."""
+        """The files in `begun` that a run was writing or removing when it was killed."""
         if not self.intact:
             return []
         written = [self._name(path) for path in self.paths.states()]
@@ -185,13 +185,13 @@ class Manifest:
             check_place(self.root, name)
 
     def check_outputs(self) -> None:
-        """Name every file that is not as it was written; it is made again.
+        """Log every file that is not as it was written; it is computed again.
 
-        What a person may have changed is not lost: under `EDITABLE` the file stays, and the new
+        Changes by a person are not lost: under `EDITABLE` the file stays, and the new
         one gets another name; elsewhere it is moved to <name>.changed.
 
         Raises:
-            UserError: most are not: the account is that of another folder.
+            UserError: most files are other files: the account belongs to another folder.
         """
         problems = self._problems()
         self._check_is_of_here(problems)
@@ -200,7 +200,7 @@ class Manifest:
             if mark := self.paths.mark_of_training(self.root / name):
                 self._drop(mark)  # so that the training goes on where something is lost
         self._remove_killed()
-        self._say(problems)
+        self._log_problems(problems)
 
     def remove_outputs(self) -> None:
         """Remove the files of the account, and folders that are empty then, and nothing else.
@@ -208,8 +208,8 @@ class Manifest:
         What was changed since it was written is not removed, as in `check_outputs`.
 
         Raises:
-            UserError: the account was edited by hand, or is that of another folder, and does not
-                tell whose the files are; all are left as they are.
+            UserError: the account was edited by hand or belongs to another folder, so that it does
+                not tell whose the files are; all are left as they are.
         """
         problems = self._problems()
         self._check_is_of_here(problems)
@@ -224,7 +224,7 @@ class Manifest:
         self._remove_killed()
 
     def _problems(self) -> dict[str, str]:
-        """By name, what is wrong with the files that are not as they were written."""
+        """By name, the problem of each file that is not as it was written."""
         names = progress(sorted(self.outputs), "checking what is there")
         return {name: problem for name in names if (problem := self._problem(name))}
 
@@ -238,15 +238,15 @@ class Manifest:
         if not is_editable(name):
             os.rename(path, free_name(path, ".changed"))
 
-    def _say(self, problems: Mapping[str, str]) -> None:
+    def _log_problems(self, problems: Mapping[str, str]) -> None:
         """A line for each kind of problem."""
         lines: dict[str, list[str]] = {}
         for name, problem in problems.items():
-            what = f"{problem}; made anew"
+            what = f"{problem}; recomputed"
             if os.path.lexists(self.root / name):
                 what = f"{problem}; it stays, the new one is written as <name>.new"
             elif os.path.lexists(self.root / f"{name}.changed"):
-                what = f"{problem}; moved to <name>.changed and made anew"
+                what = f"{problem}; moved to <name>.changed and recomputed"
             lines.setdefault(what, []).append(name)
         for what in sorted(lines):
             log.warning("%s: %s", _listed(self.root, lines[what]), what)
@@ -264,7 +264,7 @@ class Manifest:
         if len(others) > len(self.outputs) - len(problems):
             what = f"{len(others)} of the files that it names are other files"
             raise UserError(
-                f"{self.paths.manifest}: seems to be that of another folder ({what}, such as "
+                f"{self.paths.manifest}: seems to belong to another folder ({what}, such as "
                 f"{others[0]}); put the right one back, or choose another --output_dir"
             )
 
@@ -386,7 +386,7 @@ class Manifest:
         return UserError(f"{self.root / names[0]}: {what}; {REMEDY}")
 
     def _begin(self, path: Path) -> bool:
-        """Whether the account on disk says already that such files are being written.
+        """Whether the account on disk already records that such files are being written.
 
         The states of an epoch are announced together: one by one takes as long as a small step.
         """
@@ -459,7 +459,7 @@ def _digests(value: Mapping[str, Any]) -> dict[str, FileDigest]:
 
 
 def _place(name: str) -> str:
-    """The name of a file in a folder of results; raises ValueError if it is none."""
+    """The name of a file in a folder of results; raises ValueError for any other."""
     path = PurePosixPath(name)
     inside = len(path.parts) > 1 and path.parts[0] in RESULT_FOLDERS
     if not inside or ".." in path.parts or str(path) != name or not name.isprintable():
@@ -500,7 +500,7 @@ def _json_of(paths: OutputPaths) -> Any:
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"{paths.manifest}: cannot be read ({error}), so that nothing says what the results "
-            "beside it were made from; put it back or choose another --output_dir"
+            "next to it were made from; put it back or choose another --output_dir"
         ) from error
 
 

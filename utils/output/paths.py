@@ -72,7 +72,7 @@ class OutputPaths:
 
     @property
     def log(self) -> Path:
-        """Everything that was said."""
+        """The lines that runs logged."""
         return self.root / "run.log"
 
     @property
@@ -92,7 +92,7 @@ class OutputPaths:
 
     @property
     def predictions(self) -> Path:
-        """What the final models say of the images that the page shows."""
+        """The final models' predictions for the images that the page shows."""
         return self.root / "summary" / "predictions.csv"
 
     @property
@@ -138,12 +138,12 @@ class OutputPaths:
 
     @property
     def decisions(self) -> Path:
-        """What a person decided on the labels; it is theirs, no run writes it."""
+        """A person's decisions on labels; no run writes this file."""
         return self.root / "labels" / "decisions.csv"
 
     @property
     def reviewed(self) -> Path:
-        """The folder of the data sets that decisions led to, and what they are worth."""
+        """The folder of the reviewed data sets, and of the trainings on them."""
         return self.root / "reviewed"
 
     @property
@@ -153,7 +153,7 @@ class OutputPaths:
 
     @property
     def verification(self) -> Path:
-        """Predicted beside true changes of the validation loss, a row per group and method."""
+        """Predicted and true changes of the validation loss, a row per group and method."""
         return self.root / "summary" / "verification.csv"
 
     @property
@@ -207,11 +207,11 @@ class OutputPaths:
         return self.root / "score" / method / f"score_delete_worst_{n}_seed_{seed}.csv"
 
     def outcomes(self, method: str, n: int, seed: int) -> Path:
-        """What the network retrained after removing the n worst makes of each image."""
+        """The losses and hits of the network retrained after removing the n worst."""
         return self.root / "score" / method / f"outcomes_delete_worst_{n}_seed_{seed}.npz"
 
     def evaluated(self, method: str, n: int, seed: int) -> bool:
-        """Whether all is there that removing the n worst came to."""
+        """Whether the files of removing the n worst are there."""
         both = self.outcomes(method, n, seed), self.score(method, n, seed)
         return all(path.exists() for path in both)
 

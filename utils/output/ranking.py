@@ -8,46 +8,39 @@ import numpy as np
 import pandas as pd
 
 from utils.columns import IMAGE, LABEL
-from utils.output.paths import OutputPaths
-from utils.output.storage import read_csv
 
 SHOWN_WORST, SHOWN_BEST = 40, 20
 """Images per method that the page shows at most."""
 N_DRAWS = 100
 """Random rankings that chance is found from."""
-COLUMNS = (IMAGE, LABEL, "influence", "datasource_index")
 
 
 def ranked(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Join the influence tables of a method's trials, the most harmful image first.
-
-    An image's place is the mean of its rank fraction, its rank from 0 over the number of rows, in
-    the trials that trained on it; equal ones go by name. An image that bears several labels counts
-    as several.
+    """Join the influence tables of a method's trials as `joined` does; equal places go by name.
 
     The fewer trials trained on an image the more its place scatters: by chance, too, the first and
     the last images of all are mostly such.
-
-    Returns:
-        A row per image and label with the columns x:image, y:label, influence (mean over its
-        trials, in nats or what the method scores in), place (0 to 1), n_trials and rank (from 1).
     """
-    return joined(tables, [IMAGE, LABEL]).reset_index(drop=True)
+    table = joined(tables).sort_values(["place", IMAGE, LABEL], kind="stable")
+    return table.assign(rank=np.arange(1, len(table) + 1))
 
 
-def joined(tables: Sequence[pd.DataFrame], by: str | list[str]) -> pd.DataFrame:
-    """Join influence tables, the images with the lowest mean place first; equal ones in order.
+def joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Join influence tables, the image with the lowest mean place first; equal ones by row.
+
+    An image's place is the mean of its rank fraction, its rank from 0 over the number of rows, in
+    the trials that trained on it.
 
     Args:
-        tables: of each trial, the most harmful image first.
-        by: the column or columns that tell images apart.
+        tables: of each trial by row, the most harmful image first.
 
     Returns:
-        x:image and y:label, those where the image was worst; influence and place, means over the
-        n_trials that have it; rank from 1. The index is `by`.
+        By row: x:image and y:label, the one trained on (a flipped one with `--flip_labels`);
+        influence (in nats or what the method scores in) and place (0 to 1), means over the n_trials
+        that have the image; rank from 1.
     """
     placed = [table.assign(place=np.arange(len(table)) / len(table)) for table in tables]
-    images = pd.concat(placed).sort_values("place", kind="stable").groupby(by)
+    images = pd.concat(placed).sort_values("place", kind="stable").groupby(level=0)
     means = images[["influence", "place"]].mean().assign(n_trials=images.size())
     table = images[[IMAGE, LABEL]].first().join(means).sort_values("place", kind="stable")
     return table.assign(rank=np.arange(1, len(table) + 1))
@@ -73,16 +66,6 @@ def overlap_by_chance(n_trials: np.ndarray, n: int) -> float:
     share = first.mean(axis=0)  # how often each image is among the first
     pairs = (N_DRAWS * share.dot(share) - share.sum()) / (N_DRAWS - 1)  # of two different draws
     return float(pairs / n)
-
-
-def rankings(paths: OutputPaths, methods: Sequence[str]) -> dict[str, pd.DataFrame]:
-    """The ranking of each of the methods that the folder has influences of."""
-    files = {method: [path for _, path in paths.influences(method)] for method in methods}
-    return {
-        method: ranked([read_csv(path, COLUMNS) for path in found])
-        for method, found in files.items()
-        if found
-    }
 
 
 def shown_of(ranking: pd.DataFrame, worst: int, best: int) -> tuple[pd.DataFrame, pd.DataFrame]:

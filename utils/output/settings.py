@@ -1,4 +1,4 @@
-"""The options that results depend on, kept beside the results.
+"""The options that results depend on, kept with the results.
 
 A rerun with other values into the same folder is refused, so that no result of one setting is
 taken for one of another.
@@ -25,9 +25,9 @@ from utils.output.storage import TEMPORARY
 OF_METHODS = ("damping", "if_solver", "sweep")
 """Settings that count only with the methods whose row of `METHODS` names them."""
 EARLIER = {"if_solver": SGD_SOLVER, "sweep": "exact", "resize": "crop"}
-"""What folders of earlier versions do not say."""
+"""Values that apply where a folder of an earlier version records none."""
 BY_SOLVER = "chosen by the solver"
-"""The damping where none is given."""
+"""Recorded as the damping if none is given."""
 
 
 def settings_of(
@@ -61,7 +61,7 @@ def _methods_of(setting: str) -> set[str]:
 
 @contextmanager
 def claimed(paths: OutputPaths, settings: Settings, overwrite: bool) -> Iterator[ClaimedFolder]:
-    """Make the output folder this run's own, or take up an earlier run of the same settings.
+    """Make the output folder this run's own, or resume an earlier run of the same settings.
 
     While the block runs no other run gets the folder, and account is kept of what is written.
 

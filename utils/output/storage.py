@@ -26,12 +26,12 @@ TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp(\.\w+)?")
 """Names of files that are being written; what a killed process leaves."""
 
 TRIAL = ".trial_"
-"""What the names of folders with such a name begin with that hold what workers are given."""
+"""Start of the names of temporary folders with the files for workers."""
 
 
 @contextmanager
 def written_beside(path: Path, *, durable: bool = False) -> Iterator[Path]:
-    """Give a temporary path beside `path`, renamed to `path` when the block ends well.
+    """Give a temporary path next to `path`, renamed to `path` when the block ends well.
 
     The temporary name keeps the suffix of `path`, because some libraries choose the format by it.
     When the block raises, the temporary file is removed and `path` is left as it was.
@@ -91,7 +91,7 @@ def to_disk(path: Path) -> None:
 
 
 def _about(path: Path, error: OSError) -> OSError:
-    """The same error about `path`: HDF5 and pandas name no file, a temporary name helps nobody."""
+    """The same error about `path`: HDF5 and pandas name no file, or only a temporary one."""
     if error.errno is None:
         return OSError(None, " ".join(str(error).split()), str(path))
     return OSError(error.errno, os.strerror(error.errno), str(path))
@@ -147,6 +147,25 @@ def read_csv(path: Path, columns: Iterable[str] = ()) -> pd.DataFrame:
     return table
 
 
+def read_texts(path: Path, columns: Iterable[str]) -> pd.DataFrame | None:
+    """A table with all values as text, empty ones as ""; None if the file is not there.
+
+    Raises:
+        UserError: the file cannot be read or lacks one of `columns`.
+    """
+    try:
+        check_regular(path)
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise unreadable(path, "cannot be read", error) from error
+    missing = [name for name in columns if name not in table]
+    if missing:
+        raise unreadable(path, "is not whole", f"no column {missing[0]}")
+    return table
+
+
 def npy_bytes(array: np.ndarray) -> bytes:
     """An array as the content of a .npy file."""
     content = io.BytesIO()
@@ -176,8 +195,8 @@ def json_bytes(value: Any) -> bytes:
 
 
 def unreadable(path: Path, what: str, error: Exception | str) -> UserError:
-    """What to raise for a file of the run that was whole when the run looked at it."""
-    remedy = "the same command makes it anew"
+    """The error for a file of the run that was whole when the run started."""
+    remedy = "the same command recomputes it"
     if not os.path.exists(path):
         return UserError(f"{path}: is gone, removed while the run went on; {remedy}")
     reason = error.strerror if isinstance(error, OSError) else None

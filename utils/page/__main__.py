@@ -21,14 +21,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils.errors import UserError
+from utils.errors import UserError, reason_of
 from utils.output.folder import OutputFolder
 from utils.page.page import write_page
 from utils.units import printable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the page of a folder; returns the exit status, 2 for a mistake said in one line."""
+    """Write the page of a folder; returns the exit status, 2 for a mistake."""
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description="Write report/index.html, the page to look at, of a finished output folder.",
@@ -45,10 +45,7 @@ def _written(folder: Path) -> int:
     try:
         print(printable(str(write_page(OutputFolder(folder)).resolve())))
     except (UserError, OSError) as error:
-        reason = str(error)
-        if isinstance(error, OSError):
-            reason = f"{error.filename or folder}: {error.strerror or error}"
-        print(printable(f"{PROGRAM}: error: {reason}"), file=sys.stderr)
+        print(printable(f"{PROGRAM}: error: {reason_of(error, folder)}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         number = received() or signal.SIGINT

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from utils.methods import METHODS, NO_REMOVAL, shown
+from utils.output.figures import (
+    RANDOM,
+    Curve,
+    GroupPoints,
+    VerificationPanel,
+    in_words,
+    removal_figure,
+)
 from utils.page.seats import Seats
 from utils.page.svg import (
     Axis,
@@ -28,8 +36,6 @@ from utils.page.svg import (
 N_BINS = 48
 MOST_DOTS = 500
 """Learning curves with more points than this show a line without dots."""
-Row = tuple[float, float, float, float]
-"""n removed; the mean, and one standard deviation below and above it."""
 
 
 def css_of(method: str) -> str:
@@ -48,57 +54,45 @@ def removal_chart(summary: pd.DataFrame, column: str, title: str) -> Chart | Non
     Returns:
         None where nothing was removed.
     """
-    counts = sorted(int(n) for n in summary["n_drops"].unique() if n > 0)
-    factor, unit = (100, "%") if column.endswith("accuracy") else (1, "nats")
-    curves = _curves(summary, column, factor)
-    if not counts or len(curves) < 2:
+    shows = removal_figure(summary, column)
+    curves, unit = shows.curves, shows.unit
+    if not shows.counts or len(curves) < 2:
         return None
-    x = count_axis(counts, "images removed, worst first (log scale)")
-    y = y_axis([v for rows in curves.values() for row in rows for v in row[1:]], unit)
+    x = count_axis(shows.counts, shows.x_label)
+    y = y_axis([v for c in curves for v in (*c.mean, *c.low, *c.high)], shows.y_label)
     paths: list[Path] = []
     points: tuple[Dot, ...] = ()
-    for method, rows in curves.items():
-        paths += _line_and_band(method, rows, x, y)
-        if method != NO_REMOVAL:
-            titles = [f"{shown(method)}, n = {n}: {mean:.4g} {unit}" for n, mean, *_ in rows]
-            points += dots([row[:2] for row in rows], x, y, css_of(method), titles)
-    legend = tuple((css_of(method), shown(method)) for method in curves)
-    n_trials = summary["seed"].nunique()
-    note = f"Mean of {n_trials} trials; band: one standard deviation." if n_trials > 1 else ""
+    for curve in curves:
+        paths += _line_and_band(curve, x, y)
+        if curve.method != NO_REMOVAL:
+            rows = list(zip(curve.n.tolist(), curve.mean.tolist(), strict=True))
+            titles = [f"{curve.label}, n = {n}: {mean:.4g} {unit}" for n, mean in rows]
+            points += dots(rows, x, y, css_of(curve.method), titles)
+    legend = tuple((css_of(curve.method), curve.label) for curve in curves)
+    several = f"Mean of {shows.n_trials} trials; band: one standard deviation."
+    note = several if shows.n_trials > 1 else ""
     return Chart(title, _described(curves, unit), x, y, tuple(paths), points, legend, note)
 
 
-def _line_and_band(method: str, rows: list[Row], x: Axis, y: Axis) -> list[Path]:
+def _line_and_band(curve: Curve, x: Axis, y: Axis) -> list[Path]:
     """Mean and band of a method; No Removal spans the whole frame."""
-    if method == NO_REMOVAL:
-        rows = [(x.low, *rows[0][1:]), (x.high, *rows[0][1:])]
-    lower, upper = [(n, low) for n, _, low, _ in rows], [(n, high) for n, _, _, high in rows]
-    mean = line([(n, mean) for n, mean, *_ in rows], x, y, css_of(method), shown(method))
-    return [band(lower, upper, x, y, css_of(method)), mean]
-
-
-def _curves(summary: pd.DataFrame, column: str, factor: float) -> dict[str, list[Row]]:
-    """Per method rows of n, mean, mean - std and mean + std, times a factor; none above 100 %."""
-    means, deviations = (
-        summary[summary[kind] == kind].set_index(["method", "n_drops"])[column] * factor
-        for kind in ("mean", "std")
+    mean, lower, upper = (
+        list(zip(curve.n.tolist(), values.tolist(), strict=True))
+        for values in (curve.mean, curve.low, curve.high)
     )
-    around = deviations.reindex(means.index).fillna(0)
-    most = factor if column.endswith("accuracy") else np.inf
-    curves: dict[str, list[Row]] = {}
-    for (method, n), mean in means.sort_index(level="n_drops", kind="stable").items():
-        spread = around[method, n]
-        high = min(mean + spread, most)
-        curves.setdefault(method, []).append((int(n), mean, mean - spread, high))
-    return {m: curves[m] for m in [NO_REMOVAL, *METHODS] if m in curves}
+    if curve.method == NO_REMOVAL:
+        mean, lower, upper = ([(x.low, v[0][1]), (x.high, v[0][1])] for v in (mean, lower, upper))
+    css = css_of(curve.method)
+    return [band(lower, upper, x, y, css), line(mean, x, y, css, curve.label)]
 
 
-def _described(curves: dict[str, list[Row]], unit: str) -> str:
+def _described(curves: Sequence[Curve], unit: str) -> str:
     texts = []
-    for method, rows in curves.items():
-        flat = method == NO_REMOVAL
-        several = [f"{mean:.4g} {unit}" + ("" if flat else f" at {n:.0f}") for n, mean, *_ in rows]
-        texts.append(f"{shown(method)}: {', '.join(several[:1] if flat else several)}")
+    for curve in curves:
+        flat = curve.method == NO_REMOVAL
+        rows = zip(curve.n.tolist(), curve.mean.tolist(), strict=True)
+        several = [f"{mean:.4g} {unit}" + ("" if flat else f" at {n}") for n, mean in rows]
+        texts.append(f"{curve.label}: {', '.join(several[:1] if flat else several)}")
     return "; ".join(texts)
 
 
@@ -122,37 +116,48 @@ def learning_chart(
     for seed, table in curves.items():
         for column, css in columns.items():
             rows = [(e + 1, factor * v) for e, v in zip(table["epoch"], table[column], strict=True)]
-            name = f"{_words(column)}, seed {seed}"
+            name = f"{in_words(column)}, seed {seed}"
             paths.append(line(rows, x, y, css, name))
             if len(values) <= MOST_DOTS:
                 titles = [f"{name}, epoch {e}: {v:.4g}" for e, v in rows]
                 points += dots(rows, x, y, f"{css} small", titles)
-    legend = tuple((css, _words(column)) for column, css in columns.items())
-    last = [f"{_words(c)} {factor * t[c].iloc[-1]:.4g}" for t in curves.values() for c in columns]
+    legend = tuple((css, in_words(column)) for column, css in columns.items())
+    last = [f"{in_words(c)} {factor * t[c].iloc[-1]:.4g}" for t in curves.values() for c in columns]
     described = f"After the last epoch: {', '.join(last)}"
     return Chart(title, described, x, y, tuple(paths), points, legend)
 
 
-def _words(column: str) -> str:
-    long = {"val": "validation", "train": "training"}
-    return " ".join(long.get(word, word) for word in column.split("_"))
-
-
-def verification_chart(table: pd.DataFrame, method: str, note: str) -> Chart:
+def verification_chart(panel: VerificationPanel) -> Chart:
     """True against predicted changes of the validation loss when groups of images are removed."""
-    rows, css = table[table["method"] == method], css_of(method)
-    unit = "predicted change (nats)" if METHODS[method].predicts else "sum of scores"
-    x, y = x_axis([0, *rows["predicted"]], unit), y_axis([0, *rows["true"]], "true change (nats)")
+    css = css_of(panel.method)
+    predicted, true = (
+        [v for points in panel.points for v in getattr(points, name)]
+        for name in ("predicted", "true")
+    )
+    x, y = x_axis([0, *predicted], panel.x_label), y_axis([0, *true], panel.y_label)
     zero: list[Points] = [[(0, y.low), (0, y.high)], [(x.low, 0), (x.high, 0)]]
     points: tuple[Dot, ...] = ()
-    for kind, look in (("ranking", f"{css} hollow"), ("random", css)):
-        own = rows[rows["kind"] == kind]
-        columns = own[["group", "predicted", "true"]].itertuples(index=False)
-        titles = [f"{group}: predicted {p:.4g}, true {t:.4g}" for group, p, t in columns]
-        points += dots(list(zip(own["predicted"], own["true"], strict=True)), x, y, look, titles)
-    legend = ((css, "random groups"), (f"{css} hollow", "groups cut from the rankings"))
+    for group in panel.points:
+        rows = list(zip(group.predicted, group.true, strict=True))
+        named = zip(group.names, rows, strict=True)
+        titles = [f"{name}: predicted {p:.4g}, true {t:.4g}" for name, (p, t) in named]
+        points += dots(rows, x, y, _look(css, group), titles)
+    legend = tuple((_look(css, group), group.label) for group in panel.points[::-1])
     lines = tuple(line(ends, x, y, "zero") for ends in zero)
-    return Chart(shown(method), note, x, y, lines, points, legend, note)
+    note = _agreement(panel)
+    return Chart(panel.label, note, x, y, lines, points, legend, note)
+
+
+def _look(css: str, group: GroupPoints) -> str:
+    return css if group.kind == RANDOM else f"{css} hollow"
+
+
+def _agreement(panel: VerificationPanel) -> str:
+    """Agreement of a method with true retraining, as a sentence; empty where unknown."""
+    if not panel.of_random or not panel.of_ranking:
+        return ""
+    text = f"Spearman's correlation over random groups: {panel.of_random.worded}; "
+    return f"{text}over groups cut from the rankings: {panel.of_ranking.worded}."
 
 
 def score_chart(influence: np.ndarray, cut: float | None, method: str) -> Chart:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from utils.columns import IMAGE, LABEL
 from utils.data.decisions import COLUMNS, read_decisions
 from utils.data.label_table import (
     LabelVerdict,
@@ -25,7 +24,8 @@ from utils.files import check_regular
 from utils.methods import METHODS, Solved
 from utils.output.manifest import Manifest
 from utils.output.paths import OutputPaths
-from utils.output.ranking import SHOWN_WORST, rankings
+from utils.output.ranking import SHOWN_WORST
+from utils.output.results import Results
 from utils.output.runs import Run, load_runs
 from utils.output.storage import read_csv, unreadable
 from utils.page.seats import Seats, seats
@@ -38,13 +38,8 @@ SUMMARY = ("val_loss", "val_accuracy", "test_accuracy", "method", "seed", "n_dro
 CURVE = ("epoch", "train_loss", "val_loss", "val_accuracy")
 VERIFICATION = ("method", "kind", "group", "predicted", "true")
 AGREEMENT = ("method", "random", "low", "high", "ranking")
-REMOVED = (IMAGE, LABEL, "influence", "rank", "suggested_label", "confidence")
-FLIPPED = (IMAGE, "label", "flipped_to")
-PREDICTIONS = (IMAGE, LABEL, "predicted", "confidence")
 PROBLEMS = ("file", "problem")
 """The columns that the page reads of each table."""
-Key = tuple[str, int]
-"""Path and label of an image."""
 
 
 @dataclass(frozen=True)
@@ -84,16 +79,18 @@ class Facts:
     Attributes:
         paths: of the folder.
         manifest: its account.
-        rankings: per method, as `utils.output.ranking.ranked` gives it.
+        rankings: per method by row, as `utils.output.ranking.ranked` gives it.
         summary: the table of scores.
         curves: the learning curve of each trial by its seed.
-        verification, agreement: predicted beside true changes, and how far they agree; None
+        verification, agreement: predicted and true changes, and how far they agree; None
             without `--verify`.
         recommendation: what the run wrote; None where none is there, or one of another version.
-        removed: per method the largest list of images that cleansed data leave out, where one is.
-        flipped: the labels that were flipped; None where none were.
+        removed: per method the largest list of images that cleansed data leave out, where one is,
+            by row.
+        flips: the given label of each image that bears a flipped one, by row; None without
+            `--flip_labels`.
         class_names: by label; empty where the run wrote none.
-        predictions: what the final models say of the images shown.
+        predictions: what the final models say of the images shown, by row.
         runs: the commands that wrote here.
         seats: per method that predicts, `utils.page.seats.seats_of_worst`.
         left_out: the broken images that were left out; None where none were.
@@ -111,9 +108,9 @@ class Facts:
     agreement: pd.DataFrame | None
     recommendation: Recommended | None
     removed: Mapping[str, pd.DataFrame]
-    flipped: pd.DataFrame | None
+    flips: Mapping[int, int] | None
     class_names: Mapping[int, str]
-    predictions: Mapping[Key, Prediction]
+    predictions: Mapping[int, Prediction]
     runs: list[Run]
     seats: Mapping[str, Seats]
     left_out: pd.DataFrame | None
@@ -122,34 +119,39 @@ class Facts:
     labels: LabelCheck | None
 
     @classmethod
-    def read(cls, paths: OutputPaths) -> Facts:
+    def read(cls, paths: OutputPaths, results: Results | None = None) -> Facts:
         """Read a folder.
+
+        Args:
+            paths: of the folder.
+            results: its tables, where they are in memory; else they are read.
 
         Raises:
             UserError: it is not the folder of a finished run, or a file in it cannot be read.
         """
         manifest = _manifest(paths)
+        results = results or Results(paths)
         methods = tuple(METHODS)
         class_names = read_class_names(paths.classes)
         return cls(
             paths=paths,
             manifest=manifest,
-            rankings=rankings(paths, methods),
-            summary=_with_columns(read_csv(paths.summary), SUMMARY, paths.summary),
+            rankings=results.rankings(),
+            summary=_with_columns(results.table(paths.summary), SUMMARY, paths.summary),
             curves={s: read_csv(paths.learning_curve(s), CURVE) for s in paths.trained()},
-            verification=_table(paths.verification, VERIFICATION),
-            agreement=_table(paths.agreement, AGREEMENT),
+            verification=results.table_if_there(paths.verification, VERIFICATION),
+            agreement=results.table_if_there(paths.agreement, AGREEMENT),
             recommendation=_recommendation(paths.recommendation),
-            removed=_tables(_largest_lists(paths, methods)),
-            flipped=_table(paths.flipped_labels, FLIPPED),
+            removed=_there({method: results.removed(method) for method in methods}),
+            flips=None if results.flips() is None else results.given_labels(),
             class_names=class_names,
-            predictions=_predictions(paths.predictions),
+            predictions=_predictions(results.predictions()),
             runs=load_runs(paths.runs),
-            seats=seats(paths, [name for name in methods if METHODS[name].predicts]),
-            left_out=_table(paths.data_problems, PROBLEMS),
+            seats=seats(results, [name for name in methods if METHODS[name].predicts]),
+            left_out=results.table_if_there(paths.data_problems, PROBLEMS),
             unsound=warnings_of(paths, methods),
             solves=_solves(paths, methods),
-            labels=_labels(paths, class_names),
+            labels=_labels(paths, results, class_names),
         )
 
     @property
@@ -172,24 +174,18 @@ class Facts:
         wanted = SHOWN_WORST if removed is None or removed.empty else len(removed)
         return min(wanted, len(self.rankings[method]))
 
-    @cached_property
-    def said(self) -> dict[Key, Prediction]:
-        """What models say of each image shown or removed; those trained without it go first."""
-        judged = dict(self.predictions)
-        for table in self.removed.values():
-            known = table.dropna(subset=["suggested_label", "confidence"])
-            columns = known[[IMAGE, LABEL, "suggested_label", "confidence"]]
-            for image, label, suggested, confidence in columns.itertuples(index=False):
-                judged[image, int(label)] = Prediction(int(suggested), float(confidence), True)
-        return judged
+    def prediction(self, row: int, method: str = "") -> Prediction | None:
+        """What models predict of an image; None where nothing is known.
+
+        Among the images of a method, those trained without the image go first: those that were
+        retrained without the images that this method removes.
+        """
+        return self._left_out.get(method, {}).get(row) or self.predictions.get(row)
 
     @cached_property
-    def flips(self) -> dict[Key, int]:
-        """The true label of each image that bears a flipped one."""
-        if self.flipped is None:
-            return {}
-        columns = self.flipped[[IMAGE, "label", "flipped_to"]].itertuples(index=False)
-        return {(image, int(flipped)): int(true) for image, true, flipped in columns}
+    def _left_out(self) -> dict[str, dict[int, Prediction]]:
+        """By method and row, what the models trained without the image predict."""
+        return {method: _suggestions(table) for method, table in self.removed.items()}
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -212,11 +208,13 @@ def _manifest(paths: OutputPaths) -> Manifest:
     return manifest
 
 
-def _labels(paths: OutputPaths, class_names: Mapping[int, str]) -> LabelCheck | None:
+def _labels(
+    paths: OutputPaths, results: Results, class_names: Mapping[int, str]
+) -> LabelCheck | None:
     verdict = read_label_verdict(paths)
     if verdict is None:
         return None
-    issues = read_label_issues(paths)
+    issues = read_label_issues(paths, results)
     decided = pd.DataFrame(columns=list(COLUMNS))
     if os.path.lexists(paths.decisions):
         decided = read_decisions(paths.decisions, issues, class_names)
@@ -231,18 +229,6 @@ def _solves(paths: OutputPaths, methods: Sequence[str]) -> list[tuple[str, int, 
     ]
 
 
-def _table(path: Path, columns: Sequence[str]) -> pd.DataFrame | None:
-    """A table that may be there, with these columns at least; one of no rows counts too."""
-    try:
-        check_regular(path)
-        table = pd.read_csv(path, float_precision="round_trip")
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise unreadable(path, "cannot be read", error) from error
-    return _with_columns(table, columns, path)
-
-
 def _with_columns(table: pd.DataFrame, columns: Sequence[str], path: Path) -> pd.DataFrame:
     missing = [name for name in columns if name not in table]
     if missing:
@@ -250,14 +236,7 @@ def _with_columns(table: pd.DataFrame, columns: Sequence[str], path: Path) -> pd
     return table
 
 
-def _largest_lists(paths: OutputPaths, methods: Sequence[str]) -> dict[str, Path]:
-    """Per method the list with the most removed images."""
-    lists = {method: paths.removed_lists(method) for method in methods}
-    return {method: by_n[max(by_n)] for method, by_n in lists.items() if by_n}
-
-
-def _tables(files: Mapping[str, Path]) -> dict[str, pd.DataFrame]:
-    tables = {method: _table(path, REMOVED) for method, path in files.items()}
+def _there(tables: Mapping[str, pd.DataFrame | None]) -> dict[str, pd.DataFrame]:
     return {method: table for method, table in tables.items() if table is not None}
 
 
@@ -275,11 +254,14 @@ def _recommendation(path: Path) -> Recommended | None:
         raise unreadable(path, "cannot be read", error) from error
 
 
-def _predictions(path: Path) -> dict[Key, Prediction]:
-    table = _table(path, PREDICTIONS)
+def _predictions(table: pd.DataFrame | None) -> dict[int, Prediction]:
     if table is None:
         return {}
-    return {
-        (image, int(label)): Prediction(int(predicted), float(confidence), False)
-        for image, label, predicted, confidence in table[list(PREDICTIONS)].itertuples(index=False)
-    }
+    columns = zip(table.index, table["predicted"], table["confidence"], strict=True)
+    return {row: Prediction(int(k), float(confidence), False) for row, k, confidence in columns}
+
+
+def _suggestions(removed: pd.DataFrame) -> dict[int, Prediction]:
+    known = removed.dropna(subset=["suggested_label", "confidence"])
+    columns = zip(known.index, known["suggested_label"], known["confidence"], strict=True)
+    return {row: Prediction(int(k), float(confidence), True) for row, k, confidence in columns}

@@ -5,20 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 
 from utils.columns import IMAGE
 from utils.data.checks import DUPLICATES, IMAGES, QUALITY
 from utils.data.copies import COPIES, TWO_LABELS, TWO_SETS
-from utils.files import check_regular
 from utils.output.paths import OutputPaths
-from utils.output.storage import unreadable
+from utils.output.storage import read_texts, unreadable
 
 MOST_PAIRS = {TWO_LABELS: 12, TWO_SETS: 6, COPIES: 6}
 MOST_PICTURES, MOST_CLASSES = 12, 20
-"""Shown of each kind of pairs, of each fact, and rows of the table of classes."""
+"""Pairs shown of each kind, pictures of each fact, and rows of the table of classes, at most."""
 TITLES = {
     TWO_LABELS: ("The same picture under two labels",
                  "Where the pixels are the same, one of the two labels is wrong."),
@@ -56,7 +54,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pairs of one kind: title, explanation, how many there are, those shown and what they are."""
+    """Pairs of one kind: title, explanation, number, and the pairs shown, each with a text."""
 
     title: str
     text: str
@@ -66,7 +64,7 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Fact:
-    """Images that a fact holds for: title, what was measured, its limit, how many, those shown."""
+    """Images that a fact holds for: title, what was measured, limit, their number, images shown."""
 
     title: str
     measured: str
@@ -80,7 +78,7 @@ class ImageChecks:
     """The checks of a user's images.
 
     Attributes:
-        pairs: by kind; facts: those that hold for some image.
+        pairs: by kind; facts: the ones that hold for some image.
         sets: columns of the table of classes; classes: its rows, the smallest classes first;
             n_classes: how many there are.
     """
@@ -98,8 +96,8 @@ class ImageChecks:
         Raises:
             UserError: one of them cannot be read.
         """
-        duplicates = _table(paths.duplicates, DUPLICATES)
-        quality = _table(paths.image_quality, QUALITY)
+        duplicates = read_texts(paths.duplicates, DUPLICATES)
+        quality = read_texts(paths.image_quality, QUALITY)
         if duplicates is None or quality is None:
             return None
         counts = quality[quality["fact"] == IMAGES]
@@ -120,21 +118,6 @@ class ImageChecks:
             yield from (picture.file for picture in fact.shown)
 
 
-def _table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame | None:
-    """A table of texts."""
-    try:
-        check_regular(path)
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise unreadable(path, "cannot be read", error) from error
-    missing = [name for name in columns if name not in table]
-    if missing:
-        raise unreadable(path, "is not whole", f"no column {missing[0]}")
-    return table
-
-
 def _pairs(table: pd.DataFrame) -> tuple[Pairs, ...]:
     found = ((kind, table[table["kind"] == kind]) for kind in TITLES)
     return tuple(
@@ -150,12 +133,12 @@ def _first(rows: pd.DataFrame, n: int) -> list[dict[str, str]]:
 
 def _pair(row: dict[str, str]) -> tuple[str, Picture, Picture]:
     distances = {"0": "the same pixels", "1": "nearly the same, hashes equal"}
-    said = distances.get(row["distance"], f"nearly the same, {row['distance']} of 64 bits differ")
+    text = distances.get(row["distance"], f"nearly the same, {row['distance']} of 64 bits differ")
     first, second = (
         Picture(*(row[name + ending] for name in (IMAGE, "label", "set", "row")))
         for ending in ("", "_2")
     )
-    return said, first, second
+    return text, first, second
 
 
 def _facts(table: pd.DataFrame) -> tuple[Fact, ...]:

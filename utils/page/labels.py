@@ -30,7 +30,7 @@ class ClassRow:
 
 @dataclass(frozen=True)
 class Cell:
-    """Suspects of one given and one suggested label; files: the most suspicious of them."""
+    """Suspects with one given and one suggested label; files: the most suspicious ones."""
 
     given: str
     suggested: str
@@ -40,13 +40,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class LabelsView:
-    """What the page says of labels.
+    """The verdict on labels as the page shows it.
 
     Attributes:
-        headline: how many look wrong, in a sentence; notes: what else is to be known.
-        warnings: what speaks against the number, or against a class as a whole.
+        headline: how many labels look wrong, in a sentence; notes: further sentences.
+        warnings: reasons to doubt the number, or a class as a whole.
         classes: with the most suspects first; more_classes: a phrase that counts the others.
-        cells: the largest, with pictures; pairs: the given and suggested labels, and how many.
+        cells: the largest pairs, with pictures; pairs: given label, suggested label, number.
         n_pairs: how many pairs there are.
     """
 
@@ -101,9 +101,9 @@ def _notes(check: LabelCheck) -> tuple[str, ...]:
             "1 of them is" if found.n_issues_test == 1 else f"{found.n_issues_test:,} of them are"
         )
         notes.append(f"{them} of test images.")
-    if found.at_least and found.reason:
-        notes.append(f"This is a lower bound: {found.reason.rstrip('.')}.")
-    elif found.reason:
+    if found.at_least:
+        notes.append("This is a lower bound.")
+    if found.reason:
         notes.append(f"{found.reason[0].upper()}{found.reason[1:].rstrip('.')}.")
     return tuple(notes)
 

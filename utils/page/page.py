@@ -16,6 +16,7 @@ from utils.methods import CONTROL, METHODS, about_labels, shown
 from utils.output.folder import OutputFolder
 from utils.output.own_files import check_own
 from utils.output.ranking import SHOWN_BEST, SHOWN_WORST
+from utils.output.results import Results
 from utils.page.facts import Facts
 from utils.page.image_checks import ImageChecks
 from utils.page.images import data_uris
@@ -46,14 +47,18 @@ FOR_REVIEW = 2_000_000
 """Bytes that the galleries leave the review of labels, if it needs so many."""
 
 
-def write_page(folder: OutputFolder) -> Path:
+def write_page(folder: OutputFolder, results: Results | None = None) -> Path:
     """Write the page of a finished output folder; returns its path.
+
+    Args:
+        folder: it.
+        results: its tables, where they are in memory.
 
     Raises:
         UserError: the folder holds no finished run, a file in it cannot be read, or at the place
             of the page is a file that no run wrote.
     """
-    page = page_of(Facts.read(folder))
+    page = page_of(Facts.read(folder, results))
     check_own(folder.page, folder)
     stop_if_asked()
     folder.save_bytes(page, folder.page)
@@ -115,7 +120,7 @@ def _rendered(
         first=_first_shown(facts),
         class_names=class_names_of(facts, views),
         compared=compared,
-        flips=flip_table(facts) if facts.flipped is not None else None,
+        flips=flip_table(facts) if facts.flips is not None else None,
         labels=labels,
         review=review,
         review_data=review_data(facts, review.rows, pictures, uris) if review else "",

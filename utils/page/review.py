@@ -21,11 +21,11 @@ from utils.page.labels import files_of, labels_view
 from utils.signals import stop_if_asked
 
 MOST, MOST_OTHERS = 5000, 2500
-"""Images of the review at most, and how many of them no suspects."""
+"""Images of the review at most, and images in it that are no suspects, at most."""
 N_KNOWN = 10_000
 """Decisions that the page knows at most."""
 PER_IMAGE = 150
-"""Bytes of an image in the page next to its picture and its name, at most."""
+"""Bytes of an image in the page without its picture and its name, at most."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Review:
     """The images that a page shows for review.
 
     Attributes:
-        all: the images of the data set, the first to be reviewed first.
-        rows: those of them that are shown; none is shown without those before it.
+        all: the images of the data set in the order of the review.
+        rows: the images shown, the first ones of `all`.
         uris: pictures by file.
     """
 
@@ -54,7 +54,7 @@ class Review:
         return cls(images, fitting(images, uris, room), uris)
 
     def extended(self, room: int) -> Review | None:
-        """The same with what fits into `room` bytes more; None where nothing does."""
+        """The same review with more images, in `room` more bytes; None if no image fits."""
         used = sum(_bytes_of(file, self.uris) for file in self.rows[IMAGE])
         rows = fitting(self.all, self.uris, used + room)
         return replace(self, rows=rows) if len(rows) > len(self.rows) else None
@@ -72,9 +72,9 @@ class Review:
 
 
 def to_review(check: LabelCheck) -> pd.DataFrame:
-    """The images to show, the first to be reviewed first: undecided suspects, then others.
+    """The images in the order of the review: suspects, then others.
 
-    Images that are decided on in the folder come last, so that a page shows what is left.
+    Images with a decision in the folder come last, so that a page shows the remaining ones.
     """
     decided = pd.MultiIndex.from_frame(check.decided[[SET, ROW]])
     is_decided = pd.MultiIndex.from_frame(check.issues[[SET, ROW]]).isin(decided)
@@ -111,13 +111,13 @@ def _bytes_of(file: str, uris: Mapping[str, str]) -> int:
 def review_data(
     facts: Facts, rows: pd.DataFrame, pictures: Mapping[str, str], uris: Mapping[str, str]
 ) -> str:
-    """What the script reads, as JSON that may stand in HTML.
+    """The data of the script, as JSON that may stand in HTML.
 
     Args:
         facts: of the run.
         rows: the images of the review, as `to_review` gives them.
-        pictures: the class of the style that shows a file.
-        uris: its picture; empty where the file cannot be read.
+        pictures: by file, the CSS class that shows it.
+        uris: by file, its picture; empty if the file cannot be read.
     """
     check = facts.labels
     assert check is not None
@@ -136,7 +136,7 @@ def review_data(
 
 
 def data_key(facts: Facts) -> str:
-    """What the data set is known by in a browser."""
+    """Identifies the data set in a browser's storage."""
     options = facts.manifest.options
     known = f"{options.get('data')} {options.get('flip_labels')}"
     return hashlib.sha256(known.encode(errors="surrogateescape")).hexdigest()[:16]

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from utils.output.paths import OutputPaths
-from utils.output.ranking import COLUMNS
-from utils.output.storage import read_csv
+from utils.columns import INDEX
+from utils.output.results import Results
 from utils.training.steps import Step, load_steps
 
 N_SEATED, N_PARTS = 200, 10
@@ -19,15 +18,16 @@ Seats = tuple[int, np.ndarray]
 was used in each part (n_parts,)."""
 
 
-def seats(paths: OutputPaths, methods: Sequence[str]) -> dict[str, Seats]:
+def seats(results: Results, methods: Sequence[str]) -> dict[str, Seats]:
     """`seats_of_worst` of each method, over the trials whose steps are there."""
     found: dict[str, Seats] = {}
+    paths = results.paths
     steps = {seed: load_steps(paths.steps(seed)) for seed in paths.trained()}
     for method in methods:
-        files = [(seed, path) for seed, path in paths.influences(method) if seed in steps]
-        if files:
-            tables = [read_csv(path, COLUMNS) for _, path in files]
-            found[method] = seats_of_worst(tables, [steps[seed] for seed, _ in files])
+        seeds = [seed for seed, _ in paths.influences(method) if seed in steps]
+        if seeds:
+            tables = [results.influence(method, seed) for seed in seeds]
+            found[method] = seats_of_worst(tables, [steps[seed] for seed in seeds])
     return found
 
 
@@ -53,6 +53,6 @@ def _seats(table: pd.DataFrame, steps: Sequence[Step], n: int) -> np.ndarray:
     part = np.empty(len(table), int)
     for number, indices in enumerate(last):
         part[indices] = number * n_parts // len(last)
-    worst = part[table["datasource_index"].to_numpy()[:n]]
+    worst = part[table[INDEX].to_numpy()[:n]]
     found, expected = (np.bincount(parts, minlength=n_parts) for parts in (worst, part))
     return (found / max(n, 1)) / (expected / len(part))

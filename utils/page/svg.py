@@ -169,5 +169,5 @@ def bar(left: float, right: float, height: float, x: Axis, y: Axis, css: str, ti
 
 
 def dots(points: Points, x: Axis, y: Axis, css: str, titles: Sequence[str]) -> tuple[Dot, ...]:
-    """Points in units of the axes, each with what is said when it is pointed at."""
+    """Points in units of the axes, each with the text of its tooltip."""
     return tuple(Dot(x(a), y(b), css, text) for (a, b), text in zip(points, titles, strict=True))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from utils.columns import IMAGE, LABEL
 from utils.methods import CONTROL, METHODS, shown
+from utils.output.figures import verification_panels
 from utils.output.ranking import overlap_by_chance, shown_of
 from utils.page.charts import (
     css_of,
@@ -21,7 +21,7 @@ from utils.page.charts import (
     seat_chart,
     verification_chart,
 )
-from utils.page.facts import Facts, Key
+from utils.page.facts import Facts
 from utils.page.svg import Chart
 
 MOST_CLASSES = 20
@@ -38,7 +38,7 @@ class Tile:
     Attributes:
         file: its path; name: without the folders.
         label: the name of its given class.
-        said: the name of the class that the models predict, empty where unknown.
+        predicted: the name of the class that the models predict, empty where unknown.
         confidence: its probability in per cent, as text.
         agrees: whether that is the given one.
         left_out: the models were trained without the image.
@@ -50,7 +50,7 @@ class Tile:
     file: str
     name: str
     label: str
-    said: str
+    predicted: str
     confidence: str
     agrees: bool
     left_out: bool
@@ -123,13 +123,13 @@ def _method_view(facts: Facts, method: str, worst: int, best: int) -> MethodView
     titles = _gallery_titles(method)
     first = ranking.head(facts.n_worst(method))
     bars, more = class_bars(facts, first, ranking)
-    judged = _judged(facts, first)
+    judged = _judged(facts, first, method)
     none = ranking.head(0)
     return MethodView(
         name=method,
         shown=shown(method),
         css=css_of(method),
-        n_images=ranking[IMAGE].nunique(),
+        n_images=len(ranking),
         harmful=_tiles(facts, harmful, method),
         helpful=_tiles(facts, helpful, method),
         harmful_title=titles[0],
@@ -164,26 +164,42 @@ def _gallery_titles(method: str) -> tuple[str, str]:
 
 
 def _tiles(facts: Facts, rows: pd.DataFrame, method: str) -> tuple[Tile, ...]:
-    columns = rows[[IMAGE, LABEL, "influence", "rank"]].itertuples(index=False)
-    return tuple(
-        tile(facts, (f, int(y)), "" if method == CONTROL else score(i), f"{int(r):,}")
-        for f, y, i, r in columns
-    )
+    tiles = []
+    for row, file, label, value, rank in rows[[IMAGE, LABEL, "influence", "rank"]].itertuples():
+        scored = "" if method == CONTROL else score(value), f"{int(rank):,}"
+        tiles.append(tile(facts, row, (file, int(label)), method, scored))
+    return tuple(tiles)
 
 
-def tile(facts: Facts, key: Key, influence: str, rank: str, note: str = "") -> Tile:
-    """An image with its label, prediction, score and rank."""
-    file, label = key
-    said, true = facts.said.get(key), facts.flips.get(key)
+def tile(
+    facts: Facts,
+    row: int,
+    named: tuple[str, int],
+    method: str = "",
+    scored: tuple[str, str] = ("", ""),
+    note: str = "",
+) -> Tile:
+    """An image with its prediction.
+
+    Args:
+        facts: of the run.
+        row: of the image.
+        named: its file and its label.
+        method: whose gallery it is in; empty for none.
+        scored: its score and its rank, as text.
+        note: what else is known of it.
+    """
+    (file, label), (influence, rank) = named, scored
+    predicted, true = facts.prediction(row, method), (facts.flips or {}).get(row)
     flip = f"flipped, was {facts.name_of(true)}" if true is not None else ""
     return Tile(
         file=file,
         name=os.path.basename(file),
         label=facts.name_of(label),
-        said=facts.name_of(said.label) if said else "",
-        confidence=percent(said.confidence) if said else "",
-        agrees=said is not None and said.label == label,
-        left_out=said is not None and said.left_out,
+        predicted=facts.name_of(predicted.label) if predicted else "",
+        confidence=percent(predicted.confidence) if predicted else "",
+        agrees=predicted is not None and predicted.label == label,
+        left_out=predicted is not None and predicted.left_out,
         influence=influence,
         rank=rank,
         note=" · ".join(filter(None, (flip, note))),
@@ -222,19 +238,19 @@ def class_bars(
     return bars, f"{rest.sum()} more in {len(rest)} other classes" if len(rest) else ""
 
 
-def _judged(facts: Facts, first: pd.DataFrame) -> pd.DataFrame:
-    """Given and predicted labels of the worst images that have a prediction."""
-    keys = zip(first[IMAGE], first[LABEL].astype(int), strict=True)
-    pairs = [(key[1], facts.said[key].label) for key in keys if key in facts.said]
-    return pd.DataFrame(pairs, columns=["given", "said"])
+def _judged(facts: Facts, first: pd.DataFrame, method: str) -> pd.DataFrame:
+    """Given and predicted labels of the worst images by a method that have a prediction."""
+    predictions = [facts.prediction(row, method) for row in first.index]
+    pairs = [(y, p.label) for y, p in zip(first[LABEL].astype(int), predictions, strict=True) if p]
+    return pd.DataFrame(pairs, columns=["given", "predicted"])
 
 
 def confusion_matrix(facts: Facts, judged: pd.DataFrame) -> Matrix | None:
     """Given against predicted labels; None without predictions, or with too many classes."""
-    labels = sorted({*judged["given"], *judged["said"]})
+    labels = sorted({*judged["given"], *judged["predicted"]})
     if not labels or len(labels) > MOST_CLASSES:
         return None
-    table = pd.crosstab(judged["given"], judged["said"]).reindex(columns=labels, fill_value=0)
+    table = pd.crosstab(judged["given"], judged["predicted"]).reindex(columns=labels, fill_value=0)
     darkest = table.to_numpy().max()
     rows = tuple(
         (facts.name_of(y), tuple((int(n), n / darkest, x == y) for x, n in row.items()))
@@ -244,11 +260,11 @@ def confusion_matrix(facts: Facts, judged: pd.DataFrame) -> Matrix | None:
 
 
 def _confused_pairs(facts: Facts, judged: pd.DataFrame) -> tuple[tuple[str, str, int], ...]:
-    confused = judged[judged["given"] != judged["said"]]
+    confused = judged[judged["given"] != judged["predicted"]]
     counts = confused.value_counts(sort=False).sort_values(ascending=False, kind="stable")
     return tuple(
-        (facts.name_of(given), facts.name_of(said), int(n))
-        for (given, said), n in counts.head(MOST_PAIRS).items()
+        (facts.name_of(given), facts.name_of(predicted), int(n))
+        for (given, predicted), n in counts.head(MOST_PAIRS).items()
     )
 
 
@@ -280,8 +296,10 @@ def comparison(facts: Facts, worst: int) -> Comparison | None:
     """Compare the rankings of all methods; None where there is only one."""
     if len(facts.methods) < 2:
         return None
-    tables = {m: table.set_index([IMAGE, LABEL]) for m, table in facts.rankings.items()}
-    places = pd.DataFrame({m: (t["rank"] - 1) / len(t) for m, t in tables.items()}).dropna()
+    tables = facts.rankings
+    images = tables[facts.methods[0]][[IMAGE, LABEL]].sort_values([IMAGE, LABEL], kind="stable")
+    every = pd.DataFrame({m: (t["rank"] - 1) / len(t) for m, t in tables.items()})
+    places = every.reindex(images.index).dropna()
     n = min(max(map(facts.n_worst, facts.methods)), len(places))
     first = {method: set(places[method].nsmallest(n).index) for method in places}
     correlation = places.corr("spearman")
@@ -289,7 +307,11 @@ def comparison(facts: Facts, worst: int) -> Comparison | None:
         (shown(a), tuple(_pair(first, correlation, a, b, n) if a != b else None for b in places))
         for a in places
     )
-    agreed, disputed = _compared(facts, places.drop(columns=CONTROL, errors="ignore"), worst)
+    ranked = places.drop(columns=CONTROL, errors="ignore")
+    agreed, disputed = (
+        tuple(_compared_tile(facts, row, images.loc[row], ranked.loc[row]) for row in rows)
+        for rows in _compared(ranked, worst)
+    )
     n_trials = tables[facts.methods[0]]["n_trials"][places.index].to_numpy()
     by_chance = f"{overlap_by_chance(n_trials, n):.0%}"
     if n_trials.min() < n_trials.max():
@@ -304,26 +326,26 @@ def _pair(
     return f"{overlap:.0%}", f"{correlation.loc[a, b]:+.2f}".replace("-", "−")
 
 
-def _compared(
-    facts: Facts, places: pd.DataFrame, worst: int
-) -> tuple[tuple[Tile, ...], tuple[Tile, ...]]:
-    """Images that all methods rank among the worst, and images that the methods dispute."""
+def _compared(places: pd.DataFrame, worst: int) -> tuple[list[int], list[int]]:
+    """Rows of images that all methods rank among the worst, and of images that they dispute.
+
+    Args:
+        places: per method, the share of the images that it ranks worse, by row.
+        worst: how many images of a ranking are shown.
+    """
     if places.shape[1] < 2:
-        return (), ()
+        return [], []
     edge = worst / len(places)
     highest, lowest = places.max(axis=1), places.min(axis=1)
-    agreed = places[highest < edge].assign(by=highest).sort_values("by", kind="stable")
-    split = places[(lowest < edge) & (highest > 0.5)]
-    disputed = split.assign(by=lowest - highest).sort_values("by", kind="stable")
-    return tuple(
-        tuple(_compared_tile(facts, key, row) for key, row in rows.head(N_COMPARED).iterrows())
-        for rows in (agreed.drop(columns="by"), disputed.drop(columns="by"))
-    )  # type: ignore[return-value]
+    agreed = highest[highest < edge]
+    disputed = (lowest - highest)[(lowest < edge) & (highest > 0.5)]
+    first, last = (by.sort_values(kind="stable").index[:N_COMPARED] for by in (agreed, disputed))
+    return first.tolist(), last.tolist()
 
 
-def _compared_tile(facts: Facts, key: Any, row: pd.Series) -> Tile:
-    ranks = " · ".join(f"{shown(method)} {_in_words(place)}" for method, place in row.items())
-    return tile(facts, (key[0], int(key[1])), "", "", ranks)
+def _compared_tile(facts: Facts, row: int, image: pd.Series, places: pd.Series) -> Tile:
+    ranks = " · ".join(f"{shown(method)} {_in_words(place)}" for method, place in places.items())
+    return tile(facts, row, (image[IMAGE], int(image[LABEL])), note=ranks)
 
 
 def _in_words(place: float) -> str:
@@ -346,8 +368,7 @@ def flip_table(facts: Facts) -> tuple[tuple[str, ...], list[tuple[int, str, tupl
 
 
 def _flips_among(facts: Facts, ranking: pd.DataFrame, n: int) -> int:
-    first = ranking.head(n)
-    return sum(k in facts.flips for k in zip(first[IMAGE], first[LABEL].astype(int), strict=True))
+    return len((facts.flips or {}).keys() & set(ranking.index[:n]))
 
 
 # ---------------------------------------------------------------- charts
@@ -385,25 +406,10 @@ def learning_charts(facts: Facts) -> list[Chart]:
 
 def verification_charts(facts: Facts) -> list[Chart]:
     """True against predicted changes, one chart per verified method."""
-    table = facts.verification
-    if table is None:
+    if facts.verification is None:
         return []
-    return [verification_chart(table, m, _agreement(facts, m)) for m in table["method"].unique()]
-
-
-def _agreement(facts: Facts, method: str) -> str:
-    """Agreement of a method with true retraining, as a sentence; empty where unknown."""
-    known = facts.agreement
-    if known is None or method not in set(known["method"]):
-        return ""
-    a = known.set_index("method").loc[method]
-    random = f"{a['random']:.2f} (95 % interval {a['low']:.2f} to {a['high']:.2f})"
-    ranking = f"{a['ranking']:.2f}"
-    if "ranking_low" in a:  # earlier versions wrote no interval
-        ranking += f" (95 % interval {a['ranking_low']:.2f} to {a['ranking_high']:.2f})"
-    text = f"Spearman's correlation over random groups: {random}; "
-    text += f"over groups cut from the rankings: {ranking}."
-    return text.replace("-", "−")
+    panels = verification_panels(facts.verification, facts.agreement)
+    return [verification_chart(panel) for panel in panels]
 
 
 def score_charts(facts: Facts) -> list[Chart]:

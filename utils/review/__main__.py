@@ -1,4 +1,4 @@
-"""python -m utils.review OUTPUT_DIR decisions.csv: what decisions on labels lead to."""
+"""python -m utils.review OUTPUT_DIR decisions.csv: apply and measure decisions on labels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from utils.console import open_console
-from utils.errors import UserError
+from utils.errors import UserError, reason_of
 from utils.units import printable
 
 log = logging.getLogger("data_cleansing")
@@ -41,29 +41,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    made = argparse.ArgumentParser(
+    """The options of the command line."""
+    found = argparse.ArgumentParser(
         prog=PROGRAM,
-        description="Write the data set that decisions on labels lead to, and measure what the "
-        "decisions are worth: train from scratch on the original and on the reviewed list, with "
-        "the options of the run and the same seeds, and test on the same images.",
+        description="Apply decisions on labels to the data set of a run, and measure their effect: "
+        "train from scratch on the original and on the reviewed list, with the options of the run "
+        "and the same seeds, and test on the same images.",
     )
-    made.add_argument(
+    found.add_argument(
         "output_dir", type=Path, help="the folder that a run wrote into (its --output_dir)"
     )
-    made.add_argument("decisions", type=Path, help="decisions.csv, downloaded from the page")
-    made.add_argument(
+    found.add_argument("decisions", type=Path, help="decisions.csv, downloaded from the page")
+    found.add_argument(
         "--export", choices=EXPORTS, default=EXPORTS[0],
         help="how the reviewed data set is written: csv, NNC CSV files; folder, a folder per class "
-        "with links to the images, or copies where links cannot be made; filelist, a path a line, "
-        "without labels (default: csv)",
+        "with links to the images, or copies where links cannot be made; filelist, one path per "
+        "line, without labels (default: csv)",
     )  # fmt: skip
-    made.add_argument(
+    found.add_argument(
         "-nt", "--n_trials", type=_count, default=N_TRIALS, metavar="N",
         help="trainings on each list, with seeds 0 to N - 1; 0 measures nothing, 1 gives no "
         f"interval (default: {N_TRIALS})",
     )  # fmt: skip
-    return made
+    return found
 
 
 def _count(text: str) -> int:
@@ -78,9 +78,7 @@ def _reviewed(chosen: argparse.Namespace) -> int:
     try:
         review(chosen.output_dir, chosen.decisions, chosen.export, chosen.n_trials)
     except (UserError, OSError) as error:
-        reason = str(error)
-        if isinstance(error, OSError):
-            reason = f"{error.filename or chosen.output_dir}: {error.strerror or error}"
+        reason = reason_of(error, chosen.output_dir)
         print(printable(f"{PROGRAM}: error: {reason}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -11,7 +11,7 @@ import pandas as pd
 from utils.columns import LABEL, ROW, SET
 from utils.console import RESULT
 from utils.data.decisions import DECISION, RELABEL, REMOVE, read_decisions
-from utils.data.label_table import read_class_names, read_label_issues
+from utils.data.label_table import IS_ISSUE, read_class_names, read_label_issues
 from utils.data.source import TEST, TRAINING, VALIDATION
 from utils.errors import UserError
 from utils.link_free import check_place, read_file
@@ -27,7 +27,7 @@ log = logging.getLogger("data_cleansing")
 
 
 def review(folder: Path, decisions: Path, how: str, n_trials: int) -> None:
-    """Check decisions, write the reviewed data set, and measure what it is worth.
+    """Check decisions, write the reviewed data set, and measure its gain in test accuracy.
 
     Args:
         folder: the output folder of a run.
@@ -50,17 +50,17 @@ def review(folder: Path, decisions: Path, how: str, n_trials: int) -> None:
     written = export(data, paths.reviewed, how)
     log.info("Reviewed data set: %s (%s)", written.resolve(), _sizes(data))
     _keep(decisions, paths)
-    _say_left(paths, issues, decided)
+    _log_undecided(paths, issues, decided)
     if manifest.options.get("flip_labels"):
         log.warning("A what-if: labels were flipped on purpose (--flip_labels); not for use")
     if n_trials and data.changes_training:
-        _say_worth(data, measure(paths, manifest.options, data, n_trials))
+        _log_worth(data, measure(paths, manifest.options, data, n_trials))
     elif n_trials:
         log.info("No training image changes, so there is nothing to measure.")
 
 
 def _manifest(paths: OutputPaths) -> Manifest:
-    """The account of a folder with a label check."""
+    """The manifest of a folder with a label check; UserError if it has none."""
     if not paths.root.is_dir():
         raise UserError(f"{paths.root}: no such folder; give the --output_dir of a finished run")
     if not os.path.lexists(paths.manifest):
@@ -74,7 +74,7 @@ def _manifest(paths: OutputPaths) -> Manifest:
 
 
 def _check_left(data: Reviewed, decisions: Path) -> None:
-    """Raise a UserError if no training image is left; a warning if none of a class is."""
+    """Raise a UserError if no training image is left; warn if a class has none left."""
     if data.after[TRAINING].empty:
         raise UserError(f"{decisions}: removes every training image; keep some")
     lost = sorted(set(data.before[TRAINING][LABEL]) - set(data.after[TRAINING][LABEL]))
@@ -95,14 +95,14 @@ def _sizes(data: Reviewed) -> str:
 
 
 def _keep(decisions: Path, paths: OutputFolder) -> None:
-    """Keep the decisions where the page looks for them; an earlier file gets another name."""
+    """Copy the decisions to where the page reads them; an earlier file is renamed."""
     check_place(paths.root, paths.decisions.relative_to(paths.root).as_posix())
     if paths.decisions.exists():
         if read_file(paths.decisions) == decisions.read_bytes():
             return
         earlier = free_name(paths.decisions)
         os.rename(paths.decisions, earlier)
-        log.info("%s: is %s now", paths.decisions, earlier.name)
+        log.info("%s: the earlier file is now %s", paths.decisions, earlier.name)
     paths.save_bytes(decisions.read_bytes(), paths.decisions)
 
 
@@ -114,9 +114,9 @@ def free_name(path: Path) -> Path:
     return other
 
 
-def _say_left(paths: OutputPaths, issues: pd.DataFrame, decided: pd.DataFrame) -> None:
-    """How many suspects wait for a decision."""
-    suspects = issues[issues["is_label_issue"] == 1]
+def _log_undecided(paths: OutputPaths, issues: pd.DataFrame, decided: pd.DataFrame) -> None:
+    """Log how many suspects have no decision yet."""
+    suspects = issues[issues[IS_ISSUE] == 1]
     done = pd.MultiIndex.from_frame(decided[[SET, ROW]])
     left = int((~pd.MultiIndex.from_frame(suspects[[SET, ROW]]).isin(done)).sum())
     if left:
@@ -124,8 +124,8 @@ def _say_left(paths: OutputPaths, issues: pd.DataFrame, decided: pd.DataFrame) -
         log.info(what, counted(left, "suspect"), paths.root)
 
 
-def _say_worth(data: Reviewed, trainings: pd.DataFrame) -> None:
-    """The closing table: test accuracy on both lists, and the gain with its interval."""
+def _log_worth(data: Reviewed, trainings: pd.DataFrame) -> None:
+    """Log the closing table: test accuracy on both lists, and the gain with its interval."""
     n_test, n_trials = len(data.before[TEST]), trainings["seed"].nunique()
     seeds = counted(n_trials, "seed")
     log.log(RESULT, "")

@@ -1,7 +1,7 @@
 """The reviewed data set on disk: reviewed/csv, reviewed/folder or reviewed/filelist.
 
-What is there is never changed: a data set of other decisions becomes csv_2, csv_3, ...
-A folder is filled under a temporary name and renamed when it is whole.
+What is there is never changed: a data set from other decisions is written to csv_2, csv_3, ...
+A folder is filled under a temporary name and renamed when it is complete.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FOLDERS = {TRAINING: "train", VALIDATION: "val", TEST: "test"}
 LONGEST_NAME = 200
 """Bytes of the name of a class folder at most."""
 Plan = dict[str, bytes | Path]
-"""By place in the folder: the content of a file, or the image that a link leads to."""
+"""By path in the folder: the content of a file, or the image that a link points to."""
 
 
 def export(data: Reviewed, root: Path, how: str) -> Path:
@@ -97,7 +97,7 @@ def _class_folders(data: Reviewed, root: Path) -> Plan:
 
 
 def _folder_names(class_names: Mapping[int, str]) -> dict[int, str]:
-    """A folder for each label: the name of its class, where that can be one of its own."""
+    """The folder name of each label: its class's name, if that is a valid and unique name."""
     names = [name.lower() for name in class_names.values()]
     folders = {}
     for label, name in class_names.items():
@@ -154,7 +154,7 @@ def _link(path: Path, image: Path) -> None:
 
 
 def _holds(folder: Path, plan: Plan) -> bool:
-    """Whether a folder holds just what is planned."""
+    """Whether a folder holds exactly what is planned."""
     if folder.is_symlink() or not folder.is_dir():
         return False
     there = {
@@ -174,7 +174,7 @@ def _is(path: Path, content: bytes | Path) -> bool:
 
 
 def _remove_temporaries(root: Path) -> None:
-    """Remove what a killed command was filling."""
+    """Remove unfinished folders of killed commands."""
     for path in root.glob(".*.tmp"):
         if TEMPORARY.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)

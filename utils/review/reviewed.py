@@ -19,7 +19,7 @@ class Reviewed:
     """A data set before and after a review.
 
     Attributes:
-        before, after: per set a table with x:image, y:label and row, in the order of the data set.
+        before, after: by set, a table with x:image, y:label and row, in the order of the data set.
         class_names: by label.
         decided_test: the decision on each test image that has one.
     """

@@ -1,9 +1,9 @@
-"""What decisions are worth: nets trained from scratch on both lists, tested on the same images.
+"""The gain from decisions: nets trained from scratch on both lists, tested on the same images.
 
 Each seed trains a net on the original list and one on the reviewed list, with the options of the
 run. The gain is the mean over seeds of the difference of the two test accuracies; its 95 % interval
-is that of Student's t of the paired differences. Finished trainings are kept in
-reviewed/trainings.csv, and are used again where images, labels and options are the same.
+comes from Student's t of the paired differences. Finished trainings are kept in
+reviewed/trainings.csv and reused if images, labels and options are the same.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ class _Work:
     """What the trainings share.
 
     Attributes:
-        keys: by list, what its trainings are known by: images, labels and options.
+        keys: by list, a hash of images, labels and options, which identifies its trainings.
     """
 
     def __init__(self, options: dict[str, Any], data: Reviewed) -> None:
@@ -213,7 +213,7 @@ class _Work:
         return len(table), *_accuracies(predicted, self._data)
 
     def _predictions(self, training: ImageSet, name: str, seed: int) -> np.ndarray:
-        """What a net that is trained with this seed says of the test images (n_test,)."""
+        """The predicted labels (n_test,) of a net that is trained with this seed."""
         o, n_classes = self._options, len(self._data.class_names)
         network = Network(self._model, training.shape, n_classes, seed, o["conv"])
         sgd = SGD(network, Optimiser(o["momentum"], o["weight_decay"]))
@@ -227,7 +227,7 @@ class _Work:
 
 
 def _accuracies(predicted: np.ndarray, data: Reviewed) -> tuple[float, float]:
-    """Test accuracy with the given labels, and with the reviewed ones without the removed."""
+    """Test accuracy with the given labels, and with the reviewed labels of the images kept."""
     before, after = data.before[TEST], data.after[TEST]
     given = float((predicted == before[LABEL].to_numpy()).mean())
     left = predicted[before[ROW].isin(after[ROW]).to_numpy()]

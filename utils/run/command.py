@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from utils.errors import UserError
+from utils.errors import UserError, reason_of
 from utils.options import Command, Options, parse_options
 from utils.signals import SIGNALLED, as_program, heed, how_ended, interruptible, received
 from utils.units import printable
@@ -44,7 +44,7 @@ def program(command: Command) -> NoReturn:
 def main(command: Command, arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit status.
 
-    0: done; 2: a mistake that the user can mend, said in one line; 128 + n: ended by signal n
+    0: done; 2: a mistake that the user can mend, reported in one line; 128 + n: ended by signal n
     (130: Ctrl-C); 141: nobody reads the output any more.
     """
     try:
@@ -106,7 +106,7 @@ def _status(options: Options) -> int:
         if hung_up(error):
             return _end_by(signal.SIGHUP, name, _goes_on(output))
         remedy = f"; {REMEDIES[error.errno]}" if error.errno in REMEDIES else ""
-        reason = f"{error.filename or output}: {error.strerror or error}{remedy}"
+        reason = reason_of(error, output) + remedy
         return _end(MISTAKE, f"{name}: error: {reason}; {_goes_on(output)}")
     except MemoryError as error:
         remedy = "choose a smaller --n_train, --image_size or --batch_size"

@@ -21,7 +21,7 @@ from utils.training.steps import Step
 from utils.training.trial import Trial
 
 LONG = 0.25
-"""Seconds beside which building a graph does not count."""
+"""Seconds, compared with which building a graph is negligible."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ def measure(trial: Trial, methods: Sequence[Method], n_removed: int) -> Costs:
         methods: that are to score.
         n_removed: images that are removed at most; the nets trained without them look at them.
 
-    The memory that the process takes afterwards is what the stages take at most: these are
-    their graphs, those of the short last batches included. `release_memory` gives it back.
+    Afterwards the process holds the graphs of all stages, also for the short last batches, so that
+    its memory is the peak of the stages. `release_memory` gives it back.
     """
     net, data = trial.network, trial.data
     twin = Network(net.model, net.image_shape, net.n_classes, conv=net.conv)

@@ -32,7 +32,7 @@ REST = "rest.joblib"
 
 @dataclass(frozen=True)
 class TransferredTrial:
-    """What the stages of a trial work on beside its network: its images and its steps."""
+    """What the stages of a trial work on besides its network: its images and its steps."""
 
     data: TrialData
     steps: list[Step]

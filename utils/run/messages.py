@@ -1,4 +1,4 @@
-"""What is said before a run, the block that names the work and what it takes, and after it."""
+"""The lines before a run, which name the work and its estimated cost, and after it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from utils.training.trial import Trial
 from utils.units import counted, duration, shown_bytes
 
 WORTH_SAYING = 1.1
-"""Slowdown by other programs from which on it is said."""
+"""Slowdown by other programs above which it is reported."""
 
 
 def opening_block(
@@ -26,7 +26,7 @@ def opening_block(
     estimate: Estimate,
     free: int,
 ) -> list[str]:
-    """The lines said before work starts.
+    """The lines logged before work starts.
 
     Args:
         options: as parsed.
@@ -55,7 +55,7 @@ def opening_block(
 
 
 def closing_line(estimate: Estimate, size: float, memory: float, seconds: float) -> str:
-    """What the run used after its estimate, beside that: bytes on disk, of memory, seconds."""
+    """What the run used, compared with its estimate: bytes on disk, bytes of memory, seconds."""
     total = estimate.total
     return (
         f"Used (estimated): {duration(seconds)} ({duration(total.seconds)}), "
@@ -86,11 +86,11 @@ def _slowed(estimate: Estimate, nice: int) -> str:
         nice: above 0 the run has a low priority.
     """
     load, factor = estimate.load, estimate.load.slowdown_by_others(estimate.workers)
-    said = ""
+    text = ""
     if factor >= WORTH_SAYING:
         cores = counted(load.cores or 1, "core")
-        said = f"; load {load.others:.1f} on {cores}: other programs slow it {factor:.1f}-fold"
-    return said + (f"; low priority (nice {nice}): it may take longer" if nice > 0 else "")
+        text = f"; load {load.others:.1f} on {cores}: other programs slow it {factor:.1f}-fold"
+    return text + (f"; low priority (nice {nice}): it may take longer" if nice > 0 else "")
 
 
 def _cache(trial: Trial) -> str:
@@ -153,7 +153,7 @@ def _training(options: Options, trial: Trial) -> str:
 def _skipped(options: Options, counts: Sequence[int]) -> str:
     skipped = [str(n) for n in options.removal_counts if n not in counts]
     reason = "not below the number of training images"
-    said = f" (skipped: {' '.join(skipped)}, {reason})" if skipped else ""
+    text = f" (skipped: {' '.join(skipped)}, {reason})" if skipped else ""
     given = options.remove_n_list
     repeated = [str(n) for n in options.removal_counts if given.count(n) > 1]
-    return said + (f" (given more than once: {' '.join(repeated)})" if repeated else "")
+    return text + (f" (given more than once: {' '.join(repeated)})" if repeated else "")

@@ -21,7 +21,7 @@ from utils.data.checks import Checks
 from utils.data.datasets import folders_of, prepare
 from utils.data.flips import record_flips, with_flips
 from utils.data.source import Source
-from utils.data.splits import TrialData, draw_split, fingerprint, load_trial
+from utils.data.splits import TrialData, draw_split, fingerprint, load_trial, split_of_trial
 from utils.errors import UserError
 from utils.kernels import cores
 from utils.methods import METHODS
@@ -29,6 +29,7 @@ from utils.options import SGD_SOLVER, Options
 from utils.output.folder import ClaimedFolder, OutputFolder
 from utils.output.manifest import Manifest, Settings, remove_temporaries
 from utils.output.paths import OutputPaths
+from utils.output.results import Results
 from utils.output.runs import add_run, run_of
 from utils.output.settings import check_apart, check_output_folder, claimed, settings_of
 from utils.output.usage import Watch, free_space, memory_limit, physical_cores, written_bytes
@@ -55,7 +56,7 @@ log = logging.getLogger("data_cleansing")
 
 
 def run(options: Options) -> None:
-    """Run all stages; finished ones are taken up from the output folder.
+    """Run all stages; finished ones are reused from the output folder.
 
     Raises:
         UserError: the data, the output folder or the machine does not allow it.
@@ -79,16 +80,17 @@ def _run(options: Options, watch: Watch) -> None:
             folder.account.check_versions()
             folder.check_outputs()
             open_log_file(paths.log)
-            expected = _preflight(work, work.checked_trial(options.seed, folder), client)
+            results = work.results(folder)
+            expected = _preflight(work, work.checked_trial(options.seed, folder, results), client)
             record_checks(work.source.checks, folder)
             before, ready = written_bytes(paths.root), time.monotonic()
-            elsewhere = _compute(work, folder, expected, client)
+            elsewhere = _compute(work, folder, results, expected, client)
             memory = elsewhere + watch.peak()
             size = max(0, written_bytes(paths.root) - before)
             seconds = time.monotonic() - started
             add_run(run_of(options.command_line, seconds, memory, size), folder)
     if not options.no_report:  # the account of the folder is whole now
-        log.info("Page to look at: %s", write_page(OutputFolder(paths.root)).resolve())
+        log.info("Page to look at: %s", write_page(OutputFolder(paths.root), results).resolve())
     memory = elsewhere + watch.peak()
     size, ended = max(0, written_bytes(paths.root) - before), time.monotonic()
     log.info(closing_line(expected, size, memory, ended - ready))
@@ -110,25 +112,27 @@ def report_checks(checks: Checks | None, folder: OutputFolder, words: str) -> No
         checks.report(folder.duplicates, folder.image_quality, words)
 
 
-def _compute(work: Prepared, folder: ClaimedFolder, expected: Estimate, client: Any) -> int:
+def _compute(
+    work: Prepared, folder: ClaimedFolder, results: Results, expected: Estimate, client: Any
+) -> int:
     """Compute what is missing and put it together.
 
     Returns bytes that workers took at most which are not processes of this one.
     """
     options = work.options
     methods = [METHODS[name] for name in options.methods]
-    tasks = tasks_of(options, folder, methods, work.counts)
+    tasks = tasks_of(options, results, methods, work.counts)
     with _workers(work, expected.workers, client) as workers:
         trial, memory = run_tasks(
-            tasks, lambda seed: work.checked_trial(seed, folder), workers, expected.seconds
+            tasks, lambda seed: work.checked_trial(seed, folder, results), workers, expected.seconds
         )
     if work.source.problems:
         folder.save_bytes(work.source.problems.read_bytes(), folder.data_problems)
-    analyze(options, work.source, trial)
+    analyze(options, work.source, trial, results)
     folder.account.warnings = warnings_of(folder, METHODS)
     folder.account.solves = solves_of(folder, METHODS)
-    say_what_was_found(folder, options.methods, options.seeds)
-    record_for_page(options, work.source, work.model, folder)
+    say_what_was_found(results, options.methods, options.seeds)
+    record_for_page(options, work.source, work.model, folder, results)
     return 0 if client is None else memory
 
 
@@ -167,7 +171,12 @@ class Prepared:
         model, classes = self.model, self.source.n_classes
         return make_trial(options, seed, data, steps, model, classes, self.damping, folder)
 
-    def checked_trial(self, seed: int, folder: ClaimedFolder) -> Trial:
+    def results(self, folder: OutputFolder) -> Results:
+        """The tables of the folder, whose images are known by their rows in the source."""
+        split = partial(split_of_trial, self.options, self.source)
+        return Results(folder, lambda seed: split(seed).training)
+
+    def checked_trial(self, seed: int, folder: ClaimedFolder, results: Results) -> Trial:
         """Open a trial after its split is noted, or compared with what an earlier run noted.
 
         Raises:
@@ -175,7 +184,7 @@ class Prepared:
         """
         data = self.load(seed)
         check_inputs(folder.account, data)
-        record_flips(data, seed, folder)
+        record_flips(data, seed, folder, results)
         return self.trial(seed, folder)
 
     def setup(self, trial: Trial, folder: Path) -> Setup:
@@ -298,8 +307,8 @@ def counts_below(n_train: int, options: Options) -> list[int]:
 def load_data(options: Options, source: Source, seed: int) -> TrialData:
     """Draw the split of a trial, write its CSV files and decode its images."""
     split_seed = options.split_seed_of(seed)
-    files = draw_split(source, split_seed, options.n_train, options.n_val, options.n_test)
-    data = load_trial(source, files)
+    split = draw_split(source, split_seed, options.n_train, options.n_val, options.n_test)
+    data = load_trial(source, split)
     if options.flip_labels is None:
         return data
     return with_flips(data, source, options.flip_labels, options.split_seed or 0)
@@ -330,8 +339,8 @@ def _preflight(work: Prepared, trial: Trial, client: Any) -> Estimate:
     options = work.options
     alone = estimate(options, trial, work.counts)
     expected, free = alone.by(_n_workers(work, alone, client)), free_space(trial.folder.root)
-    said = opening_block(options, work.source, trial, work.backend, work.counts, expected, free)
-    for line in said:
+    lines = opening_block(options, work.source, trial, work.backend, work.counts, expected, free)
+    for line in lines:
         log.log(RESULT if options.dry_run else logging.INFO, line)
     check_space(expected.space, free, trial.folder.root)
     if client is None:

@@ -33,7 +33,7 @@ ANALYSIS_SECONDS = 1.0
 """Summarising and drawing, with the import of what draws."""
 
 START_SECONDS = 5.0
-"""Starting worker processes, which import nnabla and build their graphs anew."""
+"""Starting worker processes, which import nnabla and build graphs of their own."""
 
 TRACKER = 14e6
 """Bytes of memory of the process that cleans up after workers."""

@@ -1,4 +1,4 @@
-"""How much of a run is done and how long the rest takes, said while it goes on."""
+"""How much of a run is done and how long the rest takes, reported while it goes on."""
 
 from __future__ import annotations
 
@@ -97,8 +97,8 @@ class Remaining:
 
 
 @contextmanager
-def said(remaining: Remaining) -> Iterator[None]:
-    """Say what remains while the block runs: a bar, or lines where the output is no terminal.
+def reported(remaining: Remaining) -> Iterator[None]:
+    """Report what remains while the block runs: a bar, or lines where the output is no terminal.
 
     With `--quiet` neither.
     """

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from sgd_influence.eval import evaluate_without, read_by_retraining, retrain_without, worst
-from sgd_influence.influence_table import read_influence, save_influence
+from sgd_influence.influence_table import save_influence
 from sgd_influence.outcomes import Outcomes, archive_of, load_outcomes
 from sgd_influence.train import (
     epochs_done,
@@ -34,8 +34,7 @@ from sgd_influence.train import (
 from sgd_influence.verify import Verification
 from utils.methods import Method, Scores
 from utils.options import Options
-from utils.output.paths import OutputPaths
-from utils.output.storage import read_csv
+from utils.output.results import Results
 from utils.training.trial import Trial
 
 log = logging.getLogger("data_cleansing")
@@ -87,25 +86,26 @@ class Task:
 
 
 def tasks_of(
-    options: Options, paths: OutputPaths, methods: Sequence[Method], counts: Sequence[int]
+    options: Options, results: Results, methods: Sequence[Method], counts: Sequence[int]
 ) -> list[Task]:
     """All tasks of a run, those of a trial in a row, each after those that it needs.
 
     Args:
         options: as parsed.
-        paths: where finished trainings are.
+        results: the tables that are there, and that the tasks add to.
         methods: that score the images.
         counts: the n that are removed, 0 among them.
     """
     tasks: list[Task] = []
     for seed in options.seeds:
-        trained = paths.final_model(seed).exists()
+        trained = results.paths.final_model(seed).exists()
         tasks += [_taken_up(seed)] if trained else _training(seed, options.n_epochs)
         trained_by = tasks[-1].name
-        tasks += [_scoring(seed, method, trained_by) for method in methods]
-        tasks += [_unchanged(seed, methods, trained_by)]
-        tasks += [_removal(seed, method, n) for method in methods for n in counts if n > 0]
-        tasks += _verification(seed, methods, options.verify)
+        tasks += [_scoring(seed, method, trained_by, results) for method in methods]
+        tasks += [_unchanged(seed, methods, trained_by, results)]
+        removals = [(method, n) for method in methods for n in counts if n > 0]
+        tasks += [_removal(seed, method, n, results) for method, n in removals]
+        tasks += _verification(seed, methods, options.verify, results)
     return tasks
 
 
@@ -146,7 +146,7 @@ def _trial(seed: int) -> str:
 def _taken_up(seed: int) -> Task:
     def say(trial: Trial, _: None) -> None:
         remove_passed_records(trial, trial.n_epochs)
-        log.info("Trial %d: training taken up from the output folder", seed)
+        log.info("Trial %d: training reused from the output folder", seed)
 
     return Task(f"{_trial(seed)}train", seed, (), _nothing, say, "train")
 
@@ -189,7 +189,7 @@ def _score_name(seed: int, method: str) -> str:
     return f"{_trial(seed)}infl, {method}"
 
 
-def _scoring(seed: int, method: Method, trained: str) -> Task:
+def _scoring(seed: int, method: Method, trained: str, results: Results) -> Task:
     def job(trial: Trial) -> Job | None:
         if trial.folder.influence(method.name, seed).exists():
             return None
@@ -198,15 +198,15 @@ def _scoring(seed: int, method: Method, trained: str) -> Task:
         files = [trial.state_path(t) for t in (*states, len(trial.steps))]
         return Job(method.scores, [*margins, *files])
 
-    finish = partial(_scores_finished, method=method)
+    finish = partial(_scores_finished, method=method, results=results)
     return Task(_score_name(seed, method.name), seed, (trained,), job, finish, "infl")
 
 
-def _scores_finished(trial: Trial, scores: Scores | None, method: Method) -> None:
+def _scores_finished(trial: Trial, scores: Scores | None, method: Method, results: Results) -> None:
     if scores is None:
-        log.info("Trial %d: influence by %s taken up", trial.seed, method.name)
+        log.info("Trial %d: influence by %s reused", trial.seed, method.name)
         return
-    save_influence(trial, scores, method)
+    save_influence(trial, scores, method, results)
     log.info("Trial %d: influence by %s written", trial.seed, method.name)
 
 
@@ -217,7 +217,7 @@ def _unchanged_name(seed: int) -> str:
     return f"{_trial(seed)}eval, n = 0"
 
 
-def _unchanged(seed: int, methods: Sequence[Method], trained: str) -> Task:
+def _unchanged(seed: int, methods: Sequence[Method], trained: str, results: Results) -> Task:
     """n = 0: one run that all methods share."""
 
     def names(trial: Trial, there: bool) -> list[str]:
@@ -229,51 +229,51 @@ def _unchanged(seed: int, methods: Sequence[Method], trained: str) -> Task:
 
     def finish(trial: Trial, found: Evaluated | None) -> None:
         if found is None:
-            found = _read_evaluated(trial, names(trial, there=True)[0])
+            found = _read_evaluated(trial, names(trial, there=True)[0], results)
         for name in names(trial, there=False):
-            _save_evaluated(trial, name, 0, found)
+            _save_evaluated(trial, name, 0, found, results)
 
     return Task(_unchanged_name(seed), seed, (trained,), job, finish, "eval")
 
 
-def _removal(seed: int, method: Method, n: int) -> Task:
+def _removal(seed: int, method: Method, n: int, results: Results) -> Task:
     name = f"{_trial(seed)}eval, {method.name}, n = {n}"
 
     def job(trial: Trial) -> Job | None:
         if trial.folder.evaluated(method.name, n, seed):
             return None
-        influence = read_influence(trial.folder.influence(method.name, seed), trial.n_train)
-        return _evaluation(trial, worst(influence, n), name)
+        return _evaluation(trial, worst(results.influence(method.name, seed), n), name)
 
     def finish(trial: Trial, found: Evaluated | None) -> None:
         if found is not None:
-            _save_evaluated(trial, method.name, n, found)
-        _print_scores(trial, method, n, "reused" if found is None else "evaluated")
+            _save_evaluated(trial, method.name, n, found, results)
+        _print_scores(trial, method, n, results, "reused" if found is None else "evaluated")
 
     needs = (_score_name(seed, method.name),)
     return Task(name, seed, needs, job, finish, "eval")
 
 
-def _print_scores(trial: Trial, method: Method, n: int, what: str) -> None:
+def _print_scores(trial: Trial, method: Method, n: int, results: Results, what: str) -> None:
     """For --verbose: what a removal came to."""
-    last = read_csv(trial.folder.score(method.name, n, trial.seed)).iloc[-1]
+    last = results.table(trial.folder.score(method.name, n, trial.seed)).iloc[-1]
     losses = "validation loss %.4f, accuracy %.4f; test loss %.4f, accuracy %.4f"
     figures = last["val_loss"], last["val_accuracy"], last["test_loss"], last["test_accuracy"]
     line = f"Trial %d: %s, n = %d %s: {losses}"
     log.debug(line, trial.seed, method.name, n, what, *figures)
 
 
-def _read_evaluated(trial: Trial, method: str) -> Evaluated:
+def _read_evaluated(trial: Trial, method: str, results: Results) -> Evaluated:
     """What removing none came to."""
-    scores = read_csv(trial.folder.score(method, 0, trial.seed))
+    scores = results.table(trial.folder.score(method, 0, trial.seed))
     return scores, load_outcomes(trial.folder.outcomes(method, 0, trial.seed))
 
 
-def _save_evaluated(trial: Trial, method: str, n: int, found: Evaluated) -> None:
-    scores, outcomes = found
-    folder = trial.folder
+def _save_evaluated(trial: Trial, method: str, n: int, found: Evaluated, results: Results) -> None:
+    (scores, outcomes), folder = found, trial.folder
+    path = folder.score(method, n, trial.seed)
     folder.save_bytes(archive_of(outcomes), folder.outcomes(method, n, trial.seed))
-    folder.save_csv(scores, folder.score(method, n, trial.seed))
+    folder.save_csv(scores, path)
+    results.keep(scores, path)
 
 
 def _evaluation(trial: Trial, removed: np.ndarray, description: str) -> Job:
@@ -289,9 +289,11 @@ def _retraining(trial: Trial, removed: np.ndarray, description: str) -> Job:
 # ---------------------------------------------------------------- verify
 
 
-def _verification(seed: int, methods: Sequence[Method], n_groups: int) -> list[Task]:
+def _verification(
+    seed: int, methods: Sequence[Method], n_groups: int, results: Results
+) -> list[Task]:
     """A task per group, and one for the table; none without `--verify`."""
-    verification = Verification(methods, n_groups)
+    verification = Verification(methods, n_groups, results)
     scored = (*(_score_name(seed, method.name) for method in methods), _unchanged_name(seed))
     groups = [_group(seed, verification, number, scored) for number in range(n_groups)]
 

@@ -34,7 +34,7 @@ log = logging.getLogger("data_cleansing")
 
 @dataclass(frozen=True)
 class Setup:
-    """What a worker needs to open a trial, beside its images and steps.
+    """What a worker needs to open a trial, besides its images and steps.
 
     Attributes:
         options: as parsed.
@@ -66,7 +66,7 @@ class Outcome:
         files: what it wrote or removes; paths are under the output folder, and of a worker that
             does not see that folder so is `contents`.
         contents: by path, what a worker wrote that does not see the output folder.
-        said: level and text of what it logged.
+        messages: level and text of what it logged.
         error: that ended it and that the user may mend.
         process: name of host and process.
         memory: bytes that the process took at most so far.
@@ -75,7 +75,7 @@ class Outcome:
     result: Any = None
     files: tuple[Pending, ...] = ()
     contents: Mapping[Path, bytes] = field(default_factory=dict)
-    said: tuple[tuple[int, str], ...] = ()
+    messages: tuple[tuple[int, str], ...] = ()
     error: Exception | None = None
     process: str = ""
     memory: int = 0
@@ -127,8 +127,8 @@ def work(setup: Setup, job: Callable[[Trial], Any]) -> Outcome:
     """Compute a job; what it writes stays under temporary names in the output folder."""
     from utils.run.handover import take_over
 
-    with _alone, cores.hold_core(), _said() as said:
-        return _outcome(_opened(setup, lambda: take_over(setup.folder)), job, said)
+    with _alone, cores.hold_core(), _collected() as messages:
+        return _outcome(_opened(setup, lambda: take_over(setup.folder)), job, messages)
 
 
 def work_beside(setup: Setup, job: Callable[[Trial], Any]) -> Outcome:
@@ -154,10 +154,10 @@ def work_apart(
     from utils.run.handover import unpacked
 
     prepare(setup.backend, setup.options.device_ids[0])
-    with _alone, _said() as said:
+    with _alone, _collected() as messages:
         opened = _opened(setup, lambda: unpacked(images), apart=True)
         with _files(opened.output.root, reads):
-            outcome = _outcome(opened, job, said)
+            outcome = _outcome(opened, job, messages)
             written = {p.path: p.temporary for p in outcome.files if p.temporary}
             contents = {path: temporary.read_bytes() for path, temporary in written.items()}
         return replace(outcome, contents=contents)
@@ -176,7 +176,7 @@ def _files(root: Path, reads: Mapping[str, bytes]) -> Iterator[None]:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _outcome(opened: _Opened, job: Callable[[Trial], Any], said: _Said) -> Outcome:
+def _outcome(opened: _Opened, job: Callable[[Trial], Any], messages: _Messages) -> Outcome:
     result, error = None, None
     try:
         result = job(opened.trial)
@@ -187,14 +187,14 @@ def _outcome(opened: _Opened, job: Callable[[Trial], Any], said: _Said) -> Outco
     return Outcome(
         result=result,
         files=files,
-        said=tuple(said.lines),
+        messages=tuple(messages.lines),
         error=error,
         process=f"{socket.gethostname()} {os.getpid()}",
         memory=peak_memory(),
     )
 
 
-class _Said(logging.Handler):
+class _Messages(logging.Handler):
     """Keeps what is logged."""
 
     def __init__(self) -> None:
@@ -206,12 +206,12 @@ class _Said(logging.Handler):
 
 
 @contextmanager
-def _said() -> Iterator[_Said]:
-    said, before = _Said(), (log.handlers, log.level, log.propagate)
-    log.handlers, log.propagate = [said], False
+def _collected() -> Iterator[_Messages]:
+    messages, before = _Messages(), (log.handlers, log.level, log.propagate)
+    log.handlers, log.propagate = [messages], False
     log.setLevel(logging.DEBUG)
     try:
-        yield said
+        yield messages
     finally:
         log.handlers, log.propagate = before[0], before[2]
         log.setLevel(before[1])

@@ -1,4 +1,4 @@
-"""Who computes the tasks of a run: this process, worker processes beside it, or a cluster's."""
+"""Who computes the tasks of a run: this process, worker processes, or a cluster's."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from utils.kernels.cores import hold_core
 from utils.output.folder import OutputFolder
 from utils.processes import SPAWN, Pool, sheltered
 from utils.run.handover import hand_over, take_over
-from utils.run.remaining import Remaining, said
+from utils.run.remaining import Remaining, reported
 from utils.run.tasks import Job, Schedule, Task
 from utils.run.worker_process import Outcome, Setup, begin, work
 from utils.signals import LOOK_EVERY, stop_if_asked
@@ -166,7 +166,7 @@ def run_tasks(
     """
     remaining = Remaining(tasks, seconds)
     run = _Run(tasks, open_trial, workers, remaining)
-    with said(remaining):
+    with reported(remaining):
         for _ in run.finished():
             stop_if_asked()
     return run.latest, sum(run.memory.values())
@@ -230,8 +230,8 @@ class _Run:
 
 
 def _take(outcome: Outcome, folder: OutputFolder) -> None:
-    """Say what a worker said, and give its files their names; its error is raised."""
-    for level, text in outcome.said:
+    """Log a worker's messages, and give its files their names; its error is raised."""
+    for level, text in outcome.messages:
         log.log(level, "%s", text)
     if outcome.error:
         folder.check_there()  # if it is gone, that is the reason

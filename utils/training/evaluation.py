@@ -20,11 +20,11 @@ EVALUATION_BATCH = 128
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a network makes of an image set.
+    """Losses and hits of a network on an image set.
 
     Attributes:
         losses: (N,) float32, the cross-entropy of each image in nats.
-        hits: (N,) bool, whether its label is what the network says.
+        hits: (N,) bool, whether the network predicts the image's label.
     """
 
     losses: np.ndarray
@@ -111,6 +111,12 @@ def check_finite(value: float, what: str) -> None:
             f"{what} is {value}: the training diverges; choose a lower --lr (or --momentum) and "
             "another --output_dir; what was finished before is kept"
         )
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities (N, K) of logits (N, K), of the same type."""
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
 def batches_of(n: int, size: int) -> list[slice]:

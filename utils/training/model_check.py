@@ -1,4 +1,4 @@
-"""Whether a model can be trained, replayed and scored; said in one line before the run if not."""
+"""Whether a model can be trained, replayed and scored; reported in one line if not."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ GRAPHS = 64
 
 @dataclass(frozen=True)
 class Optimiser:
-    """What a step needs beside its batch.
+    """What a step needs besides its batch.
 
     Attributes:
         momentum: mu of m' = mu m + eta g, theta' = theta - m'; 0 is plain SGD without velocity.

@@ -31,7 +31,7 @@ class Trial:
         seed: the seed of the initial parameters, the batches, the augmentation and the split.
         data: training, validation and test images.
         network: carries whatever state a stage loads.
-        optimiser: what the training steps need beside their batches.
+        optimiser: what the training steps need besides their batches.
         steps: the steps of the whole training, as recorded or, before it, as planned.
         retrain_all: removals retrain from the first step, not from the last epoch.
         cover_epochs: over how many last epochs the scores sweep.
@@ -175,7 +175,7 @@ class Trial:
         if not path.exists():
             raise UserError(
                 f"{path}: is not there, an earlier version did not record it; leave AUM out of "
-                f"--methods, or delete {path.parent}, and the same command trains the trial anew"
+                f"--methods, or delete {path.parent}, and the same command trains the trial again"
             )
         return load_array(path, (self.n_epochs, self.n_train))
 

@@ -14,7 +14,7 @@
     score, suggested, confidence, picture, key: `${data.sets[set]}/${row}`,
   }));
 
-  // Decisions by "set/row": [path, label, set, row, decision, new label or ""]; null where one is taken back.
+  // Decisions by "set/row": [path, label, set, row, decision, new label or ""]; null where one was undone.
   const decisions = new Map(data.known.map((d) => [`${d[2]}/${d[3]}`, d[4] === "relabel" ? d : [...d.slice(0, 5), ""]]));
   let shown = [], at = 0;
 
@@ -149,7 +149,7 @@
   }
 
   function say(text) {
-    find("r-said").textContent = text;
+    find("r-message").textContent = text;
   }
 
   // ------------------------------------------------------------ decisions
@@ -192,10 +192,11 @@
   find("review-card").addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const inSelect = event.target.tagName === "SELECT";
-    if (inSelect && event.key === "Enter") relabelAs();
-    else if (inSelect && event.key === "Escape") find("review-card").focus();
-    else if (inSelect || !KEYS[event.key.length === 1 ? event.key.toLowerCase() : event.key]) return;
-    else KEYS[event.key.length === 1 ? event.key.toLowerCase() : event.key]();
+    const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+    if (inSelect && key === "Enter") relabelAs();
+    else if (inSelect && key === "Escape") find("review-card").focus();
+    else if (inSelect || !KEYS[key]) return;
+    else KEYS[key]();
     event.preventDefault();
   });
 

@@ -1,0 +1,193 @@
+"""What the figures show, for the PNG files and for the page: series, intervals and labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from utils.methods import METHODS, NO_REMOVAL, shown
+
+RANDOM, RANKING = "random", "ranking"
+"""Kinds of groups that `--verify` removes."""
+GROUPS = {RANKING: "groups cut from the rankings", RANDOM: "random groups"}
+
+
+# ---------------------------------------------------------------- removal
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A score of one method against the number of images removed.
+
+    Attributes:
+        method: as in the paths of its files; label: its name for people.
+        n: (K,) images removed, ascending.
+        mean, low, high: (K,) mean over the trials, and one standard deviation below and above it;
+            an accuracy never above 100 %.
+    """
+
+    method: str
+    label: str
+    n: np.ndarray
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+@dataclass(frozen=True)
+class RemovalFigure:
+    """A score against n removed.
+
+    Attributes:
+        curves: No Removal first, then the methods in the order of their table.
+        counts: the n above 0 that were tried, ascending.
+        n_trials: over which the means go.
+        unit: of the score: % or nats.
+        x_label, y_label: of the axes.
+    """
+
+    curves: tuple[Curve, ...]
+    counts: tuple[int, ...]
+    n_trials: int
+    unit: str
+    x_label: str
+    y_label: str
+
+
+def removal_figure(summary: pd.DataFrame, column: str) -> RemovalFigure:
+    """A score of the summary table against n removed.
+
+    Args:
+        summary: the table.
+        column: which score; accuracies become per cent, losses stay nats.
+    """
+    factor, unit = (100, "%") if column.endswith("accuracy") else (1, "nats")
+    there = set(summary["method"])
+    methods = [method for method in (NO_REMOVAL, *METHODS) if method in there]
+    return RemovalFigure(
+        curves=tuple(_curve(summary, method, column, factor) for method in methods),
+        counts=tuple(sorted(int(n) for n in summary["n_drops"].unique() if n > 0)),
+        n_trials=summary["seed"].nunique(),
+        unit=unit,
+        x_label="training images removed, the most harmful first (log scale)",
+        y_label=f"{in_words(column)} ({unit})",
+    )
+
+
+def _curve(summary: pd.DataFrame, method: str, column: str, factor: int) -> Curve:
+    own = summary[summary["method"] == method].set_index("n_drops")
+    means, deviations = (own[own[kind] == kind][column] for kind in ("mean", "std"))
+    mean = factor * means.sort_index(kind="stable")
+    spread = (factor * deviations).reindex(mean.index).fillna(0)
+    most = factor if column.endswith("accuracy") else np.inf
+    return Curve(
+        method=method,
+        label=shown(method),
+        n=mean.index.to_numpy(np.int64),
+        mean=mean.to_numpy(),
+        low=(mean - spread).to_numpy(),
+        high=np.minimum(mean + spread, most).to_numpy(),
+    )
+
+
+def in_words(column: str) -> str:
+    """The name of a score's column for people."""
+    long = {"val": "validation", "train": "training"}
+    return " ".join(long.get(word, word) for word in column.split("_"))
+
+
+# ---------------------------------------------------------------- verification
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure and the ends of its 95 % interval; nan where they are not known."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def bracketed(self) -> str:
+        """As short as in a table."""
+        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+    @property
+    def worded(self) -> str:
+        """As in a sentence."""
+        if np.isnan(self.low):
+            return f"{self.value:.2f}".replace("-", "−")
+        ends = f"95 % interval {self.low:.2f} to {self.high:.2f}"
+        return f"{self.value:.2f} ({ends})".replace("-", "−")
+
+
+@dataclass(frozen=True)
+class GroupPoints:
+    """Groups of images of one kind: their names, and (K,) predicted and true changes (nats)."""
+
+    kind: str
+    label: str
+    names: tuple[str, ...]
+    predicted: np.ndarray
+    true: np.ndarray
+
+
+@dataclass(frozen=True)
+class VerificationPanel:
+    """True against predicted changes of the validation loss when groups are removed by a method.
+
+    Attributes:
+        method: as in the paths of its files; label: its name for people.
+        points: the groups cut from the rankings, and the random ones.
+        of_random, of_ranking: Spearman's correlation over the random groups, and over those cut
+            from the rankings; None where the table does not have it.
+        x_label, y_label: of the axes.
+    """
+
+    method: str
+    label: str
+    points: tuple[GroupPoints, ...]
+    of_random: Interval | None
+    of_ranking: Interval | None
+    x_label: str
+    y_label: str = "true change of validation loss (nats)"
+
+
+def verification_panels(
+    table: pd.DataFrame, agreement: pd.DataFrame | None
+) -> list[VerificationPanel]:
+    """A panel for each method of the verification table, in its order.
+
+    Args:
+        table: a row per method and group.
+        agreement: a row per method; None where it is not there.
+    """
+    known = {} if agreement is None else agreement.set_index("method").to_dict("index")
+    return [
+        _panel(table[table["method"] == method], method, known.get(method))
+        for method in table["method"].unique()
+    ]
+
+
+def _panel(rows: pd.DataFrame, method: str, known: dict[str, float] | None) -> VerificationPanel:
+    nan, predicts = float("nan"), METHODS[method].predicts
+    random = ranking = None
+    if known is not None:
+        random = Interval(known["random"], known["low"], known["high"])
+        ends = (known.get(end, nan) for end in ("ranking_low", "ranking_high"))
+        ranking = Interval(known["ranking"], *ends)  # earlier versions wrote no interval
+    return VerificationPanel(
+        method=method,
+        label=shown(method),
+        points=tuple(_points(rows[rows["kind"] == kind], kind) for kind in GROUPS),
+        of_random=random,
+        of_ranking=ranking,
+        x_label="predicted change (nats)" if predicts else "sum of the scores",
+    )
+
+
+def _points(rows: pd.DataFrame, kind: str) -> GroupPoints:
+    changes = (rows[name].to_numpy() for name in ("predicted", "true"))
+    return GroupPoints(kind, GROUPS[kind], tuple(rows["group"]), *changes)
