@@ -302,7 +302,7 @@ class Options:
     )  # fmt: skip
     command_line: str = ""
     quiet: bool = option(
-        False, OUTPUT, "print warnings, errors and the closing table only", "-q",
+        False, OUTPUT, "print warnings, errors, the verdicts and the closing table only", "-q",
         changes_results=False,
     )  # fmt: skip
     verbose: bool = option(

@@ -78,13 +78,16 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.usefixtures("learnt")
-def test_quiet_shows_the_closing_table_only(
+def test_quiet_shows_the_verdicts_and_the_closing_table_only(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert sgd_influence(tmp_path, "-r 0 -e 1 --methods Random -q --context cpu") == 0
     printed = capsys.readouterr()
     assert printed.err == ""
-    assert printed.out.split()[:3] == ["method", "n", "removed"]
+    lines = printed.out.splitlines()
+    table = next(i for i, line in enumerate(lines) if line.startswith("method  "))
+    assert lines[0].startswith("Labels: ") and table <= 3
+    assert "Trial 0: trained" not in printed.out
     assert "Trial 0: trained" in (tmp_path / "run.log").read_text()
 
 
