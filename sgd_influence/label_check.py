@@ -15,7 +15,7 @@ the given labels on predictions of nets that held the images out, in two forms:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -221,6 +221,22 @@ class Checked:
     count: Count
     accuracy: float
     good: bool
+
+    def without_suspects(self, labels: Ints) -> Checked:
+        """The same scores with nothing marked or suggested: any number may be wrong.
+
+        Args:
+            labels: (N,), those given.
+        """
+        n = len(labels)
+        return replace(
+            self,
+            suspect=np.zeros(n, bool),
+            predicted=labels,
+            predicted_score=self.score,
+            count=Count(0, 0, n),
+            good=False,
+        )
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import pandas as pd
 
 from sgd_influence.label_check import Checked, Evidence, check_labels
 from sgd_influence.label_record import load_record, sizes_of
-from sgd_influence.poor_net import harmful_options, poor_net
+from sgd_influence.poor_net import harmful_options, poor_net, unfit_net
 from utils.columns import IMAGE, INDEX, LABEL, ROW, SEED, SET, TO
 from utils.data.label_table import (
     CONFIDENCE,
@@ -77,8 +77,11 @@ def check_of_run(
     seen = [part for seed in seeds for part in seen_by(options, source, trial, results, seed)]
     images, evidence = merged(seen)
     checked = check_labels(evidence)
+    reason = unfit_net(trial, seeds)
+    if reason:
+        checked = checked.without_suspects(evidence.labels)
+    reason = reason or poor_net(trial, seeds, checked)
     table = issue_table(images, checked)
-    reason = poor_net(trial, seeds, checked)
     verdict = verdict_of(table, checked, source, reason, harmful_options(options))
     folder.save_csv(table, folder.label_issues)
     results.keep(table, latest(folder.label_issues))
@@ -267,7 +270,9 @@ def label_words(verdict: dict[str, Any]) -> list[str]:
     look, of = ("looks" if n == 1 else "look"), f"of {verdict['n_images']:,} labels"
     test = f", {verdict['n_issues_test']:,} of them in the test set" if n else ""
     review = "; review labels/label_issues.csv, the worst come first" if n else ""
-    if verdict["at_least"]:
+    if verdict["at_least"] and high == verdict["n_images"]:
+        lines = [f"Labels: not judged. {verdict['reason']}"]
+    elif verdict["at_least"]:
         how = f"at least {n:,} {of} {look} wrong" if verdict["low"] else f"{n:,} {of} {look} wrong"
         lines = [f"Labels: {how}{test}, and up to {high:,} may be{review}", verdict["reason"]]
     else:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -23,6 +24,8 @@ from utils.training.trial import Trial
 
 STEEP = 0.05
 """A training with more of the fall of its loss in the last quarter of the epochs is too short."""
+UNFIT = 0.5
+"""Below this share of a logistic regression's accuracy no label is judged."""
 FAST_MOMENTUM, FEW_EPOCHS = 0.5, 10
 """The check is worse with this momentum or more and a falling rate, and with fewer epochs."""
 MOST_TRAINED, MOST_TESTED = 2000, 2000
@@ -42,10 +45,9 @@ def poor_net(trial: Trial, seeds: Sequence[int], checked: Checked) -> str:
     Raises:
         UserError: a learning curve cannot be read.
     """
-    curves = [read_csv(trial.folder.learning_curve(seed)) for seed in seeds]
+    curves = _curves(trial, seeds)
     falling = np.mean([still_falling(curve["train_loss"].to_numpy()) for curve in curves])
-    accuracy = np.mean([curve["val_accuracy"].iloc[-1] for curve in curves])
-    pixels = pixel_accuracy(trial.data.training, trial.data.validation)
+    accuracy, pixels = _accuracies(trial, curves)
     problems = []
     if accuracy <= pixels:
         both = (
@@ -62,6 +64,32 @@ def poor_net(trial: Trial, seeds: Sequence[int], checked: Checked) -> str:
     if not problems:
         return ""
     return f"Train longer (-e) for the number of wrong labels. The net: {'; '.join(problems)}"
+
+
+def unfit_net(trial: Trial, seeds: Sequence[int]) -> str:
+    """Why no label can be judged: a sentence; empty if labels can be judged.
+
+    A net that is right less than half as often as a logistic regression on pixels knows too little
+    of the classes: nearly every label looks wrong to it. The arguments and errors are those of
+    `poor_net`.
+    """
+    accuracy, pixels = _accuracies(trial, _curves(trial, seeds))
+    if accuracy >= UNFIT * pixels:
+        return ""
+    return (
+        f"The net has learnt too little: it is right about {accuracy:.0%} of the validation "
+        f"images, a logistic regression on pixels {pixels:.0%}; train longer (-e)"
+    )
+
+
+def _curves(trial: Trial, seeds: Sequence[int]) -> list[pd.DataFrame]:
+    return [read_csv(trial.folder.learning_curve(seed)) for seed in seeds]
+
+
+def _accuracies(trial: Trial, curves: Sequence[pd.DataFrame]) -> tuple[float, float]:
+    """Mean accuracy on validation images of the final nets, and of a logistic regression."""
+    accuracy = float(np.mean([curve["val_accuracy"].iloc[-1] for curve in curves]))
+    return accuracy, pixel_accuracy(trial.data.training, trial.data.validation)
 
 
 def harmful_options(options: Options) -> str:

@@ -113,7 +113,7 @@ def test_command_runs(
 
 def test_commands_of_both_pages_are_found() -> None:
     for page in (README, OWN_DATA):
-        assert len(COMMAND_LINE.findall(text_of(page))) >= 4
+        assert len(COMMAND_LINE.findall(text_of(page))) >= 3
 
 
 def test_a_command_with_an_option_that_is_gone_fails(capsys: pytest.CaptureFixture[str]) -> None:

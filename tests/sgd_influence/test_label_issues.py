@@ -120,6 +120,18 @@ def test_nothing_wrong_and_a_poor_net() -> None:
     assert lines[1] == poor["reason"]
 
 
+def test_a_net_that_learnt_nothing_judges_no_label(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = "--n_train 60 --n_val 30 --n_test 30 --model mlp --methods Random -r 0 --no_report"
+    assert sgd_influence(tmp_path, f"-ds digits -e 1 --lr 0.000001 {sizes}") == 0
+    printed = capsys.readouterr().out
+    assert "Labels: not judged. The net has learnt too little" in printed
+    table = read_csv(tmp_path / "labels/label_issues.csv")
+    assert not table["is_label_issue"].any()
+    assert (table["predicted_label"] == table["y:label"]).all()
+
+
 def test_a_loss_that_still_falls() -> None:
     assert still_falling(np.exp(-np.arange(20.0))) < 0.01
     assert still_falling(np.linspace(2, 1, 20)) > 0.2

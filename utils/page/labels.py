@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from utils.columns import IMAGE, LABEL
-from utils.data.label_table import IS_ISSUE, PREDICTED, SCORE
+from utils.data.label_table import IS_ISSUE, PREDICTED, SCORE, LabelVerdict
 from utils.page.facts import Facts, LabelCheck
 from utils.page.view import MOST_CLASSES, percent
 
@@ -86,12 +86,19 @@ def headline(check: LabelCheck) -> str:
     found = check.verdict
     verb = "looks" if found.n_issues == 1 else "look"
     of_all = f"{found.n_issues:,} of {found.n_images:,} labels {verb} wrong"
+    if not_judged(found):
+        return "Labels were not judged."
     if found.at_least:
         return f"{'At least ' if found.low else ''}{of_all}, and up to {found.high:,.0f} may be."
     if not found.n_issues and not found.high:
         return f"None of {found.n_images:,} labels looks wrong."
     interval = f"95 % interval {found.low:,.0f} to {found.high:,.0f}"
     return f"About {of_all} ({interval}){'; review these' if found.n_issues else ''}."
+
+
+def not_judged(found: LabelVerdict) -> bool:
+    """Whether the net had learnt too little to judge any label."""
+    return found.at_least and found.high == found.n_images
 
 
 def _notes(check: LabelCheck) -> tuple[str, ...]:
@@ -101,7 +108,7 @@ def _notes(check: LabelCheck) -> tuple[str, ...]:
             "1 of them is" if found.n_issues_test == 1 else f"{found.n_issues_test:,} of them are"
         )
         notes.append(f"{them} of test images.")
-    if found.at_least:
+    if found.at_least and not not_judged(found):
         notes.append("This is a lower bound.")
     if found.reason:
         notes.append(f"{found.reason[0].upper()}{found.reason[1:].rstrip('.')}.")
