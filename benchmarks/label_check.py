@@ -171,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--records", type=Path, required=True, help="folder of label_records.py")
     parser.add_argument("--out", type=Path, default=RESULTS, help="CSV file of the rows")
-    parser.add_argument("--page", type=Path, help="page whose table `check` is written anew")
+    parser.add_argument("--page", type=Path, help="page whose table `check` is replaced")
     options = parser.parse_args(arguments)
     rows = rows_of(options.records)
     save_csv(rows, options.out)
