@@ -2,11 +2,14 @@
 
 import _signal  # of `signal` what needs no file to be read
 
+if __name__ == "__main__" and hasattr(_signal, "pthread_sigmask"):  # not on Windows
+    # Kept back until `program` heeds them, in a few milliseconds.
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP))
+
 from utils.linux_only import insist_on_linux
 
-if __name__ == "__main__":  # kept back until `program` heeds them, in a few milliseconds
+if __name__ == "__main__":
     insist_on_linux("eval_influence_functions.py")
-    _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP))
 
 from utils.options import Command
 from utils.run.command import program

@@ -363,6 +363,7 @@ def test_mistake_is_one_line_and_status_2(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
 ) -> None:
     """Damage the folder of a finished run before or during the next one."""
     output = shutil.copytree(finished, tmp_path / "out")
@@ -394,7 +395,9 @@ def test_mistake_is_one_line_and_status_2(
     assert files_of(output).keys() <= there.keys()
     monkeypatch.setattr(Manifest, "check_outputs", checked)
     assert sgd_influence(output, RUN) == 0
-    assert files_of(output) == files_of(finished)
+    damaged = {name for name in files_of(output) if name.endswith(".changed")}
+    assert len(damaged) == ("empty" not in request.node.name)  # a person may have changed it
+    assert {n: c for n, c in files_of(output).items() if n not in damaged} == files_of(finished)
 
 
 @pytest.mark.parametrize("damage", ["option edited", "an output taken out", "hash edited"])

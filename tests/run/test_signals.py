@@ -128,7 +128,7 @@ def test_signal_while_the_page_is_made(
         return b"page"
 
     monkeypatch.setattr("utils.page.page.page_of", made)
-    nothing = SimpleNamespace(read=lambda paths: None)
+    nothing = SimpleNamespace(read=lambda paths, results=None: None)
     monkeypatch.setattr("utils.page.page.Facts", nothing)
     before = signal.getsignal(signal.SIGTERM)
     assert page.main([str(tmp_path)]) == 143

@@ -143,7 +143,7 @@ def test_many_missing_files_are_one_line(
     shutil.rmtree(finished / TRAINING)
     shutil.rmtree(finished / "influence")
     complete(finished, unbroken)
-    assert capsys.readouterr().err.endswith("and 6 more: missing; recomputed\n")
+    assert capsys.readouterr().err.endswith("and 7 more: missing; recomputed\n")
 
 
 def test_undamaged_files_are_not_computed_again(

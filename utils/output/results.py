@@ -19,7 +19,7 @@ from utils.files import check_regular
 from utils.methods import METHODS
 from utils.output.paths import OutputPaths
 from utils.output.ranking import ranked
-from utils.output.storage import read_csv, unreadable
+from utils.output.storage import check_whole, read_csv, unreadable
 
 Rows = npt.NDArray[np.int64]
 INFLUENCE = (IMAGE, LABEL, "influence", INDEX)
@@ -64,7 +64,8 @@ class Results:
         """A table that must be there; raises as `read_csv`."""
         table = self._tables.get(path)
         if table is None:
-            table = self._tables[path] = read_csv(path, columns)
+            table = self._tables[path] = read_csv(path)
+        check_whole(table, columns, path)
         return table
 
     def table_if_there(self, path: Path, columns: Iterable[str]) -> pd.DataFrame | None:
@@ -95,8 +96,7 @@ class Results:
         """
         path = self.paths.influence(method, seed)
         if path not in self._tables:
-            table, rows = self._as_read(path), self._training_rows(seed)
-            _check_whole(path, table, len(rows))
+            table, rows = self._as_read(path, seed), self._training_rows(seed)
             self._tables[path] = table.set_index(rows[table[INDEX].to_numpy()])
             del self._unnumbered[path]
         return self.table(path)
@@ -169,11 +169,12 @@ class Results:
             self._rows[seed] = self._rows_of_trial(seed)
         return self._rows[seed]
 
-    def _as_read(self, path: Path) -> pd.DataFrame:
+    def _as_read(self, path: Path, seed: int) -> pd.DataFrame:
         """An influence table whose images have no rows yet."""
         if path not in self._unnumbered:
             table = read_csv(path, INFLUENCE)
-            _check_whole(path, table, len(table))
+            known = self._rows_of_trial is not None
+            _check_whole(path, table, len(self._training_rows(seed) if known else table))
             self._unnumbered[path] = table.astype({INDEX: np.int64})
         return self._unnumbered[path]
 
@@ -189,7 +190,7 @@ class Results:
         """Per trial the rows of its training images, numbered by path, given label and order."""
         flips, parts = self.flips(), {}
         for seed, path in self.trials():
-            images = self._as_read(path).sort_values(INDEX).set_index(INDEX)[[IMAGE, LABEL]]
+            images = self._as_read(path, seed).sort_values(INDEX).set_index(INDEX)[[IMAGE, LABEL]]
             if flips is not None:
                 images.update(flips[flips[SEED] == seed].set_index(INDEX)[TRUE].rename(LABEL))
             parts[seed] = _named(images.astype({LABEL: np.int64}))

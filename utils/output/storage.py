@@ -138,13 +138,18 @@ def read_csv(path: Path, columns: Iterable[str] = ()) -> pd.DataFrame:
         table = pd.read_csv(path, float_precision="round_trip")
     except (OSError, ValueError) as error:
         raise unreadable(path, "cannot be read", error) from error
+    check_whole(table, columns, path)
+    return table
+
+
+def check_whole(table: pd.DataFrame, columns: Iterable[str], path: Path) -> None:
+    """Raise UserError if a table of `path` has no rows, or lacks one of `columns` or its values."""
     missing = [name for name in columns if name not in table]
     if missing or table.empty:
         lack = f"no column {missing[0]}" if missing else "no rows"
         raise unreadable(path, "is not whole", lack)
     if table[list(columns)].isna().to_numpy().any():
         raise unreadable(path, "is not whole", "a value is missing")
-    return table
 
 
 def read_texts(path: Path, columns: Iterable[str]) -> pd.DataFrame | None:
