@@ -49,7 +49,7 @@ def poor_net(trial: Trial, seeds: Sequence[int], checked: Checked) -> str:
     falling = np.mean([still_falling(curve["train_loss"].to_numpy()) for curve in curves])
     accuracy, pixels = _accuracies(trial, curves)
     problems = []
-    if accuracy <= pixels:
+    if accuracy < pixels:
         both = (
             f"{accuracy:.0%} of the validation images, a logistic regression on pixels {pixels:.0%}"
         )

@@ -108,7 +108,7 @@ def _notes(check: LabelCheck) -> tuple[str, ...]:
             "1 of them is" if found.n_issues_test == 1 else f"{found.n_issues_test:,} of them are"
         )
         notes.append(f"{them} of test images.")
-    if found.at_least and not not_judged(found):
+    if found.at_least and found.low and not not_judged(found):
         notes.append("This is a lower bound.")
     if found.reason:
         notes.append(f"{found.reason[0].upper()}{found.reason[1:].rstrip('.')}.")
