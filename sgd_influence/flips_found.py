@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from sgd_influence.label_issues import ISSUE
 from utils.columns import INDEX, ROW, SEED, SET
 from utils.console import RESULT
+from utils.data.label_table import IS_ISSUE
 from utils.data.source import TRAINING
 from utils.output.paths import latest
 from utils.output.results import Results
@@ -36,8 +36,8 @@ def say_what_was_found(results: Results, methods: Sequence[str], seeds: Sequence
 
 def _flips_among_suspects(results: Results, flipped: set[int]) -> str:
     """How many of the training images whose labels look wrong are among the flipped ones."""
-    table = results.table(latest(results.paths.label_issues), (SET, ROW, ISSUE))
-    suspects = table.loc[(table[SET] == TRAINING) & (table[ISSUE] == 1), ROW]
+    table = results.table(latest(results.paths.label_issues), (SET, ROW, IS_ISSUE))
+    suspects = table.loc[(table[SET] == TRAINING) & (table[IS_ISSUE] == 1), ROW]
     hits = f"{suspects.isin(flipped).sum():,} of the {len(flipped):,} flipped labels"
     return f"The {len(suspects):,} training images whose labels look wrong have {hits}"
 

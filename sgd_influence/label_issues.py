@@ -36,9 +36,8 @@ from utils.training.trial import Trial
 
 log = logging.getLogger("data_cleansing")
 
-ISSUE = IS_ISSUE
 AUM = "aum"
-COLUMNS = [IMAGE, LABEL, SET, ISSUE, SCORE, PREDICTED, CONFIDENCE, AUM, "n_trials", ROW]
+COLUMNS = [IMAGE, LABEL, SET, IS_ISSUE, SCORE, PREDICTED, CONFIDENCE, AUM, "n_trials", ROW]
 SHOWN_DIGITS = 6
 NOT_RECORDED = (
     "Labels were not checked: the trainings in this folder are of an earlier version, which did "
@@ -206,13 +205,13 @@ def issue_table(images: pd.DataFrame, checked: Checked) -> pd.DataFrame:
     """`COLUMNS`, the label that is most likely wrong first; suspects before all others."""
     table = images.assign(
         **{
-            ISSUE: checked.suspect.astype(int),
+            IS_ISSUE: checked.suspect.astype(int),
             SCORE: checked.score.round(SHOWN_DIGITS),
             PREDICTED: checked.predicted,
             CONFIDENCE: checked.predicted_score.round(SHOWN_DIGITS),
         }
     )
-    by = [ISSUE, SCORE, AUM]
+    by = [IS_ISSUE, SCORE, AUM]
     return table.sort_values(by, ascending=[False, True, True], kind="stable")[COLUMNS]
 
 
@@ -228,7 +227,7 @@ def verdict_of(
         reason: why the number is a lower bound; empty if it is an estimate.
         harmful: which options make the check worse; empty for none.
     """
-    suspects = table[table[ISSUE] == 1]
+    suspects = table[table[IS_ISSUE] == 1]
     per_class = _per_class(table, source.class_names)
     return {
         "version": VERSION,
@@ -257,7 +256,7 @@ def _given_to_suggested(suspects: pd.DataFrame) -> list[dict[str, int]]:
 
 
 def _per_class(table: pd.DataFrame, names: Sequence[str]) -> list[dict[str, Any]]:
-    counts = table.groupby(LABEL)[ISSUE].agg(["size", "sum"])
+    counts = table.groupby(LABEL)[IS_ISSUE].agg(["size", "sum"])
     return [
         {"label": int(label), "class": names[label], "n": int(n), "n_issues": int(wrong)}
         for label, n, wrong in counts.itertuples()

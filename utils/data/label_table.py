@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,9 @@ import pandas as pd
 
 from utils.columns import IMAGE, LABEL, ROW, SET
 from utils.data.source import TEST, TRAINING, VALIDATION
-from utils.files import check_regular
 from utils.output.paths import OutputPaths, latest
 from utils.output.results import Results
-from utils.output.storage import read_texts, unreadable
+from utils.output.storage import read_texts, read_versioned_json, unreadable
 
 SETS = (TRAINING, VALIDATION, TEST)
 IS_ISSUE, SCORE = "is_label_issue", "label_score"
@@ -89,17 +87,7 @@ def read_label_verdict(paths: OutputPaths) -> LabelVerdict | None:
     Raises:
         UserError: the file cannot be read, or is not whole.
     """
-    path = latest(paths.label_verdict)
-    try:
-        check_regular(path)
-        value = json.loads(path.read_text(encoding="utf-8"))
-        return _verdict(value) if value["version"] == VERSION else None
-    except FileNotFoundError:
-        return None
-    except KeyError as error:
-        raise unreadable(path, "is not whole", f"{error.args[0]} is missing") from error
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise unreadable(path, "cannot be read", error) from error
+    return read_versioned_json(latest(paths.label_verdict), VERSION, _verdict)
 
 
 def _verdict(value: Mapping[str, Any]) -> LabelVerdict:

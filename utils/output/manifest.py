@@ -426,6 +426,21 @@ def is_editable(name: str) -> bool:
     return PurePosixPath(name).parts[0] in EDITABLE
 
 
+def manifest_of_run(paths: OutputPaths) -> Manifest:
+    """The manifest of an output folder that was given as one.
+
+    Raises:
+        UserError: there is no such folder, it holds no run, or its manifest cannot be used.
+    """
+    if not paths.root.is_dir():
+        raise UserError(f"{paths.root}: no such folder; give the --output_dir of a finished run")
+    if not os.path.lexists(paths.manifest):
+        raise UserError(f"{paths.root}: holds no run; give the --output_dir of a finished one")
+    manifest = Manifest.read(paths)
+    manifest.check_places()
+    return manifest
+
+
 def free_name(path: Path, ending: str) -> Path:
     """The first of <name><ending>, <name><ending>_2, ... that is not there."""
     names = (f"{path.name}{ending}{'' if n == 1 else f'_{n}'}" for n in itertools.count(1))

@@ -15,11 +15,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from utils.columns import IMAGE, INDEX, LABEL, SEED, TO, TRUE
-from utils.files import check_regular
 from utils.methods import METHODS
 from utils.output.paths import OutputPaths
 from utils.output.ranking import ranked
-from utils.output.storage import check_whole, read_csv, unreadable
+from utils.output.storage import check_whole, read_csv, read_if_there, unreadable
 
 Rows = npt.NDArray[np.int64]
 INFLUENCE = (IMAGE, LABEL, "influence", INDEX)
@@ -75,7 +74,7 @@ class Results:
             UserError: it cannot be read, or lacks one of `columns`.
         """
         if path not in self._tables:
-            self._tables[path] = _read_if_there(path, columns)
+            self._tables[path] = read_if_there(path, columns)
         return self._tables[path]
 
     def table_of_images(self, path: Path, columns: Iterable[str]) -> pd.DataFrame | None:
@@ -212,17 +211,3 @@ def _check_whole(path: Path, table: pd.DataFrame, n_train: int) -> None:
     if len(table) != n_train or not np.array_equal(images, np.arange(n_train)):
         what = f"does not hold each of the {n_train} training images once"
         raise unreadable(path, what, f"{len(table)} rows, {len(images)} images")
-
-
-def _read_if_there(path: Path, columns: Iterable[str]) -> pd.DataFrame | None:
-    try:
-        check_regular(path)
-        table = pd.read_csv(path, float_precision="round_trip")
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise unreadable(path, "cannot be read", error) from error
-    missing = [name for name in columns if name not in table]
-    if missing:
-        raise unreadable(path, "is not whole", f"no column {missing[0]}")
-    return table

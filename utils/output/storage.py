@@ -11,16 +11,18 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 
 from utils.errors import UserError
 from utils.files import check_regular
+
+Value = TypeVar("Value")
 
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp(\.\w+)?")
 """Names of files that are being written; what a killed process leaves."""
@@ -144,31 +146,63 @@ def read_csv(path: Path, columns: Iterable[str] = ()) -> pd.DataFrame:
 
 def check_whole(table: pd.DataFrame, columns: Iterable[str], path: Path) -> None:
     """Raise UserError if a table of `path` has no rows, or lacks one of `columns` or its values."""
-    missing = [name for name in columns if name not in table]
-    if missing or table.empty:
-        lack = f"no column {missing[0]}" if missing else "no rows"
-        raise unreadable(path, "is not whole", lack)
+    check_columns(table, columns, path)
+    if table.empty:
+        raise unreadable(path, "is not whole", "no rows")
     if table[list(columns)].isna().to_numpy().any():
         raise unreadable(path, "is not whole", "a value is missing")
 
 
+def check_columns(table: pd.DataFrame, columns: Iterable[str], path: Path) -> None:
+    """Raise UserError if a table of `path` lacks one of `columns`."""
+    missing = [name for name in columns if name not in table]
+    if missing:
+        raise unreadable(path, "is not whole", f"no column {missing[0]}")
+
+
 def read_texts(path: Path, columns: Iterable[str]) -> pd.DataFrame | None:
-    """A table with all values as text, empty ones as ""; None if the file is not there.
+    """As `read_if_there`, with all values as text, empty ones as ""."""
+    return read_if_there(path, columns, dtype=str, keep_default_na=False)
+
+
+def read_if_there(path: Path, columns: Iterable[str], **how: Any) -> pd.DataFrame | None:
+    """A table that may be missing or without rows; None if the file is not there.
+
+    Args:
+        path: of the CSV file.
+        columns: that it must have.
+        how: further arguments of `pandas.read_csv`; floats come back bit by bit.
 
     Raises:
         UserError: the file cannot be read or lacks one of `columns`.
     """
     try:
         check_regular(path)
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        table = pd.read_csv(path, **{"float_precision": "round_trip", **how})
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         raise unreadable(path, "cannot be read", error) from error
-    missing = [name for name in columns if name not in table]
-    if missing:
-        raise unreadable(path, "is not whole", f"no column {missing[0]}")
+    check_columns(table, columns, path)
     return table
+
+
+def read_versioned_json(path: Path, version: int, build: Callable[[Any], Value]) -> Value | None:
+    """What `build` makes of a JSON file; None without a file, or for one of another version.
+
+    Raises:
+        UserError: the file cannot be read, or is not whole.
+    """
+    try:
+        check_regular(path)
+        value = json.loads(path.read_text(encoding="utf-8"))
+        return build(value) if value["version"] == version else None
+    except FileNotFoundError:
+        return None
+    except KeyError as error:
+        raise unreadable(path, "is not whole", f"{error.args[0]} is missing") from error
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise unreadable(path, "cannot be read", error) from error
 
 
 def npy_bytes(array: np.ndarray) -> bytes:

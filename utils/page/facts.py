@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import pandas as pd
 
@@ -20,14 +18,13 @@ from utils.data.label_table import (
     read_label_verdict,
 )
 from utils.errors import UserError
-from utils.files import check_regular
 from utils.methods import METHODS, Solved
-from utils.output.manifest import Manifest
+from utils.output.manifest import Manifest, manifest_of_run
 from utils.output.paths import OutputPaths
 from utils.output.ranking import SHOWN_WORST
 from utils.output.results import Results
 from utils.output.runs import Run, load_runs
-from utils.output.storage import read_csv, unreadable
+from utils.output.storage import check_columns, read_csv, read_versioned_json
 from utils.page.seats import Seats, seats
 from utils.page.verdict import Recommended, recommended
 from utils.training.soundness import solves_in, warnings_of
@@ -137,11 +134,11 @@ class Facts:
             paths=paths,
             manifest=manifest,
             rankings=results.rankings(),
-            summary=_with_columns(results.table(paths.summary), SUMMARY, paths.summary),
+            summary=_summary(paths, results),
             curves={s: read_csv(paths.learning_curve(s), CURVE) for s in paths.trained()},
             verification=results.table_if_there(paths.verification, VERIFICATION),
             agreement=results.table_if_there(paths.agreement, AGREEMENT),
-            recommendation=_recommendation(paths.recommendation),
+            recommendation=read_versioned_json(paths.recommendation, READ_VERSION, recommended),
             removed=_there({method: results.removed(method) for method in methods}),
             flips=None if results.flips() is None else results.given_labels(),
             class_names=class_names,
@@ -197,12 +194,7 @@ class Facts:
 
 
 def _manifest(paths: OutputPaths) -> Manifest:
-    if not paths.root.is_dir():
-        raise UserError(f"{paths.root}: no such folder; give the --output_dir of a finished run")
-    if not os.path.lexists(paths.manifest):
-        raise UserError(f"{paths.root}: holds no run; give the --output_dir of a finished one")
-    manifest = Manifest.read(paths)
-    manifest.check_places()
+    manifest = manifest_of_run(paths)
     if not paths.summary.exists():
         raise UserError(f"{paths.root}: its run is not finished; give the run's command again")
     return manifest
@@ -229,29 +221,14 @@ def _solves(paths: OutputPaths, methods: Sequence[str]) -> list[tuple[str, int, 
     ]
 
 
-def _with_columns(table: pd.DataFrame, columns: Sequence[str], path: Path) -> pd.DataFrame:
-    missing = [name for name in columns if name not in table]
-    if missing:
-        raise unreadable(path, "is not whole", f"no column {missing[0]}")
+def _summary(paths: OutputPaths, results: Results) -> pd.DataFrame:
+    table = results.table(paths.summary)
+    check_columns(table, SUMMARY, paths.summary)
     return table
 
 
 def _there(tables: Mapping[str, pd.DataFrame | None]) -> dict[str, pd.DataFrame]:
     return {method: table for method, table in tables.items() if table is not None}
-
-
-def _recommendation(path: Path) -> Recommended | None:
-    """What the file holds; None where it is not there or of another version."""
-    try:
-        check_regular(path)
-        value = json.loads(path.read_text(encoding="utf-8"))
-        return recommended(value) if value["version"] == READ_VERSION else None
-    except FileNotFoundError:
-        return None
-    except KeyError as error:
-        raise unreadable(path, "is not whole", f"{error.args[0]} is missing") from error
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise unreadable(path, "cannot be read", error) from error
 
 
 def _predictions(table: pd.DataFrame | None) -> dict[int, Prediction]:

@@ -16,7 +16,7 @@ from utils.data.source import TEST, TRAINING, VALIDATION
 from utils.errors import UserError
 from utils.link_free import check_place, read_file
 from utils.output.folder import OutputFolder
-from utils.output.manifest import Manifest
+from utils.output.manifest import Manifest, manifest_of_run
 from utils.output.paths import OutputPaths
 from utils.review.export import export
 from utils.review.reviewed import Reviewed
@@ -61,12 +61,7 @@ def review(folder: Path, decisions: Path, how: str, n_trials: int) -> None:
 
 def _manifest(paths: OutputPaths) -> Manifest:
     """The manifest of a folder with a label check; UserError if it has none."""
-    if not paths.root.is_dir():
-        raise UserError(f"{paths.root}: no such folder; give the --output_dir of a finished run")
-    if not os.path.lexists(paths.manifest):
-        raise UserError(f"{paths.root}: holds no run; give the --output_dir of a finished one")
-    manifest = Manifest.read(paths)
-    manifest.check_places()
+    manifest = manifest_of_run(paths)
     if not paths.label_issues.exists():
         what = "has no labels/label_issues.csv: its run is not finished, or of an earlier version"
         raise UserError(f"{paths.root}: {what}; give the run's command again")
