@@ -310,6 +310,15 @@ def test_decisions_in_the_folder_are_known_to_the_page(folder: Path) -> None:
     with browser.opened(write_page(OutputFolder(folder))) as page:
         assert "7 of 310 suspects" in text_in(page, "r-counts")
         assert "7 remove" in text_in(page, "r-counts")
+        page.evaluate("document.querySelector('#r-strip button').click()")
+        press(page, "u")
+        assert "6 remove" in text_in(page, "r-counts")
+        csv = download(page, folder)
+        assert csv[DECISION].tolist() == ["undo"] + ["remove"] * 6
+        choose_file(page, OutputPaths(folder).decisions)
+        loaded = "7 decisions loaded from decisions.csv; 0 others replaced."
+        wait_until(lambda: text_in(page, "r-message") == loaded)
+        assert "7 remove" in text_in(page, "r-counts")
 
 
 # ---------------------------------------------------------------- decisions.csv
