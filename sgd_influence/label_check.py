@@ -368,9 +368,7 @@ def _count(
     return rate, _count_of(n, rate, fits.any_class.low, max(fits.any_class.high, high))
 
 
-def _rate_of_good(
-    fits: _Fits, n_held: int, odds: Floats, interval: tuple[float, float]
-) -> float:
+def _rate_of_good(fits: _Fits, n_held: int, odds: Floats, interval: tuple[float, float]) -> float:
     """The share of wrong labels where the net is good.
 
     Args:

@@ -129,23 +129,6 @@ def test_nothing_tried() -> None:
     assert closing_words(found)[0] == printed
 
 
-def test_none_says_nothing_of_labels_where_a_method_looked_for_them() -> None:
-    none, some = by_n({0: 0.5}, "AUM"), by_n(falling(0.3), "AUM")
-    about = "This is about validation loss, not about labels: look at the images that AUM ranks"
-    assert closing_words(recommend(none, ["AUM"], [0]))[1].startswith(about)
-    found = recommend(some, ["AUM"], [0])
-    assert found.overall.n > 0
-    assert not [line for line in closing_words(found) if line.startswith(about)]
-
-
-def test_none_names_the_method_for_labels_where_it_was_left_out() -> None:
-    found = recommend(by_n({0: 0.5}) | by_n({0: 0.5}, "Random"), ["Hara", "Random"], [0])
-    assert closing_words(found)[1] == (
-        "This is about validation loss, not about labels: if you suspect wrong ones, add "
-        "--methods Hara Random AUM to the command"
-    )
-
-
 def test_test_images_decide_nothing() -> None:
     tried = by_n(falling(0.3)) | by_n(FLAT, "Random")
     worse = {key: replace(o, test_hits=~o.test_hits) for key, o in tried.items() if key[1]}
