@@ -170,8 +170,9 @@ def _standing(verdict: Verdict, overall: Verdict) -> str:
         return "  recommended"
     if verdict.method == CONTROL:
         return "  a control, not recommended"
-    better = "the recommended one" if overall.n else CONTROL
-    return f"  good too, but lowers the validation loss less than {better}"
+    if not overall.n:
+        return f"  does not gain more than {CONTROL}"
+    return "  good too, but gains less on validation images"
 
 
 def closing_words(recommendation: Recommendation) -> list[str]:
@@ -224,6 +225,12 @@ def _draw_curve(axes: Axes, curve: Curve, number: int) -> None:
         return
     color, marker = f"C{number - 1}", "os^Dv"[(number - 1) % 5]
     axes.plot(curve.n, curve.mean, color=color, marker=marker, label=curve.label)
+    for k, count in enumerate(curve.beneath):
+        if count:
+            stretch, wide = slice(k, k + 2), 1.5 + 3 * count
+            axes.plot(
+                curve.n[stretch], curve.mean[stretch], color=color, linewidth=wide, zorder=1.5
+            )
     axes.fill_between(curve.n, curve.low, curve.high, color=color, alpha=0.15, linewidth=0)
 
 

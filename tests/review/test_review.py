@@ -281,6 +281,16 @@ def test_the_gain_and_its_interval_are_paired_over_seeds() -> None:
     assert (gain.original, gain.reviewed) == pytest.approx((0.6, 0.63))
 
 
+def test_a_gain_that_every_seed_shares_has_no_interval() -> None:
+    rows = [
+        (name, seed, "", 9, accuracy, 0.0)
+        for name, accuracy in (("original", 0.5), ("reviewed", 0.53))
+        for seed in (0, 1)
+    ]
+    text = worth.gains(pd.DataFrame(rows, columns=list(worth.COLUMNS)))["given"].text
+    assert text == "+3.00 (the same with every seed, which gives no interval)"
+
+
 def test_both_lists_are_trained_and_tested_once(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -192,6 +192,30 @@ def test_closing_lines() -> None:
     assert closing_words(replace(found, what_if="not for use")) == [*words, "But not for use"]
 
 
+def test_every_line_of_the_closing_table_says_what_it_means() -> None:
+    tried: dict = {}
+    for seed, (to, less) in enumerate(((0.3, 0.33), (0.29, 0.34), (0.31, 0.35))):
+        tried |= by_n(falling(to, seed), seed=seed) | by_n(falling(less, seed), "Ours", seed)
+        tried |= by_n(FLAT, "Random", seed)
+    found = recommend(tried, ["Hara", "Ours", "Random"], [0, 1, 2])
+    assert found.methods["Ours"].n > 0
+    ends = ["recommended", "good too, but gains less on validation images", "best tried, not"]
+    for line, end in zip(closing_table(found, {}).splitlines()[1:], ends, strict=True):
+        assert end in line
+    control = replace(found, overall=found.methods["Random"])
+    assert "does not gain more than Random" in closing_table(control, {}).splitlines()[1]
+
+
+def test_an_interval_without_width_is_not_printed() -> None:
+    found = three_trials()
+    flat = replace(found.overall, interval_points=[1.0, 1.0], test_interval_points=[0.0, 0.001])
+    assert "95 % interval" not in closing_words(replace(found, overall=flat))[1]
+    assert (
+        "95 % interval"
+        in closing_words(replace(found, overall=replace(flat, interval_points=[0.5, 1.5])))[1]
+    )
+
+
 # ---------------------------------------------------------------- standard errors
 
 

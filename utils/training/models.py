@@ -13,7 +13,7 @@ import nnabla as nn
 import nnabla.functions as F
 import nnabla.parametric_functions as PF
 
-from utils.errors import UserError
+from utils.errors import UserError, did_you_mean
 
 Model = Callable[[nn.Variable, int, bool], nn.Variable]
 
@@ -94,7 +94,7 @@ def find_model(name: str) -> Model:
     if ":" not in name:
         raise UserError(
             f"--model {name}: not known; known are {', '.join(MODELS)}, or give your own as "
-            "module:function"
+            f"module:function{did_you_mean(name, MODELS)}"
         )
     with _working_directory_first():
         try:
