@@ -77,8 +77,8 @@ def check_of_run(
         log.warning(PARTLY_RECORDED, len(seeds), len(options.seeds))
     seen = [part for seed in seeds for part in seen_by(options, source, trial, results, seed)]
     images, evidence = merged(seen)
-    checked = check_labels(evidence)
     found = learnt(options, source, results, seeds)
+    checked = check_labels(evidence, found.sound)
     reason = unfit_net(found)
     if reason:
         checked = checked.without_suspects(evidence.labels)

@@ -29,7 +29,8 @@ from utils.output.storage import read_csv
 STEEP = 0.05
 """A training with more of the fall of its loss in the last quarter of the epochs is too short."""
 UNFIT = 0.5
-"""Below this share of a logistic regression's accuracy no label is judged."""
+"""No label is judged below this share of a logistic regression's accuracy, nor below both this
+accuracy and the regression's."""
 FAST_MOMENTUM, FEW_EPOCHS = 0.5, 10
 """The check is worse with this momentum or more and a falling rate, and with fewer epochs."""
 MOST_TRAINED, MOST_TESTED = 2000, 2000
@@ -51,6 +52,11 @@ class Learnt:
     accuracy: float
     pixels: float
     falling: float
+
+    @property
+    def sound(self) -> bool:
+        """Whether the nets are at least as good as the regressions, and trained to the end."""
+        return self.accuracy >= self.pixels and self.falling <= STEEP
 
 
 def learnt(options: Options, source: Source, results: Results, seeds: Sequence[int]) -> Learnt:
@@ -101,7 +107,7 @@ def poor_net(found: Learnt, checked: Checked) -> str:
     if found.falling > STEEP:
         share = f"{found.falling:.0%} of its fall is in the last quarter of the epochs"
         problems.append(f"its training loss is still falling ({share})")
-    if not checked.good:
+    if checked.accuracy < GOOD_NET:
         problems.append(
             f"it is right about an estimated {checked.accuracy:.0%} of the images, and "
             f"{GOOD_NET:.0%} are needed to count labels of a similar class"
@@ -116,9 +122,10 @@ def unfit_net(found: Learnt) -> str:
     """Why no label can be judged: a sentence; empty if labels can be judged.
 
     A net that is right less than half as often as a logistic regression on pixels knows too little
-    of the classes: nearly every label looks wrong to it.
+    of the classes: nearly every label looks wrong to it. Of one that is no better than the
+    regression and right about less than half of the images, errors and wrong labels look alike.
     """
-    if found.accuracy >= UNFIT * found.pixels:
+    if found.accuracy >= max(UNFIT * found.pixels, min(UNFIT, found.pixels)):
         return ""
     return f"The net has learnt too little: {_compared(found)}. {_remedy(found)}"
 

@@ -95,6 +95,15 @@ def test_a_poor_net_counts_at_most_what_is_there() -> None:
         assert checked.count.high >= n
 
 
+def test_a_net_that_others_doubt_counts_as_a_poor_one() -> None:
+    given, true = evidence(rate=0.1, similar=True)
+    trusted, doubted = check_labels(given), check_labels(given, sound=False)
+    assert trusted.good and not doubted.good
+    assert doubted.accuracy == trusted.accuracy
+    assert doubted.count != trusted.count
+    assert doubted.count.high >= (given.labels != true).sum()
+
+
 def test_scores_are_probabilities() -> None:
     given, true = evidence(rate=0.2, clear=5)
     checked = check_labels(given)

@@ -145,7 +145,7 @@ def test_an_interval_without_width_is_not_printed() -> None:
 
 
 def test_the_sentences_on_a_poor_net() -> None:
-    good, wrong = checked([0.9] * 4, [0] * 4), replace(checked([0.9] * 4, [0] * 4), good=False)
+    good, wrong = checked([0.9] * 4, [0] * 4), replace(checked([0.9] * 4, [0] * 4), accuracy=0.85)
     assert poor_net(Learnt(accuracy=0.9, pixels=0.9, falling=0.01), good) == ""
     assert poor_net(Learnt(accuracy=0.912, pixels=0.96, falling=0.07), good) == (
         "The net is not good enough to estimate the number: it is right about 91.2% of the "
@@ -153,10 +153,14 @@ def test_the_sentences_on_a_poor_net() -> None:
         "is still falling (7% of its fall is in the last quarter of the epochs). Train longer (-e)"
     )
     printed = poor_net(Learnt(accuracy=0.9, pixels=0.8, falling=0.01), wrong)
-    assert "right about an estimated 95% of the images" in printed
+    assert "right about an estimated 85% of the images" in printed
     assert printed.endswith("Train longer (-e), or use another --model or --lr")
-    assert unfit_net(Learnt(accuracy=0.4, pixels=0.8, falling=0.9)) == ""
-    assert unfit_net(Learnt(accuracy=0.3, pixels=0.8, falling=0.9)).startswith("The net has learnt")
+    for accuracy, pixels in ((0.5, 0.9), (0.5, 0.5), (0.4, 0.3), (0.9, 0.95)):
+        assert unfit_net(Learnt(accuracy, pixels, falling=0.9)) == ""
+    for accuracy, pixels in ((0.44, 0.9), (0.46, 0.5)):
+        assert unfit_net(Learnt(accuracy, pixels, 0.0)).startswith("The net has learnt too little")
+    assert not Learnt(0.9, 0.91, 0).sound and not Learnt(0.9, 0.8, 0.06).sound
+    assert Learnt(0.9, 0.9, 0.05).sound
 
 
 def test_a_net_that_learnt_nothing_judges_no_label(
