@@ -287,6 +287,20 @@ def test_one_line_each_and_two_tables(tmp_path: Path, caplog: pytest.LogCaptureF
         assert written.values.tolist() == table.astype(str).values.tolist()
 
 
+def test_copies_are_listed_among_pictures_that_look_like_them() -> None:
+    """Two copies next to many pictures of another label that all look like them."""
+    first, rng = scene(0), np.random.default_rng(0)
+    others = []
+    for _ in range(12):
+        pixels = np.asarray(first).astype(int) + rng.integers(-1, 2, np.asarray(first).shape)
+        others.append(Image.fromarray(pixels.clip(0, 255).astype(np.uint8)))
+    looks = looks_of(first, *others, first)
+    pairs = find_pairs(looks, np.array([0, *[1] * 12, 0]), np.zeros(14, int))
+    same = pairs[pairs["distance"] == 0]
+    assert same[["a", "b"]].tolist() == [(0, 13)]
+    assert len(pairs) > 1
+
+
 def test_similar_pictures_are_counted_apart_from_copies() -> None:
     rows = [(TWO_LABELS, 0), (COPIES, 0), (COPIES, 0), (TWO_LABELS, 1), (TWO_SETS, 5)]
     table = pd.DataFrame(rows, columns=["kind", "distance"])

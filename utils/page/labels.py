@@ -68,7 +68,7 @@ def labels_view(facts: Facts) -> LabelsView | None:
     rows, more = _classes(facts, check)
     return LabelsView(
         headline=_headline(check.verdict),
-        notes=_notes(check.verdict),
+        notes=tuple(f"{text}." for text in check.verdict.remarks),
         warnings=tuple(f"{text}." for text in check.verdict.warnings(facts.name_of)),
         classes=rows,
         more_classes=more,
@@ -84,11 +84,6 @@ def labels_view(facts: Facts) -> LabelsView | None:
 def _headline(found: LabelVerdict) -> str:
     asks = found.n_issues and not found.at_least
     return f"{found.headline}{'; review these' if asks else ''}."
-
-
-def _notes(found: LabelVerdict) -> tuple[str, ...]:
-    bound = ["This is a lower bound"] if found.at_least and found.low else []
-    return tuple(f"{text}." for text in (*bound, *found.remarks))
 
 
 def _classes(facts: Facts, check: LabelCheck) -> tuple[tuple[ClassRow, ...], str]:
