@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from functools import cache
 
@@ -15,7 +16,10 @@ from utils.kernels.batch_norm import weighted_batch_normalization
 from utils.training.adjoint import StepAdjoint
 from utils.training.models import Model, describe, find_model
 from utils.training.network import Network
+from utils.training.nnp_net import NnpNet
 from utils.training.sgd import Optimiser
+
+log = logging.getLogger("data_cleansing")
 
 COUPLING = 1e-3
 """Largest relative difference of logits with an image of weight 0 and without the image."""
@@ -39,6 +43,8 @@ def checked_model(name: str, image_shape: tuple[int, ...], n_classes: int) -> Mo
     try:
         network = Network(model, image_shape, n_classes)
         logits = network.logits(nn.Variable((3, *image_shape)), test=False)
+    except UserError:
+        raise
     except Exception as error:
         raise UserError(
             f"--model {name}: fails on images of shape {image_shape} ({describe(error)})"
@@ -54,6 +60,8 @@ def checked_model(name: str, image_shape: tuple[int, ...], n_classes: int) -> Mo
     _check_functions(name, logits)
     _check_scoring(name, network)
     _check_coupling(name, network)
+    if isinstance(model, NnpNet) and model.remark:
+        log.warning("--model %s: %s", name, model.remark)
     return model
 
 
