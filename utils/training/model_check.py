@@ -14,7 +14,7 @@ from nnabla.backward_functions import registry
 from utils.errors import UserError
 from utils.kernels.batch_norm import weighted_batch_normalization
 from utils.training.adjoint import StepAdjoint
-from utils.training.models import Model, describe, find_model
+from utils.training.models import Model, describe, find_model, is_nnp
 from utils.training.network import Network
 from utils.training.nnp_net import NnpNet
 from utils.training.sgd import Optimiser
@@ -25,7 +25,6 @@ COUPLING = 1e-3
 """Largest relative difference of logits with an image of weight 0 and without the image."""
 
 
-@cache
 def checked_model(name: str, image_shape: tuple[int, ...], n_classes: int) -> Model:
     """Find a model and look, on the graphs of a small batch, at what the scores need of it.
 
@@ -39,7 +38,21 @@ def checked_model(name: str, image_shape: tuple[int, ...], n_classes: int) -> Mo
             no parameters; it uses random functions or ones without a second derivative (named),
             or mixes the images of a batch other than by batch normalisation.
     """
-    model = find_model(name)
+    net = find_model(name) if is_nnp(name) else None
+    return check_once(name, net, image_shape, n_classes)
+
+
+@cache
+def check_once(name: str, net: Model | None, image_shape: tuple[int, ...], n_classes: int) -> Model:
+    """As `checked_model`, once in this process for each name and content of a .nnp file.
+
+    Args:
+        name: as in `--model`.
+        net: of a .nnp file, else None.
+        image_shape: (C, H, W).
+        n_classes: number of classes K.
+    """
+    model = net or find_model(name)
     try:
         network = Network(model, image_shape, n_classes)
         logits = network.logits(nn.Variable((3, *image_shape)), test=False)

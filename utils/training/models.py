@@ -93,7 +93,7 @@ def find_model(name: str) -> Model:
     """
     if name in MODELS:
         return MODELS[name]
-    if name.lower().endswith(SUFFIX):
+    if is_nnp(name):
         return read_nnp(name)
     if ":" not in name:
         raise UserError(
@@ -111,6 +111,11 @@ def find_model(name: str) -> Model:
     if not callable(model):
         raise UserError(f"--model {name}: is not a function; give (x, n_classes, test) -> logits")
     return model
+
+
+def is_nnp(name: str) -> bool:
+    """Whether a model is named by a .nnp file."""
+    return name not in MODELS and name.lower().endswith(SUFFIX)
 
 
 @contextmanager

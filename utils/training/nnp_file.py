@@ -48,7 +48,15 @@ Message = Any
 
 
 class _Unfit(Exception):
-    """Why a network cannot be scored, in words."""
+    """Why a network cannot be scored.
+
+    Args:
+        network: its name.
+        reason: what is wrong with it, in words.
+    """
+
+    def __init__(self, network: str, reason: str) -> None:
+        super().__init__(f"network {network}: {reason}")
 
 
 def read_nnp(name: str) -> NnpNet:
@@ -67,8 +75,9 @@ def read_nnp(name: str) -> NnpNet:
         try:
             return _net(name, content, network)
         except _Unfit as reason:
-            reasons.append(f"network {network.name}: {reason}")
-    raise UserError(f"--model {name}: {'; '.join(reasons) or 'holds no network'}")
+            reasons.append(str(reason))
+    found = "; ".join(dict.fromkeys(reasons)) or "holds no network"
+    raise UserError(f"--model {name}: {found}")
 
 
 # ---------------------------------------------------------------- the file
@@ -139,7 +148,7 @@ class _Graph:
         for function in network.function:
             unknown = [n for n in (*function.input, *function.output) if n not in variables]
             if unknown:
-                raise _Unfit(f"{function.name} has an unknown variable {unknown[0]}")
+                raise _Unfit(network.name, f"{function.name} has an unknown variable {unknown[0]}")
         return cls(network, variables, makers)
 
     def users(self, name: str) -> list[Message]:
@@ -160,11 +169,12 @@ def _net(name: str, content: Message, network: Message) -> NnpNet:
     try:
         needed = functions_between(graph.network, "", logits)
     except ValueError as error:
-        raise _Unfit(str(error)) from error
+        raise _Unfit(network.name, str(error)) from error
     inputs = {n for function in needed for n in function.input if graph.is_data(n)}
     if len(inputs) != 1:
         named = ", ".join(sorted(inputs)) or "none"
-        raise _Unfit(f"a class depends on one image, here on {len(inputs)} inputs ({named})")
+        what = f"a class depends on one image, here on {len(inputs)} inputs ({named})"
+        raise _Unfit(network.name, what)
     image, skipped = _after_preprocessing(graph, inputs.pop())
     remark = _remark(content, network, skipped)
     return NnpNet(name, graph.network.SerializeToString(deterministic=True), image, logits, remark)
@@ -173,10 +183,12 @@ def _net(name: str, content: Message, network: Message) -> NnpNet:
 def _check_functions(network: Message) -> None:
     recurrent = sorted({function.type for function in _of_types(network, RECURRENT)})
     if recurrent:
-        raise _Unfit(f"{', '.join(recurrent)}: recurrent nets cannot be scored")
+        what = f"{', '.join(recurrent)}: recurrent nets cannot be scored"
+        raise _Unfit(network.name, what)
     for function in _of_types(network, BATCH_NORM):
         if len(function.output) != 1:
-            raise _Unfit(f"{function.name} gives its statistics out, which cannot be scored")
+            what = f"{function.name} gives its statistics out, which cannot be scored"
+            raise _Unfit(network.name, what)
 
 
 def _without_loops(network: Message) -> Message:
@@ -193,7 +205,7 @@ def _without_loops(network: Message) -> Message:
             known.initializer = variable.initializer
         return _message(looped.expand_loop_control())
     except Exception as error:
-        raise _Unfit(f"its loops cannot be read ({error})") from error
+        raise _Unfit(network.name, f"its loops cannot be read ({error})") from error
 
 
 def _message(network: ProtoNetwork) -> Message:
@@ -216,22 +228,24 @@ def _check_training(content: Message, network: Message) -> None:
         if other.name == network.name or other.name in trained or not trained:
             losses = sorted({function.type for function in _of_types(other, OTHER_LOSSES)})
             if losses:
-                raise _Unfit(
-                    f"network {other.name} is trained by {', '.join(losses)}; only softmax "
-                    "cross-entropy can be scored"
+                what = (
+                    f"is trained by {', '.join(losses)}; only softmax cross-entropy can be scored"
                 )
+                raise _Unfit(other.name, what)
 
 
 def _logits(content: Message, graph: _Graph) -> str:
     """The variable with the logits: what the loss or the output of a class starts from."""
     losses = _of_types(graph.network, CLASS_LOSSES)
     if len(losses) > 1:
-        raise _Unfit(f"it has {len(losses)} losses, one can be scored")
+        raise _Unfit(graph.network.name, f"it has {len(losses)} losses, one can be scored")
     if losses:
         _check_after_loss(graph, losses[0])
         logits, softmax = _before_softmax(graph, losses[0].input[0])
         if losses[0].type == CATEGORICAL and not softmax:
-            raise _Unfit(f"{CATEGORICAL} without a Softmax before it cannot be scored")
+            raise _Unfit(
+                graph.network.name, f"{CATEGORICAL} without a Softmax before it cannot be scored"
+            )
     else:
         logits, _ = _before_softmax(graph, _output(content, graph))
     _check_logits(graph, logits)
@@ -244,7 +258,9 @@ def _check_after_loss(graph: _Graph, loss: Message) -> None:
     while waiting:
         for user in graph.users(waiting.pop()):
             if user.type not in AFTER_LOSS:
-                raise _Unfit(f"its loss is not {loss.type} alone ({user.type} follows)")
+                raise _Unfit(
+                    graph.network.name, f"its loss is not {loss.type} alone ({user.type} follows)"
+                )
             waiting += user.output
 
 
@@ -261,7 +277,9 @@ def _output(content: Message, graph: _Graph) -> str:
     outputs = sorted(named or {name for name in ends if not graph.users(name)})
     if len(outputs) != 1:
         named_all = ", ".join(outputs) or "none"
-        raise _Unfit(f"one output can be scored, here are {len(outputs)} ({named_all})")
+        raise _Unfit(
+            graph.network.name, f"one output can be scored, here are {len(outputs)} ({named_all})"
+        )
     return outputs[0]
 
 
@@ -288,12 +306,15 @@ def _makers(graph: _Graph, name: str) -> Iterator[Message]:
 def _check_logits(graph: _Graph, logits: str) -> None:
     shape, maker = per_image(graph.variables[logits]), graph.makers.get(logits)
     if maker is None:
-        raise _Unfit(f"its output {logits} is computed from nothing")
+        raise _Unfit(graph.network.name, f"its output {logits} is computed from nothing")
     if not shape or shape[0] < 2 or set(shape[1:]) - {1}:
         what = f"its output {logits} is {by_x(shape)} per image"
-        raise _Unfit(f"{what}, not one number for each of two or more classes")
+        raise _Unfit(graph.network.name, f"{what}, not one number for each of two or more classes")
     if maker.type in NO_LOGITS:
-        raise _Unfit(f"its output {logits} is a {maker.type}; only a Softmax can be scored")
+        raise _Unfit(
+            graph.network.name,
+            f"its output {logits} is a {maker.type}; only a Softmax can be scored",
+        )
 
 
 def _after_preprocessing(graph: _Graph, image: str) -> tuple[str, list[str]]:
