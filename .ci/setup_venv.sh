@@ -119,14 +119,20 @@ pip_install() {
 }
 
 tell() { # a line every few seconds on what pip does, from what it prints; its errors as they are
-    local line status doing="asking for the packages" n=0 failed='' start=$SECONDS told=$SECONDS
+    local line status names doing="asking for the packages" n=0 failed='' start=$SECONDS told=$SECONDS
     while :; do
         status=0
         IFS= read -r -t 1 line || status=$?
         if ((status == 0)); then
             case $line in
-            Collecting\ *) n=$((n + 1)) doing="package $n: ${line#Collecting }" doing=${doing%% (*} ;;
-            Installing\ collected*) doing="unpacking $n packages" ;;
+            Collecting\ * | Processing\ *) # a file, or "name (from -r requirements.txt ...)"
+                n=$((n + 1)) line=${line#* } line=${line%% (*}
+                doing="package $n: ${line##*/}"
+                ;;
+            Installing\ collected*)
+                IFS=', ' read -r -a names <<<"${line#*: }"
+                doing="unpacking ${#names[@]} packages"
+                ;;
             ERROR* | error*) failed=yes ;;
             esac
             if [ -n "$failed" ]; then printf '%s\n' "$line" >&2; fi
