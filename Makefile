@@ -18,7 +18,7 @@ DATA :=
 .PHONY: help venv venv-dev demo test test-fast fix lint fidelity label_noise scaling peers reproduction
 
 help:
-	@echo "make demo   find wrong labels in digits, remove them and retrain, into $(DEMO_OUTPUT)/ (a minute)"
+	@echo "make demo   find wrong labels in digits, remove them and retrain, into $(DEMO_OUTPUT)/ (a minute, and one for the set-up)"
 	@echo "make test   run all tests"
 	@echo "make lint   run ruff, mypy and the import contract"
 	@echo "make fix    mend what ruff can mend"

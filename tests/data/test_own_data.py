@@ -149,14 +149,6 @@ def test_headers_as_nnc_writes_them(tmp_path: Path, header: str) -> None:
     assert len(prepared(csv_of(tmp_path, rows_of(), header)).training) == 10
 
 
-def test_further_columns_come_into_our_files(tmp_path: Path) -> None:
-    rows = [f"{row},by {i},{i}" for i, row in enumerate(rows_of())]
-    source = prepared(csv_of(tmp_path, rows, "x:image,y:label,who,when"))
-    table = pd.read_csv(draw_split(source, 0, None, None, None).files.training)
-    assert list(table) == ["x:image", "y:label", "who", "when"]
-    assert (table["who"] == "by " + table["when"].astype(str)).all()
-
-
 def test_the_table_of_names_goes_before_a_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,18 +17,27 @@ SIDE = 8
 CLASSES = 10
 
 
-def save_model(path: Path, model: Model, loss: bool = False, **options: bool) -> None:
+def save_model(
+    path: Path,
+    model: Model,
+    loss: bool = False,
+    channels: int = 1,
+    classes: int = CLASSES,
+    **options: bool,
+) -> None:
     """Save a model by nnabla, as it is trained, with batches of 4 images.
 
     Args:
         path: of the .nnp file.
         model: to save.
         loss: save the mean loss in the place of the logits.
+        channels: of the images.
+        classes: how many.
         options: of nnabla's `save`.
     """
     with nn.parameter_scope("", scope={}):
-        x, t = nn.Variable((4, 1, SIDE, SIDE)), nn.Variable((4, 1))
-        logits = model(x, CLASSES, False)
+        x, t = nn.Variable((4, channels, SIDE, SIDE)), nn.Variable((4, 1))
+        logits = model(x, classes, False)
         y = F.mean(F.softmax_cross_entropy(logits, t)) if loss else logits
         names = {"x": x, "t": t} if loss else {"x": x}
         network = {"name": "net", "batch_size": 4, "outputs": {"y": y}, "names": names}
