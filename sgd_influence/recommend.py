@@ -153,7 +153,8 @@ class Recommendation:
 
         Each verdict names the quantity that its method's column `influence` holds.
         """
-        value = {"version": VERSION, "rule": RULE, "measure": "val_loss"} | asdict(self)
+        value: dict[str, Any] = {"version": VERSION, "rule": RULE, "measure": "val_loss"}
+        value |= asdict(self)
         for verdict in (value["overall"], *value["methods"].values()):
             method = verdict["method"]
             verdict["quantity"] = METHODS[method].quantity if method else None

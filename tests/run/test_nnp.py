@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,8 @@ from tests.helpers.runs import contents, last_line, sgd_influence
 from utils.options import Options
 from utils.output.folder import DeferredFolder
 from utils.run.worker_process import Setup, _trial
-from utils.training.models import MODELS, find_model
+from utils.training.models import MODELS
+from utils.training.nnp_file import read_nnp
 
 QUICK = "--model mlp --context cpu --methods Hara --no_report"
 NNP = "infl_results_sgd/seed_00/final_model.nnp"
@@ -61,11 +63,11 @@ def test_truncated_file_ends_with_status_2(
 def test_worker_needs_no_file(tmp_path: Path) -> None:
     """It may be on a machine where the file is not."""
     path = write_nnp(tmp_path / "net.nnp", console_project())
-    net = find_model(str(path))
+    net = read_nnp(str(path))
     path.unlink()
     options = Options("test", tmp_path, ("Random",), model=str(path))
     setup = Setup(options, 0, "cpu", 10, None, tmp_path, tmp_path, b"", net)
-    taken = SimpleNamespace(
+    taken: Any = SimpleNamespace(
         data=SimpleNamespace(training=SimpleNamespace(shape=(1, 8, 8))), steps=[]
     )
     assert _trial(setup, taken, DeferredFolder(tmp_path)).network.model is net

@@ -94,6 +94,15 @@ def test_the_network_that_a_console_project_runs_is_trained(
     assert not np.array_equal(network.state()["BatchNormalization/bn/mean"], np.zeros((1, 3, 1, 1)))
 
 
+def test_a_monitor_is_no_output(tmp_path: Path) -> None:
+    text = str(
+        affine(Layers("Main")).add("TopNError", "top_n_error_param { axis: 1 }", (1,), data=("T",))
+    )
+    model = find_model(console(tmp_path, text))
+    assert isinstance(model, NnpNet)
+    assert model.logits == "Affine"
+
+
 def test_initializers_count_as_part_of_the_graph(tmp_path: Path) -> None:
     def graph(text: str) -> str:
         return Network(find_model(console(tmp_path, text)), SHAPE, CLASSES).graph
@@ -191,6 +200,10 @@ REFUSED: dict[str, tuple[str, str]] = {
     "no initializer": (
         str(affine(Layers("Main").add("Mul2", "mul2_param { }", None, (("scale", (1,), ""),)))),
         "no start for Mul2/scale of Mul2: the file has no initializer",
+    ),
+    "a loss of nothing": (
+        'network { name: "Main" function { name: "a" type: "SoftmaxCrossEntropy" } }',
+        "network Main: cannot be read (IndexError",
     ),
     "no protobuf text": ("network {", "is damaged, cut short or no .nnp file"),
 }  # fmt: skip

@@ -76,6 +76,9 @@ def read_nnp(name: str) -> NnpNet:
             return _net(name, content, network)
         except _Unfit as reason:
             reasons.append(str(reason))
+        except Exception as error:  # a message without what every file has
+            what = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            reasons.append(f"network {network.name}: cannot be read ({what})")
     found = "; ".join(dict.fromkeys(reasons)) or "holds no network"
     raise UserError(f"--model {name}: {found}")
 
@@ -154,6 +157,11 @@ class _Graph:
     def users(self, name: str) -> list[Message]:
         """The functions that take a variable."""
         return [function for function in self.network.function if name in function.input]
+
+    def is_output(self, name: str) -> bool:
+        """Whether nothing takes a variable, monitors aside; what these give is no output."""
+        takers = [user for user in self.users(name) if user.type not in MONITORS]
+        return not takers and self.makers[name].type not in MONITORS
 
     def is_data(self, name: str) -> bool:
         """Whether a variable comes from the data: nothing makes it, and it is no parameter."""
@@ -273,8 +281,7 @@ def _output(content: Message, graph: _Graph) -> str:
         for output in executor.output_variable
         if output.variable_name in graph.makers
     }
-    ends = {name for name, maker in graph.makers.items() if maker.type not in MONITORS}
-    outputs = sorted(named or {name for name in ends if not graph.users(name)})
+    outputs = sorted(named or {name for name in graph.makers if graph.is_output(name)})
     if len(outputs) != 1:
         named_all = ", ".join(outputs) or "none"
         raise _Unfit(
