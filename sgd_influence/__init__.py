@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,18 +49,19 @@ _HOMES = {
 
 def _check_utils() -> None:
     """Raise an ImportError of one line if `import utils` finds another module than ours."""
-    ours, remedy = Path(__file__).resolve().parents[1] / "utils", "rename that one"
+    ours = Path(__file__).resolve().parents[1] / "utils"
     try:
-        import utils
-    except ImportError as error:
-        raise ImportError(f"sgd_influence needs its package utils in {ours}: {error}") from None
-    found = [getattr(utils, "__file__", None) or "", *getattr(utils, "__path__", [])]
-    if not any(Path(place).resolve() in (ours, ours / "__init__.py") for place in found if place):
-        place = next(filter(None, found), "a built-in module")
-        raise ImportError(
-            f"sgd_influence needs its package utils in {ours}, but 'import utils' finds {place}; "
-            f"{remedy}, put it into a package of yours, or run in another folder"
-        )
+        spec = find_spec("utils")
+    except ValueError:  # a module without a spec, made by hand
+        spec = None
+    places = [*(spec.submodule_search_locations or ()), spec.origin or ""] if spec else []
+    if ours in [Path(place).resolve() for place in places]:
+        return
+    found = f"finds {places[-1] or places[0]}" if spec else "finds no such package"
+    raise ImportError(
+        f"sgd_influence needs its package utils in {ours}, but 'import utils' {found}; rename "
+        "that one, put it into a package of yours, or run in another folder"
+    )
 
 
 def __getattr__(name: str) -> Any:
@@ -79,3 +81,4 @@ def __dir__() -> list[str]:
 
 
 _check_utils()
+importlib.import_module("utils")  # chooses BLAS kernels, if NumPy is not loaded yet

@@ -193,6 +193,7 @@ class Cleanser:
             )
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._opened: _Opened | None = None
+        self._is_fitted = False
 
     def fit(self) -> Cleanser:
         """Train the net and record its steps; nothing is trained twice.
@@ -203,12 +204,9 @@ class Cleanser:
         """
         with guest(self.verbose):
             self._opened = self._opened or self._open()
-        with self._computing() as opened:
-            self._run(opened, [TRAIN])
-            curve = opened.trial.folder.learning_curve(opened.trial.seed)
-            self.learning_curve_ = read_csv(curve)
-            self.training_mask_ = np.zeros(len(self.images), bool)
-            self.training_mask_[self._places_of_training(opened)] = True
+            with self._opened.claimed() as opened:
+                self._run(opened, [TRAIN])
+                self._note(opened)
         return self
 
     def score(self, method: str = "Hara") -> npt.NDArray[np.float64]:
@@ -223,7 +221,7 @@ class Cleanser:
             UserError: there is no such method, or `fit` was not called.
         """
         with self._computing() as opened:
-            self._run(opened, [TRAIN, SCORES], method)
+            self._run(opened, [SCORES], method)
             table = opened.results.influence(method, opened.trial.seed)
             scores = np.full(len(self.images), np.nan)
             order = self._places_of_training(opened)
@@ -268,8 +266,8 @@ class Cleanser:
             UserError: fewer than 6 groups, no such method, or `fit` was not called.
         """
         with self._computing() as opened:
-            n_groups = int(_value("verify", n_groups))
-            self._run(opened, [TRAIN, SCORES, REMOVALS, GROUPS], method, n_groups=n_groups)
+            n_groups = int(_value("verify", n_groups, "n_groups"))
+            self._run(opened, [SCORES, REMOVALS, GROUPS], method, n_groups=n_groups)
             rows = opened.results.table(opened.trial.folder.verified(opened.trial.seed))
             self.groups_ = rows[rows["method"] == method].reset_index(drop=True)
             found = agreement_of(self.groups_)
@@ -305,7 +303,7 @@ class Cleanser:
 
     def close(self) -> None:
         """Remove the temporary folder; `fit` begins again."""
-        self._opened = None
+        self._opened, self._is_fitted = None, False
         if self._temporary:
             self._temporary.cleanup()
 
@@ -317,10 +315,18 @@ class Cleanser:
 
     # ------------------------------------------------------------ how
 
+    def _note(self, opened: _Opened) -> None:
+        """Take over what the training came to."""
+        curve = opened.trial.folder.learning_curve(opened.trial.seed)
+        self.learning_curve_ = read_csv(curve)
+        self.training_mask_ = np.zeros(len(self.images), bool)
+        self.training_mask_[self._places_of_training(opened)] = True
+        self._is_fitted = True
+
     @contextmanager
     def _computing(self) -> Iterator[_Opened]:
         """What `fit` has opened, its folder claimed, in a process that is left as it was."""
-        if self._opened is None:
+        if self._opened is None or not self._is_fitted:
             raise UserError("nothing is trained yet; call fit() first")
         with guest(self.verbose), self._opened.claimed() as opened:
             yield opened
@@ -332,7 +338,7 @@ class Cleanser:
         if root is None:
             self._temporary = temporary_folder()
             root = Path(self._temporary.name) / "output"
-        context = _backend(self.options.context, self.options.device_id)
+        context = _backend(self.options.context, self.options.device_ids)
         options = replace(self.options, output_dir=root, context=context)
         work = prepared(options, self.images._source)
         folder = OutputFolder(root)
@@ -367,7 +373,7 @@ class Cleanser:
         trial = opened.trial
         if not 0 < n < trial.n_train:
             raise UserError(f"remove({n}): give a number from 1 to {trial.n_train - 1}")
-        self._run(opened, [TRAIN, SCORES, REMOVALS], method, n)
+        self._run(opened, [SCORES, REMOVALS], method, n)
         paths = (trial.folder.score(method, k, trial.seed) for k in (n, 0))
         without, unchanged = map(opened.results.table, paths)
         return without, unchanged, n
@@ -428,9 +434,9 @@ def _all_cores() -> Iterator[None]:
 
 
 @cache
-def _backend(context: str, device_id: str) -> str:
+def _backend(context: str, device_ids: tuple[str, ...]) -> str:
     """Where nnabla computes; that a GPU is not used is said once in a process."""
-    return choose_backend(context, (device_id,))
+    return choose_backend(context, device_ids)
 
 
 def _named(model: str | Model) -> str:
@@ -446,7 +452,7 @@ def _named(model: str | Model) -> str:
     return name
 
 
-def _value(name: str, value: Any) -> Any:
+def _value(name: str, value: Any, shown: str = "") -> Any:
     """A value of an option as the command line would give it; raises a UserError."""
     check_choice(name, value)
     kind = options_by_name()[name].argparse.get("type")
@@ -456,4 +462,4 @@ def _value(name: str, value: Any) -> Any:
         return float(value) if kind is float else operator.index(value)
     except (TypeError, ValueError):
         wanted = "number" if kind is float else "whole number"
-        raise UserError(f"{name} {value!r}: must be a {wanted}") from None
+        raise UserError(f"{shown or name} {value!r}: must be a {wanted}") from None

@@ -129,7 +129,7 @@ class Recorder:
         Args:
             rows: (|B|,) places in y of the batch's images, each once.
             x: (|B|, C, H, W) the batch as the net gets it, cropped and normalised.
-            solver: of the loop, with its learning rate for this step.
+            solver: of the loop, the learning rate of this step set.
 
         Raises:
             UserError: the solver is not SGD with or without momentum, the batch does not fit, or
@@ -359,10 +359,12 @@ def _variables_of(
     """The user's variables of the net's names; raises a UserError if they do not fit."""
     there = nn.get_parameters(grad_only=False) if given is None else given
     for name, own in network.parameters().items():
-        found = there[name].shape if name in there else "missing"
-        if found != own.shape:
+        if name not in there:
             raise UserError(
-                f"parameter {name} of the model is {found} in the loop, not {own.shape}; give "
+                f"parameter {name} of the model is missing in the loop; give "
                 "parameters=nn.get_parameters(grad_only=False) of the scope of the net"
             )
+        if (found := there[name].shape) != own.shape:
+            what = f"parameter {name} of the model is {found} in the loop, not {own.shape}"
+            raise UserError(f"{what}; check model, n_classes and x")
     return {name: there[name] for name in network.parameters()}
