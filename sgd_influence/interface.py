@@ -39,7 +39,7 @@ from utils.output.usage import physical_cores
 from utils.run.pipeline import Prepared, prepared
 from utils.run.tasks import tasks_of
 from utils.run.workers import InProcess, run_tasks
-from utils.training.device import choose_backend
+from utils.training.device import choose_backend, set_context
 from utils.training.model_check import checked_model
 from utils.training.models import MODELS, Model
 from utils.training.trial import Trial
@@ -68,7 +68,8 @@ class _Opened:
 
     @contextmanager
     def claimed(self) -> Iterator[_Opened]:
-        """The same with the output folder claimed for the block."""
+        """The same on its device, with the output folder claimed for the block."""
+        set_context(self.work.backend, self.work.options.device_ids[0])
         with claimed(self.work.paths, self.work.settings, overwrite=False) as folder:
             folder.account.check_versions()
             folder.check_outputs()
@@ -175,6 +176,7 @@ class Cleanser:
         if not isinstance(images, Images):
             raise UserError(f"images is {type(images).__name__}; give Images(X, y)")
         self.images, self.verbose = images, bool(verbose)
+        self._model = model
         self._output_dir = None if output_dir is None else Path(output_dir)
         with guest(self.verbose):
             self.options = Options(
@@ -185,7 +187,7 @@ class Cleanser:
                 remove_n_list=(0,),
                 jobs=1,
                 retrain_all=bool(retrain_all),
-                model=_named(model),
+                model=_name_of(model),
                 device_id=str(device_id),
                 data_dir=Path(images._folder.name),
                 **images._chosen,
@@ -202,6 +204,7 @@ class Cleanser:
             UserError: the images or the options do not allow it, the model cannot be scored (one
                 line says why), or `output_dir` holds results of others.
         """
+        _check_no_scope()
         with guest(self.verbose):
             self._opened = self._opened or self._open()
             with self._opened.claimed() as opened:
@@ -328,18 +331,18 @@ class Cleanser:
         """What `fit` has opened, its folder claimed, in a process that is left as it was."""
         if self._opened is None or not self._is_fitted:
             raise UserError("nothing is trained yet; call fit() first")
+        _check_no_scope()
         with guest(self.verbose), self._opened.claimed() as opened:
             yield opened
 
     def _open(self) -> _Opened:
-        if nnabla.context.context_level:
-            raise UserError("called inside nn.context_scope; call it outside, and give context")
         root = self._output_dir
         if root is None:
             self._temporary = temporary_folder()
             root = Path(self._temporary.name) / "output"
         context = _backend(self.options.context, self.options.device_ids)
         options = replace(self.options, output_dir=root, context=context)
+        _register(self._model)
         work = prepared(options, self.images._source)
         folder = OutputFolder(root)
         return _Opened(work, work.trial(options.seed, folder), work.results(folder))
@@ -433,23 +436,33 @@ def _all_cores() -> Iterator[None]:
         cores.share(1)
 
 
+def _check_no_scope() -> None:
+    if nnabla.context.context_level:
+        raise UserError("called inside nn.context_scope; call it outside, and give context")
+
+
 @cache
 def _backend(context: str, device_ids: tuple[str, ...]) -> str:
     """Where nnabla computes; that a GPU is not used is said once in a process."""
     return choose_backend(context, device_ids)
 
 
-def _named(model: str | Model) -> str:
-    """The name of a model as in `--model`; a function becomes a row of `MODELS`."""
+def _name_of(model: str | Model) -> str:
+    """The name of a model as `--model` has it."""
     if isinstance(model, str):
         return model
     if not callable(model):
         raise UserError(f"model is {type(model).__name__}; give a name or a function")
-    name = f"{model.__module__}:{getattr(model, '__qualname__', type(model).__name__)}"
-    if MODELS.get(name) is not model:
+    own = getattr(model, "__qualname__", type(model).__name__)
+    return f"{getattr(model, '__module__', '')}:{own}"
+
+
+def _register(model: str | Model) -> None:
+    """Make a function a row of `MODELS`, in the place of another one of its name."""
+    name = _name_of(model)
+    if not isinstance(model, str) and MODELS.get(name) is not model:
         MODELS[name] = model
-        checked_model.cache_clear()  # the name was another function's
-    return name
+        checked_model.cache_clear()
 
 
 def _value(name: str, value: Any, shown: str = "") -> Any:

@@ -18,6 +18,7 @@ import nnabla.random
 import numpy as np
 import pandas as pd
 import pytest
+from nnabla.ext_utils import get_extension_context
 from PIL import Image
 from threadpoolctl import threadpool_info, threadpool_limits
 
@@ -27,9 +28,10 @@ from sgd_influence.train import train_epoch
 from tests.helpers.own_images import class_folders, rows_of
 from tests.helpers.runs import ROOT
 from tests.helpers.runs import sgd_influence as run_command
-from tests.helpers.tiny import dense_net, smooth_net
+from tests.helpers.tiny import dense_net, logistic_regression
 from utils.columns import IMAGE, LABEL
 from utils.data.source import CACHE_VARIABLE
+from utils.methods import Method
 from utils.training.models import MODELS
 from utils.training.trial import Trial
 
@@ -200,26 +202,55 @@ def test_a_seed_gives_one_result_and_another_seed_another() -> None:
     assert scores[0].tobytes() != scores[2].tobytes()
 
 
-def test_a_function_is_a_model_and_a_new_one_of_its_name_replaces_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("utils.training.models.MODELS", MODELS)
-
+def test_functions_are_models_also_of_one_name() -> None:
     def net(x: nn.Variable, n_classes: int, test: bool) -> nn.Variable:
         return dense_net(x, n_classes, test)
 
     def other(x: nn.Variable, n_classes: int, test: bool) -> nn.Variable:
-        return smooth_net(x, n_classes, test)
+        return logistic_regression(x, n_classes, test)
 
     other.__qualname__ = net.__qualname__
-    found = []
-    for model in (net, other):
-        with Cleanser(small(), **OPTIONS | {"model": model}) as cleanser:
-            opened = cleanser.fit()._opened
-            assert opened is not None
-            found.append(opened.trial.network.n_parameters)
-    assert found[0] != found[1]
+    images = small()
+    both = [Cleanser(images, **OPTIONS | {"model": model}) for model in (net, other)]
+    assert [size_of(one) for one in both] == [4 * 3 + 3 + 3 * 2 + 2, 64 * 2 + 2]
     MODELS.pop(f"{net.__module__}:{net.__qualname__}")
+
+
+def size_of(cleanser: Cleanser) -> int:
+    opened = cleanser.fit()._opened
+    assert opened is not None
+    return opened.trial.network.n_parameters
+
+
+SEEN: list[list[str]] = []
+
+
+def probe(trial: Trial) -> np.ndarray:
+    """A method that notes where it computes."""
+    SEEN.append(nn.get_current_context().backend)
+    return np.arange(trial.n_train)
+
+
+@pytest.fixture
+def own_context() -> Iterator[nn.Context]:
+    """Where the user's own graphs compute."""
+    before, own = nn.get_current_context(), nn.Context(["cpu:half"], "CpuCachedArray")
+    nn.set_default_context(own)
+    yield own
+    nn.set_default_context(before)
+
+
+@pytest.mark.usefixtures("own_context")
+def test_a_method_of_the_user_computes_where_the_command_would(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(METHODS, "Probe", Method("Probe", f"{__name__}:probe", predicts=False))
+    with Cleanser(small(), **OPTIONS) as cleanser:
+        scores = cleanser.fit().score("Probe")
+        assert np.array_equal(scores[cleanser.training_mask_], np.arange(28))
+        with nn.context_scope(nn.Context()), pytest.raises(UserError, match=r"^called inside nn\."):
+            cleanser.score("Probe")
+    assert [get_extension_context("cpu").backend] == SEEN
 
 
 def test_a_folder_that_is_named_is_reused_and_others_are_refused(tmp_path: Path) -> None:
@@ -255,17 +286,18 @@ def test_nothing_is_left_on_disk(
     assert {path.name for path in csv.parent.iterdir()} == {"cat", "dog", "images.csv"}
 
 
-def test_the_process_is_left_as_it_was(capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_process_is_left_as_it_was(
+    own_context: nn.Context, capfd: pytest.CaptureFixture[str]
+) -> None:
     log = logging.getLogger("data_cleansing")
-    context, generator = nn.Context(["cpu:float"], "CpuCachedArray"), nnabla.random.prng
-    nn.set_default_context(context)
+    generator = nnabla.random.prng
     with threadpool_limits(2, "blas"), nn.auto_forward(True):
         before = threads_of_blas(), log.level, [*log.handlers], log.propagate
         with Cleanser(small(), **OPTIONS) as cleanser:
             cleanser.fit().score("Random")
         assert (threads_of_blas(), log.level, [*log.handlers], log.propagate) == before
         assert nn.get_auto_forward()
-    assert nn.get_current_context() is context
+    assert nn.get_current_context() is own_context
     assert nnabla.random.prng is generator
     printed = capfd.readouterr()
     assert printed.out == ""
