@@ -21,7 +21,12 @@ from tests.helpers.runs import ROOT
 
 EXAMPLES, PAGE = ROOT / "examples", ROOT / "docs" / "python.md"
 NOTEBOOK = EXAMPLES / "first_look.ipynb"
-SIZES = "n_images, n_epochs = 1797, 10"
+SMALLER = {
+    "n_images, n_epochs = 1797, 10": "n_images, n_epochs = 120, 2",
+    "n_groups=20": "n_groups=6",
+    'issues.index[issues["is_label_issue"]]': "issues.index[:10]",  # so small a net suspects none
+}
+"""What the notebook does, and what a test does in its place."""
 
 
 @pytest.fixture(autouse=True)
@@ -71,11 +76,11 @@ def cells() -> list[dict[str, Any]]:
 
 def test_notebook_runs() -> None:
     code = ["".join(cell["source"]) for cell in cells()]
-    assert SIZES in code[1]
-    code[1] = code[1].replace(SIZES, "n_images, n_epochs = 120, 2")
+    assert all(whole in "".join(code) for whole in SMALLER)
     space: dict[str, Any] = {"__name__": "__main__"}
     for number, source in enumerate(code):
-        source = source.replace("n_groups=20", "n_groups=6")
+        for whole, small in SMALLER.items():
+            source = source.replace(whole, small)
         exec(compile(source, f"cell {number}", "exec"), space)
     assert space["scores"].shape == (120,)
     assert len(space["issues"]) == 120

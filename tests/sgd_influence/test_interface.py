@@ -253,7 +253,9 @@ def test_a_method_of_the_user_computes_where_the_command_would(
     assert [get_extension_context("cpu").backend] == SEEN
 
 
-def test_a_folder_that_is_named_is_reused_and_others_are_refused(tmp_path: Path) -> None:
+def test_a_folder_that_is_named_is_reused_and_others_are_refused(
+    csv: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     images, folder = small(), tmp_path / "out"
     first = Cleanser(images, **OPTIONS, output_dir=folder).fit()
     scores = first.score()
@@ -266,6 +268,8 @@ def test_a_folder_that_is_named_is_reused_and_others_are_refused(tmp_path: Path)
         Cleanser(images, **OPTIONS, output_dir=folder, lr=0.1).fit()
     first.close()
     assert state.exists()
+    assert run_command(folder, f"-ds {csv}", COMMAND) == 2  # a command keeps to its own
+    assert "the command was sgd_influence, now eval_sgd_influence.py" in capsys.readouterr().err
 
 
 def test_nothing_is_left_on_disk(
