@@ -196,8 +196,10 @@ def test_closing_lines() -> None:
     best = found.methods["Random"].best_tried
     assert best is not None
     assert table[2].split()[:2] == ["Random", str(best["n"])]
-    low, high = best["test_interval_points"]
-    assert f"{best['test_gain_points']:+.2f} [{low:+.2f}, {high:+.2f}]" in table[2]
+    tried = replace(found.methods["Random"], best_tried=best | {"test_interval_points": [-1, 2]})
+    other = replace(found, methods=found.methods | {"Random": tried})
+    gain = f"{best['test_gain_points']:+.2f} [-1.00, +2.00]"
+    assert gain in closing_table(other, {}).splitlines()[2]
     assert table[2].endswith("best tried, not recommended")
     words = closing_words(found)
     assert words[0].startswith(
