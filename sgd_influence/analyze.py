@@ -18,7 +18,7 @@ from sgd_influence.verify import Agreement, compare, judgement
 from utils.console import RESULT
 from utils.data.flips import what_if
 from utils.data.source import Source
-from utils.methods import METHODS, NO_REMOVAL, about_labels
+from utils.methods import CONTROL, METHODS, NO_REMOVAL
 from utils.options import Options
 from utils.output.figures import Curve, RemovalFigure, removal_figure
 from utils.output.folder import OutputFolder
@@ -66,7 +66,7 @@ def analyze(options: Options, source: Source, trial: Trial, results: Results) ->
     labels = check_of_run(options, source, trial, results)
     table = closing_table(recommendation, agreements).splitlines()
     first, last = (label_words(labels), removal_words(labels)) if labels else ([], [])
-    for line in ("", *first, *table, *closing_words(recommendation, labels is not None), *last):
+    for line in ("", *first, *table, *closing_words(recommendation), *last):
         log.log(RESULT, "%s", line)
     for method, agreement in agreements.items():
         if METHODS[method].predicts and (text := judgement(method, agreement, options.verify)):
@@ -144,9 +144,10 @@ def closing_table(recommendation: Recommendation, agreements: Mapping[str, Agree
     verified = f" {'random groups':>20} {'groups cut from ranking':>24}" if agreements else ""
     lines = [head + verified]
     for name, v in recommendation.methods.items():
-        n, accuracy, gain, (low, high) = _shown_removal(v)
+        n, accuracy, gain, interval = _shown_removal(v)
         line = f"{name:<20} {n:>9} {accuracy:>13.2%} {v.test_accuracy_no_removal:>11.2%} "
-        line += f"{f'{gain:+.2f} [{low:+.2f}, {high:+.2f}]':>31}"
+        low, high = (f"{end:+.2f}" for end in interval)
+        line += f"{f'{gain:+.2f} [{low}, {high}]' if low != high else f'{gain:+.2f}':>31}"
         if name in agreements:
             line += f" {agreements[name].of_random:>20} {agreements[name].of_ranking:>24}"
         lines.append(line + _standing(v, recommendation.overall))
@@ -166,21 +167,19 @@ def _standing(verdict: Verdict, overall: Verdict) -> str:
     """What the line of a method means."""
     if verdict.n == 0:
         return "  best tried, not recommended" if verdict.best_tried else ""
-    return "  recommended" if verdict == overall else ""
+    if verdict == overall:
+        return "  recommended"
+    if verdict.method == CONTROL:
+        return "  a control, not recommended"
+    if not overall.n:
+        return f"  does not gain more than {CONTROL}"
+    return "  good too, but gains less on validation images"
 
 
-def closing_words(recommendation: Recommendation, labels_checked: bool = False) -> list[str]:
-    """The recommendation in words, for the terminal.
-
-    Args:
-        recommendation: the verdict on removal.
-        labels_checked: there is a verdict on labels too.
-    """
+def closing_words(recommendation: Recommendation) -> list[str]:
+    """The recommendation in words, for the terminal."""
     verdict = recommendation.overall
-    lines = [
-        f"Recommended: remove none ({verdict.reason})",
-        "" if labels_checked else about_labels(verdict.n, recommendation.methods),
-    ]
+    lines = [f"Recommended: remove none ({verdict.reason})"]
     if verdict.n:
         gain = _points(verdict.expected_gain_points, verdict.interval_points)
         test = _points(verdict.test_gain_points, verdict.test_interval_points)
@@ -189,12 +188,13 @@ def closing_words(recommendation: Recommendation, labels_checked: bool = False) 
             f"Points gained, validation: {gain}; test, which decided nothing: {test}",
         ]
     remarks = [verdict.trials_disagree, recommendation.what_if]
-    lines += [f"But {remark}" for remark in remarks if remark]
-    return list(filter(None, lines))
+    return lines + [f"But {remark}" for remark in remarks if remark]
 
 
 def _points(gain: float, interval: Sequence[float]) -> str:
-    return f"{gain:+.2f} (95 % interval {interval[0]:+.2f} to {interval[1]:+.2f})"
+    """A gain with its interval, unless that has no width."""
+    low, high = (f"{end:+.2f}" for end in interval)
+    return f"{gain:+.2f} (95 % interval {low} to {high})" if low != high else f"{gain:+.2f}"
 
 
 def draw(summary: pd.DataFrame, title: str, folder: OutputFolder) -> None:
@@ -226,6 +226,12 @@ def _draw_curve(axes: Axes, curve: Curve, number: int) -> None:
         return
     color, marker = f"C{number - 1}", "os^Dv"[(number - 1) % 5]
     axes.plot(curve.n, curve.mean, color=color, marker=marker, label=curve.label)
+    for k, count in enumerate(curve.beneath):
+        if count:
+            stretch, wide = slice(k, k + 2), 1.5 + 3 * count
+            axes.plot(
+                curve.n[stretch], curve.mean[stretch], color=color, linewidth=wide, zorder=1.5
+            )
     axes.fill_between(curve.n, curve.low, curve.high, color=color, alpha=0.15, linewidth=0)
 
 

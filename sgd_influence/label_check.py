@@ -38,6 +38,14 @@ TRUSTED_SHARE = 0.1
 """Of each class, the images that are never suspected."""
 WIDTH = 1.96
 """Standard errors from the middle to the ends of a 95 % interval."""
+FIT_ERROR = 0.1
+"""Standard error of the fit of similar classes itself, as a share of its rate."""
+FEW = 4.0
+"""Fewer wrong labels than this among the held-out images may all be errors of the net."""
+APART = 2.0
+"""Ashman's D of two normal distributions that count as two."""
+MOST_SHIFT = 5.0
+"""Log odds by which the scores of a good net are raised at most: clear evidence stays evidence."""
 _TINY = 1e-6
 _WIDEST = 12.0
 """Log odds beyond this count as certain."""
@@ -198,6 +206,10 @@ class Count:
     low: int
     high: int
 
+    def with_at_least(self, n: int) -> Count:
+        """The count, raised to n if it is lower."""
+        return Count(max(self.n, n), self.low, max(self.high, n))
+
 
 @dataclass(frozen=True)
 class Checked:
@@ -274,13 +286,18 @@ def _all_right(labels: Ints) -> Checked:
     return Checked(sure, none, labels, sure, Count(0, 0, 0), 1.0, good=True)
 
 
-def check_labels(evidence: Evidence) -> Checked:
-    """Check the labels of N images; of one class only, none can be wrong."""
+def check_labels(evidence: Evidence, sound: bool = True) -> Checked:
+    """Check the labels of N images; of one class only, none can be wrong.
+
+    Args:
+        evidence: the predictions.
+        sound: nothing else speaks against the net; else it is not good, however accurate it seems.
+    """
     labels = evidence.labels
     if evidence.held.shape[1] == 1:
         return _all_right(labels)
     fits = _Fits.of(*_sample(evidence.held, labels, _reference(evidence)))
-    good = fits.similar.accuracy >= GOOD_NET
+    good = sound and fits.similar.accuracy >= GOOD_NET
     seen = _opinions(evidence, _views(evidence, fits, good))
     odds, suspect, counts = _by_group(evidence, seen, fits, good)
     suspect &= ~_never_suspected(odds, labels)
@@ -306,6 +323,7 @@ def _by_group(
         rows = evidence.groups == group
         rate, count = _count(evidence, seen, rows, _fits_of(evidence, rows, group, fits), good)
         odds[rows] = _combined(evidence, seen, rows, rate, good)
+        count = count.with_at_least(round(float((1 - _probability(odds[rows])).sum())))
         suspect[np.flatnonzero(rows)[np.argsort(odds[rows], kind="stable")[: count.n]]] = True
         counts.append(count)
     return odds, suspect, counts
@@ -342,28 +360,50 @@ def _count(
     evidence: Evidence, seen: _Opinions, rows: Bools, fits: _Fits, good: bool
 ) -> tuple[float, Count]:
     """The share of wrong labels among the images `rows` (N,) of one set, and their number."""
-    n, similar = int(rows.sum()), fits.similar.rate
+    n, n_held = int(rows.sum()), int((rows & (evidence.n_held > 0)).sum())
     trained = rows & (evidence.n_trained > 0)
-    error = _error(similar, int((rows & (evidence.n_held > 0)).sum()))
+    low, high = interval_of(fits.similar.rate, n_held)
     if good:
-        low, high = similar - error, similar + error
-        share = lower_share(seen.trained[trained]) if trained.any() else similar
-        rate = share if low <= share <= high else similar
-        return rate, _count_of(n, rate, low, high)
+        rate = _rate_of_good(fits, n_held, seen.trained[trained], (low, high))
+        moved = rate - fits.similar.rate
+        return rate, _count_of(n, rate, low + min(0.0, moved), high + max(0.0, moved))
     rate = fits.any_class.rate
     if trained.any():
         rate = max(rate, _share_of_clear(*_sample(evidence.trained, evidence.labels, trained)))
-    return rate, _count_of(n, rate, fits.any_class.low, max(fits.any_class.high, similar + error))
+    return rate, _count_of(n, rate, fits.any_class.low, max(fits.any_class.high, high))
 
 
-def _error(rate: float, n_held: int) -> float:
-    """Half the 95 % interval of a rate: by chance, and a fifth of the rate for the fit's error."""
-    n_held = max(1, n_held)
-    return float(WIDTH * np.sqrt(max(rate, 1 / n_held) / n_held + (rate / 10) ** 2))
+def _rate_of_good(fits: _Fits, n_held: int, odds: Floats, interval: tuple[float, float]) -> float:
+    """The share of wrong labels where the net is good.
+
+    Args:
+        fits: to the held-out images of the set, or to those of the reference.
+        n_held: the held-out images of the set.
+        odds: (N,) of the training images, maybe none.
+        interval: of the share by the fit of similar classes.
+    """
+    similar, (low, high) = fits.similar.rate, interval
+    if similar * n_held < FEW and not fits.any_class.rate and not (odds < 0).any():
+        return 0.0
+    share = lower_share(odds) if len(odds) else None
+    return share if share is not None and low <= share <= high else similar
 
 
-def lower_share(odds: Floats) -> float:
-    """The share of the lower component in a mixture of two normals, fitted to log odds (N,)."""
+def interval_of(rate: float, n_held: int) -> tuple[float, float]:
+    """The 95 % interval of a rate by `n_held` images: Wilson's, with the fit's error added."""
+    n = max(1, n_held)
+    middle = (rate + WIDTH**2 / (2 * n)) / (1 + WIDTH**2 / n)
+    half = WIDTH * np.sqrt(rate * (1 - rate) / n + (WIDTH / (2 * n)) ** 2) / (1 + WIDTH**2 / n)
+    error = WIDTH * FIT_ERROR * rate
+    low = rate - np.hypot(rate - (middle - half), error)
+    return max(0.0, float(low)), float(rate + np.hypot(middle + half - rate, error))
+
+
+def lower_share(odds: Floats) -> float | None:
+    """The share of the lower component in a mixture of two normals, fitted to log odds (N,).
+
+    None if the two are not `APART`: then there is one component.
+    """
     x = np.clip(odds, -_WIDEST, _WIDEST)
     share, means, widths = 0.1, np.quantile(x, [0.05, 0.5]), np.full(2, 2.0)
     for _ in range(100):
@@ -375,7 +415,8 @@ def lower_share(odds: Floats) -> float:
         share, means = float(lower.mean()), both @ x / total
         squares = (both * (x - means[:, None]) ** 2).sum(axis=1)
         widths = np.sqrt(squares / total) + 0.1
-    return share
+    apart = np.sqrt(2) * (means[1] - means[0]) / np.hypot(*widths)
+    return share if apart > APART else None
 
 
 def _share_of_clear(logs: Floats, labels: Ints) -> float:
@@ -451,7 +492,8 @@ def _combined(evidence: Evidence, seen: _Opinions, rows: Bools, rate: float, goo
     """Log odds of the images `rows`, averaged over the trials; mean probability 1 - rate.
 
     Where the net is good, the odds of trials that trained on an image are first rescaled to the
-    spread of the held-out odds.
+    spread of the held-out odds, and no odds are raised by more than `MOST_SHIFT`: the mean
+    probability is lower where the evidence against labels is too clear for that rate.
     """
     trained, held = seen.trained[rows], seen.held[rows]
     n_trained, n_held = evidence.n_trained[rows], evidence.n_held[rows]
@@ -461,7 +503,7 @@ def _combined(evidence: Evidence, seen: _Opinions, rows: Bools, rate: float, goo
         slope, shift = _to_spread(trained[n_trained > 0], rate, spread)
         trained = shift + slope * trained
     odds = (n_trained * trained + n_held * held) / (n_trained + n_held)
-    return odds + _shift(odds, rate)
+    return odds + _shift(odds, rate, MOST_SHIFT if good else 40.0)
 
 
 def _to_spread(odds: Floats, rate: float, spread: float) -> tuple[float, float]:
@@ -473,12 +515,12 @@ def _to_spread(odds: Floats, rate: float, spread: float) -> tuple[float, float]:
         return abs(float((p * (1 - p)).mean()) - spread)
 
     slope = float(min(np.exp(np.linspace(np.log(0.5), np.log(5.0), 40)), key=distance))
-    return slope, _shift(slope * odds, rate)
+    return slope, _shift(slope * odds, rate, MOST_SHIFT)
 
 
-def _shift(odds: Floats, rate: float) -> float:
-    """The number to add to log odds (N,) for a mean probability of 1 - rate."""
-    low, high = -40.0, 40.0
+def _shift(odds: Floats, rate: float, most: float = 40.0) -> float:
+    """The number, at most `most`, to add to log odds (N,) for a mean probability of 1 - rate."""
+    low, high = -40.0, most
     for _ in range(50):
         middle = (low + high) / 2
         low, high = (

@@ -16,8 +16,9 @@ import pandas as pd
 
 from sgd_influence.label_check import Checked, Evidence, check_labels
 from sgd_influence.label_record import load_record, sizes_of
-from sgd_influence.poor_net import harmful_options, poor_net, unfit_net
-from utils.columns import IMAGE, INDEX, LABEL, ROW, SEED, SET, TO
+from sgd_influence.poor_net import harmful_options, learnt, poor_net, unfit_net
+from utils.columns import IMAGE, LABEL, ROW, SET
+from utils.data.flips import labels_trained_on
 from utils.data.label_table import (
     CONFIDENCE,
     IS_ISSUE,
@@ -25,6 +26,7 @@ from utils.data.label_table import (
     SCORE,
     SETS,
     VERSION,
+    verdict_in,
 )
 from utils.data.source import TEST, TRAINING, Source
 from utils.data.splits import split_of_trial, validation_set
@@ -75,11 +77,12 @@ def check_of_run(
         log.warning(PARTLY_RECORDED, len(seeds), len(options.seeds))
     seen = [part for seed in seeds for part in seen_by(options, source, trial, results, seed)]
     images, evidence = merged(seen)
-    checked = check_labels(evidence)
-    reason = unfit_net(trial, seeds)
+    found = learnt(options, source, results, seeds)
+    checked = check_labels(evidence, found.sound)
+    reason = unfit_net(found)
     if reason:
         checked = checked.without_suspects(evidence.labels)
-    reason = reason or poor_net(trial, seeds, checked)
+    reason = reason or poor_net(found, checked)
     table = issue_table(images, checked)
     verdict = verdict_of(table, checked, source, reason, harmful_options(options))
     folder.save_csv(table, folder.label_issues)
@@ -138,18 +141,8 @@ def seen_by(
         images = source.images[[IMAGE, LABEL]].iloc[rows]
         images = images.assign(**{ROW: rows - source.rows_of_set(name).start})
         if trained:
-            images[LABEL] = labels_trained_on(images, results, seed)
+            images[LABEL] = labels_trained_on(images[LABEL].to_numpy(np.int64), results, seed)
         yield Seen(name, images, means, by_epoch.mean(axis=0, dtype=np.float64), trained)
-
-
-def labels_trained_on(table: pd.DataFrame, results: Results, seed: int) -> np.ndarray:
-    """The labels that a trial trained on (n_train,), with the flips of `--flip_labels`."""
-    labels = table[LABEL].to_numpy(np.int64).copy()
-    flips = results.flips()
-    if flips is not None:
-        flips = flips[flips[SEED] == seed]
-        labels[flips[INDEX].to_numpy()] = flips[TO].to_numpy()
-    return labels
 
 
 def merged(seen: Sequence[Seen]) -> tuple[pd.DataFrame, Evidence]:
@@ -265,24 +258,11 @@ def _per_class(table: pd.DataFrame, names: Sequence[str]) -> list[dict[str, Any]
 
 def label_words(verdict: dict[str, Any]) -> list[str]:
     """The verdict in words, for the terminal."""
-    n, high = verdict["n_issues"], verdict["high"]
-    look, of = ("looks" if n == 1 else "look"), f"of {verdict['n_images']:,} labels"
-    test = f", {verdict['n_issues_test']:,} of them in the test set" if n else ""
-    review = "; review labels/label_issues.csv, the worst come first" if n else ""
-    if verdict["at_least"] and high == verdict["n_images"]:
-        lines = [f"Labels: not judged. {verdict['reason']}"]
-    elif verdict["at_least"]:
-        how = f"at least {n:,} {of} {look} wrong" if verdict["low"] else f"{n:,} {of} {look} wrong"
-        lines = [f"Labels: {how}{test}, and up to {high:,} may be{review}", verdict["reason"]]
-    else:
-        interval = f" (95 % interval {verdict['low']:,} to {high:,})"
-        lines = [f"Labels: about {n:,} {of} {look} wrong{interval}{test}{review}"]
-    names = {row["label"]: row["class"] for row in verdict["per_class"]}
-    classes = ", ".join(names[label] for label in verdict["suspicious_classes"])
-    swapped = "most labels of a class look wrong, as if folders were swapped or merged"
-    lines += [f"But {swapped}: {classes}"] if classes else []
-    lines += [verdict["harmful_options"]] if verdict["harmful_options"] else []
-    return lines
+    found, names = verdict_in(verdict), {row["label"]: row["class"] for row in verdict["per_class"]}
+    headline = f"Labels: {found.headline[0].lower()}{found.headline[1:]}"
+    if found.n_issues:
+        headline += "; review labels/label_issues.csv, the worst come first"
+    return [headline, *found.remarks, *found.warnings(lambda label: names[label])]
 
 
 def removal_words(verdict: dict[str, Any]) -> list[str]:

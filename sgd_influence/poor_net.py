@@ -7,25 +7,30 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sgd_influence.label_check import GOOD_NET, Checked
+from utils.columns import LABEL
+from utils.data.flips import labels_trained_on
 from utils.data.images import ImageSet
+from utils.data.source import Source
+from utils.data.splits import load_rows, split_of_trial
 from utils.options import Options
+from utils.output.results import Results
 from utils.output.storage import read_csv
-from utils.training.trial import Trial
 
 STEEP = 0.05
 """A training with more of the fall of its loss in the last quarter of the epochs is too short."""
 UNFIT = 0.5
-"""Below this share of a logistic regression's accuracy no label is judged."""
+"""No label is judged below this share of a logistic regression's accuracy, nor below both this
+accuracy and the regression's."""
 FAST_MOMENTUM, FEW_EPOCHS = 0.5, 10
 """The check is worse with this momentum or more and a falling rate, and with fewer epochs."""
 MOST_TRAINED, MOST_TESTED = 2000, 2000
@@ -34,62 +39,107 @@ SIDE = 8
 """Pixels that images are shrunk to for the logistic regression, by averaging."""
 
 
-def poor_net(trial: Trial, seeds: Sequence[int], checked: Checked) -> str:
-    """Why the number of wrong labels is a lower bound: a sentence; empty if it is an estimate.
+@dataclass(frozen=True)
+class Learnt:
+    """How much the nets of the checked trials learnt; means over the trials.
+
+    Attributes:
+        accuracy: of the nets on their validation images, a fraction.
+        pixels: the same of a logistic regression, trained and tested on the same images.
+        falling: the share of the fall of the training loss in the last quarter of the epochs.
+    """
+
+    accuracy: float
+    pixels: float
+    falling: float
+
+    @property
+    def sound(self) -> bool:
+        """Whether the nets are at least as good as the regressions, and trained to the end."""
+        return self.accuracy >= self.pixels and self.falling <= STEEP
+
+
+def learnt(options: Options, source: Source, results: Results, seeds: Sequence[int]) -> Learnt:
+    """How much the nets of some trials learnt.
 
     Args:
-        trial: one of the run, with its images.
-        seeds: of the trials that were checked.
-        checked: what the check found.
+        options: as parsed.
+        source: the images of the data set.
+        results: the tables of the run.
+        seeds: of the trials.
 
     Raises:
-        UserError: a learning curve cannot be read.
+        UserError: a learning curve or an image cannot be read.
     """
-    curves = _curves(trial, seeds)
-    falling = np.mean([still_falling(curve["train_loss"].to_numpy()) for curve in curves])
-    accuracy, pixels = _accuracies(trial, curves)
-    problems = []
-    if accuracy < pixels:
-        both = (
-            f"{accuracy:.0%} of the validation images, a logistic regression on pixels {pixels:.0%}"
-        )
-        problems.append(f"it is right about {both}")
-    if falling > STEEP:
-        problems.append(
-            f"{falling:.0%} of the fall of its loss is in the last quarter of the epochs"
-        )
-    if not checked.good:
-        what = f"it tells about {checked.accuracy:.0%} of the images apart"
-        problems.append(f"{what}, and labels of a similar class count from {GOOD_NET:.0%} on")
-    if not problems:
-        return ""
-    return f"Train longer (-e) for the number of wrong labels. The net: {'; '.join(problems)}"
-
-
-def unfit_net(trial: Trial, seeds: Sequence[int]) -> str:
-    """Why no label can be judged: a sentence; empty if labels can be judged.
-
-    A net that is right less than half as often as a logistic regression on pixels knows too little
-    of the classes: nearly every label looks wrong to it. The arguments and errors are those of
-    `poor_net`.
-    """
-    accuracy, pixels = _accuracies(trial, _curves(trial, seeds))
-    if accuracy >= UNFIT * pixels:
-        return ""
-    return (
-        f"The net has learnt too little: it is right about {accuracy:.0%} of the validation "
-        f"images, a logistic regression on pixels {pixels:.0%}; train longer (-e)"
+    curves = [read_csv(results.paths.learning_curve(seed)) for seed in seeds]
+    return Learnt(
+        accuracy=float(np.mean([curve["val_accuracy"].iloc[-1] for curve in curves])),
+        pixels=float(np.mean([_pixels(options, source, results, seed) for seed in seeds])),
+        falling=float(np.mean([still_falling(c["train_loss"].to_numpy()) for c in curves])),
     )
 
 
-def _curves(trial: Trial, seeds: Sequence[int]) -> list[pd.DataFrame]:
-    return [read_csv(trial.folder.learning_curve(seed)) for seed in seeds]
+def _pixels(options: Options, source: Source, results: Results, seed: int) -> float:
+    """Accuracy of a logistic regression on the images of a trial, or on a sample of them."""
+    split = split_of_trial(options, source, seed)
+    given = source.images[LABEL].to_numpy(np.int64)[split.training]
+    chosen = _sample(len(given), MOST_TRAINED)
+    training = _images(source, split.training[chosen])
+    labels = labels_trained_on(given, results, seed)[chosen].astype(np.int32)
+    tested = split.validation[_sample(len(split.validation), MOST_TESTED)]
+    return pixel_accuracy(replace(training, labels=labels), _images(source, tested))
 
 
-def _accuracies(trial: Trial, curves: Sequence[pd.DataFrame]) -> tuple[float, float]:
-    """Mean accuracy on validation images of the final nets, and of a logistic regression."""
-    accuracy = float(np.mean([curve["val_accuracy"].iloc[-1] for curve in curves]))
-    return accuracy, pixel_accuracy(trial.data.training, trial.data.validation)
+def _sample(n: int, most: int) -> npt.NDArray[np.int64]:
+    """Numbers below n, ascending: all of them, or `most` drawn ones."""
+    return np.sort(np.random.default_rng(0).permutation(n)[:most])
+
+
+def _images(source: Source, rows: npt.NDArray[np.int64]) -> ImageSet:
+    return load_rows(source, rows, lambda _: "", "reading images")
+
+
+def poor_net(found: Learnt, checked: Checked) -> str:
+    """Why the number of wrong labels is a lower bound: a sentence; empty if it is an estimate."""
+    problems = []
+    if found.accuracy < found.pixels:
+        problems.append(_compared(found))
+    if found.falling > STEEP:
+        share = f"{found.falling:.0%} of its fall is in the last quarter of the epochs"
+        problems.append(f"its training loss is still falling ({share})")
+    if checked.accuracy < GOOD_NET:
+        problems.append(
+            f"it is right about an estimated {checked.accuracy:.0%} of the images, and "
+            f"{GOOD_NET:.0%} are needed to count labels of a similar class"
+        )
+    if not problems:
+        return ""
+    what = f"The net is not good enough to estimate the number: {'; '.join(problems)}"
+    return f"{what}. {_remedy(found)}"
+
+
+def unfit_net(found: Learnt) -> str:
+    """Why no label can be judged: a sentence; empty if labels can be judged.
+
+    A net that is right less than half as often as a logistic regression on pixels knows too little
+    of the classes: nearly every label looks wrong to it. Of one that is no better than the
+    regression and right about less than half of the images, errors and wrong labels look alike.
+    """
+    if found.accuracy >= max(UNFIT * found.pixels, min(UNFIT, found.pixels)):
+        return ""
+    return f"The net has learnt too little: {_compared(found)}. {_remedy(found)}"
+
+
+def _compared(found: Learnt) -> str:
+    return (
+        f"it is right about {found.accuracy:.1%} of the validation images, a logistic regression "
+        f"on their pixels about {found.pixels:.1%}"
+    )
+
+
+def _remedy(found: Learnt) -> str:
+    other = "" if found.falling > STEEP else ", or use another --model or --lr"
+    return f"Train longer (-e){other}"
 
 
 def harmful_options(options: Options) -> str:
@@ -98,14 +148,17 @@ def harmful_options(options: Options) -> str:
     Measured on 3,000 photos with 16.6 % wrong labels of annotators: AUC .78 with the defaults, .69
     with a cosine schedule and momentum .9, .75 with 8 epochs in batches of 16.
     """
-    given = []
+    given, remedies = [], []
     if options.momentum >= FAST_MOMENTUM and options.lr_schedule != "constant":
         given.append(f"--momentum {options.momentum:g} --lr_schedule {options.lr_schedule}")
+        remedies.append(f"a constant rate or a momentum below {FAST_MOMENTUM:g}")
     if options.n_epochs < FEW_EPOCHS:
         given.append(f"--n_epochs {options.n_epochs}")
+        remedies.append(f"at least {FEW_EPOCHS} epochs")
     if not given:
         return ""
-    return f"{' and '.join(given)}: known to find fewer wrong labels than the defaults"
+    what = f"{' and '.join(given)}: known to find fewer wrong labels than the defaults"
+    return f"{what}; use {' and '.join(remedies)}"
 
 
 def still_falling(losses: npt.NDArray[np.float64]) -> float:
@@ -119,13 +172,8 @@ def still_falling(losses: npt.NDArray[np.float64]) -> float:
 
 def pixel_accuracy(training: ImageSet, held_out: ImageSet) -> float:
     """Accuracy on held-out images of a logistic regression on shrunk pixels; a fraction."""
-    rng = np.random.default_rng(0)
-    parts = [
-        (small_pixels(images.images[rows]), images.labels[rows])
-        for images, most in ((training, MOST_TRAINED), (held_out, MOST_TESTED))
-        for rows in [np.sort(rng.permutation(len(images))[:most])]
-    ]
-    (x, y), (x_test, y_test) = parts
+    x, y = small_pixels(training.images[:]), training.labels
+    x_test, y_test = small_pixels(held_out.images[:]), held_out.labels
     if len(np.unique(y)) == 1:
         return float((y_test == y[0]).mean())
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=200))

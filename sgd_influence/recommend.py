@@ -349,8 +349,7 @@ def _verdict(removals: Removals, limit: float, method: str, number: int | None) 
     loss = removals.loss
     reason = (
         f"the validation loss falls by {loss.mean[number]:.3g} nats, "
-        f"{loss.ratio[number]:.1f} standard errors; noise alone reaches "
-        f"{limit:.1f} in 1 of 40 runs"
+        f"{loss.ratio[number]:.1f} standard errors; {_by_chance(limit)}"
     )
     figures = _figures(removals, number)
     return Verdict(**figures, **_shared(removals, number), reason=reason, best_tried=None)
@@ -395,10 +394,14 @@ def _why_none(removals: Removals, limit: float, closest: int | None) -> str:
         return "no n that was tried lowers the validation loss"
     if loss.ratio[closest] > limit:
         return f"{name} lowers the validation loss, but validation accuracy falls"
-    errors = f"{loss.ratio[closest]:.1f} standard errors"
-    gain = f"{name} came closest: its gain in validation loss is {errors}"
-    noise = f"noise alone reaches {limit:.1f} in 1 of 40 runs"
-    return f"{gain}; {noise}; more trials (-nt) or n (-r) tell more"
+    fall = f"it lowers the validation loss by {loss.ratio[closest]:.1f} standard errors"
+    more = "more trials (-nt) or other n (-r) can show smaller gains"
+    return f"{name} came closest: {fall}, which is too little, as {_by_chance(limit)}; {more}"
+
+
+def _by_chance(limit: float) -> str:
+    """What removals without an effect reach, in words."""
+    return f"1 in 40 runs reaches {limit:.1f} by chance"
 
 
 def _figures(removals: Removals, number: int) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 CONTRIBUTING.md describes the packages. All of them may import the modules of utils itself:
 
 options.py and methods.py   the tables that users edit
-errors.py                   the one error that a user can cause
+errors.py, command_line.py  the one error that a user can cause, and the parser of command lines
 console.py, units.py        what a run prints, and how it writes bytes, times and names
 signals.py, processes.py    what ends a run, and the processes that it starts
 files.py, link_free.py      files that a user names, and files in a folder without following links

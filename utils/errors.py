@@ -1,7 +1,9 @@
-"""The one error that a user can cause, and the line of an error."""
+"""The one error that a user can cause, the line of an error, and suggestions for it."""
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from pathlib import Path
 
 LONGEST = 2000
@@ -25,6 +27,13 @@ def reason_of(error: UserError | OSError, place: Path) -> str:
     if isinstance(error, OSError):
         return f"{error.filename or place}: {error.strerror or error}"
     return str(error)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A suggestion for a mistyped name, to be put behind an error; empty if none is near."""
+    by_lower = {other.lower(): other for other in known}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.7)
+    return f"; did you mean {by_lower[near[0]]}?" if near else ""
 
 
 def bounded(line: str) -> str:

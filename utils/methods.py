@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
@@ -163,19 +163,3 @@ def shown(method: str) -> str:
     """The name of a method on the page and in pictures; files and options keep the plain one."""
     label = METHODS[method].label if method in METHODS else ""
     return label or method.replace("_", " ")
-
-
-def about_labels(n: int, methods: Collection[str]) -> str:
-    """A note to "remove none" (n = 0): it says nothing about labels. Else ""."""
-    if n:
-        return ""
-    looking = [name for name in methods if METHODS[name].for_labels]
-    if looking:
-        remedy = (
-            f"look at the images that {looking[0]} ranks worst; --cleanse_n N lists the N worst"
-        )
-    else:
-        others = [name for name in METHODS if METHODS[name].for_labels]
-        all_of_them = " ".join((*methods, *others))
-        remedy = f"if you suspect wrong ones, add --methods {all_of_them} to the command"
-    return f"This is about validation loss, not about labels: {remedy}"

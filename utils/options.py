@@ -14,11 +14,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from utils.command_line import Parser
 from utils.errors import UserError
 from utils.methods import METHODS
-from utils.units import bytes_of, printable
+from utils.units import bytes_of
 
 STEPS, RECOMPUTE, FINAL = "steps", "recompute", "final"
 CACHES = (STEPS, RECOMPUTE, FINAL)
@@ -436,12 +437,6 @@ class Command:
     methods: tuple[str, ...]
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        line = f"{self.prog}: error: {message} (see {self.prog} --help)"
-        self.exit(2, f"{printable(line)}\n")
-
-
 def parse_options(command: Command, arguments: Sequence[str] | None = None) -> Options:
     """Parse a command line.
 
@@ -464,9 +459,9 @@ def parse_options(command: Command, arguments: Sequence[str] | None = None) -> O
     return Options(program=command.program, **chosen)
 
 
-def build_parser(command: Command) -> argparse.ArgumentParser:
+def build_parser(command: Command) -> Parser:
     """The parser of a command, made from the fields of `Options`."""
-    parser = _Parser(prog=command.program, description=command.description, allow_abbrev=False)
+    parser = Parser(prog=command.program, description=command.description, allow_abbrev=False)
     own = {"output_dir": Path(command.output_dir), "methods": command.methods}
     given = {f.name: f for f in fields(Options) if "option" in f.metadata}
     for title in GROUPS:

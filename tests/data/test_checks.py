@@ -277,7 +277,7 @@ def test_one_line_each_and_two_tables(tmp_path: Path, caplog: pytest.LogCaptureF
     caplog.set_level("INFO", "data_cleansing")
     record_checks(checks, folder)
     copies, facts = (record.getMessage() for record in caplog.records)
-    assert copies.startswith("Copies: 1 with two labels (pairs; 1 have the same pixels")
+    assert copies.startswith("Copies: 1 pair of the same picture (1 with two labels); listed in")
     assert copies.endswith(f"listed in {folder.duplicates}")
     assert "1 blank, 1 very dark" in facts and facts.endswith(f"listed in {folder.image_quality}")
     for path, table in (
@@ -285,6 +285,29 @@ def test_one_line_each_and_two_tables(tmp_path: Path, caplog: pytest.LogCaptureF
     ):  # fmt: skip
         written = pd.read_csv(path, dtype=str, keep_default_na=False)
         assert written.values.tolist() == table.astype(str).values.tolist()
+
+
+def test_copies_are_listed_among_pictures_that_look_like_them() -> None:
+    """Two copies next to many pictures of another label that all look like them."""
+    first, rng = scene(0), np.random.default_rng(0)
+    others = []
+    for _ in range(12):
+        pixels = np.asarray(first).astype(int) + rng.integers(-1, 2, np.asarray(first).shape)
+        others.append(Image.fromarray(pixels.clip(0, 255).astype(np.uint8)))
+    looks = looks_of(first, *others, first)
+    pairs = find_pairs(looks, np.array([0, *[1] * 12, 0]), np.zeros(14, int))
+    same = pairs[pairs["distance"] == 0]
+    assert same[["a", "b"]].tolist() == [(0, 13)]
+    assert len(pairs) > 1
+
+
+def test_similar_pictures_are_counted_apart_from_copies() -> None:
+    rows = [(TWO_LABELS, 0), (COPIES, 0), (COPIES, 0), (TWO_LABELS, 1), (TWO_SETS, 5)]
+    table = pd.DataFrame(rows, columns=["kind", "distance"])
+    assert Checks(table)._about_copies() == (
+        "Copies: 3 pairs of the same picture (1 with two labels, 2 of the same label and set), "
+        "2 pairs of similar pictures (1 with two labels, 1 in two sets)"
+    )
 
 
 def test_nothing_is_reported_where_nothing_is_found(

@@ -101,6 +101,25 @@ def test_a_changed_file_elsewhere_is_moved(folder: Path) -> None:
     assert found["summary.csv.changed_2"] == b"mine again\n"
 
 
+def test_messages_name_the_files_that_are_written(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in (LIST, OTHER):
+        (folder / name).write_bytes(b"mine\n")
+    write(folder, **{LIST: b"second\n", OTHER: b"first\n"})
+    assert "it stays, the new one is written as Hara_removed_5.new.csv" in caplog.text
+    assert "summary.csv: cut short; moved to summary.csv.changed and recomputed" in caplog.text
+    caplog.clear()
+    (folder / "cleansed/Hara_removed_5.new.csv").write_bytes(b"mine too\n")
+    for name in (OTHER, OTHERS[0]):
+        (folder / name).write_bytes(b"mine again\n")
+    write(folder, **{LIST: b"third\n"})
+    assert "Hara_removed_5.new.csv: changed; it stays, the new one is" in caplog.text
+    assert "written as Hara_removed_5.new_2.csv" in caplog.text
+    assert "moved to classes.csv.changed (the others likewise) and recomputed" in caplog.text
+    assert (folder / "summary/summary.csv.changed_2").read_bytes() == b"mine again\n"
+
+
 def test_a_file_emptied_by_a_power_failure_is_replaced(folder: Path) -> None:
     for name in (LIST, OTHER):
         (folder / name).write_bytes(b"")

@@ -36,6 +36,16 @@ def test_accuracies_are_per_cent_with_a_band_that_ends_at_100() -> None:
     assert none.low.tolist() == none.mean.tolist() == none.high.tolist()  # one trial
 
 
+def test_a_curve_that_others_run_along_is_known() -> None:
+    table = SUMMARY[SUMMARY["mean"] == "mean"]
+    ours = table[table["method"] == "Hara"].assign(method="Ours")
+    crossing = table[table["method"] == "Hara"].assign(method="AUM", test_accuracy=[0.98, 0.5])
+    both = pd.concat([table, ours, crossing])
+    figure = removal_figure(both, "test_accuracy")
+    beneath = {curve.method: curve.beneath.tolist() for curve in figure.curves}
+    assert beneath == {"No Removal": [0], "Hara": [1], "Ours": [0], "AUM": [0], "Random": []}
+
+
 def test_losses_stay_nats() -> None:
     figure = removal_figure(SUMMARY, "val_loss")
     assert figure.curves[1].high.tolist() == pytest.approx([1.3, 1.1])

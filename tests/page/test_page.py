@@ -68,10 +68,13 @@ class Parsed(HTMLParser):
         super().__init__()
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.text = ""
+        self.tables_in_boxes = 0
         self.feed(html)
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "table" and self.elements[-1] == ("div", {"class": "scroll"}):
+            self.tables_in_boxes += 1
         self.elements.append((tag, dict(attrs)))
 
     def handle_endtag(self, tag: str) -> None:
@@ -402,9 +405,35 @@ def test_copies_are_shown_side_by_side(folder: Path) -> None:
     pictures = [a["class"] for _, a in page.elements[both:] if "pic " in (a.get("class") or "")]
     assert len(set(pictures[:2])) == 2
     text = " ".join(page.text.split())
-    assert "The same picture under two labels: 1 pair Where the pixels" in text
+    assert "The same picture under two labels: 1 pair One of the two labels is wrong." in text
     assert f"given {SCRIPT} training row 5" in text and "given b test row 9" in text
     assert "the same pixels" in text
+
+
+def test_similar_pictures_are_not_called_the_same(folder: Path) -> None:
+    files = read_csv(folder / "influence/Hara/influence_hara_0.csv")[IMAGE]
+    ends = [files[0], "5", SCRIPT, "training", files[1], "9", "b", "test"]
+    kinds = [(0, 2), (1, 1), (4, 14)]  # distance, pairs
+    rows = [[1, "two labels", distance, *ends] for distance, n in kinds for _ in range(n)]
+    pd.DataFrame(rows, columns=DUPLICATES).to_csv(folder / "summary/duplicates.csv", index=False)
+    text = " ".join(parsed(write_page(OutputFolder(folder))).text.split())
+    assert "The same picture under two labels: 2 pairs" in text
+    assert "Similar pictures under two labels: 15 pairs" in text
+    assert text.count("the same pixels") == 2 + 1  # a pair each, and the explanation
+    assert text.count("The first 12 pairs are shown.") == 1
+
+
+def test_every_table_scrolls_within_its_box(folder: Path) -> None:
+    page = parsed(write_page(OutputFolder(folder)))
+    assert len(page.tags("table")) > 5
+    assert page.tables_in_boxes == len(page.tags("table"))
+
+
+def test_an_interval_that_is_not_there_has_no_name(folder: Path) -> None:
+    none = {"interval_points": [0.5, 0.5], "test_interval_points": [0.0, 0.0]}
+    text = recommend(folder, VERDICT | none).text
+    assert "95 % interval" not in text.split("What each method would remove")[0]
+    assert "test gain (points of accuracy)" in text
 
 
 def test_images_that_facts_hold_for_are_shown(folder: Path) -> None:

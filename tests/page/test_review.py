@@ -95,14 +95,14 @@ def test_both_verdicts_come_first(checked: Path) -> None:
     assert labels < removal < html.index("<h2")
     text = text_of(checked / "report/index.html")
     assert "About 310 of 320 labels look wrong (95 % interval 248 to 372); review these." in text
-    assert "31 of them are of test images." in text
+    assert "31 of them are test images. The interval is wide: more trials (-nt) hold out" in text
     assert "The validation images were drawn from the images under suspicion" in text
 
 
 def test_a_lower_bound_is_called_one(folder: Path) -> None:
     text = page_text(folder, at_least=True, reason="the net is poor, train longer")
     assert "At least 310 of 320 labels look wrong, and up to 372 may be." in text
-    assert "This is a lower bound. The net is poor, train longer." in text
+    assert "31 of them are test images. The net is poor, train longer." in text
     assert "interval 248" not in text
 
 
@@ -309,6 +309,15 @@ def test_decisions_in_the_folder_are_known_to_the_page(folder: Path) -> None:
     decide(folder, read_label_issues(OutputPaths(folder)).head(7), "remove")
     with browser.opened(write_page(OutputFolder(folder))) as page:
         assert "7 of 310 suspects" in text_in(page, "r-counts")
+        assert "7 remove" in text_in(page, "r-counts")
+        page.evaluate("document.querySelector('#r-strip button').click()")
+        press(page, "u")
+        assert "6 remove" in text_in(page, "r-counts")
+        csv = download(page, folder)
+        assert csv[DECISION].tolist() == ["undo"] + ["remove"] * 6
+        choose_file(page, OutputPaths(folder).decisions)
+        loaded = "7 decisions loaded from decisions.csv; 0 others replaced."
+        wait_until(lambda: text_in(page, "r-message") == loaded)
         assert "7 remove" in text_in(page, "r-counts")
 
 

@@ -181,16 +181,40 @@ def test_an_export_that_is_cut_off_leaves_nothing(
     assert [path.name for path in (folder / "reviewed").iterdir()] == ["csv"]
 
 
-def test_decisions_are_kept_for_the_page_and_earlier_ones_too(folder: Path) -> None:
+def test_decisions_of_several_reviews_are_merged(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     first = of_suspects(folder)
     assert reviewed(folder, first) == reviewed(folder, first) == 0
-    second = decisions(folder, {("training", 0): "keep"}, "second.csv")
-    assert reviewed(folder, second) == 0
     labels = folder / "labels"
-    assert (labels / "decisions.csv").read_bytes() == second.read_bytes()
-    assert (labels / "decisions_2.csv").read_bytes() == first.read_bytes()
+    written = (labels / "decisions.csv").read_bytes()
+    assert written == first.read_bytes()
+    capsys.readouterr()
+    later = {("training", 0): "keep", ("training", 3): "undo", ("training", 7): "remove"}
+    later[("test", 0)] = "1"
+    second = decisions(folder, later, "second.csv")
+    assert reviewed(folder, second) == 0
+    printed = capsys.readouterr().out
+    assert "4 decisions of earlier reviews: 1 kept, 1 given again, 1 replaced, 1 undone" in printed
+    assert "Both together: 4 decisions: 2 keep, 1 relabel, 1 remove" in printed
+    expected = {("training", 0): "keep", ("training", 7): "remove", ("training", 25): "keep"}
+    together = decisions(folder, expected | {("test", 0): "1"}, "together.csv")
+    assert (labels / "decisions.csv").read_bytes() == together.read_bytes()
+    assert (labels / "decisions_2.csv").read_bytes() == written
     assert not (labels / "decisions_3.csv").exists()
+    assert len(pd.read_csv(folder / "reviewed/csv_2/train_reviewed.csv")) == 49
+    by_hand = (labels / "decisions.csv").read_text() + "\n"
+    (labels / "decisions.csv").write_text(by_hand)
     assert reviewed(folder, labels / "decisions.csv") == 0
+    assert (labels / "decisions.csv").read_text() == by_hand
+
+
+def test_nothing_is_applied_if_every_decision_is_undone(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert reviewed(folder, decisions(folder, {("training", 0): "undo"})) == 2
+    assert "leaves no decision to apply" in capsys.readouterr().err
+    assert not (folder / "reviewed").exists()
 
 
 def test_the_results_of_the_run_stay_as_they_are(folder: Path) -> None:
@@ -212,7 +236,7 @@ def test_the_results_of_the_run_stay_as_they_are(folder: Path) -> None:
         (lambda out, csv: (out / "manifest.json").unlink(), "holds no run"),
         (lambda out, csv: (out / "labels/label_issues.csv").unlink(), "has no labels/label_issues"),
         (lambda out, csv: (out / "labels/label_issues.csv").write_text("a\n1\n"), "is not whole"),
-        (lambda out, csv: csv.unlink(), "mine.csv: cannot be read as CSV"),
+        (lambda out, csv: csv.unlink(), "mine.csv: does not exist; correct the path"),
         (lambda out, csv: csv.write_text("a,b\n1,2\n"), "row 1: a column x:image is needed"),
         (lambda out, csv: csv.write_text("x:image,y:label\na,0\n"), "row 1: a column set is"),
         (lambda out, csv: csv.write_text(csv.read_text().replace("keep", "kep")), "row 4: decis"),
@@ -255,6 +279,16 @@ def test_the_gain_and_its_interval_are_paired_over_seeds() -> None:
     assert gain.points == pytest.approx(3.0)
     assert gain.interval == pytest.approx((expected.low, expected.high))
     assert (gain.original, gain.reviewed) == pytest.approx((0.6, 0.63))
+
+
+def test_a_gain_that_every_seed_shares_has_no_interval() -> None:
+    rows = [
+        (name, seed, "", 9, accuracy, 0.0)
+        for name, accuracy in (("original", 0.5), ("reviewed", 0.53))
+        for seed in (0, 1)
+    ]
+    text = worth.gains(pd.DataFrame(rows, columns=list(worth.COLUMNS)))["given"].text
+    assert text == "+3.00 (the same with every seed, which gives no interval)"
 
 
 def test_both_lists_are_trained_and_tested_once(

@@ -128,7 +128,7 @@ def test_damaged_file_is_named_and_made_anew(
     there = kept.with_name(Path(name).name)
     content = there.read_bytes() if there.exists() else None
     assert sgd_influence(finished, QUICK) == 0
-    what = f"{DAMAGES[damage]}; " + ("moved to <name>.changed and " if content else "")
+    what = f"{DAMAGES[damage]}; " + (f"moved to {kept.name} and " if content else "")
     assert capsys.readouterr().err == f"{finished / name}: {what}recomputed\n"
     assert f"{finished / name}: {DAMAGES[damage]}" in (finished / "run.log").read_text()
     assert content == (kept.read_bytes() if kept.exists() else None)

@@ -11,6 +11,7 @@ from sgd_influence.label_check import (
     check_labels,
     fit_any_class,
     fit_similar_classes,
+    interval_of,
     lower_share,
     sharpened,
 )
@@ -92,6 +93,15 @@ def test_a_poor_net_counts_at_most_what_is_there() -> None:
         assert not checked.good
         assert checked.count.n < 1.3 * n
         assert checked.count.high >= n
+
+
+def test_a_net_that_others_doubt_counts_as_a_poor_one() -> None:
+    given, true = evidence(rate=0.1, similar=True)
+    trusted, doubted = check_labels(given), check_labels(given, sound=False)
+    assert trusted.good and not doubted.good
+    assert doubted.accuracy == trusted.accuracy
+    assert doubted.count != trusted.count
+    assert doubted.count.high >= (given.labels != true).sum()
 
 
 def test_scores_are_probabilities() -> None:
@@ -193,6 +203,67 @@ def test_the_share_of_the_lower_of_two_normal_distributions() -> None:
     rng = np.random.default_rng(0)
     odds = np.concatenate([rng.normal(-2, 2, 120), rng.normal(7, 1.5, 880)])
     assert lower_share(odds) == pytest.approx(0.12, abs=0.02)
+    for one in (rng.normal(3, 1.5, 1000), np.full(200, 12.0)):
+        assert lower_share(one) is None
+
+
+def test_the_interval_of_few_held_out_images_is_wide() -> None:
+    for n in (20, 50, 450):
+        low, high = interval_of(0.0, n)
+        assert low == 0 and high == pytest.approx(1 - 0.025 ** (1 / n), rel=0.25)
+    low, high = interval_of(0.1, 450)
+    chance = 1.96 * np.sqrt(0.1 * 0.9 / 450)
+    assert low < 0.1 - chance and high > 0.1 + chance
+
+
+def few_held_out(rate: float, seed: int) -> tuple[Evidence, np.ndarray]:
+    """184 images, 28 of them test images, 28 held out; a net that is sure; which are wrong.
+
+    The net has not begun to learn the wrong labels.
+    """
+    rng = np.random.default_rng(seed)
+    true = rng.integers(0, K, 184)
+    wrong = np.arange(184) % round(1 / rate) == 3 if rate else np.zeros(184, bool)
+    softmax = sharpened(9 * np.eye(K)[true] + rng.standard_normal((184, K)), 1.0)
+    test, held = np.arange(184) >= 156, np.arange(184) >= 128
+    wrong &= ~held | test
+    zero = np.zeros_like(softmax)
+    given = Evidence(
+        labels=np.where(wrong, (true + 1) % K, true),
+        groups=np.where(test, 2, 0),
+        trained=np.where(held[:, None], zero, softmax).astype(np.float32),
+        n_trained=(~held).astype(np.int64),
+        held=np.where(held[:, None], softmax, zero).astype(np.float32),
+        n_held=held.astype(np.int64),
+    )
+    return given, wrong
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_clear_cases_count_though_no_held_out_label_is_wrong(seed: int) -> None:
+    given, wrong = few_held_out(0.07, seed)
+    checked = check_labels(given)
+    assert checked.suspect[wrong].all()
+    assert wrong.sum() <= checked.count.n == checked.suspect.sum() <= wrong.sum() + 2
+    assert checked.count.low <= wrong.sum() <= checked.count.high
+    assert checked.score[wrong].max() < 0.5 < checked.score[~wrong].min()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_few_held_out_images_make_no_clean_label_a_suspect(seed: int) -> None:
+    checked = check_labels(few_held_out(0.0, seed)[0])
+    assert checked.count.n == 0 and not checked.suspect.any()
+    assert 5 < checked.count.high < 40
+
+
+@pytest.mark.parametrize("n", [150, 300, 3000])
+@pytest.mark.parametrize("clear", [4.0, 6.0, 9.0])
+def test_the_count_is_never_below_what_the_scores_expect(n: int, clear: float) -> None:
+    checked = check_labels(evidence(n=n, rate=0.08, clear=clear)[0])
+    expected = (1 - checked.score).sum()
+    assert checked.count.n >= round(expected) - 1
+    assert checked.suspect.sum() == checked.count.n
+    assert checked.count.low <= checked.count.n <= checked.count.high
 
 
 def test_nothing_can_be_wrong_where_there_is_one_class() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,13 +22,26 @@ from sgd_influence.label_issues import (
     removal_words,
     verdict_of,
 )
-from sgd_influence.poor_net import harmful_options, pixel_accuracy, small_pixels, still_falling
+from sgd_influence.poor_net import (
+    Learnt,
+    harmful_options,
+    learnt,
+    pixel_accuracy,
+    poor_net,
+    small_pixels,
+    still_falling,
+    unfit_net,
+)
 from tests.helpers.runs import save_manifest, sgd_influence
 from tests.helpers.tiny import digit_images
 from utils.columns import IMAGE, LABEL
+from utils.data.datasets import prepare
+from utils.data.label_table import verdict_in
+from utils.data.splits import load_rows, split_of_trial
 from utils.options import Options
 from utils.output.manifest import Manifest
 from utils.output.paths import OutputPaths
+from utils.output.results import Results
 from utils.output.storage import read_csv
 
 SMALL = "-ds digits -e 2 -nt 2 -r 0 --n_train 60 --n_val 30 --n_test 30 --model mlp --methods AUM"
@@ -101,23 +115,52 @@ def test_the_table_is_worst_first_and_the_verdict_counts_it() -> None:
     assert found["suspicious_classes"] == [1]
     assert found["validation_from_suspects"]
     lines = label_words(found)
-    assert lines[0] == (
-        "Labels: about 2 of 4 labels look wrong (95 % interval 1 to 3), 1 of them in the test set; "
-        "review labels/label_issues.csv, the worst come first"
-    )
-    assert "dog" in lines[1] and "folders" in lines[1]
+    assert lines == [
+        "Labels: about 2 of 4 labels look wrong (95 % interval 1 to 3); "
+        "review labels/label_issues.csv, the worst come first",
+        "1 of them is a test image",
+        "The interval is wide: more trials (-nt) hold out more images",
+        "More than half of the labels of dog look wrong: look at the class as a whole (swapped or "
+        "merged folders?) first",
+    ]
     assert "drawn from the same data" in removal_words(found)[0]
 
 
 def test_nothing_wrong_and_a_poor_net() -> None:
     _, clean = verdict([0.9, 0.9, 0.9, 0.9], [0, 0, 0, 0])
-    assert label_words(clean) == ["Labels: about 0 of 4 labels look wrong (95 % interval 0 to 1)"]
+    headline = "Labels: none of 4 labels looks wrong (95 % interval 0 to 1)"
+    assert label_words(clean)[0] == headline
+    assert label_words(clean | {"high": 0}) == ["Labels: none of 4 labels looks wrong"]
     assert removal_words(clean) == []
-    _, poor = verdict([0.2, 0.1, 0.5, 0.9], [1, 1, 0, 0], "Train longer (-e): it falls")
-    assert poor["at_least"] and poor["reason"] == "Train longer (-e): it falls"
+    _, poor = verdict([0.2, 0.1, 0.5, 0.9], [1, 1, 0, 0], "It falls. Train longer (-e)")
+    assert poor["at_least"] and poor["reason"] == "It falls. Train longer (-e)"
     lines = label_words(poor)
-    assert lines[0].startswith("Labels: at least 2 of 4 labels look wrong, 1 of them in the test")
-    assert lines[1] == poor["reason"]
+    assert lines[0].startswith("Labels: at least 2 of 4 labels look wrong, and up to 3 may be;")
+    assert lines[2] == poor["reason"]
+
+
+def test_an_interval_without_width_is_not_printed() -> None:
+    _, found = verdict([0.2, 0.1, 0.5, 0.9], [1, 1, 0, 0])
+    assert verdict_in(found | {"low": 2, "high": 2}).headline == "About 2 of 4 labels look wrong"
+
+
+def test_the_sentences_on_a_poor_net() -> None:
+    good, wrong = checked([0.9] * 4, [0] * 4), replace(checked([0.9] * 4, [0] * 4), accuracy=0.85)
+    assert poor_net(Learnt(accuracy=0.9, pixels=0.9, falling=0.01), good) == ""
+    assert poor_net(Learnt(accuracy=0.912, pixels=0.96, falling=0.07), good) == (
+        "The net is not good enough to estimate the number: it is right about 91.2% of the "
+        "validation images, a logistic regression on their pixels about 96.0%; its training loss "
+        "is still falling (7% of its fall is in the last quarter of the epochs). Train longer (-e)"
+    )
+    printed = poor_net(Learnt(accuracy=0.9, pixels=0.8, falling=0.01), wrong)
+    assert "right about an estimated 85% of the images" in printed
+    assert printed.endswith("Train longer (-e), or use another --model or --lr")
+    for accuracy, pixels in ((0.5, 0.9), (0.5, 0.5), (0.4, 0.3), (0.9, 0.95)):
+        assert unfit_net(Learnt(accuracy, pixels, falling=0.9)) == ""
+    for accuracy, pixels in ((0.44, 0.9), (0.46, 0.5)):
+        assert unfit_net(Learnt(accuracy, pixels, 0.0)).startswith("The net has learnt too little")
+    assert not Learnt(0.9, 0.91, 0).sound and not Learnt(0.9, 0.8, 0.06).sound
+    assert Learnt(0.9, 0.9, 0.05).sound
 
 
 def test_a_net_that_learnt_nothing_judges_no_label(
@@ -126,7 +169,7 @@ def test_a_net_that_learnt_nothing_judges_no_label(
     sizes = "--n_train 60 --n_val 30 --n_test 30 --model mlp --methods Random -r 0 --no_report"
     assert sgd_influence(tmp_path, f"-ds digits -e 1 --lr 0.000001 {sizes}") == 0
     printed = capsys.readouterr().out
-    assert "Labels: not judged. The net has learnt too little" in printed
+    assert "Labels: not judged\nThe net has learnt too little" in printed
     table = read_csv(tmp_path / "labels/label_issues.csv")
     assert not table["is_label_issue"].any()
     assert (table["predicted_label"] == table["y:label"]).all()
@@ -154,7 +197,12 @@ def test_options_that_harm_the_check_are_named(tmp_path: Path) -> None:
     assert printed(momentum=0.9, lr_schedule="cosine").startswith(
         "--momentum 0.9 --lr_schedule cos"
     )
-    assert "--n_epochs 8" in printed(n_epochs=8)
+    assert printed(n_epochs=8) == (
+        "--n_epochs 8: known to find fewer wrong labels than the defaults; use at least 10 epochs"
+    )
+    assert printed(n_epochs=8, momentum=0.9, lr_schedule="cosine").endswith(
+        "use a constant rate or a momentum below 0.5 and at least 10 epochs"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +225,23 @@ def test_a_run_scores_every_image_of_its_trials(run: Path) -> None:
     assert found["n_issues"] == table["is_label_issue"].sum()
     assert sum(row["n"] for row in found["per_class"]) == len(table)
     assert found["at_least"]  # two epochs
+
+
+def test_net_and_logistic_regression_are_compared_on_the_same_trials(run: Path) -> None:
+    source, seeds = prepare("digits", None, False), (0, 1)
+    options = Options("p", run, ("AUM",), dataset="digits", n_train=60, n_val=30, n_test=30)
+    pixels, nets = [], []
+    for seed in seeds:
+        split = split_of_trial(options, source, seed)
+        images = [load_rows(source, rows, str, "") for rows in (split.training, split.validation)]
+        pixels.append(pixel_accuracy(*images))
+        curve = read_csv(OutputPaths(run).learning_curve(seed))
+        nets.append(curve["val_accuracy"].iloc[-1])
+    assert pixels[0] != pixels[1]
+    for chosen in (seeds, (1,)):
+        found = learnt(options, source, Results(OutputPaths(run)), chosen)
+        assert found.pixels == pytest.approx(np.mean([pixels[seed] for seed in chosen]))
+        assert found.accuracy == pytest.approx(np.mean([nets[seed] for seed in chosen]))
 
 
 def test_aum_of_the_table_is_that_of_the_trials(run: Path) -> None:

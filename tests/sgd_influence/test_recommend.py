@@ -129,23 +129,6 @@ def test_nothing_tried() -> None:
     assert closing_words(found)[0] == printed
 
 
-def test_none_says_nothing_of_labels_where_a_method_looked_for_them() -> None:
-    none, some = by_n({0: 0.5}, "AUM"), by_n(falling(0.3), "AUM")
-    about = "This is about validation loss, not about labels: look at the images that AUM ranks"
-    assert closing_words(recommend(none, ["AUM"], [0]))[1].startswith(about)
-    found = recommend(some, ["AUM"], [0])
-    assert found.overall.n > 0
-    assert not [line for line in closing_words(found) if line.startswith(about)]
-
-
-def test_none_names_the_method_for_labels_where_it_was_left_out() -> None:
-    found = recommend(by_n({0: 0.5}) | by_n({0: 0.5}, "Random"), ["Hara", "Random"], [0])
-    assert closing_words(found)[1] == (
-        "This is about validation loss, not about labels: if you suspect wrong ones, add "
-        "--methods Hara Random AUM to the command"
-    )
-
-
 def test_test_images_decide_nothing() -> None:
     tried = by_n(falling(0.3)) | by_n(FLAT, "Random")
     worse = {key: replace(o, test_hits=~o.test_hits) for key, o in tried.items() if key[1]}
@@ -204,14 +187,19 @@ def test_json_names_no_quantity_where_no_method_is_followed() -> None:
 def test_closing_lines() -> None:
     found = three_trials()
     table = closing_table(found, {}).splitlines()
-    cells = ["Hara", "20", "80.00%", "80.00%", "+0.00", "[+0.00,", "+0.00]", "recommended"]
-    assert table[1].split() == cells
+    cells = ["Hara", "20", "80.00%", "80.00%", "+0.00", "recommended"]
+    assert table[1].split() == cells  # the interval has no width
+    wide = replace(found.overall, test_interval_points=[-0.5, 0.5])
+    some = replace(found, overall=wide, methods=found.methods | {"Hara": wide})
+    assert "+0.00 [-0.50, +0.50]  recommended" in closing_table(some, {}).splitlines()[1]
     assert table[0].endswith("gain in points [95 % interval]")
     best = found.methods["Random"].best_tried
     assert best is not None
     assert table[2].split()[:2] == ["Random", str(best["n"])]
-    low, high = best["test_interval_points"]
-    assert f"{best['test_gain_points']:+.2f} [{low:+.2f}, {high:+.2f}]" in table[2]
+    tried = replace(found.methods["Random"], best_tried=best | {"test_interval_points": [-1, 2]})
+    other = replace(found, methods=found.methods | {"Random": tried})
+    gain = f"{best['test_gain_points']:+.2f} [-1.00, +2.00]"
+    assert gain in closing_table(other, {}).splitlines()[2]
     assert table[2].endswith("best tried, not recommended")
     words = closing_words(found)
     assert words[0].startswith(
@@ -219,6 +207,30 @@ def test_closing_lines() -> None:
     )
     assert "test, which decided nothing" in words[1]
     assert closing_words(replace(found, what_if="not for use")) == [*words, "But not for use"]
+
+
+def test_every_line_of_the_closing_table_says_what_it_means() -> None:
+    tried: dict = {}
+    for seed, (to, less) in enumerate(((0.3, 0.33), (0.29, 0.34), (0.31, 0.35))):
+        tried |= by_n(falling(to, seed), seed=seed) | by_n(falling(less, seed), "Ours", seed)
+        tried |= by_n(FLAT, "Random", seed)
+    found = recommend(tried, ["Hara", "Ours", "Random"], [0, 1, 2])
+    assert found.methods["Ours"].n > 0
+    ends = ["recommended", "good too, but gains less on validation images", "best tried, not"]
+    for line, end in zip(closing_table(found, {}).splitlines()[1:], ends, strict=True):
+        assert end in line
+    control = replace(found, overall=found.methods["Random"])
+    assert "does not gain more than Random" in closing_table(control, {}).splitlines()[1]
+
+
+def test_an_interval_without_width_is_not_printed() -> None:
+    found = three_trials()
+    flat = replace(found.overall, interval_points=[1.0, 1.0], test_interval_points=[0.0, 0.001])
+    assert "95 % interval" not in closing_words(replace(found, overall=flat))[1]
+    assert (
+        "95 % interval"
+        in closing_words(replace(found, overall=replace(flat, interval_points=[0.5, 1.5])))[1]
+    )
 
 
 # ---------------------------------------------------------------- standard errors

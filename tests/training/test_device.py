@@ -12,6 +12,7 @@ import pytest
 
 from utils.errors import UserError
 from utils.run import worker_process as worker
+from utils.training import device
 from utils.training.device import choose_backend, set_context
 
 
@@ -77,6 +78,10 @@ def test_missing_library_falls_back_with_one_warning(
         "utils.training.device.log.warning", lambda text, *a: printed.append(text % a)
     )
     monkeypatch.setattr("utils.training.device.importlib.import_module", fail)
+    monkeypatch.setattr(device, "has_gpu", lambda: False)
+    assert choose_backend("auto", ("0",)) == "cpu"
+    assert printed == []  # nobody asked for a GPU, and there is none
+    monkeypatch.setattr(device, "has_gpu", lambda: True)
     assert choose_backend("auto", ("0",)) == "cpu"
     assert len(printed) == 1
     assert "nnabla-ext-cuda120" in printed[0]

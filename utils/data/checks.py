@@ -22,6 +22,7 @@ from utils.data.image_facts import facts_of
 from utils.data.looks import LOOK, VERSION
 from utils.files import check_regular
 from utils.output.storage import written_beside
+from utils.units import counted
 
 LOG = logging.getLogger("data_cleansing")
 LOOKS, PAIRS = "image_looks.npz", "image_pairs.npz"
@@ -68,20 +69,25 @@ class Checks:
         if len(counts):
             contradict = counts.get(TWO_LABELS, 0) + counts.get(TWO_SETS, 0)
             level = logging.WARNING if contradict else logging.INFO
-            LOG.log(level, "%s; %s %s", self._about_copies(counts), words, duplicates)
+            LOG.log(level, "%s; %s %s", self._about_copies(), words, duplicates)
         facts = self.quality[self.quality["fact"] != IMAGES]["fact"].value_counts(sort=False)
         if len(facts):
             counted = ", ".join(f"{n} {fact}" for fact, n in facts.items())
             LOG.info("Images to look at: %s; %s %s", counted, words, quality)
 
-    def _about_copies(self, counts: pd.Series) -> str:
+    def _about_copies(self) -> str:
         words = {
             TWO_LABELS: "with two labels", TWO_SETS: "in two sets",
             COPIES: "of the same label and set",
         }  # fmt: skip
-        kinds = ", ".join(f"{counts[kind]} {words[kind]}" for kind in KINDS if kind in counts)
-        same = int((self.duplicates["distance"] == 0).sum())
-        return f"Copies: {kinds} (pairs; {same} have the same pixels, the others nearly)"
+        same = self.duplicates["distance"] == 0
+        parts = []
+        for what, rows in (("of the same picture", same), ("of similar pictures", ~same)):
+            counts = self.duplicates[rows]["kind"].value_counts()
+            kinds = ", ".join(f"{counts[kind]} {words[kind]}" for kind in KINDS if kind in counts)
+            if kinds:
+                parts.append(f"{counted(int(rows.sum()), 'pair')} {what} ({kinds})")
+        return f"Copies: {', '.join(parts)}"
 
 
 @dataclass(frozen=True)

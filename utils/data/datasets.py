@@ -42,7 +42,7 @@ from utils.data.source import (
 )
 from utils.data.splits import stratified
 from utils.data.user_paths import Rows
-from utils.errors import UserError
+from utils.errors import UserError, did_you_mean
 from utils.output.storage import save_csv, written_beside
 
 INDEX = "prepared_images.csv"  # x:image (relative), y:label, part; written last
@@ -229,7 +229,7 @@ def prepare(
     if _is_path(name):
         return own_source(Path(name), data_dir, Wanted(image_size, color, resize, skip_broken))
     if name not in DATASETS:
-        known = f"known are {', '.join(DATASETS)}"
+        known = f"known are {', '.join(DATASETS)}{did_you_mean(name, _like(name))}"
         raise UserError(f"data set '{name}' is not known and no such path exists; {known}")
     row, cache = DATASETS[name], cache_folder()
     roots = (_root(data_dir or cache), _root(cache))
@@ -280,6 +280,16 @@ def _is_path(name: str) -> bool:
         remedy = "make the folders on its way searchable, or give another path"
         raise UserError(f"--dataset {name}: {error.strerror}; {remedy}") from error
     return True
+
+
+def _like(name: str) -> list[str]:
+    """Names that a mistyped one may stand for: data sets, and what lies in the same folder."""
+    folder, _ = os.path.split(name.rstrip("/"))
+    try:
+        there = [os.path.join(folder, other) for other in sorted(os.listdir(folder or "."))]
+    except OSError:
+        there = []
+    return [*there, *DATASETS]
 
 
 def _root(folder: Path) -> Path:

@@ -13,7 +13,9 @@ from utils.data.nnc_csv import read_users_csv
 from utils.errors import UserError
 
 KEEP, RELABEL, REMOVE = "keep", "relabel", "remove"
-DECISIONS = (KEEP, RELABEL, REMOVE)
+UNDO = "undo"
+"""Takes an earlier decision on the image back."""
+DECISIONS = (KEEP, RELABEL, REMOVE, UNDO)
 DECISION, NEW_LABEL = "decision", "new_label"
 COLUMNS = (IMAGE, LABEL, SET, ROW, DECISION, NEW_LABEL)
 Place = tuple[str, int]
@@ -27,7 +29,8 @@ Fields = Mapping[str, str]
 def read_decisions(csv: Path, issues: pd.DataFrame, class_names: Mapping[int, str]) -> pd.DataFrame:
     """The decisions of a file, a row per image, with the columns `COLUMNS`.
 
-    `new_label` is the label after the review: the given one unless the image is relabelled.
+    `new_label` is the label after the review: the given one unless the image is relabelled. Rows
+    with `UNDO` are among them; `merged` leaves them out.
 
     Args:
         csv: the file, as the page writes it.
@@ -57,6 +60,26 @@ def read_decisions(csv: Path, issues: pd.DataFrame, class_names: Mapping[int, st
         numbers[place] = number
         rows.append((fields[IMAGE], label, *place, fields[DECISION], new))
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def merged(earlier: pd.DataFrame, later: pd.DataFrame) -> pd.DataFrame:
+    """The decisions that hold when `later` ones follow `earlier` ones, by set and row.
+
+    The later decision on an image counts; `UNDO` leaves the image without one.
+    """
+    some = [table for table in (earlier, later) if len(table)] or [later]
+    numbers = dict.fromkeys((LABEL, ROW, NEW_LABEL), "int64")
+    both = pd.concat(some, ignore_index=True).astype(numbers)
+    last = both.drop_duplicates([SET, ROW], keep="last")
+    order = {name: number for number, name in enumerate(SETS)}
+    held = last[last[DECISION] != UNDO]
+    return held.sort_values([SET, ROW], key=lambda c: c.map(order) if c.name == SET else c)
+
+
+def as_written(decided: pd.DataFrame) -> pd.DataFrame:
+    """The content of decisions.csv: `new_label` is empty unless the image is relabelled."""
+    new = decided[NEW_LABEL].astype(str).where(decided[DECISION] == RELABEL, "")
+    return decided.assign(**{NEW_LABEL: new})[list(COLUMNS)]
 
 
 def _table(csv: Path) -> pd.DataFrame:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from utils.columns import INDEX, LABEL, SEED
+from utils.columns import INDEX, LABEL, SEED, TO
 from utils.data.source import Source
 from utils.data.splits import TrialData
 from utils.errors import UserError
@@ -16,6 +16,7 @@ from utils.output.folder import OutputFolder
 from utils.output.results import FLIPPED, Results
 
 Int32 = npt.NDArray[np.int32]
+Int64 = npt.NDArray[np.int64]
 
 
 def flipped(labels: Int32, n_classes: int, fraction: float, seed: int) -> Int32:
@@ -70,6 +71,21 @@ def record_flips(data: TrialData, seed: int, folder: OutputFolder, results: Resu
     table = table.sort_values([SEED, INDEX], kind="stable")
     folder.save_csv(table, folder.flipped_labels)
     results.keep(table, folder.flipped_labels)
+
+
+def labels_trained_on(labels: Int64, results: Results, seed: int) -> Int64:
+    """The labels that a trial trained on, with its flips.
+
+    Args:
+        labels: (n_train,) of the trial's training images, as the data set gives them.
+        results: the tables of the run.
+        seed: of the trial.
+    """
+    trained, flips = labels.copy(), results.flips()
+    if flips is not None:
+        flips = flips[flips[SEED] == seed]
+        trained[flips[INDEX].to_numpy()] = flips[TO].to_numpy()
+    return trained
 
 
 def what_if(share: float | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ COLUMNS = (IMAGE, LABEL, SET, ROW, IS_ISSUE, SCORE)
 """Columns of label_issues.csv that have a value in each row."""
 VERSION = 1
 """Of the content of verdict.json."""
+WIDE = 0.1
+"""An interval of more of the images than this is called wide."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,58 @@ class LabelVerdict:
     given_to_suggested: tuple[tuple[int, int, int], ...]
     suspicious_classes: tuple[int, ...]
     validation_from_suspects: bool
+
+    @property
+    def not_judged(self) -> bool:
+        """Whether the net had learnt too little to judge any label."""
+        return self.at_least and self.high == self.n_images
+
+    @property
+    def headline(self) -> str:
+        """How many labels look wrong, without a full stop."""
+        if self.not_judged:
+            return "Not judged"
+        n, verb = self.n_issues, "looks" if self.n_issues == 1 else "look"
+        of_all = f"{n:,} of {self.n_images:,} labels {verb} wrong"
+        if self.at_least:
+            return f"{'At least ' if self.low else ''}{of_all}, and up to {self.high:,.0f} may be"
+        if n:
+            return f"About {of_all}{self._interval}"
+        return f"None of {self.n_images:,} labels looks wrong{self._interval}"
+
+    @property
+    def _interval(self) -> str:
+        low, high = f"{self.low:,.0f}", f"{self.high:,.0f}"
+        return f" (95 % interval {low} to {high})" if low != high else ""
+
+    @property
+    def remarks(self) -> list[str]:
+        """Further sentences, without full stops."""
+        remarks = []
+        if self.n_issues_test:
+            many = f"{self.n_issues_test:,} of them are test images"
+            remarks.append("1 of them is a test image" if self.n_issues_test == 1 else many)
+        if not self.at_least and self.high - self.low > WIDE * self.n_images:
+            remarks.append("The interval is wide: more trials (-nt) hold out more images")
+        return remarks + ([_capital(self.reason)] if self.reason else [])
+
+    def warnings(self, name_of: Callable[[int], str]) -> list[str]:
+        """Reasons to doubt the number, or a class as a whole: sentences without full stops.
+
+        Args:
+            name_of: gives the name of a class by its label.
+        """
+        warnings = [_capital(self.harmful)] if self.harmful else []
+        names = [name_of(label) for label in self.suspicious_classes]
+        if names:
+            of_them = names[0] if len(names) == 1 else "each of " + ", ".join(names)
+            remedy = "look at the class as a whole (swapped or merged folders?) first"
+            warnings.append(f"More than half of the labels of {of_them} look wrong: {remedy}")
+        return warnings
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:].rstrip(".")
 
 
 def read_label_issues(paths: OutputPaths, results: Results | None = None) -> pd.DataFrame:
@@ -87,10 +141,11 @@ def read_label_verdict(paths: OutputPaths) -> LabelVerdict | None:
     Raises:
         UserError: the file cannot be read, or is not whole.
     """
-    return read_versioned_json(latest(paths.label_verdict), VERSION, _verdict)
+    return read_versioned_json(latest(paths.label_verdict), VERSION, verdict_in)
 
 
-def _verdict(value: Mapping[str, Any]) -> LabelVerdict:
+def verdict_in(value: Mapping[str, Any]) -> LabelVerdict:
+    """The content of verdict.json; raises KeyError, TypeError or ValueError if it is not whole."""
     per_class = [(row["label"], row["n"], row["n_issues"]) for row in value["per_class"]]
     pairs = [(row["given"], row["suggested"], row["n"]) for row in value["given_to_suggested"]]
     return LabelVerdict(

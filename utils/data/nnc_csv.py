@@ -71,6 +71,8 @@ def _read_table(csv: Path) -> pd.DataFrame:
         check_regular(csv)
         _check_header(csv)
         table = pd.read_csv(csv, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise UserError(f"{csv}: does not exist; correct the path") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{csv}: its text is not UTF-8; save it as CSV UTF-8") from error
     except (OSError, ValueError, csv_module.Error) as error:

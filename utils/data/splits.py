@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -264,14 +265,34 @@ def load_trial(source: Source, split: Split) -> TrialData:
 
 
 def _load_set(source: Source, rows: Int64, csv: Path) -> ImageSet:
+    def where(position: int) -> str:
+        return f"{csv}: row {position + 2}: "
+
+    return load_rows(source, rows, where, f"reading {csv.name}")
+
+
+def load_rows(
+    source: Source, rows: Int64, where: Callable[[int], str], description: str
+) -> ImageSet:
+    """Some images of a source; what is decoded already is not decoded again.
+
+    Args:
+        source: it.
+        rows: (N,).
+        where: what an error about the image at a position says before its path.
+        description: what a progress bar says.
+
+    Raises:
+        UserError: an image is missing or broken.
+    """
     table = source.images.iloc[rows]
     paths, labels = tuple(table[IMAGE]), table[LABEL].to_numpy(np.int32)
 
-    def where(position: int) -> str:
-        return f"{csv}: row {position + 2}: {paths[position]!r}"
+    def named(position: int) -> str:
+        return f"{where(position)}{paths[position]!r}"
 
     if source.pool is None:
-        images, _ = decode_images(paths, source.form, where, f"reading {csv.name}")
+        images, _ = decode_images(paths, source.form, named, description)
     else:
         images = cast("npt.NDArray[np.uint8]", source.decoded(rows))
     return ImageSet(images, labels, paths, rows)

@@ -23,6 +23,7 @@ from utils.data.set_names import set_name
 from utils.data.source import TEST, TRAINING, VALIDATION
 from utils.data.unprintable import check_names
 from utils.errors import UserError
+from utils.output.paths import TRAININGS, OutputPaths
 
 LOG = logging.getLogger("data_cleansing")
 CLASSES = "classes.csv"
@@ -153,6 +154,7 @@ def read_parts(path: Path) -> tuple[Part, ...]:
             name is not UTF-8, or a reader refuses a file.
     """
     check_names([os.path.abspath(path)])
+    _check_no_output(path)
     if path.is_dir():
         parts = _of_csv_folder(path) or _of_class_folders(path)
     elif path.suffix.lower() == ".csv":
@@ -165,6 +167,17 @@ def read_parts(path: Path) -> tuple[Part, ...]:
         raise UserError(f"{shown(path)}: {what}; {unpack}{remedy}")
     check_names([path for part in parts for path in part.table[IMAGE]])
     return _with_labels(parts)
+
+
+def _check_no_output(path: Path) -> None:
+    """Raise a UserError for the output folder of a run, which holds no data set."""
+    if not (OutputPaths(path).manifest.is_file() and (path / TRAININGS).is_dir()):
+        return
+    lists = [*path.glob("cleansed/*.csv"), *path.glob("reviewed/csv*/*.csv")]
+    made = sorted(str(file) for file in lists if OWN_LIST.fullmatch(file.name))
+    own = f", or a list that was made from it, such as {shown(made[0])}" if made else ""
+    what = "is the output folder of a run, not a data set"
+    raise UserError(f"{shown(str(path))}: {what}; give the data set of that run{own}")
 
 
 def _with_labels(parts: tuple[Part, ...]) -> tuple[Part, ...]:

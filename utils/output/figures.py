@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -26,6 +27,8 @@ class Curve:
         n: (K,) images removed, ascending.
         mean, low, high: (K,) mean over the trials, and one standard deviation below and above it;
             an accuracy never above 100 %.
+        beneath: (K - 1,) how many later curves run along each stretch between neighbouring n, and
+            hide it unless it is drawn wider.
     """
 
     method: str
@@ -34,6 +37,7 @@ class Curve:
     mean: np.ndarray
     low: np.ndarray
     high: np.ndarray
+    beneath: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -67,13 +71,32 @@ def removal_figure(summary: pd.DataFrame, column: str) -> RemovalFigure:
     there = set(summary["method"])
     methods = [method for method in (NO_REMOVAL, *METHODS) if method in there]
     return RemovalFigure(
-        curves=tuple(_curve(summary, method, column, factor) for method in methods),
+        curves=_layered([_curve(summary, method, column, factor) for method in methods]),
         counts=tuple(sorted(int(n) for n in summary["n_drops"].unique() if n > 0)),
         n_trials=summary["seed"].nunique(),
         unit=unit,
         x_label="training images removed, the most harmful first (log scale)",
         y_label=f"{in_words(column)} ({unit})",
     )
+
+
+def _layered(curves: Sequence[Curve]) -> tuple[Curve, ...]:
+    """The curves with `beneath`."""
+    means = np.concatenate([curve.mean for curve in curves]) if curves else np.zeros(1)
+    near = 0.01 * float(np.ptp(means))
+    return tuple(
+        replace(
+            curve, beneath=sum((_along(curve, c, near) for c in curves[i + 1 :]), curve.beneath)
+        )
+        for i, curve in enumerate(curves)
+    )
+
+
+def _along(one: Curve, other: Curve, near: float) -> np.ndarray:
+    """Which stretches (K - 1,) of a curve another follows within `near`."""
+    means = pd.Series(other.mean, other.n).reindex(one.n).to_numpy()
+    close = np.abs(one.mean - means) <= near
+    return (close[1:] & close[:-1]).astype(np.int64)
 
 
 def _curve(summary: pd.DataFrame, method: str, column: str, factor: int) -> Curve:
@@ -89,6 +112,7 @@ def _curve(summary: pd.DataFrame, method: str, column: str, factor: int) -> Curv
         mean=mean.to_numpy(),
         low=(mean - spread).to_numpy(),
         high=np.minimum(mean + spread, most).to_numpy(),
+        beneath=np.zeros(max(0, len(mean) - 1), np.int64),
     )
 
 

@@ -24,7 +24,14 @@ from utils.console import progress
 from utils.errors import UserError
 from utils.kernels.blas import kernels_here
 from utils.link_free import REMEDY, check_place, open_file, read_file, remove_file
-from utils.output.paths import EDITABLE, RESULT_FOLDERS, OutputPaths, newer
+from utils.output.paths import (
+    EDITABLE,
+    RESULT_FOLDERS,
+    OutputPaths,
+    free_name,
+    newer,
+    unrenamed,
+)
 from utils.output.storage import TEMPORARY, TRIAL
 
 log = logging.getLogger("data_cleansing")
@@ -195,12 +202,13 @@ class Manifest:
         """
         problems = self._problems()
         self._check_is_of_here(problems)
+        moved = {}
         for name in problems:
-            self._set_aside(name, problems[name])
+            moved[name] = self._set_aside(name, problems[name])
             for needless in self.paths.lost_with(self.root / name):
                 self._drop(needless)
         self._remove_killed()
-        self._log_problems(problems)
+        self._log_problems(problems, moved)
 
     def remove_outputs(self) -> None:
         """Remove the files of the account, and folders that are empty then, and nothing else.
@@ -228,28 +236,48 @@ class Manifest:
         names = progress(sorted(self.outputs), "checking what is there")
         return {name: problem for name in names if (problem := self._problem(name))}
 
-    def _set_aside(self, name: str, problem: str) -> None:
-        """Take a file out of the account; one with content stays, maybe under another name."""
+    def _set_aside(self, name: str, problem: str) -> Path | None:
+        """Take a file out of the account; one with content stays, maybe under another name.
+
+        Returns:
+            The other name; None for a file that is not moved.
+        """
         path = self.root / name
         if problem == MISSING or not path.stat().st_size:
             self._drop(path)
-            return
+            return None
         del self.outputs[name]
-        if not is_editable(name):
-            os.rename(path, free_name(path, ".changed"))
+        if is_editable(name):
+            return None
+        other = free_name(path.parent, f"{path.name}.changed")
+        os.rename(path, other)
+        return other
 
-    def _log_problems(self, problems: Mapping[str, str]) -> None:
-        """A line for each kind of problem."""
-        lines: dict[str, list[str]] = {}
+    def _log_problems(self, problems: Mapping[str, str], moved: Mapping[str, Path | None]) -> None:
+        """A line for each kind of problem; of several files it names the new name of the first."""
+        lines: dict[tuple[str, str], list[tuple[str, str]]] = {}
         for name, problem in problems.items():
-            what = f"{problem}; recomputed"
+            what, other = "recomputed", moved[name]
             if os.path.lexists(self.root / name):
-                what = f"{problem}; it stays, the new one is written as <name>.new"
-            elif os.path.lexists(self.root / f"{name}.changed"):
-                what = f"{problem}; moved to <name>.changed and recomputed"
-            lines.setdefault(what, []).append(name)
-        for what in sorted(lines):
-            log.warning("%s: %s", _listed(self.root, lines[what]), what)
+                what, other = "it stays, the new one is written as {}", self._next_name(name)
+            elif other:
+                what = "moved to {} and recomputed"
+            lines.setdefault((problem, what), []).append((name, other.name if other else ""))
+        for (problem, what), found in sorted(lines.items()):
+            names, others = zip(*found, strict=True)
+            others_too = f"{others[0]}{' (the others likewise)' if len(found) > 1 else ''}"
+            done = what.format(others_too)
+            log.warning("%s: %s; %s", _listed(self.root, list(names)), problem, done)
+
+    def _next_name(self, name: str) -> Path:
+        """Where a run writes the file whose place under `EDITABLE` a person's file has taken."""
+        path = unrenamed(self.root / name)
+        places = itertools.chain((path,), newer(path))
+        return next(
+            place
+            for place in places
+            if not os.path.lexists(place) or self._name(place) in self.outputs
+        )
 
     def _check_is_of_here(self, problems: Mapping[str, str]) -> None:
         """Raise a UserError if more files are other files than are as they were written.
@@ -439,12 +467,6 @@ def manifest_of_run(paths: OutputPaths) -> Manifest:
     manifest = Manifest.read(paths)
     manifest.check_places()
     return manifest
-
-
-def free_name(path: Path, ending: str) -> Path:
-    """The first of <name><ending>, <name><ending>_2, ... that is not there."""
-    names = (f"{path.name}{ending}{'' if n == 1 else f'_{n}'}" for n in itertools.count(1))
-    return next(other for name in names if not os.path.lexists(other := path.with_name(name)))
 
 
 def versions_here() -> dict[str, str]:

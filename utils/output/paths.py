@@ -44,10 +44,26 @@ _RESULTS = (
 _STATES = "model_step*.h5"
 
 
+def numbered(folder: Path, start: str, end: str = "") -> Iterator[Path]:
+    """The paths <start><end>, <start>_2<end>, <start>_3<end>, ... in a folder."""
+    yield folder / f"{start}{end}"
+    for number in itertools.count(2):
+        yield folder / f"{start}_{number}{end}"
+
+
+def free_name(folder: Path, start: str, end: str = "") -> Path:
+    """The first of `numbered` that is not there."""
+    return next(path for path in numbered(folder, start, end) if not os.path.lexists(path))
+
+
 def newer(path: Path) -> Iterator[Path]:
     """The names that a file of `EDITABLE` gets where those before were changed by a person."""
-    for number in itertools.count(1):
-        yield path.with_name(f"{path.stem}.new{'' if number == 1 else f'_{number}'}{path.suffix}")
+    return numbered(path.parent, f"{path.stem}.new", path.suffix)
+
+
+def unrenamed(path: Path) -> Path:
+    """The path that `newer` gave this name for, or the path itself."""
+    return path.with_name(re.sub(r"\.new(_\d+)?$", "", path.stem) + path.suffix)
 
 
 def latest(path: Path) -> Path:

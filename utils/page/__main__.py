@@ -15,12 +15,12 @@ if __name__ == "__main__":  # before the imports below, which take a second
     insist_on_utf8()
     heed(PROGRAM)
 
-import argparse
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from utils.command_line import Parser
 from utils.errors import UserError, reason_of
 from utils.output.folder import OutputFolder
 from utils.page.page import write_page
@@ -29,7 +29,7 @@ from utils.units import printable
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the page of a folder; returns the exit status, 2 for a mistake."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=PROGRAM,
         description="Write report/index.html, the page to look at, of a finished output folder.",
     )

@@ -34,6 +34,8 @@ from utils.page.svg import (
 )
 
 N_BINS = 48
+MOST_WIDTHS = 3
+"""Widths in the style of curves that others run along."""
 MOST_DOTS = 500
 """Learning curves with more points than this show a line without dots."""
 
@@ -62,8 +64,11 @@ def removal_chart(summary: pd.DataFrame, column: str, title: str) -> Chart | Non
     y = y_axis([v for c in curves for v in (*c.mean, *c.low, *c.high)], shows.y_label)
     paths: list[Path] = []
     points: tuple[Dot, ...] = ()
+    shapes = [_band_and_line(curve, x, y) for curve in curves]
+    paths += [band for band, _ in shapes]
+    paths += [path for curve in curves for path in _hidden(curve, x, y)]
+    paths += [mean for _, mean in shapes]
     for curve in curves:
-        paths += _line_and_band(curve, x, y)
         if curve.method != NO_REMOVAL:
             rows = list(zip(curve.n.tolist(), curve.mean.tolist(), strict=True))
             titles = [f"{curve.label}, n = {n}: {mean:.4g} {unit}" for n, mean in rows]
@@ -74,8 +79,19 @@ def removal_chart(summary: pd.DataFrame, column: str, title: str) -> Chart | Non
     return Chart(title, _described(curves, unit), x, y, tuple(paths), points, legend, note)
 
 
-def _line_and_band(curve: Curve, x: Axis, y: Axis) -> list[Path]:
-    """Mean and band of a method; No Removal spans the whole frame."""
+def _hidden(curve: Curve, x: Axis, y: Axis) -> list[Path]:
+    """The stretches of a curve that others run along, wider than these."""
+    rows = list(zip(curve.n.tolist(), curve.mean.tolist(), strict=True))
+    css = css_of(curve.method)
+    return [
+        line(rows[k : k + 2], x, y, f"{css} under{min(count, MOST_WIDTHS)}")
+        for k, count in enumerate(curve.beneath.tolist())
+        if count
+    ]
+
+
+def _band_and_line(curve: Curve, x: Axis, y: Axis) -> tuple[Path, Path]:
+    """Band and mean of a method; No Removal spans the whole frame."""
     mean, lower, upper = (
         list(zip(curve.n.tolist(), values.tolist(), strict=True))
         for values in (curve.mean, curve.low, curve.high)
@@ -83,7 +99,7 @@ def _line_and_band(curve: Curve, x: Axis, y: Axis) -> list[Path]:
     if curve.method == NO_REMOVAL:
         mean, lower, upper = ([(x.low, v[0][1]), (x.high, v[0][1])] for v in (mean, lower, upper))
     css = css_of(curve.method)
-    return [band(lower, upper, x, y, css), line(mean, x, y, css, curve.label)]
+    return band(lower, upper, x, y, css), line(mean, x, y, css, curve.label)
 
 
 def _described(curves: Sequence[Curve], unit: str) -> str:

@@ -10,7 +10,7 @@ from functools import cached_property
 
 import pandas as pd
 
-from utils.data.decisions import COLUMNS, read_decisions
+from utils.data.decisions import COLUMNS, merged, read_decisions
 from utils.data.label_table import (
     LabelVerdict,
     read_class_names,
@@ -61,7 +61,7 @@ class LabelCheck:
     Attributes:
         verdict: how many labels look wrong.
         issues: all images, the most suspicious first.
-        decided: the decisions in the folder, as `read_decisions` gives them; maybe none.
+        decided: the decisions in the folder, as `merged` gives them; maybe none.
     """
 
     verdict: LabelVerdict
@@ -209,7 +209,7 @@ def _labels(
     issues = read_label_issues(paths, results)
     decided = pd.DataFrame(columns=list(COLUMNS))
     if os.path.lexists(paths.decisions):
-        decided = read_decisions(paths.decisions, issues, class_names)
+        decided = merged(decided, read_decisions(paths.decisions, issues, class_names))
     return LabelCheck(verdict, issues, decided)
 
 

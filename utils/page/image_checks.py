@@ -17,14 +17,22 @@ from utils.output.storage import read_texts, unreadable
 MOST_PAIRS = {TWO_LABELS: 12, TWO_SETS: 6, COPIES: 6}
 MOST_PICTURES, MOST_CLASSES = 12, 20
 """Pairs shown of each kind, pictures of each fact, and rows of the table of classes, at most."""
-TITLES = {
-    TWO_LABELS: ("The same picture under two labels",
-                 "Where the pixels are the same, one of the two labels is wrong."),
+SAME = {
+    TWO_LABELS: ("The same picture under two labels", "One of the two labels is wrong."),
     TWO_SETS: ("The same picture in two sets",
                "Test images that are also trained on inflate the test accuracy."),
     COPIES: ("The same picture twice in a set",
              "It counts twice in training, and a trial may draw one of the two for validation."),
 }  # fmt: skip
+"""Titles and explanations of pairs with the same pixels."""
+SIMILAR = {
+    TWO_LABELS: ("Similar pictures under two labels",
+                 "If both show the same object, one of the two labels is wrong."),
+    TWO_SETS: ("Similar pictures in two sets",
+               "If both show the same object, it inflates the test accuracy."),
+    COPIES: ("Similar pictures in one set", "If both show the same object, it counts twice."),
+}  # fmt: skip
+"""The same of pairs whose pixels differ."""
 MEASURED = {
     "blank": "standard deviation of the gray levels",
     "very dark": "gray level that 99 % of the pixels do not exceed, of 255",
@@ -54,7 +62,10 @@ class Picture:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pairs of one kind: title, explanation, number, and the pairs shown, each with a text."""
+    """Pairs of one kind: title, explanation, number, and the pairs shown, each with a text.
+
+    Pairs with the same pixels are other kinds than pairs of similar pictures.
+    """
 
     title: str
     text: str
@@ -119,10 +130,15 @@ class ImageChecks:
 
 
 def _pairs(table: pd.DataFrame) -> tuple[Pairs, ...]:
-    found = ((kind, table[table["kind"] == kind]) for kind in TITLES)
+    same = table["distance"] == "0"
+    found = (
+        (titles[kind], kind, table[chosen & (table["kind"] == kind)])
+        for titles, chosen in ((SAME, same), (SIMILAR, ~same))
+        for kind in titles
+    )
     return tuple(
-        Pairs(*TITLES[kind], len(rows), tuple(_pair(row) for row in _first(rows, MOST_PAIRS[kind])))
-        for kind, rows in found
+        Pairs(*words, len(rows), tuple(_pair(row) for row in _first(rows, MOST_PAIRS[kind])))
+        for words, kind, rows in found
         if len(rows)
     )
 
@@ -132,8 +148,8 @@ def _first(rows: pd.DataFrame, n: int) -> list[dict[str, str]]:
 
 
 def _pair(row: dict[str, str]) -> tuple[str, Picture, Picture]:
-    distances = {"0": "the same pixels", "1": "nearly the same, hashes equal"}
-    text = distances.get(row["distance"], f"nearly the same, {row['distance']} of 64 bits differ")
+    distances = {"0": "the same pixels", "1": "similar, the hashes are equal"}
+    text = distances.get(row["distance"], f"similar, {row['distance']} of 64 bits differ")
     first, second = (
         Picture(*(row[name + ending] for name in (IMAGE, "label", "set", "row")))
         for ending in ("", "_2")

@@ -67,9 +67,9 @@ def labels_view(facts: Facts) -> LabelsView | None:
         return None
     rows, more = _classes(facts, check)
     return LabelsView(
-        headline=headline(check),
-        notes=_notes(check),
-        warnings=_warnings(facts, check),
+        headline=_headline(check.verdict),
+        notes=tuple(f"{text}." for text in check.verdict.remarks),
+        warnings=tuple(f"{text}." for text in check.verdict.warnings(facts.name_of)),
         classes=rows,
         more_classes=more,
         cells=_cells(facts, check),
@@ -81,50 +81,9 @@ def labels_view(facts: Facts) -> LabelsView | None:
     )
 
 
-def headline(check: LabelCheck) -> str:
-    """How many labels look wrong, in a sentence."""
-    found = check.verdict
-    verb = "looks" if found.n_issues == 1 else "look"
-    of_all = f"{found.n_issues:,} of {found.n_images:,} labels {verb} wrong"
-    if not_judged(found):
-        return "Labels were not judged."
-    if found.at_least:
-        return f"{'At least ' if found.low else ''}{of_all}, and up to {found.high:,.0f} may be."
-    if not found.n_issues and not found.high:
-        return f"None of {found.n_images:,} labels looks wrong."
-    interval = f"95 % interval {found.low:,.0f} to {found.high:,.0f}"
-    return f"About {of_all} ({interval}){'; review these' if found.n_issues else ''}."
-
-
-def not_judged(found: LabelVerdict) -> bool:
-    """Whether the net had learnt too little to judge any label."""
-    return found.at_least and found.high == found.n_images
-
-
-def _notes(check: LabelCheck) -> tuple[str, ...]:
-    found, notes = check.verdict, []
-    if found.n_issues_test:
-        them = (
-            "1 of them is" if found.n_issues_test == 1 else f"{found.n_issues_test:,} of them are"
-        )
-        notes.append(f"{them} of test images.")
-    if found.at_least and found.low and not not_judged(found):
-        notes.append("This is a lower bound.")
-    if found.reason:
-        notes.append(f"{found.reason[0].upper()}{found.reason[1:].rstrip('.')}.")
-    return tuple(notes)
-
-
-def _warnings(facts: Facts, check: LabelCheck) -> tuple[str, ...]:
-    found, warnings = check.verdict, []
-    if found.harmful:
-        warnings.append(f"{found.harmful[0].upper()}{found.harmful[1:].rstrip('.')}.")
-    names = [facts.name_of(label) for label in found.suspicious_classes]
-    if names:
-        of_them = names[0] if len(names) == 1 else "each of " + ", ".join(names)
-        remedy = "look at the class as a whole (swapped or merged folders?) before single images"
-        warnings.append(f"More than half of the labels of {of_them} look wrong: {remedy}.")
-    return tuple(warnings)
+def _headline(found: LabelVerdict) -> str:
+    asks = found.n_issues and not found.at_least
+    return f"{found.headline}{'; review these' if asks else ''}."
 
 
 def _classes(facts: Facts, check: LabelCheck) -> tuple[tuple[ClassRow, ...], str]:

@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from utils.columns import IMAGE
-from utils.methods import CONTROL, METHODS, about_labels, shown
+from utils.methods import CONTROL, METHODS, shown
 from utils.output.folder import OutputFolder
 from utils.output.own_files import check_own
 from utils.output.ranking import SHOWN_BEST, SHOWN_WORST
@@ -113,7 +113,6 @@ def _rendered(
     text = environment.get_template("page.html").render(
         facts=facts,
         overall=overall,
-        about_labels=about_labels(overall.n, facts.methods) if overall else "",
         verdicts=list(facts.recommendation.methods.values()) if facts.recommendation else [],
         charts=charts,
         views=views,

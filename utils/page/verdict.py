@@ -18,7 +18,7 @@ class Verdict:
         n: images to remove.
         headline: the recommendation in a sentence.
         gain, test_gain: gain in validation and test accuracy, in points.
-        interval, test_interval: 95 % intervals of the two gains.
+        interval, test_interval: 95 % intervals of the two gains; empty if there is none.
         accuracy, no_removal: test accuracy with and without removal.
         reason, disagreement: sentences.
         closest: if nothing is to be removed, a sentence about the candidate that came closest.
@@ -87,8 +87,9 @@ def _points(points: float) -> str:
 
 
 def _interval(ends: Sequence[float]) -> str:
-    low, high = ends
-    return f"{low:+.2f} to {high:+.2f}".replace("-", "−") if low or high else ""
+    """The ends; empty if there is no width."""
+    low, high = (f"{end:+.2f}".replace("-", "−") for end in ends)
+    return f"{low} to {high}" if low != high else ""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from utils.command_line import Parser
 from utils.console import open_console
 from utils.errors import UserError, reason_of
 from utils.units import printable
@@ -45,9 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log.handlers.clear()
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The options of the command line."""
-    found = argparse.ArgumentParser(
+    found = Parser(
         prog=PROGRAM,
         description="Apply decisions on labels to the data set of a run, and measure their effect: "
         "train from scratch on the original and on the reviewed list, with the options of the run "

@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from utils.columns import LABEL, ROW, SET
 from utils.console import RESULT
-from utils.data.decisions import DECISION, RELABEL, REMOVE, read_decisions
+from utils.data.decisions import (
+    COLUMNS,
+    DECISION,
+    NEW_LABEL,
+    RELABEL,
+    REMOVE,
+    UNDO,
+    as_written,
+    merged,
+    read_decisions,
+)
 from utils.data.label_table import IS_ISSUE, read_class_names, read_label_issues
 from utils.data.source import TEST, TRAINING, VALIDATION
 from utils.errors import UserError
 from utils.link_free import check_place, read_file
 from utils.output.folder import OutputFolder
 from utils.output.manifest import Manifest, manifest_of_run
-from utils.output.paths import OutputPaths
+from utils.output.paths import OutputPaths, free_name
+from utils.output.storage import csv_bytes
 from utils.review.export import export
 from utils.review.reviewed import Reviewed
 from utils.review.worth import gains, measure
@@ -42,14 +54,22 @@ def review(folder: Path, decisions: Path, how: str, n_trials: int) -> None:
     paths = OutputFolder(folder)
     manifest = _manifest(paths)
     names, issues = read_class_names(paths.classes), read_label_issues(paths)
-    decided = read_decisions(decisions, issues, names)
+    check_place(paths.root, paths.decisions.relative_to(paths.root).as_posix())
+    given = read_decisions(decisions, issues, names)
+    earlier = _earlier(paths, issues, names)
+    decided = merged(earlier, given)
     data = Reviewed.of(issues, decided, names)
+    if decided.empty:
+        what = "leaves no decision to apply"
+        raise UserError(f"{decisions}: {what}; to begin again, remove {paths.decisions}")
     _check_left(data, decisions)
     check_place(paths.root, paths.reviewed.name, folder=True)
-    log.info("%s: %s", decisions, _counts(decided))
+    log.info("%s: %s", decisions, _counts(given))
     written = export(data, paths.reviewed, how)
     log.info("Reviewed data set: %s (%s)", written.resolve(), _sizes(data))
-    _keep(decisions, paths)
+    if not _is_kept(decisions, paths):
+        _log_merged(paths, earlier, given, decided)
+        _keep(decided, paths)
     _log_undecided(paths, issues, decided)
     if manifest.options.get("flip_labels"):
         log.warning("A what-if: labels were flipped on purpose (--flip_labels); not for use")
@@ -81,7 +101,11 @@ def _check_left(data: Reviewed, decisions: Path) -> None:
 def _counts(decided: pd.DataFrame) -> str:
     by_kind = decided[DECISION].value_counts()
     kinds = [f"{n:,} {kind}" for kind, n in by_kind.sort_index().items()]
-    return f"{counted(len(decided), 'decision')}: {', '.join(kinds)}"
+    return f"{_number(decided)}: {', '.join(kinds)}"
+
+
+def _number(decided: pd.DataFrame) -> str:
+    return counted(len(decided), "decision")
 
 
 def _sizes(data: Reviewed) -> str:
@@ -89,24 +113,48 @@ def _sizes(data: Reviewed) -> str:
     return ", ".join(f"{n:,} {part}" for part, n in sizes.items() if n) + " images"
 
 
-def _keep(decisions: Path, paths: OutputFolder) -> None:
-    """Copy the decisions to where the page reads them; an earlier file is renamed."""
-    check_place(paths.root, paths.decisions.relative_to(paths.root).as_posix())
+def _earlier(paths: OutputPaths, issues: pd.DataFrame, names: Mapping[int, str]) -> pd.DataFrame:
+    """The decisions of earlier reviews; maybe none."""
+    none = pd.DataFrame(columns=list(COLUMNS))
+    if not os.path.lexists(paths.decisions):
+        return none
+    return merged(none, read_decisions(paths.decisions, issues, names))
+
+
+def _is_kept(decisions: Path, paths: OutputPaths) -> bool:
+    """Whether the given file is the one where the page reads decisions."""
+    return paths.decisions.exists() and os.path.samefile(decisions, paths.decisions)
+
+
+def _log_merged(
+    paths: OutputPaths, earlier: pd.DataFrame, given: pd.DataFrame, decided: pd.DataFrame
+) -> None:
+    """Log what became of the decisions of earlier reviews, if there are any."""
+    if earlier.empty:
+        return
+    both = earlier.merge(given, on=[SET, ROW], suffixes=("", "_now"))
+    same = both[DECISION].eq(both[f"{DECISION}_now"]) & both[NEW_LABEL].eq(both[f"{NEW_LABEL}_now"])
+    fates = {
+        "kept": len(earlier) - len(both),
+        "given again": int(same.sum()),
+        "replaced": int((~same & both[f"{DECISION}_now"].ne(UNDO)).sum()),
+        "undone": int(both[f"{DECISION}_now"].eq(UNDO).sum()),
+    }
+    fate = ", ".join(f"{n:,} {word}" for word, n in fates.items() if n)
+    log.info("%s: %s of earlier reviews: %s", paths.decisions, _number(earlier), fate)
+    log.info("Both together: %s", _counts(decided))
+
+
+def _keep(decided: pd.DataFrame, paths: OutputFolder) -> None:
+    """Write the decisions to where the page reads them; an earlier file is renamed."""
+    content = csv_bytes(as_written(decided), paths.decisions)
     if paths.decisions.exists():
-        if read_file(paths.decisions) == decisions.read_bytes():
+        if read_file(paths.decisions) == content:
             return
-        earlier = free_name(paths.decisions)
+        earlier = free_name(paths.decisions.parent, paths.decisions.stem, paths.decisions.suffix)
         os.rename(paths.decisions, earlier)
         log.info("%s: the earlier file is now %s", paths.decisions, earlier.name)
-    paths.save_bytes(decisions.read_bytes(), paths.decisions)
-
-
-def free_name(path: Path) -> Path:
-    """The first of name_2, name_3, ... that is not there."""
-    number = 2
-    while os.path.lexists(other := path.with_name(f"{path.stem}_{number}{path.suffix}")):
-        number += 1
-    return other
+    paths.save_bytes(content, paths.decisions)
 
 
 def _log_undecided(paths: OutputPaths, issues: pd.DataFrame, decided: pd.DataFrame) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from utils.columns import CLASS, IMAGE, LABEL, ROW
 from utils.data.folder_tree import IGNORED
 from utils.data.source import TEST, TRAINING, VALIDATION, are_labels
+from utils.output.paths import numbered
 from utils.output.storage import TEMPORARY, csv_bytes
 from utils.review.reviewed import Reviewed
 from utils.signals import stop_if_asked
@@ -43,13 +44,9 @@ def export(data: Reviewed, root: Path, how: str) -> Path:
     """
     plan = {"csv": _csv_files, "folder": _class_folders, "filelist": _lists}[how](data, root)
     _remove_temporaries(root)
-    number, folder = 1, root / how
-    while os.path.lexists(folder):
-        if _holds(folder, plan):
-            return folder
-        number += 1
-        folder = root / f"{how}_{number}"
-    _write(plan, folder)
+    folder = next(f for f in numbered(root, how) if not os.path.lexists(f) or _holds(f, plan))
+    if not os.path.lexists(folder):
+        _write(plan, folder)
     return folder
 
 

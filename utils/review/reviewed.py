@@ -33,7 +33,7 @@ class Reviewed:
     def of(
         cls, issues: pd.DataFrame, decided: pd.DataFrame, class_names: Mapping[int, str]
     ) -> Reviewed:
-        """Apply decisions, as `read_decisions` gives them, to the table of all images."""
+        """Apply decisions, as `merged` gives them, to the table of all images."""
         rows = issues[[IMAGE, LABEL, SET, ROW]].sort_values(ROW, kind="stable")
         by_place = decided.set_index([SET, ROW])[[DECISION, NEW_LABEL]]
         joined = rows.join(by_place, on=[SET, ROW])

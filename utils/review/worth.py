@@ -128,8 +128,10 @@ class Gain:
         """The gain with its interval."""
         if self.interval is None:
             return f"{self.points:+.2f} (one seed gives no interval)"
-        low, high = self.interval
-        return f"{self.points:+.2f} (95 % interval {low:+.2f} to {high:+.2f})"
+        low, high = (f"{end:+.2f}" for end in self.interval)
+        if low == high:
+            return f"{self.points:+.2f} (the same with every seed, which gives no interval)"
+        return f"{self.points:+.2f} (95 % interval {low} to {high})"
 
 
 def gains(trainings: pd.DataFrame) -> dict[str, Gain]:

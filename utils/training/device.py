@@ -7,6 +7,7 @@ import importlib
 import logging
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import nnabla as nn
 import nnabla_ext.cpu
@@ -23,7 +24,8 @@ def choose_backend(requested: str, device_ids: Sequence[str]) -> str:
     """Say which nnabla extension computes: cpu or cudnn.
 
     Args:
-        requested: auto (cudnn where it works, else cpu with one warning), cpu or cudnn.
+        requested: auto (cudnn where it works, else cpu, with one warning if there is a GPU), cpu
+            or cudnn.
         device_ids: the GPU numbers that will be used.
 
     Raises:
@@ -35,9 +37,14 @@ def choose_backend(requested: str, device_ids: Sequence[str]) -> str:
     problem = _cudnn_problem(device_ids)
     if requested == "cudnn" and problem:
         raise UserError(f"--context cudnn: {problem}; install it ({INSTALL}) or use --context cpu")
-    if problem:
+    if problem and has_gpu():
         log.warning("No GPU is used (%s): computing on the CPU. For a GPU: %s.", problem, INSTALL)
     return "cpu" if problem else "cudnn"
+
+
+def has_gpu() -> bool:
+    """Whether the machine has a GPU of NVIDIA, by the driver's devices."""
+    return any(Path("/dev").glob("nvidia[0-9]*"))
 
 
 def set_context(backend: str, device_id: str) -> None:

@@ -13,7 +13,7 @@ import nnabla as nn
 import nnabla.functions as F
 import nnabla.parametric_functions as PF
 
-from utils.errors import UserError
+from utils.errors import UserError, did_you_mean
 from utils.training.nnp_file import SUFFIX, read_nnp
 
 Model = Callable[[nn.Variable, int, bool], nn.Variable]
@@ -98,7 +98,7 @@ def find_model(name: str) -> Model:
     if ":" not in name:
         raise UserError(
             f"--model {name}: not known; known are {', '.join(MODELS)}, or give your own as "
-            f"module:function or a {SUFFIX} file"
+            f"module:function or a {SUFFIX} file{did_you_mean(name, MODELS)}"
         )
     with _working_directory_first():
         try:

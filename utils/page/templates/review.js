@@ -5,6 +5,7 @@
   const STORED = `data-cleansing decisions ${data.key}`;
   const HEADER = ["x:image", "y:label", "set", "row", "decision", "new_label"];
   const DECISIONS = ["keep", "relabel", "remove"];
+  const UNDO = "undo";
   const STRIP = 24;
   const className = new Map(data.classes);
   const nameOf = (label) => className.get(label) ?? String(label);
@@ -204,8 +205,10 @@
 
   const quoted = (value) => /[",\r\n]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : String(value);
 
+  // A decision of the output folder that was undone here is a row too, so that it does not come back.
   function asCsv() {
-    const rows = [...decisions.values()].filter(Boolean)
+    const known = new Map(data.known.map((d) => [`${d[2]}/${d[3]}`, [...d.slice(0, 4), UNDO, ""]]));
+    const rows = [...decisions].map(([key, decision]) => decision ?? known.get(key)).filter(Boolean)
       .sort((a, b) => data.sets.indexOf(a[2]) - data.sets.indexOf(b[2]) || a[3] - b[3]);
     return [HEADER, ...rows].map((row) => row.map(quoted).join(",") + "\n").join("");
   }
@@ -233,7 +236,7 @@
       const where = `row ${n + 2}`, image = byKey.get(`${set}/${Number(number)}`);
       if (!data.sets.includes(set) || !/^\d+(\.0)?$/.test(number)) throw new Error(`${where}: no set ${set} or row ${number}`);
       if (image && (image.path !== path || image.label !== Number(label))) throw new Error(`${where}: ${path} is another image, or has another label here`);
-      if (!DECISIONS.includes(decision)) throw new Error(`${where}: decision ${decision}; it must be one of ${DECISIONS.join(", ")}`);
+      if (![...DECISIONS, UNDO].includes(decision)) throw new Error(`${where}: decision ${decision}; it must be one of ${DECISIONS.join(", ")}`);
       if (decision === "relabel" && (newLabel === "" || !className.has(Number(newLabel)))) throw new Error(`${where}: no class ${newLabel}`);
       return [path, Number(label), set, Number(number), decision, decision === "relabel" ? Number(newLabel) : ""];
     });
@@ -253,10 +256,15 @@
     if (!file) return;
     try {
       const rows = loaded(await file.text());
-      for (const row of rows) decisions.set(`${row[2]}/${row[3]}`, row);
+      let replaced = 0;
+      for (const row of rows) {
+        const key = `${row[2]}/${row[3]}`, before = decisions.get(key);
+        if (before && String(before) !== String(row)) replaced += 1;
+        decisions.set(key, row[4] === UNDO ? null : row);
+      }
       keep();
       filter();
-      say(`${rows.length} decisions loaded from ${file.name}.`);
+      say(`${rows.length} decisions loaded from ${file.name}; ${replaced} others replaced.`);
     } catch (error) {
       say(`${file.name} was not loaded: ${error.message}.`);
     }
