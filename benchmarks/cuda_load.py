@@ -6,10 +6,10 @@ Makes an environment of its own from requirements.txt and requirements-cuda.txt 
 does (--venv, a temporary folder by default; 1.8 GB to download, 3.6 GB on disk), builds a stand-in
 for the driver's libcuda.so.1 with `cc` (skipped with a message where there is none), and
 
-1. loads the extension there as the program does, and prints each library that it needs and the file
-   that the system's loader has taken for it,
-2. runs the stock command without a driver, and with the stand-in, which has no GPU: each must report
-   in one line that there is none, and compute on the CPU.
+1. loads the extension there as the program does, and prints each library that it needs and the
+   file that the system's loader has taken for it,
+2. runs the stock command without a driver, and with the stand-in, which has no GPU: each must
+   report in one line that there is none, and compute on the CPU.
 
 The last line is JSON. Exit status 1: a library was not found, or a command failed.
 """
