@@ -182,7 +182,7 @@ def run(recipe: Recipe, folder: Path) -> tuple[int, list[str]]:
         variables, replaced = stack.enter_context(contextmanager(recipe.prepare)(folder))
         block = adapted(code_block(recipe.part).replace(*recipe.change), folder, free_port())
         for old, new in replaced.items():
-            block = re.sub(old, lambda found, new=new: new, block)
+            block = re.sub(old, new, block)
         lines = block.strip().splitlines()
         lines[-1] += f" >{folder}/run.txt 2>&1"
         path = (

@@ -70,7 +70,8 @@ def environment(folder: Path) -> Path:
 def proof(python: Path, folder: Path) -> dict[str, object]:
     """Load the extension and run the command; what was found."""
     driver = stub(needed_of_driver(extension_file(python)), folder)
-    table, error = {}, ""
+    table: dict[str, str] = {}
+    error = ""
     if driver:
         table, error = loaded_apart(python, driver)
         print(shown(table), error, sep="\n")
