@@ -35,7 +35,7 @@ venv:
 	@bash .ci/setup_venv.sh requirements.txt
 
 venv-cuda:
-	@TAKES="1.8 GB to download, 3.6 GB on disk" bash .ci/setup_venv.sh requirements.txt requirements-cuda.txt
+	@TAKES="1.8 GB to download, 3.8 GB on disk" bash .ci/setup_venv.sh requirements.txt requirements-cuda.txt
 
 venv-dev:
 	@bash .ci/setup_venv.sh requirements.txt requirements-dask.txt requirements-dev.txt

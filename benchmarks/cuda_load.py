@@ -3,7 +3,7 @@
     python benchmarks/cuda_load.py [--venv DIR] [--keep]
 
 Makes an environment of its own from requirements.txt and requirements-cuda.txt as `make venv-cuda`
-does (--venv, a temporary folder by default; 1.8 GB to download, 3.6 GB on disk), builds a stand-in
+does (--venv, a temporary folder by default; 1.8 GB to download, 3.8 GB on disk), builds a stand-in
 for the driver's libcuda.so.1 with `cc` (skipped with a message where there is none), and
 
 1. loads the extension there as the program does, and prints each library that it needs and the
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def environment(folder: Path) -> Path:
     """An environment with the requirements; returns its Python."""
-    settings = {"VENV": str(folder), "TAKES": "1.8 GB to download, 3.6 GB on disk"}
+    settings = {"VENV": str(folder), "TAKES": "1.8 GB to download, 3.8 GB on disk"}
     command = ["bash", str(ROOT / ".ci" / "setup_venv.sh"), *REQUIREMENTS]
     subprocess.run(command, env=os.environ | settings, check=True)
     return folder / "bin" / "python"
@@ -95,7 +95,7 @@ def extension_file(python: Path) -> Path:
 def needed_of_driver(library: Path) -> list[str]:
     """The functions of the driver that a library calls: cuInit, but not cudaMalloc or cublasX."""
     content = library.read_bytes()
-    names = re.findall(rb"\0(cu[A-Z][A-Za-z]+(?:_v\d)?)(?=\0)", content)
+    names = re.findall(rb"\0(cu[A-Z][a-z][A-Za-z]+(?:_v\d)?)(?=\0)", content)
     return sorted({name.decode() for name in names})
 
 
