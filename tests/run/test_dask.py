@@ -139,8 +139,12 @@ def test_run_ends_with_the_same_bytes_though_a_worker_is_killed(
 
 
 def test_scheduler_that_dies_ends_the_run_in_one_line(
-    tmp_path: Path, unbroken: dict[str, bytes], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    unbroken: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr(utils.run.dask_cluster, "SECONDS", 5)  # the scheduler is waited for
     output = tmp_path / "out"
     with scheduling(tmp_path) as process, dask(tmp_path, *WORKER):
         wait_for_workers(tmp_path, 1)
@@ -310,6 +314,15 @@ def test_each_worker_is_looked_at(versions: object, program: str, problem: str) 
         return
     with pytest.raises(UserError, match=problem):
         utils.run.dask_cluster._check_workers(client, "--dask_scheduler a")
+
+
+def test_cluster_that_goes_away_while_it_is_looked_at() -> None:
+    def gone(n: int, timeout: float) -> None:
+        raise RuntimeError("Event loop is closed")
+
+    client = SimpleNamespace(run_on_scheduler=lambda function: {}, wait_for_workers=gone)
+    with pytest.raises(UserError, match=r"a: the cluster does not answer \(Event loop is closed\)"):
+        utils.run.dask_cluster._check(client, "--dask_scheduler a")
 
 
 def test_worker_that_comes_later_and_does_not_see_the_folder(tmp_path: Path) -> None:

@@ -173,9 +173,23 @@ def connected(where: str) -> Iterator[Any]:
         what = f"no scheduler answers ({_in_short(error)})"
         raise UserError(f"{option}: {what}; start one with {START} scheduler") from error
     with client:
+        _check(client, option)
+        yield client
+
+
+def _check(client: Any, option: str) -> None:
+    """Raise a UserError if the cluster cannot run this program, or goes away meanwhile."""
+    try:
         _check_scheduler(client, option)
         _check_workers(client, option)
-        yield client
+    except UserError:
+        raise
+    except Exception as error:
+        stop_if_asked()
+        what = f"the cluster does not answer ({_in_short(error)})"
+        raise UserError(
+            f"{option}: {what}; look at what its scheduler and workers print"
+        ) from error
 
 
 def _distributed() -> Any:
