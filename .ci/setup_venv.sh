@@ -18,10 +18,11 @@ HOME=${HOME:-~} # services and containers may run without it; bash asks the syst
 readonly venv=${VENV:-.venv}
 readonly version=${PYTHON_VERSION:-3.10}
 readonly modules=${MODULES:-matplotlib.pyplot, nnabla.parametric_functions, pandas, scipy.stats, sklearn.datasets}
-readonly takes=${TAKES:-about half a minute}
+readonly takes=${TAKES:-half a minute to a minute}
 readonly installed=$venv/.installed # copies of the requirement files that .venv holds, written last
 readonly pip_release=26.3           # resolves and unpacks in half the time that Python 3.10's own pip takes
 readonly conda_env=python$version
+readonly told_every=5               # seconds between lines on what pip does
 readonly fitting="
 import sys, venv, ensurepip
 sys.exit(sys.implementation.name != 'cpython' or '%d.%d' % sys.version_info[:2] != '$version')"
@@ -108,11 +109,44 @@ new_venv() {
     python=$(find_python)
     say "making $venv with $python"
     "$python" -I -m venv "$venv"
+    say "getting pip $pip_release"
     pip_install "pip==$pip_release" 2>/dev/null || say "going on with Python's own, slower pip"
 }
 
 # Without --no-compile pip compiles every module of every package; Python compiles those it imports.
-pip_install() { "$venv/bin/python" -m pip install -qq --no-compile --disable-pip-version-check "$@"; }
+pip_install() {
+    PIP_ROOT_USER_ACTION=ignore "$venv/bin/python" -m pip install --no-compile --progress-bar off \
+        --disable-pip-version-check "$@" 2>&1 | tell
+    return "${PIPESTATUS[0]}"
+}
+
+tell() { # a line every few seconds on what pip does, from what it prints; its errors as they are
+    local line status names doing="asking for the packages" n=0 failed='' start=$SECONDS told=$SECONDS
+    while :; do
+        status=0
+        IFS= read -r -t 1 line || status=$?
+        if ((status == 0)); then
+            case $line in
+            Collecting\ * | Processing\ *) # a file, or "name (from -r requirements.txt ...)"
+                n=$((n + 1)) line=${line#* } line=${line%% (*}
+                doing="package $n: ${line##*/}"
+                ;;
+            Installing\ collected*)
+                IFS=', ' read -r -a names <<<"${line#*: }"
+                doing="unpacking ${#names[@]} packages"
+                ;;
+            ERROR* | error*) failed=yes ;;
+            esac
+            if [ -n "$failed" ]; then printf '%s\n' "$line" >&2; fi
+        elif ((status <= 128)); then # not the time limit: the end
+            return 0
+        fi
+        if ((SECONDS - told >= told_every)); then
+            say "  $doing ($((SECONDS - start)) s)"
+            told=$SECONDS
+        fi
+    done
+}
 
 check_imports() { # ... which also compiles them and lets matplotlib list the fonts, once
     local output
@@ -132,6 +166,7 @@ set_up() { # set_up FILE...
     rm -rf "$installed" "$installed.new"
     say "installing $* ($takes)"
     pip_install "${@/#/-r}" || fail "pip could not install $*; mend what it says above and run make again"
+    say "loading the packages once, which compiles them (some seconds)"
     check_imports
     record_installed "$@"
 }
