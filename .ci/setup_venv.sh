@@ -4,7 +4,8 @@
 #   .ci/setup_venv.sh FILE...   make .venv hold these requirement files; no work when it does already
 #   .ci/setup_venv.sh --find    print the interpreter that .venv would be made from, and stop
 #
-# VENV, PYTHON_VERSION and MODULES, if set, name another environment, its Python and what it must load.
+# VENV, PYTHON_VERSION and MODULES, if set, name another environment, its Python and what it must load;
+# TAKES says what to expect of the installation.
 #
 # An interpreter counts only if it runs: pyenv may put a `python3.10` on PATH that ends with "command
 # not found". Where there is none, uv or conda is asked to fetch one. No failure hangs: each program
@@ -17,6 +18,7 @@ HOME=${HOME:-~} # services and containers may run without it; bash asks the syst
 readonly venv=${VENV:-.venv}
 readonly version=${PYTHON_VERSION:-3.10}
 readonly modules=${MODULES:-matplotlib.pyplot, nnabla.parametric_functions, pandas, scipy.stats, sklearn.datasets}
+readonly takes=${TAKES:-half a minute to a minute}
 readonly installed=$venv/.installed # copies of the requirement files that .venv holds, written last
 readonly pip_release=26.3           # resolves and unpacks in half the time that Python 3.10's own pip takes
 readonly conda_env=python$version
@@ -162,7 +164,7 @@ set_up() { # set_up FILE...
     if up_to_date "$@"; then return; fi
     if ! { [ -d "$installed" ] && fits "$venv/bin/python"; }; then new_venv; fi
     rm -rf "$installed" "$installed.new"
-    say "installing $* (half a minute to a minute)"
+    say "installing $* ($takes)"
     pip_install "${@/#/-r}" || fail "pip could not install $*; mend what it says above and run make again"
     say "loading the packages once, which compiles them (some seconds)"
     check_imports

@@ -363,7 +363,8 @@ class Cleanser:
         tasks = tasks_of(options, opened.results, methods, [0, n])
         chosen = [task for task in tasks if task.stage in stages]
         with _all_cores():
-            run_tasks(chosen, lambda seed: opened.trial, InProcess(), {})
+            workers = InProcess(opened.work.use_device)
+            run_tasks(chosen, lambda seed: opened.trial, workers, {})
 
     def _places_of_training(self, opened: _Opened) -> npt.NDArray[np.int64]:
         """The place in y of each training image of the trial (n_train,)."""

@@ -257,7 +257,7 @@ class Options:
     dask_scheduler: str | None = option(
         None, MACHINE,
         "use the workers of a Dask cluster instead; the address of its scheduler, such as "
-        "tcp://host:8786; needs requirements-dask.txt",
+        "tcp://host:8786, or the scheduler's file; needs requirements-dask.txt",
         metavar="ADDRESS", shown="none", changes_results=False,
     )  # fmt: skip
     context: str = option(

@@ -180,20 +180,29 @@ def _main_hidden() -> Iterator[None]:
 def _serve(
     connection: Connection, initializer: Callable[..., object], initargs: tuple[Any, ...]
 ) -> None:
-    """Answer calls until the other end of the connection is gone."""
-    initializer(*initargs)
+    """Answer calls until the other end of the connection is gone.
+
+    Where the initializer has failed, its error answers each of them.
+    """
+    failed = _answer(initializer, initargs)
+    if pickle.loads(failed)[1] is None:  # noqa: S301 (of our own process)
+        failed = b""
     while True:
         try:
             call = connection.recv_bytes()
         except EOFError:
             return
-        connection.send_bytes(_answer(call))
+        connection.send_bytes(failed or _answer(_call, [call]))
 
 
-def _answer(call: bytes) -> bytes:
+def _call(call: bytes) -> Any:
+    function, arguments = pickle.loads(call)  # noqa: S301 (of our own process)
+    return function(*arguments)
+
+
+def _answer(function: Callable[..., Any], arguments: Sequence[Any]) -> bytes:
     """The pickled result or, if it fails, the error and its traceback."""
     try:
-        function, arguments = pickle.loads(call)  # noqa: S301 (of our own process)
         return pickle.dumps((function(*arguments), None, ""))
     except BaseException as raised:
         error, where = raised, traceback.format_exc()

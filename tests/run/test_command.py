@@ -148,6 +148,6 @@ def test_output_folder_that_cannot_be_made(
 def test_log_file_holds_what_was_said_before_it_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("utils.training.device.has_gpu", lambda: True)
+    monkeypatch.setattr("utils.training.device.expects_gpu", lambda: True)
     assert sgd_influence(tmp_path, "-r 0 --methods Random -e 1 --model mlp") == 0
     assert "No GPU is used" in (tmp_path / "run.log").read_text()

@@ -37,6 +37,18 @@ def _refuse(number: int) -> None:
     raise ValueError(f"not {number}")
 
 
+def test_process_that_cannot_begin_says_why(capfd: pytest.CaptureFixture[str]) -> None:
+    """Such as a worker that gets no GPU: no traceback of its own, and the error of its calls."""
+    pool = Pool(1, _refuse, [3])
+    try:
+        for _ in range(2):
+            with pytest.raises(ValueError, match="not 3"):
+                pool.submit(abs, -1).result()
+    finally:
+        pool.end()
+    assert "Traceback" not in capfd.readouterr().err
+
+
 class _Unpicklable(Exception):
     def __reduce__(self) -> str:
         raise TypeError("cannot be sent")

@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import nnabla as nn
 import pytest
 
+from tests.helpers.runs import last_line, sgd_influence
 from utils.errors import UserError
+from utils.output.manifest import versions_here
 from utils.run import worker_process as worker
+from utils.run.workers import InProcess
 from utils.training import device
-from utils.training.device import choose_backend, set_context
+from utils.training.device import choose_backend, gpu_failure, release_memory, set_context
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +38,8 @@ def cudnn(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         context=lambda device_id, **_: nn.Context(backends, "CudaCachedArray", device_id),
     )
     monkeypatch.setitem(sys.modules, "nnabla_ext.cudnn", module)
-    monkeypatch.setenv("NNABLA_CUDNN_DETERMINISTIC", "")
+    for name in device.REPEATABLE:
+        monkeypatch.setenv(name, "0")
     return module
 
 
@@ -46,6 +51,39 @@ def test_gpu_is_used_with_the_device_given(cudnn: ModuleType, requested: str) ->
     assert context.backend[0].startswith("cudnn")
     assert context.device_id == "1"
     assert os.environ["NNABLA_CUDNN_DETERMINISTIC"] == "1"
+    assert os.environ["NNABLA_CUDNN_ALGORITHM_BY_HEURISTIC"] == "1"
+    assert versions_here()["GPU"] == "cudnn"
+
+
+def test_process_that_did_not_choose_computes_repeatably_too(cudnn: ModuleType) -> None:
+    """Workers of a cluster are not started by this program and inherit nothing from it."""
+    set_context("cudnn", "0")
+    assert os.environ["NNABLA_CUDNN_DETERMINISTIC"] == "1"
+    assert os.environ["NNABLA_CUDNN_ALGORITHM_BY_HEURISTIC"] == "1"
+
+
+def test_device_that_this_process_does_not_have(cudnn: ModuleType) -> None:
+    with pytest.raises(UserError, match=f"on {os.uname().nodename}: there is no GPU 2, only 0, 1"):
+        set_context("cudnn", "2")
+
+
+def test_memory_of_the_gpu_is_given_back(cudnn: ModuleType) -> None:
+    cleared: list[bool] = []
+    vars(cudnn)["clear_memory_cache"] = lambda: cleared.append(True)
+    release_memory()
+    assert cleared == []
+    set_context("cudnn", "0")
+    release_memory()
+    assert cleared == [True]
+
+
+def test_trials_that_take_turns_compute_each_on_its_device(cudnn: ModuleType) -> None:
+    used = []
+    workers = InProcess(lambda seed: set_context("cudnn", str(seed)))
+    job = SimpleNamespace(compute=lambda trial: used.append(nn.get_current_context().device_id))
+    for seed in (0, 1, 0):
+        workers.submit(SimpleNamespace(seed=seed), job)  # type: ignore[arg-type]
+    assert used == ["0", "1", "0"]
 
 
 def test_workers_compute_on_the_devices_in_turn(
@@ -78,13 +116,13 @@ def test_missing_library_falls_back_with_one_warning(
         "utils.training.device.log.warning", lambda text, *a: printed.append(text % a)
     )
     monkeypatch.setattr("utils.training.device.importlib.import_module", fail)
-    monkeypatch.setattr(device, "has_gpu", lambda: False)
+    monkeypatch.setattr(device, "expects_gpu", lambda: False)
     assert choose_backend("auto", ("0",)) == "cpu"
     assert printed == []  # nobody asked for a GPU, and there is none
-    monkeypatch.setattr(device, "has_gpu", lambda: True)
+    monkeypatch.setattr(device, "expects_gpu", lambda: True)
     assert choose_backend("auto", ("0",)) == "cpu"
     assert len(printed) == 1
-    assert "nnabla-ext-cuda120" in printed[0]
+    assert "pip install -r requirements-cuda.txt" in printed[0]
     with pytest.raises(UserError, match="--context cudnn"):
         choose_backend("cudnn", ("0",))
 
@@ -96,8 +134,60 @@ def test_gpu_that_is_not_there(cudnn: ModuleType) -> None:
 
 def test_driver_that_does_not_answer(cudnn: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> list[str]:
-        raise RuntimeError("cudaGetDeviceCount\nfailed")
+        raise RuntimeError(
+            'error in get\n/a/b.cpp:1\n(cudaGetDeviceCount(&n)) failed with "too old".'
+        )
 
     monkeypatch.setattr(cudnn, "get_devices", fail)
-    with pytest.raises(UserError, match="cudaGetDeviceCount failed"):
+    with pytest.raises(UserError, match="finds no GPU: too old;"):
         choose_backend("cudnn", ("0",))
+
+
+def test_machine_without_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(name: str) -> ModuleType:
+        raise ImportError("libcuda.so.1: cannot open shared object file: No such file or directory")
+
+    monkeypatch.setattr("utils.training.device.importlib.import_module", fail)
+    with pytest.raises(UserError, match=r"no GPU: libcuda\.so\.1.*install NVIDIA's driver"):
+        choose_backend("cudnn", ("0",))
+
+
+def test_gpu_whose_name_the_driver_does_not_tell(
+    cudnn: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container without NVIDIA's management library: nnabla raises a class of its own."""
+
+    def fail(**options: str) -> nn.Context:
+        raise Exception("NVML Shared Library Not Found")
+
+    monkeypatch.setattr(cudnn, "context", fail)
+    with pytest.raises(UserError, match="NVML Shared Library Not Found"):
+        choose_backend("cudnn", ("0",))
+
+
+@pytest.mark.parametrize(
+    ("text", "reported"),
+    [
+        ("memory error in alloc\nFailed to allocate again.", "smaller --batch_size"),
+        ("target_specific error\n(cudaGetLastError()) failed: illegal access", "nvidia-smi"),
+        ("value error in setup_impl\nshapes differ", ""),
+    ],
+)
+def test_failure_of_a_gpu_is_one_line(text: str, reported: str) -> None:
+    line = gpu_failure(RuntimeError(text))
+    assert reported in line
+    assert "\n" not in line
+    assert bool(line) == bool(reported)
+
+
+def test_failure_of_a_gpu_ends_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(options: object) -> None:
+        raise RuntimeError("cudaErrorMemoryAllocation\nout of memory")
+
+    monkeypatch.setattr("utils.run.pipeline.run", fail)
+    assert sgd_influence(tmp_path / "out", "-ds digits") == 2
+    assert "the GPU failed (cudaErrorMemoryAllocation out of mem" in last_line(
+        capsys.readouterr().err
+    )

@@ -470,9 +470,13 @@ def manifest_of_run(paths: OutputPaths) -> Manifest:
 
 
 def versions_here() -> dict[str, str]:
-    """What the last bits of results may depend on: program, Python, libraries, processor."""
+    """What the last bits of results may depend on: program, Python, libraries, processor, GPU."""
     own = {"data cleansing": utils.__version__, "python": platform.python_version()}
     machine = {"machine": platform.machine(), "BLAS kernels": kernels_here()}
+    import nnabla as nn  # only where something is computed: it takes a second
+
+    on_gpu = nn.get_current_context().backend[0].startswith("cud")
+    machine |= {"GPU": "cudnn"} if on_gpu else {}
     return own | {name: version(name) for name in LIBRARIES} | machine
 
 

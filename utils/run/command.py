@@ -112,6 +112,12 @@ def _status(options: Options) -> int:
         remedy = "choose a smaller --n_train, --image_size or --batch_size"
         reason = f"not enough memory ({error or 'no size given'}); {remedy}"
         return _end(MISTAKE, f"{name}: error: {reason}; {_goes_on(output)}")
+    except RuntimeError as error:
+        from utils.training.device import gpu_failure
+
+        if not (reason := gpu_failure(error)):
+            raise
+        return _end(MISTAKE, f"{name}: error: {reason}; {_goes_on(output)}")
 
 
 def _discard_unwritable() -> None:

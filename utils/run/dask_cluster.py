@@ -9,8 +9,13 @@ trial that it works on. The scheduler gives the tasks of a worker that died to a
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import importlib
+import json
 import logging
+import pickle
+import re
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future
@@ -19,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.errors import UserError
+from utils.files import check_regular
 from utils.kernels.blas import VARIABLE, advised_kernels
 from utils.output.lock import has_claim
 from utils.output.manifest import versions_here
@@ -32,10 +38,18 @@ from utils.training.trial import Trial
 
 log = logging.getLogger("data_cleansing")
 
-SECONDS = 10
+SECONDS = 30
 """How long the scheduler may take to answer, and to have a worker."""
 INSTALL = "pip install -r requirements-dask.txt"
 PROGRAM = Path(__file__).parents[2]
+START = "python -m dask"
+"""The script `dask` does not look for modules in the folder that it is started in."""
+KEPT = "what is finished is kept, the same command goes on from there"
+OTHER_PROGRAM = re.compile(
+    "cannot import name|Can't get attribute|deserialization of the task graph|UnpicklingError"
+)
+"""What Python and Dask say where programs or libraries of different versions meet."""
+PACKAGES = ("influence_functions", "sgd_influence", "utils")
 
 
 class Cluster(HandingOver):
@@ -59,8 +73,9 @@ class Cluster(HandingOver):
         self._client = client
         self._executor = client.get_executor(pure=False)
         self._images: dict[int, Any] = {}
-        seen = client.run(has_claim, OutputPaths(root.absolute()).lock, claim)
-        self.shared = all(seen.values())
+        lock = OutputPaths(root.absolute()).lock
+        seen = client.run(has_claim, lock, claim, on_error="return")
+        self.shared = all(there is True for there in seen.values())
         log.info("Dask: %d workers, %s", len(seen), _how(self.shared))
 
     def slots(self) -> int:
@@ -96,28 +111,32 @@ class Cluster(HandingOver):
         """Give back what is not finished when the block ends.
 
         Raises:
-            UserError: the scheduler is gone, or a job has ended several workers.
+            UserError: the scheduler is gone, a job has ended several workers, or one of them
+                lacks something.
         """
-        from distributed import KilledWorker
-        from distributed.comm.core import CommClosedError
-
-        remedy = "what is finished is kept, the same command goes on from there"
         try:
             yield self
-        except KilledWorker as error:
+        except Exception as error:
             stop_if_asked()  # what ends the run may have ended the workers or the scheduler first
-            raise UserError(
-                f"a job ended {error.allowed_failures + 1} of the cluster's workers, maybe for "
-                f"want of memory; {remedy}"
-            ) from error
-        except (CancelledError, OSError) as error:  # OSError: of the scheduler, or of a file
-            stop_if_asked()
-            of_dask = isinstance(error, (CancelledError, CommClosedError))
-            if of_dask or self._client.status != "running":
-                raise UserError(f"the Dask scheduler is gone; {remedy}") from error
+            if problem := self._problem(error):
+                raise UserError(f"{problem}; {KEPT}") from error
             raise
         finally:
             self._executor.shutdown(wait=False)
+
+    def _problem(self, error: Exception) -> str:
+        """What the cluster lacks; empty if it is something else that has failed."""
+        from distributed import KilledWorker
+        from distributed.comm.core import CommClosedError
+
+        if isinstance(error, UserError):
+            return ""
+        if isinstance(error, KilledWorker):
+            ended = error.allowed_failures + 1
+            return f"a job ended {ended} of the cluster's workers, maybe for want of memory"
+        if isinstance(error, (CancelledError, CommClosedError)) or self._client.status != "running":
+            return "the Dask scheduler is gone"
+        return f"the Dask cluster {lack}" if (lack := lack_of(error)) else ""
 
 
 def _how(shared: bool) -> str:
@@ -130,46 +149,155 @@ def _same(content: Mapping[str, bytes]) -> Mapping[str, bytes]:
 
 
 @contextmanager
-def connected(address: str) -> Iterator[Any]:
-    """A client of the scheduler at an address, with a worker at least.
+def connected(where: str) -> Iterator[Any]:
+    """A client of a scheduler, with a worker at least.
+
+    Args:
+        where: the scheduler's address, or the file that it writes its address into.
 
     Raises:
-        UserError: Dask is not installed, no scheduler answers, it has no worker, or its workers
-            do not have this program.
+        UserError: Dask is not installed, no scheduler answers, it has no worker, or it or one of
+            its workers does not have this program.
     """
-    try:
-        distributed: Any = importlib.import_module("distributed")
-    except ImportError as error:
-        raise UserError(f"--dask_scheduler: Dask is not installed ({INSTALL})") from error
+    option = f"--dask_scheduler {where}"
+    distributed = _distributed()
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", "Sending large graph", UserWarning)
-    option = f"--dask_scheduler {address}"
+    warnings.filterwarnings("ignore", "Mismatched versions", UserWarning)  # warn_of_others does
     try:
-        client = distributed.Client(address, timeout=SECONDS, set_as_default=False)
-    except (OSError, ValueError, TypeError) as error:
-        what = f"no scheduler answers ({' '.join(str(error).split())[:150]})"
-        raise UserError(f"{option}: {what}; start one with dask scheduler") from error
+        client = distributed.Client(address_of(where), timeout=SECONDS, set_as_default=False)
+    except UserError:
+        raise
+    except Exception as error:  # OSError, ValueError, TypeError, and what other versions raise
+        stop_if_asked()
+        what = f"no scheduler answers ({_in_short(error)})"
+        raise UserError(f"{option}: {what}; start one with {START} scheduler") from error
     with client:
-        _check_workers(client, option)
+        _check(client, option)
         yield client
 
 
+def _check(client: Any, option: str) -> None:
+    """Raise a UserError if the cluster cannot run this program, or goes away meanwhile."""
+    try:
+        _check_scheduler(client, option)
+        _check_workers(client, option)
+    except UserError:
+        raise
+    except Exception as error:
+        stop_if_asked()
+        what = f"the cluster does not answer ({_in_short(error)})"
+        raise UserError(
+            f"{option}: {what}; look at what its scheduler and workers print"
+        ) from error
+
+
+def _distributed() -> Any:
+    try:
+        return importlib.import_module("distributed")
+    except ModuleNotFoundError as error:
+        missing = "" if error.name == "distributed" else f": there is no {error.name}"
+        raise UserError(f"--dask_scheduler: Dask is not installed{missing} ({INSTALL})") from error
+    except Exception as error:  # of versions that do not fit together
+        what = f"Dask cannot be imported ({_in_short(error)})"
+        raise UserError(f"--dask_scheduler: {what}; {INSTALL}") from error
+
+
+def address_of(where: str) -> str:
+    """The address that is meant: `where` itself, or what a scheduler's file of this name holds.
+
+    A file that is not there yet is waited for.
+
+    Raises:
+        UserError: it is not there after a while, or holds no address.
+    """
+    file = Path(where)
+    if "://" in where or not (file.suffix == ".json" or file.is_file()):
+        return where
+    end = time.monotonic() + SECONDS
+    while True:
+        try:
+            check_regular(file)
+            return str(json.loads(file.read_bytes())["address"])
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            if time.monotonic() > end:
+                reason = error.strerror if isinstance(error, OSError) else _in_short(error)
+                what = f"gives no scheduler's address ({reason})"
+                remedy = f"start one with {START} scheduler --scheduler-file {where}"
+                raise UserError(f"--dask_scheduler {where}: {what}; {remedy}") from error
+        stop_if_asked()
+        time.sleep(0.1)
+
+
+def _check_scheduler(client: Any, option: str) -> None:
+    """Raise a UserError if the scheduler cannot run this program: it unpacks what is submitted."""
+    try:
+        client.run_on_scheduler(versions_here)
+    except Exception as error:
+        stop_if_asked()
+        what = f"the scheduler {lack_of(error) or _cannot(error)}"
+        raise UserError(f"{option}: {what}; {_remedy('scheduler')}") from error
+
+
 def _check_workers(client: Any, option: str) -> None:
-    """Raise a UserError if the scheduler has no worker, or one cannot import this program."""
+    """Raise a UserError if the scheduler has no worker, or one cannot run this program."""
     try:
         client.wait_for_workers(1, timeout=SECONDS)
     except (TimeoutError, asyncio.TimeoutError) as error:
-        command = f"python -m dask worker {client.scheduler.address} --nthreads 1"
+        command = f"{START} worker {client.scheduler.address} --nthreads 1"
         remedy = f"start some in {PROGRAM} with {command}"
         raise UserError(f"{option}: has no workers; {remedy}") from error
-    try:
-        found, advised = client.run(versions_here), client.run(advised_kernels)
-    except ModuleNotFoundError as error:
-        remedy = f"start them in {PROGRAM} with python -m dask worker, or with it in PYTHONPATH"
-        raise UserError(f"{option}: its workers have no {error.name}; {remedy}") from error
-    warn_of_others(found, advised)
+    found = client.run(versions_here, on_error="return")
+    programs = client.run(program_here, on_error="return")
+    for worker, versions in found.items():
+        if what := _unfit(versions) or _unfit(programs.get(worker, "")):
+            raise UserError(f"{option}: the worker {worker} {what}; {_remedy('worker')}")
+    warn_of_others(found, client.run(advised_kernels))
     if any(n > 1 for n in client.ncores().values()):
         log.warning("Dask workers with several threads compute one job at a time: --nthreads 1")
+
+
+def _unfit(answer: object) -> str:
+    """Why a worker that gave this answer is of no use: it failed, or its program is another."""
+    if isinstance(answer, Exception):
+        return lack_of(answer) or _cannot(answer)
+    other = isinstance(answer, str) and answer != program_here()
+    return "has another version of this program" if other else ""
+
+
+def program_here() -> str:
+    """A hash of this program's modules."""
+    digest = hashlib.sha256()
+    for path in sorted(path for name in PACKAGES for path in (PROGRAM / name).rglob("*.py")):
+        digest.update(path.relative_to(PROGRAM).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def lack_of(error: BaseException) -> str:
+    """What a machine has not that could not unpack or import something; empty for other errors.
+
+    Dask hands on what happened there as the error itself, as its cause, or as its text.
+    """
+    text = f"{error!r} {error.__cause__!r}"
+    missing = re.search(r"(?:No module named|PackageNotFoundError)\W+([\w.-]+)", text)
+    if missing:
+        return f"has no {missing[1]}"
+    if isinstance(error, (ImportError, pickle.PickleError)) or OTHER_PROGRAM.search(text):
+        return f"has other versions than this machine ({_in_short(error.__cause__ or error)})"
+    return ""
+
+
+def _cannot(error: BaseException) -> str:
+    return f"cannot run this program ({_in_short(error)})"
+
+
+def _in_short(error: BaseException) -> str:
+    return " ".join((str(error) or repr(error)).split())[:150]
+
+
+def _remedy(part: str) -> str:
+    there = f"start it in {PROGRAM} with {START} {part}, or with PYTHONPATH={PROGRAM}"
+    return f"{there}, and with the requirements that are installed here"
 
 
 def warn_of_others(found: Mapping[str, Mapping[str, str]], advised: Mapping[str, str]) -> None:

@@ -166,11 +166,15 @@ class Prepared:
     def trial(self, seed: int, folder: OutputFolder) -> Trial:
         """Open a trial that writes into `folder`, on the GPU whose turn it is."""
         options, data = self.options, self.load(seed)
-        devices = options.device_ids
-        set_context(self.backend, devices[(seed - options.seed) % len(devices)])
+        self.use_device(seed)
         steps = steps_of(options, seed, len(data.training), folder)
         model, classes = self.model, self.source.n_classes
         return make_trial(options, seed, data, steps, model, classes, self.damping, folder)
+
+    def use_device(self, seed: int) -> None:
+        """Build graphs for the GPU whose turn it is in the trial of a seed."""
+        devices = self.options.device_ids
+        set_context(self.backend, devices[(seed - self.options.seed) % len(devices)])
 
     def results(self, folder: OutputFolder) -> Results:
         """The tables of the folder, whose images are known by their rows in the source."""
@@ -272,7 +276,7 @@ def _workers(work: Prepared, n_workers: int, client: Any) -> Iterator[Workers]:
     if client is None and n_workers == 1:
         cores.share(work.options.jobs or physical_cores())
         try:
-            yield InProcess()
+            yield InProcess(work.use_device)
         finally:
             cores.share(1)
         return

@@ -22,6 +22,8 @@ from utils.errors import UserError
 from utils.kernels import cores
 from utils.options import Options
 from utils.output.folder import DeferredFolder, Pending
+from utils.output.lock import has_claim
+from utils.output.paths import OutputPaths
 from utils.output.usage import peak_memory
 from utils.processes import live_under
 
@@ -135,7 +137,16 @@ def work(setup: Setup, job: Callable[[Trial], Any]) -> Outcome:
 
 
 def work_beside(setup: Setup, job: Callable[[Trial], Any]) -> Outcome:
-    """As `work`, in a process that this program did not start."""
+    """As `work`, in a process that this program did not start.
+
+    Raises:
+        UserError: it does not see the output folder, as a worker that came later may not.
+    """
+    if not has_claim(OutputPaths(setup.root).lock, setup.claim):
+        raise UserError(
+            f"a Dask worker on {socket.gethostname()} does not see {setup.root}, which the workers "
+            "at the start shared; start workers only where the folder is; the same command goes on"
+        )
     prepare(setup.backend, setup.options.device_ids[0])
     return work(setup, job)
 

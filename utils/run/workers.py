@@ -43,7 +43,14 @@ class Workers(Protocol):
 
 
 class InProcess:
-    """This process, one job after the other, each at once when it is submitted."""
+    """This process, one job after the other, each at once when it is submitted.
+
+    Args:
+        use_device: makes the device of a trial, known by its seed, the one that computes.
+    """
+
+    def __init__(self, use_device: Callable[[int], None]) -> None:
+        self._use_device = use_device
 
     def slots(self) -> int:
         """One."""
@@ -60,6 +67,7 @@ class InProcess:
     def submit(self, trial: Trial, job: Job) -> Future[Outcome]:
         """Compute the job; whatever it raises is raised here."""
         future: Future[Outcome] = Future()
+        self._use_device(trial.seed)  # trials take turns, and each builds graphs until its end
         with hold_core():
             future.set_result(Outcome(job.compute(trial)))
         return future

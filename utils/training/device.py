@@ -4,20 +4,39 @@ from __future__ import annotations
 
 import gc
 import importlib
+import io
 import logging
 import os
+import re
+import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
 
 import nnabla as nn
 import nnabla_ext.cpu
 from nnabla.ext_utils import get_extension_context
 
 from utils.errors import UserError
+from utils.training.cuda_libraries import DRIVER, load_libraries
 
 log = logging.getLogger("data_cleansing")
 
-INSTALL = "pip install nnabla-ext-cuda120==1.39.0, with CUDA 12 and cuDNN 8"
+INSTALL = "pip install -r requirements-cuda.txt"
+DRIVER_NEEDED = "install NVIDIA's driver, version 525 or later"
+REPEATABLE = {"NNABLA_CUDNN_DETERMINISTIC": "1", "NNABLA_CUDNN_ALGORITHM_BY_HEURISTIC": "1"}
+"""Without these two a replay is not byte-equal: cuDNN would take whichever algorithm was fastest
+when it was tried, and some give other bytes at each call. nnabla reads them once."""
+
+
+class _Problem(NamedTuple):
+    """Why cudnn cannot be used, and what helps."""
+
+    reason: str
+    remedy: str
 
 
 def choose_backend(requested: str, device_ids: Sequence[str]) -> str:
@@ -33,22 +52,29 @@ def choose_backend(requested: str, device_ids: Sequence[str]) -> str:
     """
     if requested == "cpu":
         return "cpu"
-    os.environ["NNABLA_CUDNN_DETERMINISTIC"] = "1"  # without it a replay is not byte-equal
     problem = _cudnn_problem(device_ids)
     if requested == "cudnn" and problem:
-        raise UserError(f"--context cudnn: {problem}; install it ({INSTALL}) or use --context cpu")
-    if problem and has_gpu():
-        log.warning("No GPU is used (%s): computing on the CPU. For a GPU: %s.", problem, INSTALL)
+        raise UserError(f"--context cudnn: {problem.reason}; {problem.remedy}, or --context cpu")
+    if problem and expects_gpu():
+        log.warning("No GPU is used (%s): computing on the CPU. For a GPU: %s.", *problem)
     return "cpu" if problem else "cudnn"
 
 
-def has_gpu() -> bool:
-    """Whether the machine has a GPU of NVIDIA, by the driver's devices."""
-    return any(Path("/dev").glob("nvidia[0-9]*"))
+def expects_gpu() -> bool:
+    """Whether a user may expect a GPU: NVIDIA's driver, or nnabla's extension, is installed."""
+    devices = (*Path("/dev").glob("nvidia[0-9]*"), *Path("/dev").glob("dxg"))  # dxg: WSL
+    return bool(devices) or find_spec("nnabla_ext.cudnn") is not None
 
 
 def set_context(backend: str, device_id: str) -> None:
-    """Build every graph from now on for the extension `backend` and the GPU `device_id`."""
+    """Build every graph from now on for the extension `backend` and the GPU `device_id`.
+
+    Raises:
+        UserError: the GPU cannot be used in this process, such as that of another machine.
+    """
+    if backend == "cudnn" and (problem := _cudnn_problem([device_id])):
+        host = os.uname().nodename
+        raise UserError(f"--context cudnn: on {host}: {problem.reason}; {problem.remedy}")
     nn.set_default_context(get_extension_context(backend, device_id=device_id))
 
 
@@ -58,19 +84,58 @@ def on_gpu() -> bool:
 
 
 def release_memory() -> None:
-    """Give the memory of graphs that are gone back to the system, of the CPU's at least."""
+    """Give the memory of graphs that are gone back to the system, and that of the GPU to others."""
     gc.collect()
     nnabla_ext.cpu.clear_memory_cache()
+    if on_gpu():
+        cudnn_extension().clear_memory_cache()
 
 
-def _cudnn_problem(device_ids: Sequence[str]) -> str:
-    """Why cudnn cannot be used on these devices; empty where it can."""
+def gpu_failure(error: RuntimeError) -> str:
+    """What a GPU reported through nnabla, in one line with a remedy; empty for another error."""
+    text = " ".join(str(error).split())
+    if not re.search(
+        r"\b(cuda|cudnn|cublas|curand|cusolver|failed to allocate)", text, re.IGNORECASE
+    ):
+        return ""
+    remedy = "check the GPU with nvidia-smi, or use --context cpu"
+    if re.search("memory|alloc", text, re.IGNORECASE):
+        remedy = "choose a smaller --batch_size or --image_size, or a GPU that nobody else uses"
+    return f"the GPU failed ({text[:300]}); {remedy}"
+
+
+def _cudnn_problem(device_ids: Sequence[str]) -> _Problem | None:
+    """Why cudnn cannot be used on these devices; None where it can."""
     try:
-        extension = importlib.import_module("nnabla_ext.cudnn")
+        extension = cudnn_extension()
         devices = extension.get_devices()
+        if missing := [device_id for device_id in device_ids if device_id not in devices]:
+            there = ", ".join(devices) or "none"
+            return _Problem(f"there is no GPU {missing[0]}, only {there}", "give another -di")
+        for device_id in device_ids:
+            extension.context(device_id=device_id)  # which asks the driver for the GPU's name
     except ImportError as error:
-        return f"nnabla's cudnn extension cannot be loaded: {' '.join(str(error).split())}"
-    except RuntimeError as error:
-        return f"nnabla finds no GPU: {' '.join(str(error).split())[:200]}"
-    missing = [device_id for device_id in device_ids if device_id not in devices]
-    return f"there is no GPU {missing[0]}, only {', '.join(devices) or 'none'}" if missing else ""
+        reason = " ".join(str(error).split())
+        if DRIVER in reason:
+            return _Problem(f"there is no GPU: {DRIVER}, the driver's, is missing", DRIVER_NEEDED)
+        return _Problem(f"nnabla's cudnn extension cannot be loaded: {reason}", INSTALL)
+    except Exception as error:  # of several kinds: RuntimeError, ValueError, nnabla's NVMLError
+        reason = " ".join(str(error).split())
+        quoted = re.search('failed with "(.+)"', reason)  # after the file and line of nnabla's
+        return _Problem(
+            f"nnabla finds no GPU: {quoted[1] if quoted else reason:.200}", DRIVER_NEEDED
+        )
+    return None
+
+
+def cudnn_extension() -> ModuleType:
+    """nnabla's cudnn extension, with the libraries that it needs.
+
+    Raises:
+        ImportError: it is not installed, or a library is not there.
+    """
+    os.environ.update(REPEATABLE)
+    if "nnabla_ext.cudnn" not in sys.modules and find_spec("nnabla_ext.cuda"):
+        load_libraries()
+    with redirect_stdout(io.StringIO()):  # where it finds no GPU, it prints that
+        return importlib.import_module("nnabla_ext.cudnn")
