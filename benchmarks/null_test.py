@@ -116,6 +116,11 @@ Measure = Callable[[Outcomes, Outcomes, Seen], Outcomes]
 """Of the outcomes of a removal, those without removal, and the images: outcomes to judge by."""
 
 
+def fall(outcomes: Outcomes) -> Floats:
+    """What the rule looks at (N,), more being better: the fall of what stands for the losses."""
+    return -outcomes.val_losses.astype(float)
+
+
 def by_loss(after: Outcomes, _: Outcomes, __: Seen) -> Outcomes:
     """The cross-entropy."""
     return after
@@ -127,8 +132,8 @@ def by_accuracy(after: Outcomes, _: Outcomes, __: Seen) -> Outcomes:
 
 
 def by_probability(after: Outcomes, _: Outcomes, __: Seen) -> Outcomes:
-    """1 - p of the given label, which is bounded."""
-    return replace(after, val_losses=-np.expm1(-after.val_losses.astype(float)))
+    """1 - p of the given label, which is bounded: what the product judges by."""
+    return replace(after, val_losses=1.0 - after.val_probabilities)
 
 
 def by_capped_loss(after: Outcomes, _: Outcomes, __: Seen) -> Outcomes:
@@ -182,8 +187,8 @@ class Choice:
 
 def agreed(tried: Tried, methods: Sequence[str], seeds: Sequence[int]) -> Choice:
     """What `AGREEMENT` removes; none where `Random` gains most of several methods."""
-    found = measured(tried, methods, seeds)
-    gains = np.where((found.trial_gains > 0).all(axis=0), found.loss.mean, -np.inf)
+    found = measured(tried, methods, seeds, fall)
+    gains = np.where((found.trial_gains > 0).all(axis=0), found.gains.mean, -np.inf)
     best = int(gains.argmax())
     if not np.isfinite(gains[best]) or (found.methods[best] == CONTROL and len(methods) > 1):
         return Choice(0, 0.0)
@@ -254,7 +259,7 @@ def answer(name: str, seed: int, options: argparse.Namespace, work: Path) -> Ans
 
 
 def _choice(task: Task, tried: Tried, seeds: Sequence[int]) -> Choice:
-    found = recommend(tried, task.methods, seeds)
+    found = recommend(tried, task.methods, seeds, score=fall)
     verdict = found.methods[task.methods[0]] if len(task.methods) == 1 else found.overall
     return Choice(verdict.n, verdict.test_gain_points)
 

@@ -168,4 +168,4 @@ def about_labels(n: int, methods: Collection[str]) -> str:
         others = [name for name in METHODS if METHODS[name].for_labels]
         all_of_them = " ".join((*methods, *others))
         remedy = f"if you suspect wrong ones, add --methods {all_of_them} to the command"
-    return f"This is about validation loss, not about labels: {remedy}"
+    return f"This is about validation images, not about labels: {remedy}"

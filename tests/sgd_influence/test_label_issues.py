@@ -11,14 +11,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sgd_influence import analyze
 from sgd_influence.label_check import Checked, Count
 from sgd_influence.label_issues import (
     COLUMNS,
     Seen,
+    about_validation,
     issue_table,
     label_words,
     merged,
-    removal_words,
     verdict_of,
 )
 from sgd_influence.poor_net import harmful_options, pixel_accuracy, small_pixels, still_falling
@@ -106,13 +107,20 @@ def test_the_table_is_worst_first_and_the_verdict_counts_it() -> None:
         "review labels/label_issues.csv, the worst come first"
     )
     assert "dog" in lines[1] and "folders" in lines[1]
-    assert "drawn from the same data" in removal_words(found)[0]
+    assert "drawn from the same data" in about_validation(found)
+    assert about_validation(found, flipped=True) == "" == about_validation(None)
 
 
 def test_nothing_wrong_and_a_poor_net() -> None:
     _, clean = verdict([0.9, 0.9, 0.9, 0.9], [0, 0, 0, 0])
     assert label_words(clean) == ["Labels: about 0 of 4 labels look wrong (95 % interval 0 to 1)"]
-    assert removal_words(clean) == []
+    assert about_validation(clean) == ""
+    table, _ = verdict([0.2, 0.1, 0.05, 0.9], [1, 1, 0, 0])
+    only_test = table.assign(set="test")
+    found = checked([0.2, 0.1, 0.05, 0.9], [1, 1, 0, 0])
+    assert about_validation(verdict_of(only_test, found, SOURCE, "", "")) == ""
+    own = SimpleNamespace(class_names=("cat", "dog"), validation=table)
+    assert about_validation(verdict_of(table, found, own, "", "")) == ""
     _, poor = verdict([0.2, 0.1, 0.5, 0.9], [1, 1, 0, 0], "Train longer (-e): it falls")
     assert poor["at_least"] and poor["reason"] == "Train longer (-e): it falls"
     lines = label_words(poor)
@@ -177,6 +185,18 @@ def test_a_run_scores_every_image_of_its_trials(run: Path) -> None:
     assert found["n_issues"] == table["is_label_issue"].sum()
     assert sum(row["n"] for row in found["per_class"]) == len(table)
     assert found["at_least"]  # two epochs
+
+
+def test_the_recommendation_says_that_validation_labels_are_suspects_too(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = json.loads((run / "labels/verdict.json").read_text())
+    found["validation_from_suspects"] = True
+    monkeypatch.setattr(analyze, "check_of_run", lambda *_: found)
+    assert sgd_influence(run, small=SMALL) == 0
+    value = json.loads((run / "summary/recommendation.json").read_text())
+    assert value["validation"] == about_validation(found)
+    assert f"But {about_validation(found)}" in capsys.readouterr().out
 
 
 def test_aum_of_the_table_is_that_of_the_trials(run: Path) -> None:
