@@ -29,7 +29,7 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -73,15 +73,17 @@ class Task:
         options: of the command.
         methods: that score the images; of one, a control, its own verdict counts.
         sizes: images for training, validation and testing; None: all of a set.
+        side: of the images in px; None: the data set's own.
     """
 
     options: str
     methods: tuple[str, ...]
     sizes: tuple[int | None, int | None, int | None] = (None, None, None)
+    side: int | None = None
 
 
-DIGITS = "--image_size 8 -e 8 --batch_size 16 -r 0 5 10 20 30 50 100"
-HUMAN = "--image_size 16 -e 15 --batch_size 32 -r 0 40 80 160 320 480"
+DIGITS = "-e 8 --batch_size 16 -r 0 5 10 20 30 50 100"
+HUMAN = "-e 15 --batch_size 32 -r 0 40 80 160 320 480"
 TASKS = {
     "digits": Task(
         "-ds digits -r 0 5 10 20 50 -e 8 --batch_size 16", ("Random",), (300, 200, 200)
@@ -90,10 +92,10 @@ TASKS = {
         "-ds mnist --allow_unverified_data -r 0 5 10 20 50 -e 4 --batch_size 32",
         ("Random",), (1000, 300, 300),
     ),
-    "flipped": Task(DIGITS, ("Hara", "Random")),
-    "suspect": Task(DIGITS, ("AUM", "Hara", "Random"), (300, 200, None)),
-    "human": Task(HUMAN, ("AUM", "Hara", "Random"), (1600, 400, None)),
-    "human_all": Task(f"{HUMAN} -ra", ("AUM", "Random"), (1600, 400, None)),
+    "flipped": Task(DIGITS, ("Hara", "Random"), side=8),
+    "suspect": Task(DIGITS, ("AUM", "Hara", "Random"), (300, 200, None), 8),
+    "human": Task(HUMAN, ("AUM", "Hara", "Random"), (1600, 400, None), 16),
+    "human_all": Task(f"{HUMAN} -ra", ("AUM", "Random"), (1600, 400, None), 16),
 }  # fmt: skip
 
 
@@ -239,8 +241,8 @@ def answer(name: str, seed: int, options: argparse.Namespace, work: Path) -> Ans
     data = _data(name, seed, options.data, work)
     command = f"{task.options} --seed {first} -nt {options.trials} --model {options.model} -q"
     words = [*command.split(), *data.options, "--methods", *task.methods, "--context", "cpu"]
-    for part, size in zip(("train", "val", "test"), task.sizes, strict=True):
-        words += [] if size is None else [f"--n_{part}", str(size)]
+    words += _given(zip(("--n_train", "--n_val", "--n_test"), task.sizes, strict=True))
+    words += _given([("--image_size", task.side)])
     words += ["-j", "1", "--no_report", "-o", str(output)]
     if status := run_command(eval_sgd_influence.COMMAND, words):
         raise UserError(f"{name}, seed {seed}: the run ended with status {status}")
@@ -256,6 +258,11 @@ def answer(name: str, seed: int, options: argparse.Namespace, work: Path) -> Ans
     counts = ", ".join(f"{choices[0].n} by {criterion}" for criterion, choices in found.items())
     print(f"{name}, seed {seed}: {counts}", flush=True)
     return found
+
+
+def _given(values: Iterable[tuple[str, int | None]]) -> list[str]:
+    """Options and their values, without those that are None."""
+    return [word for name, value in values if value is not None for word in (name, str(value))]
 
 
 def _choice(task: Task, tried: Tried, seeds: Sequence[int]) -> Choice:
@@ -309,15 +316,14 @@ def _data(name: str, seed: int, data: Path | None, work: Path) -> Data:
         return Data(words, prepare("mnist", archives, True))
     if name == "digits":
         return Data([], prepare("digits", None, False))
-    kind, right = name.removesuffix("_all"), None
+    task, kind, right = TASKS[name], name.removesuffix("_all"), None
     folder = work / f"{kind}_data" / str(seed)
     if kind == "human":
-        n = sum(filter(None, TASKS[name].sizes))
-        right = human_cifar10(folder, seed, data, n)
+        right = human_cifar10(folder, seed, data, sum(filter(None, task.sizes)))
     else:
         right = _right_digits() if kind == "suspect" else None
         flipped_digits(folder, seed, validation=kind == "flipped")
-    return Data(["-ds", str(folder)], prepare(str(folder), None, False), right)
+    return Data(["-ds", str(folder)], prepare(str(folder), None, False, task.side), right)
 
 
 def _right_digits() -> dict[str, int]:

@@ -119,7 +119,7 @@ def test_nothing_wrong_and_a_poor_net() -> None:
     only_test = table.assign(set="test")
     found = checked([0.2, 0.1, 0.05, 0.9], [1, 1, 0, 0])
     assert about_validation(verdict_of(only_test, found, SOURCE, "", "")) == ""
-    own = SimpleNamespace(class_names=("cat", "dog"), validation=table)
+    own: Any = SimpleNamespace(class_names=("cat", "dog"), validation=table)
     assert about_validation(verdict_of(table, found, own, "", "")) == ""
     _, poor = verdict([0.2, 0.1, 0.5, 0.9], [1, 1, 0, 0], "Train longer (-e): it falls")
     assert poor["at_least"] and poor["reason"] == "Train longer (-e): it falls"
