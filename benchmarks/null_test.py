@@ -6,6 +6,7 @@
 Each seed is one run of eval_sgd_influence.py with T trials. Tasks:
 
 digits, mnist: clean images, scored by `Random` alone: the right answer is to remove none.
+clean: clean digits, scored by `AUM` and `Random`: an answer that costs accuracy is wrong.
 flipped: digits of which a tenth of the training labels are flipped to another class drawn by seed.
 suspect: digits of which a tenth of all labels but those of the test images are flipped; the
     validation images are drawn from these.
@@ -88,6 +89,7 @@ TASKS = {
     "digits": Task(
         "-ds digits -r 0 5 10 20 50 -e 8 --batch_size 16", ("Random",), (300, 200, 200)
     ),
+    "clean": Task(f"-ds digits {DIGITS}", ("AUM", "Random"), (300, 200, None)),
     "mnist": Task(
         "-ds mnist --allow_unverified_data -r 0 5 10 20 50 -e 4 --batch_size 32",
         ("Random",), (1000, 300, 300),
@@ -314,7 +316,7 @@ def _data(name: str, seed: int, data: Path | None, work: Path) -> Data:
         archives = data and _mnist_archives(data, work / "archives")
         words = ["--data_dir", str(archives)] if archives else []
         return Data(words, prepare("mnist", archives, True))
-    if name == "digits":
+    if name in ("digits", "clean"):
         return Data([], prepare("digits", None, False))
     task, kind, right = TASKS[name], name.removesuffix("_all"), None
     folder = work / f"{kind}_data" / str(seed)
