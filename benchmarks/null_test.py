@@ -16,8 +16,8 @@ human, human_all: 2,000 CIFAR-10 images of 16 px with wrong labels by people (th
 
 The images come from --data (see benchmarks/real_images.py; human labels need it). Test labels are
 the right ones. The rule of the product decides on each run by each of `CRITERIA`: on all trials
-together, and on each trial alone. `right_labels`, which looks at the right labels, is the limit of
-what the other criteria can reach on wrong validation labels.
+together, and on each trial alone. `right_labels` shows what the loss would decide if no validation
+label were wrong.
 
 The last line is JSON: for each task and criterion how often removal was recommended (by `Random`
 itself on clean images, overall elsewhere) and the mean gain of test accuracy in points over all
