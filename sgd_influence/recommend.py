@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sgd_influence.outcomes import Outcomes
-from utils.methods import CONTROL
+from utils.methods import CONTROL, METHODS
 
 VERSION = 2
 RULE = (
@@ -166,8 +166,16 @@ class Recommendation:
     validation: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """The content of summary/recommendation.json."""
-        return {"version": VERSION, "rule": RULE, "measure": MEASURE} | asdict(self)
+        """The content of summary/recommendation.json.
+
+        Each verdict names the quantity that its method's column `influence` holds.
+        """
+        value: dict[str, Any] = {"version": VERSION, "rule": RULE, "measure": MEASURE}
+        value |= asdict(self)
+        for verdict in (value["overall"], *value["methods"].values()):
+            method = verdict["method"]
+            verdict["quantity"] = METHODS[method].quantity if method else None
+        return value
 
 
 def recommend(

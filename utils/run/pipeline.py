@@ -44,6 +44,7 @@ from utils.training.device import choose_backend, set_context
 from utils.training.model_check import checked_model
 from utils.training.models import Model
 from utils.training.network import Network
+from utils.training.nnp_net import NnpNet
 from utils.training.soundness import solves_of, warnings_of
 from utils.training.steps import Step, load_steps, plan_steps
 from utils.training.trial import Trial, make_trial
@@ -198,11 +199,16 @@ class Prepared:
             root=self.paths.root.absolute(),
             folder=folder,
             claim=self.paths.lock.read_bytes(),
+            net=self.model if isinstance(self.model, NnpNet) else None,
         )
 
 
-def prepared(options: Options) -> Prepared:
+def prepared(options: Options, source: Source | None = None) -> Prepared:
     """Choose where to compute, make the images ready, and check the model on them.
+
+    Args:
+        options: as parsed.
+        source: the images, where they are ready already.
 
     Raises:
         UserError: any of it cannot be done, or images lie in the output folder or that among them.
@@ -212,7 +218,7 @@ def prepared(options: Options) -> Prepared:
     backend = choose_backend(options.context, options.device_ids)
     set_context(backend, options.device_ids[0])
     threadpool_limits(1, "blas")  # nnabla computes on one core; more would change the last bits
-    source = prepare(
+    source = source or prepare(
         options.dataset,
         options.data_dir,
         options.allow_unverified_data,
