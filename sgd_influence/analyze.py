@@ -11,7 +11,7 @@ import pandas as pd
 
 from sgd_influence.cleanse import cleanse
 from sgd_influence.eval import SCORE_COLUMNS
-from sgd_influence.label_issues import check_of_run, label_words, removal_words
+from sgd_influence.label_issues import about_validation, check_of_run, label_words
 from sgd_influence.outcomes import load_outcomes
 from sgd_influence.recommend import Recommendation, Tried, Verdict, recommend
 from sgd_influence.verify import Agreement, compare, judgement
@@ -59,14 +59,18 @@ def analyze(options: Options, source: Source, trial: Trial, results: Results) ->
         agreements = compare(folder, results, options.methods, options.seeds, title)
     tried = load_tried(folder, options.methods, options.seeds)
     found = recommend(tried, options.methods, options.seeds, unsound_methods(options, folder))
-    recommendation = replace(found, what_if=what_if(options.flip_labels))
+    labels = check_of_run(options, source, trial, results)
+    recommendation = replace(
+        found,
+        what_if=what_if(options.flip_labels),
+        validation=about_validation(labels, options.flip_labels is not None),
+    )
     folder.save_json(recommendation.as_json(), folder.recommendation)
     counts = {method: verdict.n for method, verdict in recommendation.methods.items()}
     cleanse(options, source, folder, results, tried, counts)
-    labels = check_of_run(options, source, trial, results)
     table = closing_table(recommendation, agreements).splitlines()
-    first, last = (label_words(labels), removal_words(labels)) if labels else ([], [])
-    for line in ("", *first, *table, *closing_words(recommendation), *last):
+    first = label_words(labels) if labels else []
+    for line in ("", *first, *table, *closing_words(recommendation)):
         log.log(RESULT, "%s", line)
     for method, agreement in agreements.items():
         if METHODS[method].predicts and (text := judgement(method, agreement, options.verify)):
@@ -187,7 +191,7 @@ def closing_words(recommendation: Recommendation) -> list[str]:
             f"Recommended: remove the {verdict.n} worst by {verdict.method} ({verdict.reason})",
             f"Points gained, validation: {gain}; test, which decided nothing: {test}",
         ]
-    remarks = [verdict.trials_disagree, recommendation.what_if]
+    remarks = [verdict.trials_disagree, recommendation.what_if, recommendation.validation]
     return lines + [f"But {remark}" for remark in remarks if remark]
 
 

@@ -235,7 +235,8 @@ def verdict_of(
         "per_class": per_class,
         "given_to_suggested": _given_to_suggested(suspects),
         "suspicious_classes": [row["label"] for row in per_class if row["n_issues"] > row["n"] / 2],
-        "validation_from_suspects": source.validation is None and len(suspects) > 0,
+        "validation_from_suspects": source.validation is None
+        and bool((suspects[SET] != TEST).any()),
     }
 
 
@@ -265,11 +266,16 @@ def label_words(verdict: dict[str, Any]) -> list[str]:
     return [headline, *found.remarks, *found.warnings(lambda label: names[label])]
 
 
-def removal_words(verdict: dict[str, Any]) -> list[str]:
-    """What the verdict on labels means for the verdict on removal; no line if nothing."""
-    if not verdict["validation_from_suspects"]:
-        return []
-    return [
-        "But the validation images are drawn from the same data, some of whose labels look wrong: "
-        "the removals were judged by those labels too"
-    ]
+def about_validation(verdict: dict[str, Any] | None, flipped: bool = False) -> str:
+    """What the verdict on labels means for the verdict on removal; empty if nothing.
+
+    Args:
+        verdict: the content of labels/verdict.json, if there is one.
+        flipped: `--flip_labels` made labels wrong, of training images only.
+    """
+    if verdict is None or flipped or not verdict["validation_from_suspects"]:
+        return ""
+    return (
+        "the validation images are drawn from the same data, some of whose labels look wrong; "
+        "wrong ones among them make gains look smaller"
+    )

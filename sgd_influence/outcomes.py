@@ -32,6 +32,11 @@ class Outcomes:
     predicted: np.ndarray
     confidence: np.ndarray
 
+    @property
+    def val_probabilities(self) -> np.ndarray:
+        """(n_val,) float64, the probability of each validation image's label."""
+        return np.exp(-self.val_losses.astype(np.float64))
+
 
 def archive_of(outcomes: Outcomes) -> bytes:
     """The outcomes as one compressed NumPy archive without pickles."""

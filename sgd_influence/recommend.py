@@ -3,9 +3,12 @@
 Retraining is noisy: nets trained without a few images chosen at random differ by many standard
 errors of a bootstrap over the validation images, so that one trial mostly shows luck. The rule is:
 
-1. The gain of a removal is the fall of the mean validation loss against removing none, the mean
-   over the trials. (Accuracy in its place finds a gain less often where labels are wrong, and no
-   less often where nothing is: `benchmarks/null_test.py`.)
+1. The gain of a removal is the rise of the mean probability that the nets give to the labels of the
+   validation images against removing none, the mean over the trials. A wrong label can lower it by
+   1 / N at most, where the mean loss, the negative logarithm, has no bound; and labels that are
+   wrong at random, at one rate in all classes, shrink every gain by the same factor, as they do for
+   any measure whose sum over the classes is constant (Ghosh, Kumar and Sastry, AAAI 2017).
+   `benchmarks/null_test.py` compares it with the loss and with other measures.
 2. Its standard error is the largest of three: that of the bootstrap over the validation images, as
    if those of the trials were different ones; that over the trials; and the scatter between
    neighbouring n, which one trial shows too.
@@ -16,7 +19,7 @@ errors of a bootstrap over the validation images, so that one trial mostly shows
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from types import MappingProxyType
@@ -28,13 +31,17 @@ import numpy.typing as npt
 from sgd_influence.outcomes import Outcomes
 from utils.methods import CONTROL, METHODS
 
-VERSION = 1
+VERSION = 2
 RULE = (
-    "The smallest n whose mean validation loss is within one standard error of the best, if the "
-    "gain over removing none is more standard errors than the best of as many removals reaches by "
-    "noise alone in 39 of 40 runs, and validation accuracy does not fall; else none. Test images "
-    "decide nothing."
+    "The smallest n whose mean probability of the validation labels is within one standard error "
+    "of the best, if the gain over removing none is more standard errors than the best of as many "
+    "removals reaches by noise alone in 39 of 40 runs, and validation accuracy does not fall; else "
+    "none. A wrong validation label counts little in a probability, and without bound in a loss. "
+    "Test images decide nothing."
 )
+MEASURE = "val_probability"
+LABELS = "the mean probability of the validation labels"
+"""What decides, as a column would be named and in words."""
 N_NOISE = 10_000
 """Runs of noise that the limit is taken from."""
 LEVEL = 0.975
@@ -47,6 +54,13 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Tried = Mapping[tuple[str, int, int], Outcomes]
 """The outcomes of each (method, n, seed): n = 0 and the same n in every trial."""
+Score = Callable[[Outcomes], Floats]
+"""What each validation image (n_val,) scores, more being better."""
+
+
+def probability_points(outcomes: Outcomes) -> Floats:
+    """The probability of each validation image's label (n_val,), in points."""
+    return 100.0 * outcomes.val_probabilities
 
 
 @dataclass(frozen=True)
@@ -81,18 +95,18 @@ class Removals:
         n: (C,), ascending within a method.
         previous: (C,), which removal is the next smaller of the method, counted from 1; 0: none.
         n_trials: that the means are of.
-        loss: gains of validation loss, nats.
+        gains: of what decides, by default the mean probability of the validation labels in points.
         validation: gains of validation accuracy, points.
         test: gains of test accuracy, points.
         test_accuracy: (1 + C,), fractions; the first is without removal.
-        trial_gains: (T, C), gains of validation loss in each trial, nats.
+        trial_gains: (T, C), these gains in each trial.
     """
 
     methods: tuple[str, ...]
     n: Ints
     previous: Ints
     n_trials: int
-    loss: Gains
+    gains: Gains
     validation: Gains
     test: Gains
     test_accuracy: Floats
@@ -142,18 +156,21 @@ class Recommendation:
         methods: of each.
         what_if: a sentence where the run is a what-if that nothing should be removed by; else
             empty.
+        validation: a sentence where wrong labels among the validation images take part in the
+            verdict; else empty.
     """
 
     overall: Verdict
     methods: dict[str, Verdict]
     what_if: str = ""
+    validation: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """The content of summary/recommendation.json.
 
         Each verdict names the quantity that its method's column `influence` holds.
         """
-        value: dict[str, Any] = {"version": VERSION, "rule": RULE, "measure": "val_loss"}
+        value: dict[str, Any] = {"version": VERSION, "rule": RULE, "measure": MEASURE}
         value |= asdict(self)
         for verdict in (value["overall"], *value["methods"].values()):
             method = verdict["method"]
@@ -166,6 +183,7 @@ def recommend(
     methods: Sequence[str],
     seeds: Sequence[int],
     unsound: Mapping[str, str] = MappingProxyType({}),
+    score: Score = probability_points,
 ) -> Recommendation:
     """How many images to remove by each method, and by which.
 
@@ -174,8 +192,9 @@ def recommend(
         methods: that are judged.
         seeds: of the trials.
         unsound: methods from whose scores nothing is recommended, and why.
+        score: of each validation image, more being better; benchmarks try others.
     """
-    removals = measured(tried, methods, seeds)
+    removals = measured(tried, methods, seeds, score)
     limit = noise_limit(removals.n_trials, tuple(removals.previous.tolist()))
     chosen = {m: choose(removals, limit, _of(removals, m)) for m in methods if m not in unsound}
     verdicts = {
@@ -190,22 +209,27 @@ def recommend(
 # ---------------------------------------------------------------- what is measured
 
 
-def measured(tried: Tried, methods: Sequence[str], seeds: Sequence[int]) -> Removals:
+def measured(
+    tried: Tried,
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    score: Score = probability_points,
+) -> Removals:
     """The gains of all removals that every trial made."""
     pairs = [(m, n) for m in methods for n in counts_of(tried, m, seeds)]
     previous = [i if i and pairs[i - 1][0] == m else 0 for i, (m, _) in enumerate(pairs)]
     before = np.array(previous, np.int64)
     by_trial = [[tried[m, n, s] for m, n in [(methods[0], 0), *pairs]] for s in seeds]
-    losses = [np.stack([-o.val_losses.astype("float64") for o in trial]) for trial in by_trial]
+    scores = [np.stack([score(o) for o in trial]) for trial in by_trial]
     hits = [100.0 * np.stack([o.val_hits for o in trial]) for trial in by_trial]
     test = [100.0 * np.stack([o.test_hits for o in trial]) for trial in by_trial]
-    table = _means(losses)
+    table = _means(scores)
     return Removals(
         methods=tuple(m for m, _ in pairs),
         n=np.array([n for _, n in pairs], np.int64),
         previous=before,
         n_trials=len(seeds),
-        loss=gains_of(losses, before),
+        gains=gains_of(scores, before),
         validation=gains_of(hits, before),
         test=gains_of(test, before),
         test_accuracy=_means(test).mean(axis=0) / 100,
@@ -303,12 +327,12 @@ def noise_limit(n_trials: int, previous: tuple[int, ...]) -> float:
 
 def choose(removals: Removals, limit: float, among: npt.NDArray[np.bool_]) -> int | None:
     """The removal to recommend among the candidates in the mask (C,); None: remove none."""
-    loss = removals.loss
-    counts = among & (loss.ratio > limit) & (removals.validation.mean >= 0)
+    gains = removals.gains
+    counts = among & (gains.ratio > limit) & (removals.validation.mean >= 0)
     if not counts.any():
         return None
-    best = int(np.where(counts, loss.mean, -np.inf).argmax())
-    near = counts & (loss.mean >= loss.mean[best] - loss.error[best])
+    best = int(np.where(counts, gains.mean, -np.inf).argmax())
+    near = counts & (gains.mean >= gains.mean[best] - gains.error[best])
     return int(np.where(near, removals.n, np.iinfo(np.int64).max).argmin())
 
 
@@ -324,7 +348,7 @@ def _overall(
     if not counting:
         among = np.isin(removals.methods, list(chosen))
         return _none(removals, limit, None, among, _why_no_method(chosen, verdicts))
-    best = max(counting, key=lambda m: float(removals.loss.mean[counting[m]]))
+    best = max(counting, key=lambda m: float(removals.gains.mean[counting[m]]))
     if best != CONTROL:
         return verdicts[best]
     what = f"removing {verdicts[best].n} images by {best}, which is a control, gains most"
@@ -346,10 +370,10 @@ def _why_no_method(chosen: Mapping[str, int | None], verdicts: Mapping[str, Verd
 def _verdict(removals: Removals, limit: float, method: str, number: int | None) -> Verdict:
     if number is None:
         return _none(removals, limit, method, _of(removals, method))
-    loss = removals.loss
+    gains = removals.gains
     reason = (
-        f"the validation loss falls by {loss.mean[number]:.3g} nats, "
-        f"{loss.ratio[number]:.1f} standard errors; {_by_chance(limit)}"
+        f"{LABELS} rises by {gains.mean[number]:.3g} points, "
+        f"{gains.ratio[number]:.1f} standard errors; {_by_chance(limit)}"
     )
     figures = _figures(removals, number)
     return Verdict(**figures, **_shared(removals, number), reason=reason, best_tried=None)
@@ -363,7 +387,7 @@ def _none(
     reason: str = "",
 ) -> Verdict:
     """Remove none; what came closest among the removals of the mask (C,) is named."""
-    closest = _closest(removals.loss, among)
+    closest = _closest(removals.gains, among)
     accuracy = float(removals.test_accuracy[0])
     return Verdict(
         **_shared(removals, closest),
@@ -379,24 +403,24 @@ def _none(
     )
 
 
-def _closest(loss: Gains, among: npt.NDArray[np.bool_]) -> int | None:
+def _closest(gains: Gains, among: npt.NDArray[np.bool_]) -> int | None:
     """The removal of the mask (C,) whose gain is the most standard errors."""
     if not among.any():
         return None
-    return int(np.where(among, loss.ratio, -np.inf).argmax())
+    return int(np.where(among, gains.ratio, -np.inf).argmax())
 
 
 def _why_none(removals: Removals, limit: float, closest: int | None) -> str:
     if closest is None:
         return "no n above 0 was tried in every trial (-r)"
-    loss, name = removals.loss, f"{removals.methods[closest]} n = {removals.n[closest]}"
-    if loss.mean[closest] <= 0:
-        return "no n that was tried lowers the validation loss"
-    if loss.ratio[closest] > limit:
-        return f"{name} lowers the validation loss, but validation accuracy falls"
-    fall = f"it lowers the validation loss by {loss.ratio[closest]:.1f} standard errors"
+    gains, name = removals.gains, f"{removals.methods[closest]} n = {removals.n[closest]}"
+    if gains.mean[closest] <= 0:
+        return f"no n that was tried raises {LABELS}"
+    if gains.ratio[closest] > limit:
+        return f"{name} raises {LABELS}, but validation accuracy falls"
+    gain = f"its gain in {LABELS} is {gains.ratio[closest]:.1f} standard errors"
     more = "more trials (-nt) or other n (-r) can show smaller gains"
-    return f"{name} came closest: {fall}, which is too little, as {_by_chance(limit)}; {more}"
+    return f"{name} came closest: {gain}, which is too little, as {_by_chance(limit)}; {more}"
 
 
 def _by_chance(limit: float) -> str:
@@ -429,5 +453,5 @@ def _disagreement(removals: Removals, number: int) -> str:
     gain = int((removals.trial_gains[:, number] > 0).sum())
     if gain in (0, removals.n_trials):
         return ""
-    what = f"{removals.methods[number]} n = {removals.n[number]} lowers the validation loss"
+    what = f"{removals.methods[number]} n = {removals.n[number]} raises {LABELS}"
     return f"the trials disagree: {what} in {gain} of {removals.n_trials}"

@@ -214,7 +214,7 @@ def recommends(out: Path, text: str) -> None:
 
 def changed(field: str, value: Any) -> str:
     """A recommendation with a field of its verdict changed."""
-    whole = {"version": 1, "rule": "", "measure": "", "what_if": "", "methods": {}}
+    whole = {"version": 2, "rule": "", "what_if": "", "validation": "", "methods": {}}
     return json.dumps(whole | {"overall": VERDICT | {field: value}})
 
 
@@ -236,7 +236,7 @@ def spoiled_count(folder: Path) -> None:
         (lambda out: (out / "summary/predictions.csv").write_text("a\n1\n"), "no column x:image"),
         (lambda out: (out / "summary/duplicates.csv").write_text("a\n1\n"), "no column group"),
         (lambda out: spoiled_count(out), "image_quality.csv: is not whole"),
-        (lambda out: recommends(out, '{"version": 1}'), "json: is not whole (rule is missing)"),
+        (lambda out: recommends(out, '{"version": 2}'), "json: is not whole (rule is missing)"),
         (lambda out: recommends(out, "[]"), "recommendation.json: cannot be read"),
         (lambda out: recommends(out, changed("n", "some")), "recommendation.json: cannot be read"),
         (lambda out: recommends(out, changed("reason", 5)), "recommendation.json: cannot be"),
@@ -279,11 +279,11 @@ NONE: dict[str, Any] = VERDICT | {
 }  # fmt: skip
 
 
-def recommend(folder: Path, overall: dict, what_if: str = "") -> Parsed:
+def recommend(folder: Path, overall: dict, what_if: str = "", validation: str = "") -> Parsed:
     """The page of the folder with another recommendation."""
     methods = {"Hara": VERDICT, "Random": NONE | {"method": "Random"}}
-    value = {"version": 1, "rule": "The rule.", "measure": "val_loss", "what_if": what_if}
-    value |= {"overall": overall, "methods": methods}
+    value = {"version": 2, "rule": "The rule.", "measure": "val_probability", "what_if": what_if}
+    value |= {"validation": validation, "overall": overall, "methods": methods}
     OutputFolder(folder).save_json(value, folder / "summary" / "recommendation.json")
     return parsed(write_page(OutputFolder(folder)))
 
@@ -293,7 +293,8 @@ def test_the_verdict_to_remove(folder: Path) -> None:
     for words in (
         "Remove the 3 images that Hara ranks worst.", "87.50%", "86.12%",
         "+1.38", "95 % interval −0.10 to +2.50", "+1.25", "95 % interval +0.50 to +2.00",
-        "1 of 2 trials loses", "The rule.", "Validation loss (decides)",
+        "1 of 2 trials loses", "The rule.", "Validation loss",
+        "the mean probability of the validation labels decides",
         "It gains <b>more</b> than noise.",
     ):  # fmt: skip
         assert words in text
@@ -328,6 +329,11 @@ def test_a_run_without_removals_recommends_nothing(tmp_path: Path) -> None:
 def test_a_what_if_is_said(folder: Path) -> None:
     assert "Not for use." in recommend(folder, VERDICT, "not for use").text
     assert "Not for use." not in recommend(folder, VERDICT).text
+
+
+def test_validation_images_of_the_same_data_are_said(folder: Path) -> None:
+    for verdict in (VERDICT, NONE):
+        assert "Of the same data." in recommend(folder, verdict, "", "of the same data").text
 
 
 def test_a_recommendation_of_another_version_counts_as_none(folder: Path) -> None:

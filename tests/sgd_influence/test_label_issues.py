@@ -12,14 +12,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sgd_influence import analyze
 from sgd_influence.label_check import Checked, Count
 from sgd_influence.label_issues import (
     COLUMNS,
     Seen,
+    about_validation,
     issue_table,
     label_words,
     merged,
-    removal_words,
     verdict_of,
 )
 from sgd_influence.poor_net import (
@@ -123,7 +124,8 @@ def test_the_table_is_worst_first_and_the_verdict_counts_it() -> None:
         "More than half of the labels of dog look wrong: look at the class as a whole (swapped or "
         "merged folders?) first",
     ]
-    assert "drawn from the same data" in removal_words(found)[0]
+    assert "drawn from the same data" in about_validation(found)
+    assert about_validation(found, flipped=True) == "" == about_validation(None)
 
 
 def test_nothing_wrong_and_a_poor_net() -> None:
@@ -131,7 +133,13 @@ def test_nothing_wrong_and_a_poor_net() -> None:
     headline = "Labels: none of 4 labels looks wrong (95 % interval 0 to 1)"
     assert label_words(clean)[0] == headline
     assert label_words(clean | {"high": 0}) == ["Labels: none of 4 labels looks wrong"]
-    assert removal_words(clean) == []
+    assert about_validation(clean) == ""
+    table, _ = verdict([0.2, 0.1, 0.05, 0.9], [1, 1, 0, 0])
+    only_test = table.assign(set="test")
+    found = checked([0.2, 0.1, 0.05, 0.9], [1, 1, 0, 0])
+    assert about_validation(verdict_of(only_test, found, SOURCE, "", "")) == ""
+    own: Any = SimpleNamespace(class_names=("cat", "dog"), validation=table)
+    assert about_validation(verdict_of(table, found, own, "", "")) == ""
     _, poor = verdict([0.2, 0.1, 0.5, 0.9], [1, 1, 0, 0], "It falls. Train longer (-e)")
     assert poor["at_least"] and poor["reason"] == "It falls. Train longer (-e)"
     lines = label_words(poor)
@@ -242,6 +250,18 @@ def test_net_and_logistic_regression_are_compared_on_the_same_trials(run: Path) 
         found = learnt(options, source, Results(OutputPaths(run)), chosen)
         assert found.pixels == pytest.approx(np.mean([pixels[seed] for seed in chosen]))
         assert found.accuracy == pytest.approx(np.mean([nets[seed] for seed in chosen]))
+
+
+def test_the_recommendation_says_that_validation_labels_are_suspects_too(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = json.loads((run / "labels/verdict.json").read_text())
+    found["validation_from_suspects"] = True
+    monkeypatch.setattr(analyze, "check_of_run", lambda *_: found)
+    assert sgd_influence(run, small=SMALL) == 0
+    value = json.loads((run / "summary/recommendation.json").read_text())
+    assert value["validation"] == about_validation(found)
+    assert f"But {about_validation(found)}" in capsys.readouterr().out
 
 
 def test_aum_of_the_table_is_that_of_the_trials(run: Path) -> None:

@@ -103,12 +103,27 @@ def test_one_n_of_one_trial_cannot_be_told_from_noise() -> None:
         assert recommend(tried, ["Hara"], [0]).overall.n == 0
 
 
-def test_a_falling_accuracy_speaks_against_a_falling_loss() -> None:
+def test_wrong_validation_labels_do_not_decide() -> None:
+    """They get improbable as the others get probable: the mean loss rises, the probability too."""
+    wrong = np.arange(N_IMAGES) < 0.15 * N_IMAGES
+    right = {n: outcomes(loss) for n, loss in falling(0.3).items()}
+    tried = {("Hara", n, 0): replace(o, val_losses=o.val_losses.copy()) for n, o in right.items()}
+    for (_, n, _), o in tried.items():
+        o.val_losses[wrong] = 3.0 + 20 * (0.5 - right[n].val_losses[wrong])
+    assert tried["Hara", 20, 0].val_losses.mean() > tried["Hara", 0, 0].val_losses.mean()
+    assert recommend(tried, ["Hara"], [0]).overall.n == 20
+    by_loss = recommend(tried, ["Hara"], [0], score=lambda o: -o.val_losses).overall
+    assert by_loss.n == 0
+
+
+def test_a_falling_accuracy_speaks_against_a_rising_probability() -> None:
     tried = by_n({0: 0.5}) | by_n(falling(0.3), accuracy=0.7)
     tried["Hara", 0, 0] = outcomes(0.5, accuracy=0.8)
     verdict = recommend(tried | by_n(FLAT, "Random"), ["Hara", "Random"], [0]).overall
     assert verdict.n == 0
-    assert verdict.reason.endswith("lowers the validation loss, but validation accuracy falls")
+    assert verdict.reason.endswith(
+        "raises the mean probability of the validation labels, but validation accuracy falls"
+    )
 
 
 def test_a_control_that_gains_most_speaks_against_the_ranking() -> None:
@@ -157,14 +172,18 @@ def test_disagreeing_trials_are_said() -> None:
     tried = by_n({0: 0.5, 5: 0.4, 10: 0.45}) | by_n({0: 0.5, 5: 0.55, 10: 0.6}, seed=1)
     found = recommend(tried, ["Hara"], [0, 1])
     assert found.overall.trials_disagree == (
-        "the trials disagree: Hara n = 5 lowers the validation loss in 1 of 2"
+        "the trials disagree: Hara n = 5 raises the mean probability of the validation labels in "
+        "1 of 2"
     )
     assert closing_words(found)[-1] == f"But {found.overall.trials_disagree}"
 
 
 def test_json_holds_the_schema_and_only_numbers() -> None:
     value = json.loads(json.dumps(three_trials().as_json(), allow_nan=False))
-    assert value.keys() == {"version", "rule", "measure", "what_if", "overall", "methods"}
+    assert value.keys() == {
+        "version", "rule", "measure", "what_if", "validation", "overall", "methods",
+    }  # fmt: skip
+    assert (value["version"], value["measure"]) == (2, "val_probability")
     assert value["overall"] == value["methods"]["Hara"]
     assert value["overall"].keys() == {
         "method", "n", "reason", "n_trials", "trials_disagree", "expected_gain_points",
@@ -203,10 +222,12 @@ def test_closing_lines() -> None:
     assert table[2].endswith("best tried, not recommended")
     words = closing_words(found)
     assert words[0].startswith(
-        "Recommended: remove the 20 worst by Hara (the validation loss falls"
+        "Recommended: remove the 20 worst by Hara (the mean probability of the validation labels "
+        "rises by 13.6 points, "
     )
     assert "test, which decided nothing" in words[1]
-    assert closing_words(replace(found, what_if="not for use")) == [*words, "But not for use"]
+    doubted = replace(found, what_if="not for use", validation="drawn from the same")
+    assert closing_words(doubted) == [*words, "But not for use", "But drawn from the same"]
 
 
 def test_every_line_of_the_closing_table_says_what_it_means() -> None:

@@ -40,7 +40,6 @@ class LabelVerdict:
         per_class: (label, number of labels, number of suspects).
         given_to_suggested: (label, suggested label, images), the most frequent first.
         suspicious_classes: labels of classes with more than half suspects.
-        validation_from_suspects: validation images were drawn from the images under suspicion.
     """
 
     n_images: int
@@ -54,7 +53,6 @@ class LabelVerdict:
     per_class: tuple[tuple[int, int, int], ...]
     given_to_suggested: tuple[tuple[int, int, int], ...]
     suspicious_classes: tuple[int, ...]
-    validation_from_suspects: bool
 
     @property
     def not_judged(self) -> bool:
@@ -160,7 +158,6 @@ def verdict_in(value: Mapping[str, Any]) -> LabelVerdict:
         per_class=_triples(per_class),
         given_to_suggested=_triples(pairs),
         suspicious_classes=tuple(int(label) for label in value["suspicious_classes"]),
-        validation_from_suspects=bool(value["validation_from_suspects"]),
     )
 
 

@@ -29,7 +29,7 @@ from utils.page.seats import Seats, seats
 from utils.page.verdict import Recommended, recommended
 from utils.training.soundness import solves_in, warnings_of
 
-READ_VERSION = 1
+READ_VERSION = 2
 """Of summary/recommendation.json."""
 SUMMARY = ("val_loss", "val_accuracy", "test_accuracy", "method", "seed", "n_drops", "mean", "std")
 CURVE = ("epoch", "train_loss", "val_loss", "val_accuracy")

@@ -98,29 +98,29 @@ class Recommended:
 
     Attributes:
         rule: the rule that chose each n, in words.
-        measure: the score column that decided.
         what_if: a sentence if labels were flipped on purpose, else empty.
+        validation: a sentence if validation images may have wrong labels too, else empty.
         overall: the verdict to follow.
         methods: the verdict for each method.
     """
 
     rule: str
-    measure: str
     what_if: str
+    validation: str
     overall: Verdict
     methods: dict[str, Verdict]
 
 
 def recommended(value: Mapping[str, Any]) -> Recommended:
-    """The view of a recommendation of version 1.
+    """The view of a recommendation of version 2.
 
     Raises:
         KeyError, TypeError, ValueError, AttributeError: as in `verdict_of`.
     """
     return Recommended(
         rule=str(value["rule"]),
-        measure=str(value["measure"]),
         what_if=_sentence(value["what_if"]),
+        validation=_sentence(value["validation"]),
         overall=verdict_of(value["overall"]),
         methods={name: verdict_of(verdict) for name, verdict in value["methods"].items()},
     )

@@ -378,15 +378,13 @@ def _flips_among(facts: Facts, ranking: pd.DataFrame, n: int) -> int:
 
 
 def removal_charts(facts: Facts) -> list[Chart]:
-    """Scores against n removed: the validation score that decides, and the test accuracy."""
-    decides = facts.recommendation.measure if facts.recommendation else ""
-    titles = {"val_accuracy": "Validation accuracy", "test_accuracy": "Test accuracy (reported)"}
-    if decides == "val_loss":
-        titles = {"val_loss": "Validation loss"} | titles
-    charts = [
-        removal_chart(facts.summary, column, title + (" (decides)" if column == decides else ""))
-        for column, title in titles.items()
-    ]
+    """Scores against n removed, on validation and on test images."""
+    titles = {
+        "val_loss": "Validation loss",
+        "val_accuracy": "Validation accuracy",
+        "test_accuracy": "Test accuracy (decides nothing)",
+    }
+    charts = [removal_chart(facts.summary, column, title) for column, title in titles.items()]
     return [chart for chart in charts if chart]
 
 
