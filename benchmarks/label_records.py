@@ -1,15 +1,15 @@
 """Trainings on wrong labels, recorded so that rules can be tried without training again.
 
     python benchmarks/label_records.py --data PATH --out DIR CELL/SEED[/TRIAL] ...
-    python benchmarks/label_records.py --data PATH --out DIR CELL/SEED/folds ...
+    python benchmarks/label_records.py --data PATH --out DIR CELL/SEED/foldF ...
 
 A record is one training with the default options on 3,000 images, 450 of them held out, with wrong
 labels of the kind that the cell names. Even seeds draw from one half of the test images, odd seeds
 from the other: rules are chosen on the first half and reported on the second. The trials of a seed
 have the same images and labels, but other splits and trainings.
 
-The second form makes what cleanlab asks for: five trainings on the same images, each to predict a
-fifth that it was not trained on.
+The second form makes what cleanlab asks for: of five trainings on the same images, each to predict
+a fifth that it was not trained on, number F, from 0.
 """
 
 from __future__ import annotations
@@ -41,8 +41,7 @@ from utils.training.steps import by_epoch, plan_steps
 
 N_IMAGES, N_HELD_OUT = 3000, 450
 N_FOLDS, N_NEIGHBOURS = 5, 20
-FOLDS = "folds"
-"""In place of a trial: the record of `record_folds`."""
+FOLD = "fold"
 
 
 @dataclass(frozen=True)
@@ -124,28 +123,30 @@ def record(cell: Cell, seed: int, trial: int, data: Path, settings: argparse.Nam
     }  # fmt: skip
 
 
-def record_folds(cell: Cell, seed: int, data: Path, settings: argparse.Namespace) -> dict:
-    """Five trainings: for each image, what a net predicts that was trained on the other folds.
+def record_fold(cell: Cell, seed: int, fold: int, data: Path, settings: argparse.Namespace) -> dict:
+    """One training on all folds but one: what it predicts for that one.
 
     Returns:
-        right and given (N,); probabilities (N, K), and the shares of the labels among the nearest
-        training images in the net's last layer but one (N, K).
+        right and given (N,); rows (M,) of the fold's images; their probabilities (M, K), and the
+        shares of the labels among their nearest training images in the net's last layer but one
+        (M, K).
     """
     pixels, right, given = drawn(cell, seed, data)
-    found = np.zeros((2, len(given), N_CLASSES), np.float32)
     folds = StratifiedKFold(N_FOLDS, shuffle=True, random_state=seed)
-    for others, held in folds.split(given, given):
-        training = ImageSet(pixels[others], given[others], ())
-        network = Network(six_convolutions, training.shape, N_CLASSES, seed)
-        sgd = SGD(network, Optimiser(settings.momentum))
-        for step in plan_steps(
-            seed, len(others), settings.epochs, settings.batch_size, settings.lr, settings.schedule
-        ):
-            sgd.step(training, step)
-        found[0, held] = Evaluator(network).probabilities(pixels[held])
-        features = [features_of(network, pixels[rows]) for rows in (others, held)]
-        found[1, held] = neighbours(*features, given[others])
-    return {"right": right, "given": given, "probabilities": found[0], "neighbours": found[1]}
+    others, held = list(folds.split(given, given))[fold]
+    training = ImageSet(pixels[others], given[others], ())
+    network = Network(six_convolutions, training.shape, N_CLASSES, seed)
+    sgd = SGD(network, Optimiser(settings.momentum))
+    for step in plan_steps(
+        seed, len(others), settings.epochs, settings.batch_size, settings.lr, settings.schedule
+    ):
+        sgd.step(training, step)
+    features = [features_of(network, pixels[rows]) for rows in (others, held)]
+    return {
+        "right": right, "given": given, "rows": held,
+        "probabilities": Evaluator(network).probabilities(pixels[held]),
+        "neighbours": neighbours(*features, given[others]),
+    }  # fmt: skip
 
 
 def features_of(network: Network, images: np.ndarray) -> np.ndarray:
@@ -187,10 +188,8 @@ def main() -> None:
         if path.exists():
             continue
         started = time.process_time()
-        if trial == FOLDS:
-            found = record_folds(cell_of(cell), int(seed), options.data, options)
-        else:
-            found = record(cell_of(cell), int(seed), int(trial), options.data, options)
+        make = record_fold if trial.startswith(FOLD) else record
+        found = make(cell_of(cell), int(seed), int(trial.removeprefix(FOLD)), options.data, options)
         np.savez_compressed(path, **found)
         seconds = time.process_time() - started
         wrong = (found["right"] != found["given"]).mean()
@@ -199,7 +198,9 @@ def main() -> None:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("work", nargs="+", metavar="CELL/SEED[/TRIAL]", help="TRIAL: a number, or folds")
+    parser.add_argument(
+        "work", nargs="+", metavar="CELL/SEED[/TRIAL]", help="TRIAL: 0, 1, ... or fold0 to fold4"
+    )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--epochs", type=int, default=20)
