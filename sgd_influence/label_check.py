@@ -12,14 +12,13 @@ the given labels on predictions of nets that held the images out, in two forms:
 - *similar classes*: every T(z, y) is free. It counts those too, but takes the confusions of a poor
   net for wrong labels, so that it counts only where the net makes few errors of its own.
 
-The scores of a poor net assume both kinds of wrong labels. Part of them is of any class; the other
-part, near, is of classes that the net sees in the image too, in proportion to q:
-T(z, y) = eps / (K - 1) + near q(y) / (1 - q(z)).
+A poor net cannot tell labels of a similar class from its own errors, so its scores assume both
+kinds of wrong labels: eps, at least `LEAST`, are of any class, and `NEAR` are of classes that the
+net sees in the image too: T(z, y) = eps / (K - 1) + NEAR q(y) / (1 - q(z)).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -32,10 +31,8 @@ Bools = npt.NDArray[np.bool_]
 
 GOOD_NET = 0.9
 """The fit of similar classes is used where it estimates the net's accuracy at least this high."""
-LEAST = 0.02
-"""The scores of a poor net assume at least this share of wrong labels of any class."""
-MOST = 0.9
-"""The scores of a poor net assume at most this share of wrong labels."""
+LEAST, NEAR = 0.05, 0.04
+"""For the scores of a poor net: the least eps, and near."""
 FITTED = 4_000_000
 """Probabilities (images times classes) that a fit uses; of more images it takes a sample."""
 ROUNDS = 40
@@ -282,29 +279,19 @@ class _View:
 
 @dataclass(frozen=True)
 class _Fits:
-    """What is fitted to the predictions.
-
-    Attributes:
-        similar: to those of trials that held the images out.
-        any_class: to the same.
-        learnt: to those of trials that trained on the images. Its rate is too low: the net has
-            learnt the wrong labels too, which hides some of them.
-    """
+    """Both fits to the same predictions."""
 
     similar: SimilarClasses
     any_class: AnyClass
-    learnt: SimilarClasses
+
+    @classmethod
+    def of(cls, logs: Floats, labels: Ints) -> _Fits:
+        return cls(fit_similar_classes(logs, labels), fit_any_class(logs, labels))
 
     @property
-    def assumed(self) -> tuple[float, float]:
-        """eps and near for the scores of a poor net, which cannot tell near from its own errors.
-
-        Together they are the geometric mean of a rate that is too low and one that is too high.
-        """
-        found = self.any_class.rate
-        between = float(np.sqrt(max(found, self.learnt.rate) * self.similar.rate))
-        eps = max(found, LEAST)
-        return eps, min(max(0.0, between - found), max(0.0, MOST - eps))
+    def eps(self) -> float:
+        """For the scores of a poor net."""
+        return min(max(self.any_class.rate, LEAST), 1 - 2 * NEAR)
 
 
 def _all_right(labels: Ints) -> Checked:
@@ -318,9 +305,7 @@ def check_labels(evidence: Evidence) -> Checked:
     labels = evidence.labels
     if evidence.held.shape[1] == 1:
         return _all_right(labels)
-    held = _sample(evidence.held, labels, _reference(evidence))
-    learnt = fit_similar_classes(*_sample(evidence.trained, labels, evidence.n_trained > 0))
-    fits = _Fits(fit_similar_classes(*held), fit_any_class(*held), learnt)
+    fits = _Fits.of(*_sample(evidence.held, labels, _reference(evidence)))
     good = fits.similar.accuracy >= GOOD_NET
     seen = _opinions(evidence, _views(evidence, fits, good))
     odds, suspect, counts = _by_group(evidence, seen, fits, good)
@@ -356,9 +341,7 @@ def _fits_of(evidence: Evidence, rows: Bools, group: int, fits: _Fits) -> _Fits:
     """The fits for one set: its own if it is held out as a whole, else those of the reference."""
     held = rows & (evidence.n_held > 0)
     if group > 0 and held.any():
-        own = _sample(evidence.held, evidence.labels, held)
-        similar, any_class = fit_similar_classes(*own), fit_any_class(*own)
-        return replace(fits, similar=similar, any_class=any_class)
+        return _Fits.of(*_sample(evidence.held, evidence.labels, held))
     return fits
 
 
@@ -370,16 +353,17 @@ def _reference(evidence: Evidence) -> Bools:
     return held
 
 
-def _views(evidence: Evidence, fits: _Fits, good: bool) -> tuple[_View, ...]:
+def _views(evidence: Evidence, fits: _Fits, good: bool) -> tuple[_View, _View]:
     """How predictions of trials that trained on an image are read, and of those that held it."""
-    if good:
-        return tuple(_View(fit.beta, fit.confusion) for fit in (fits.learnt, fits.similar))
-    k, (eps, near) = evidence.held.shape[1], fits.assumed
-    confusion = np.full((k, k), eps / (k - 1))
-    np.fill_diagonal(confusion, 1 - eps - near)
     trained = _sample(evidence.trained, evidence.labels, evidence.n_trained > 0)
-    betas = fit_any_class(*trained).beta, fits.any_class.beta
-    return tuple(_View(beta, confusion, near) for beta in betas)
+    if good:
+        own, similar = fit_similar_classes(*trained), fits.similar
+        return _View(own.beta, own.confusion), _View(similar.beta, similar.confusion)
+    k = evidence.held.shape[1]
+    confusion = np.full((k, k), fits.eps / (k - 1))
+    np.fill_diagonal(confusion, 1 - fits.eps - NEAR)
+    beta = fit_any_class(*trained).beta
+    return _View(beta, confusion, NEAR), _View(fits.any_class.beta, confusion, NEAR)
 
 
 def _count(
@@ -396,10 +380,9 @@ def _count(
         return rate, _count_of(n, rate, low, high)
     rate = fits.any_class.rate
     if trained.any():
-        clear = _sample(evidence.trained, evidence.labels, trained)
-        rate = max(rate, _share_of_clear(*clear, fits.learnt))
+        rate = max(rate, _share_of_clear(*_sample(evidence.trained, evidence.labels, trained)))
     high = max(fits.any_class.high, similar + error)
-    return sum(fits.assumed), _count_of(n, rate, fits.any_class.low, high)
+    return fits.eps + NEAR, _count_of(n, rate, fits.any_class.low, high)
 
 
 def _error(rate: float, n_held: int) -> float:
@@ -424,8 +407,12 @@ def lower_share(odds: Floats) -> float:
     return share
 
 
-def _share_of_clear(logs: Floats, labels: Ints, fit: SimilarClasses) -> float:
-    """The share of images for which a fit to trained predictions prefers another class."""
+def _share_of_clear(logs: Floats, labels: Ints) -> float:
+    """The share of images for which a fit to trained predictions prefers another class.
+
+    It is too low: the net has learnt the wrong labels too, which hides some of them.
+    """
+    fit = fit_similar_classes(logs, labels)
     posterior = posterior_of(logs, labels, fit.beta, fit.confusion)
     return float((posterior[np.arange(len(labels)), labels] < 0.5).mean())
 
@@ -460,7 +447,7 @@ class _Opinions:
     of_other: Floats
 
 
-def _opinions(evidence: Evidence, views: Sequence[_View]) -> _Opinions:
+def _opinions(evidence: Evidence, views: tuple[_View, _View]) -> _Opinions:
     n, k = evidence.held.shape
     found = _Opinions(np.zeros(n), np.zeros(n), np.zeros(n, np.int64), np.zeros(n))
     for start in range(0, n, size := max(1, FITTED // k)):
