@@ -33,6 +33,8 @@ GOOD_NET = 0.9
 """The fit of similar classes is used where it estimates the net's accuracy at least this high."""
 LEAST, NEAR = 0.05, 0.04
 """For the scores of a poor net: the least eps, and near."""
+SLOPE = 2.0
+"""A good net's predictions before it learns an image are surer of its label than they claim."""
 FITTED = 4_000_000
 """Probabilities (images times classes) that a fit uses; of more images it takes a sample."""
 ROUNDS = 40
@@ -479,30 +481,16 @@ def _log_sum(logs: Floats) -> Floats:
 def _combined(evidence: Evidence, seen: _Opinions, rows: Bools, rate: float, good: bool) -> Floats:
     """Log odds of the images `rows`, averaged over the trials; mean probability 1 - rate.
 
-    Where the net is good, the odds of trials that trained on an image are first rescaled to the
-    spread of the held-out odds.
+    Where the net is good, the odds of trials that trained on an image are first multiplied by
+    `SLOPE`, and shifted to the same mean.
     """
     trained, held = seen.trained[rows], seen.held[rows]
     n_trained, n_held = evidence.n_trained[rows], evidence.n_held[rows]
-    if good and n_trained.any() and n_held.any():
-        right = _probability(held[n_held > 0])
-        spread = float((right * (1 - right)).mean())
-        slope, shift = _to_spread(trained[n_trained > 0], rate, spread)
-        trained = shift + slope * trained
+    if good and n_trained.any():
+        trained = SLOPE * trained
+        trained += _shift(trained[n_trained > 0], rate)
     odds = (n_trained * trained + n_held * held) / (n_trained + n_held)
     return odds + _shift(odds, rate)
-
-
-def _to_spread(odds: Floats, rate: float, spread: float) -> tuple[float, float]:
-    """Slope and shift of log odds (N,) that give the mean 1 - rate and this mean of p (1 - p)."""
-    sample = np.quantile(odds, np.linspace(0, 1, 1001))
-
-    def distance(slope: float) -> float:
-        p = _probability(slope * sample + _shift(slope * sample, rate))
-        return abs(float((p * (1 - p)).mean()) - spread)
-
-    slope = float(min(np.exp(np.linspace(np.log(0.5), np.log(5.0), 40)), key=distance))
-    return slope, _shift(slope * odds, rate)
 
 
 def _shift(odds: Floats, rate: float) -> float:
