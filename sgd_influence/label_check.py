@@ -382,7 +382,9 @@ def _count(
         return rate, _count_of(n, rate, low, high)
     rate = fits.any_class.rate
     if trained.any():
-        rate = max(rate, _share_of_clear(*_sample(evidence.trained, evidence.labels, trained)))
+        # too low: the net has learnt wrong labels too, which hides some of them
+        learnt = fit_similar_classes(*_sample(evidence.trained, evidence.labels, trained))
+        rate = max(rate, learnt.rate)
     high = max(fits.any_class.high, similar + error)
     return fits.eps + NEAR, _count_of(n, rate, fits.any_class.low, high)
 
@@ -407,16 +409,6 @@ def lower_share(odds: Floats) -> float:
         squares = (both * (x - means[:, None]) ** 2).sum(axis=1)
         widths = np.sqrt(squares / total) + 0.1
     return share
-
-
-def _share_of_clear(logs: Floats, labels: Ints) -> float:
-    """The share of images for which a fit to trained predictions prefers another class.
-
-    It is too low: the net has learnt the wrong labels too, which hides some of them.
-    """
-    fit = fit_similar_classes(logs, labels)
-    posterior = posterior_of(logs, labels, fit.beta, fit.confusion)
-    return float((posterior[np.arange(len(labels)), labels] < 0.5).mean())
 
 
 def _count_of(n: int, rate: float, low: float, high: float) -> Count:
