@@ -12,6 +12,7 @@ from sgd_influence.label_check import (
     fit_any_class,
     fit_similar_classes,
     lower_share,
+    posterior_of,
     sharpened,
 )
 
@@ -102,6 +103,50 @@ def test_scores_are_probabilities() -> None:
     assert ((checked.score - right) ** 2).mean() < 0.5 * base
     low = checked.score < 0.5
     assert checked.score[low].mean() == pytest.approx(right[low].mean(), abs=0.1)
+
+
+def test_scores_of_a_poor_net_allow_for_labels_that_look_like_its_own_errors() -> None:
+    rng = np.random.default_rng(0)
+    given, true = evidence(rate=0, clear=2.5)
+    second = np.argsort(given.held + given.trained, axis=1)[:, -2]
+    labels = np.where((rng.random(len(true)) < 0.15) & (second != true), second, true)
+    given = Evidence(**{**vars(given), "labels": labels})
+    checked = check_labels(given)
+    right = labels == true
+    assert not checked.good
+    assert checked.score.mean() == pytest.approx(right.mean(), abs=0.06)
+    assert ((checked.score - right) ** 2).mean() < right.mean() * (1 - right.mean())
+
+
+def test_labels_near_the_image_are_given_in_proportion_to_its_classes() -> None:
+    """The posterior is that of labels drawn by the model."""
+    rng = np.random.default_rng(0)
+    q, eps, near, n = np.array([0.6, 0.3, 0.1]), 0.1, 0.2, 400_000
+    true = rng.choice(3, n, p=q)
+    chance = rng.random(n)
+    others = np.where(np.eye(3, dtype=bool), 0, q)
+    others /= others.sum(axis=1, keepdims=True)
+    by_image = (rng.random((n, 1)) > others[true].cumsum(axis=1)).sum(axis=1)
+    labels = np.where(chance < eps, (true + rng.integers(1, 3, n)) % 3, true)
+    labels = np.where((chance >= eps) & (chance < eps + near), by_image, labels)
+    confusion = np.full((3, 3), eps / 2)
+    np.fill_diagonal(confusion, 1 - eps - near)
+    for label in range(3):
+        expected = np.bincount(true[labels == label], minlength=3) / (labels == label).sum()
+        found = posterior_of(np.log(q)[None], np.array([label]), 1.0, confusion, near)
+        assert found[0] == pytest.approx(expected, abs=0.01)
+
+
+def test_a_few_held_out_images_do_not_decide_how_sure_a_good_net_is() -> None:
+    given, true = evidence(rate=0.1)
+    flat = sharpened(np.log(given.held + 1e-9).astype(float), 0.7)
+    flat = np.where(given.n_held[:, None] > 0, flat, 0).astype(np.float32)
+    trained, right = given.n_trained > 0, given.labels == true
+    base = right.mean() * (1 - right.mean())
+    for held in (given.held, flat):
+        checked = check_labels(Evidence(**{**vars(given), "held": held}))
+        assert checked.good
+        assert ((checked.score - right)[trained] ** 2).mean() < 0.4 * base
 
 
 def test_suspects_are_never_of_the_class_given_and_the_worst() -> None:
