@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -96,28 +97,34 @@ def difference_error(
 
 def rows_of(folder: Path) -> pd.DataFrame:
     """A row per data set and ranking; figures relative to cleanlab's with their standard error."""
-    from cleanlab.count import num_label_issues
-
-    result = []
+    result: list[dict[str, Any]] = []
     for cell, seed, one, folds in paired(folder):
         rows, by_name = rankings(one, folds)
-        wrong = (one["right"] != one["given"])[rows]
-        checked = check_labels(evidence_of([one]))
-        counts = {
-            CHECK: int(checked.suspect[rows].sum()),
-            CLEANLAB: num_label_issues(one["given"][rows], _probabilities(folds)),
-        }
+        wrong, counts = (one["right"] != one["given"])[rows], counted(one, folds, rows)
+        key = {"cell": cell, "seed": seed, "folds": len(folds), "images": len(rows)}
         for name, score in by_name.items():
-            row = {"cell": cell, "seed": seed, "folds": len(folds), "images": len(rows)}
-            row |= {"wrong": int(wrong.sum()), "ranking": name, "n": counts.get(name, np.nan)}
-            for key, figure in (("auc", auc), ("worst_5", worst_5)):
-                theirs = by_name[CLEANLAB]
-                row |= {key: figure(wrong, score), f"{key}_ahead": np.nan, f"{key}_error": np.nan}
-                if name != CLEANLAB:
-                    row[f"{key}_ahead"] = row[key] - figure(wrong, theirs)
-                    row[f"{key}_error"] = difference_error(figure, wrong, score, theirs)
-            result.append(row)
+            row = {"wrong": int(wrong.sum()), "ranking": name, "n": counts.get(name, np.nan)}
+            result.append(key | row | compared(wrong, score, by_name[CLEANLAB]))
     return pd.DataFrame(result)
+
+
+def counted(one: Record, folds: Sequence[Record], rows: np.ndarray) -> dict[str, float]:
+    """How many labels of the images `rows` the check marks, and confident learning counts."""
+    from cleanlab.count import num_label_issues
+
+    checked = check_labels(evidence_of([one]))
+    theirs = num_label_issues(one["given"][rows], _probabilities(folds))
+    return {CHECK: int(checked.suspect[rows].sum()), CLEANLAB: theirs}
+
+
+def compared(wrong: np.ndarray, score: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
+    """The figures of a ranking, how far they are ahead of cleanlab's, and the error of that."""
+    found = {}
+    for name, figure in (("auc", auc), ("worst_5", worst_5)):
+        found[name] = figure(wrong, score)
+        found[f"{name}_ahead"] = found[name] - figure(wrong, theirs)
+        found[f"{name}_error"] = difference_error(figure, wrong, score, theirs)
+    return found
 
 
 def table_of(rows: pd.DataFrame) -> str:
@@ -131,14 +138,14 @@ def table_of(rows: pd.DataFrame) -> str:
         table.append((
             row.cell, str(row.seed), f"{row.images}: {row.wrong}", row.ranking,
             str(TRAININGS[row.ranking]), "" if np.isnan(row.n) else f"{row.n:.0f}",
-            f"{row.auc:.3f}", _ahead(row.auc_ahead, row.auc_error),
-            f"{row.worst_5:.2f}", _ahead(row.worst_5_ahead, row.worst_5_error),
+            f"{row.auc:.3f}", _ahead(row.ranking, row.auc_ahead, row.auc_error),
+            f"{row.worst_5:.2f}", _ahead(row.ranking, row.worst_5_ahead, row.worst_5_error),
         ))  # fmt: skip
     return markdown(table)
 
 
-def _ahead(value: float, error: float) -> str:
-    return "" if np.isnan(value) else f"{value:+.3f} ± {error:.3f}"
+def _ahead(ranking: str, value: float, error: float) -> str:
+    return "" if ranking == CLEANLAB else f"{value:+.3f} ± {error:.3f}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -141,11 +141,11 @@ def record_fold(cell: Cell, seed: int, fold: int, data: Path, settings: argparse
         seed, len(others), settings.epochs, settings.batch_size, settings.lr, settings.schedule
     ):
         sgd.step(training, step)
-    features = [features_of(network, pixels[rows]) for rows in (others, held)]
+    known, asked = (features_of(network, pixels[rows]) for rows in (others, held))
     return {
         "right": right, "given": given, "rows": held,
         "probabilities": Evaluator(network).probabilities(pixels[held]),
-        "neighbours": neighbours(*features, given[others]),
+        "neighbours": neighbours(known, asked, given[others]),
     }  # fmt: skip
 
 

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 from benchmarks import label_peers
-from benchmarks.label_peers import CHECK, CLEANLAB, difference_error, main, worst_5
+from benchmarks.label_noise import CLEANLAB
+from benchmarks.label_peers import CHECK, difference_error, main, worst_5
 from tests.benchmarks.test_label_check import write_record
 from utils.errors import UserError
 
