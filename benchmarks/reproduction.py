@@ -1,12 +1,12 @@
 """The experiments of [H] section 7.2 and of [S]: accuracy against the number of images removed.
 
-    python benchmarks/reproduction.py --data PATH [--run full|parted|subset] [--jobs 2]
+    python benchmarks/reproduction.py --data PATH [--run full|parted|subset|...] [--jobs 2]
 
 PATH holds the images of MNIST or CIFAR-10, each as the official archives or as in
 benchmarks/make_archives.py. With --run full (the default) all images are used; parted takes the
 10,000 test images alone, parted by seed; subset takes a few small ones of these, in minutes.
-Each trial is a run of eval_sgd_influence.py with Hara, Ours and Random, then one with
-Influence_functions; a benchmark that was cut off resumes. After each trial results, pictures and
+parted_if and subset_if are the same with Influence_functions only. Each trial is a run of
+eval_sgd_influence.py; a benchmark that was cut off resumes. After each trial results, pictures and
 the tables of docs/reproduction.md are written; rows of other runs are kept.
 """
 
@@ -39,6 +39,8 @@ from utils.options import Options
 from utils.output.storage import read_csv, save_csv
 
 METHODS = ("Hara", "Ours", "Influence_functions", "Random")
+ONE_METHOD = "_if"
+"""Ends the name of a run with Influence_functions only."""
 N_TRAIN, N_TEST, PARTING_SEED = 7000, 3000, 0
 """How the 10,000 test images of a data set are parted."""
 
@@ -51,7 +53,7 @@ class Experiment:
     """How a data set is run.
 
     Attributes:
-        run: full, parted or subset.
+        run: a key of `OPTIONS`.
         dataset: a row of `DATASETS`.
         options: of eval_sgd_influence.py, besides the data, the trials and the folder.
     """
@@ -60,11 +62,22 @@ class Experiment:
     dataset: str
     options: str
 
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """What its trials remove by."""
+        return ("Influence_functions",) if self.run.endswith(ONE_METHOD) else METHODS
+
 
 SUBSET = "--n_train 400 --n_val 300 --n_test 600 --image_size 16 -e 6 -r 8 40"
 PARTED = "--n_val 1000 -e 20 -r 1 10 40 100 200 600 1000 3000"
 FULL = f"-e 20 -r {' '.join(map(str, Options.remove_n_list[1:]))}"
-OPTIONS = {"full": FULL, "parted": PARTED, "subset": SUBSET}
+OPTIONS = {
+    "full": FULL,
+    "parted": PARTED,
+    "parted_if": PARTED,
+    "subset": SUBSET,
+    "subset_if": SUBSET,
+}
 
 
 def archives_of(experiment: Experiment, data: Path, work: Path) -> list[str]:
@@ -98,7 +111,7 @@ def run_trial(experiment: Experiment, seed: int, where: Sequence[str], work: Pat
     output = work / f"{experiment.run}_{experiment.dataset}_{seed}"
     command = f"eval_sgd_influence.py -ds {experiment.dataset} --seed {seed} -nt 1 "
     arguments = [*(command + experiment.options).split(), *where, "-o", str(output), "--methods"]
-    status, seconds = run_command([*arguments, *METHODS])
+    status, seconds = run_command([*arguments, *experiment.methods])
     if status:
         sys.exit(status)
     return scores_of(read_csv(output / "summary" / "summary.csv")).assign(

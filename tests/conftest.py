@@ -26,6 +26,7 @@ SETTINGS = (
 SLOW = (
     "tests/benchmarks", "tests/page/test_page.py", "tests/project", "tests/run",
     "tests/sgd_influence/test_cleanse.py", "tests/sgd_influence/test_retraining.py",
+    "tests/sgd_influence/test_interface.py", "tests/sgd_influence/test_recorder.py",
     "tests/sgd_influence/test_verify.py", "tests/output", "tests/data/test_limits.py",
     "tests/data/test_own_data.py", "tests/data/test_flips.py", "tests/data/test_malformed_data.py",
     "tests/training/test_diverging.py", "tests/training/test_if_solver.py",

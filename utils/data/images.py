@@ -66,6 +66,16 @@ class ImageSet:
         _, height, width, channels = self.images.shape
         return channels, height, width
 
+    def batch(
+        self, rows: slice | npt.NDArray[Any], seeds: npt.NDArray[np.uint64] | None = None
+    ) -> npt.NDArray[np.float32]:
+        """What a net is given of some images: float32 (B, C, H, W), normalised.
+
+        seeds: uint64 (B,), by which they are cropped and flipped before; None leaves that out.
+        """
+        images = self.images[rows]
+        return normalise(images if seeds is None else augment(images, seeds))
+
 
 @dataclass(frozen=True)
 class Pool:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from utils.columns import LABEL
+from utils.columns import LABEL, ROW, SET
 from utils.data.source import TEST, TEST_SEED, TRAINING, VALIDATION
 from utils.data.splits import stratified
 from utils.errors import UserError
@@ -39,6 +40,17 @@ class Sets:
             for table in (self.training, self.validation, self.test)
         )
         return Sets(training, validation, test, self.n_validation)
+
+    def as_given(self, sizes: Mapping[str, int]) -> pd.DataFrame:
+        """Where the user gave each image of training, validation and test: its `set` and `row`.
+
+        Args:
+            sizes: of the user's sets; the index of the tables counts the images of all of them.
+        """
+        places = [pd.DataFrame({SET: name, ROW: range(size)}) for name, size in sizes.items()]
+        tables = [t for t in (self.training, self.validation, self.test) if t is not None]
+        order = np.concatenate([table.index for table in tables])
+        return pd.concat(places, ignore_index=True).iloc[order].reset_index(drop=True)
 
 
 def complete_sets(tables: dict[str, pd.DataFrame], names: tuple[str, ...], where: str) -> Sets:

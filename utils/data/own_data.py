@@ -143,6 +143,7 @@ def _source(path: Path, folder: Path, usable: _Usable, images: _Images, form: Fo
     numbers = [pool.rows[file] for file in rows.paths]
     checks = checked(_listed(rows, classes, sets), images.looks, numbers, folder)
     fingerprint = _fingerprint(path, rows, usable.findings) + _changes(form, usable.n_left_out)
+    given = sets.as_given({part.name: len(part.table) for part in rows.parts})
     sets = sets.renumbered()
     return Source(
         name=_file_name(path),
@@ -160,6 +161,7 @@ def _source(path: Path, folder: Path, usable: _Usable, images: _Images, form: Fo
         checks=checks,
         problems=folder / PROBLEMS if usable.n_left_out else None,
         n_problems=usable.n_left_out,
+        given=given,
     )
 
 

@@ -37,7 +37,9 @@ class Source:
     None if validation images are drawn from the training ones, `n_validation` by default;
     fingerprint: what the images came from; form: what they become when decoded; pool: all of
     them decoded already, or None; problems: the list of images that were left out as broken, None
-    where none were; n_problems: how many; checks: what was found in a user's own images, else None.
+    where none were; n_problems: how many; checks: what was found in a user's own images, else None;
+    given: of a user's own images, by row, the `set` that the user put each into and its `row` there
+    (images that cannot be used do not count), else None.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Source:
     problems: Path | None = None
     n_problems: int = 0
     checks: Checks | None = None
+    given: pd.DataFrame | None = None
 
     @cached_property
     def images(self) -> pd.DataFrame:

@@ -201,8 +201,12 @@ class Prepared:
         )
 
 
-def prepared(options: Options) -> Prepared:
+def prepared(options: Options, source: Source | None = None) -> Prepared:
     """Choose where to compute, make the images ready, and check the model on them.
+
+    Args:
+        options: as parsed.
+        source: the images, where they are ready already.
 
     Raises:
         UserError: any of it cannot be done, or images lie in the output folder or that among them.
@@ -212,7 +216,7 @@ def prepared(options: Options) -> Prepared:
     backend = choose_backend(options.context, options.device_ids)
     set_context(backend, options.device_ids[0])
     threadpool_limits(1, "blas")  # nnabla computes on one core; more would change the last bits
-    source = prepare(
+    source = source or prepare(
         options.dataset,
         options.data_dir,
         options.allow_unverified_data,

@@ -22,7 +22,7 @@ import nnabla as nn
 import nnabla.functions as F
 import numpy as np
 
-from utils.data.images import ImageSet, normalise
+from utils.data.images import ImageSet
 from utils.kernels.batch_norm import RunningStatistics, weighted_batch_normalization
 from utils.kernels.smoothed_relu import smoothed_kinks
 from utils.signals import stop_if_asked
@@ -251,6 +251,6 @@ def _backward(
 ) -> None:
     for leaf in leaves:
         leaf.grad.zero()
-    graph.x.d, graph.y.d = normalise(data.images[rows]), data.labels[rows, None]
+    graph.x.d, graph.y.d = data.batch(rows), data.labels[rows, None]
     graph.loss_sum.forward(clear_no_need_grad=True)
     graph.loss_sum.backward(clear_buffer=True)

@@ -10,7 +10,7 @@ import nnabla.functions as F
 import nnabla.solvers as S
 import numpy as np
 
-from utils.data.images import ImageSet, augment, normalise
+from utils.data.images import ImageSet
 from utils.training.network import Network, State
 from utils.training.steps import Step
 
@@ -133,7 +133,5 @@ def step_batch(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The batch of a recorded step: x (|B|, C, H, W) float32 and y (|B|, 1)."""
     indices = step.indices[kept]
-    images = data.images[indices]
-    if augmented:
-        images = augment(images, step.seeds[kept])
-    return normalise(images), data.labels[indices, None]
+    x = data.batch(indices, step.seeds[kept] if augmented else None)
+    return x, data.labels[indices, None]

@@ -1,0 +1,307 @@
+"""The images that a user of the Python interface gives: arrays, or an NNC CSV file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from sgd_influence.guest import guest
+from utils.columns import IMAGE, LABEL, ROW, SET
+from utils.data.decode import CROP, Form
+from utils.data.images import Pool
+from utils.data.missing_sets import complete_sets
+from utils.data.own_data import Wanted, own_source
+from utils.data.source import DAMPING, TEST, TRAINING, VALIDATION, Source, are_labels
+from utils.errors import UserError
+from utils.options import options_by_name
+
+UInt8 = npt.NDArray[np.uint8]
+CHANNELS = (1, 3)
+_NAMES = {TRAINING: ("X", "y"), VALIDATION: ("X_val", "y_val"), TEST: ("X_test", "y_test")}
+
+
+class Images:
+    """Labelled images, with or without validation and test images.
+
+    Arrays are copied. Where validation or test images are missing, 15 % of the images are drawn
+    for each: those for testing always the same, those for validation by the seed of `Cleanser`.
+
+    Args:
+        X: (N, H, W) gray, or (N, H, W, C) or (N, C, H, W) with C = 1 or 3. Whole numbers 0 to
+            255, or floats 0 to 1, which are rounded to 8 bits.
+        y: (N,) or (N, 1) whole numbers, one label per image; any numbers.
+        X_val: validation images of the same size and colour, (N_val, ...).
+        y_val: their labels (N_val,).
+        X_test: test images (N_test, ...).
+        y_test: their labels (N_test,).
+
+    Attributes:
+        y: (N,) the labels; scores are in this order.
+        classes: (K,) the labels that there are, ascending.
+
+    Raises:
+        UserError: of one line, for arrays of another shape, type or range.
+
+    >>> import numpy as np
+    >>> from sgd_influence import Images
+    >>> images = Images(np.zeros((40, 8, 8), np.uint8), np.arange(40) % 2 + 5)
+    >>> images
+    Images: 40 of 1x8x8, 2 classes
+    >>> images.classes
+    array([5, 6])
+    >>> Images(np.zeros((40, 64)), np.arange(40) % 2)
+    Traceback (most recent call last):
+    ...
+    utils.errors.UserError: X has the shape (40, 64); give (N, H, W), (N, H, W, C) or (N, C, H, W), C = 1 or 3
+    """  # noqa: E501
+
+    y: npt.NDArray[Any]
+    classes: npt.NDArray[Any]
+
+    def __init__(
+        self,
+        X: npt.ArrayLike,
+        y: npt.ArrayLike,
+        X_val: npt.ArrayLike | None = None,
+        y_val: npt.ArrayLike | None = None,
+        X_test: npt.ArrayLike | None = None,
+        y_test: npt.ArrayLike | None = None,
+    ) -> None:
+        sets = dict(_sets({TRAINING: (X, y), VALIDATION: (X_val, y_val), TEST: (X_test, y_test)}))
+        self.y = sets[TRAINING][1]
+        self.classes = _classes(sets)
+        self._folder = temporary_folder()
+        with guest():
+            self._source = _source_of(sets, self.classes, Path(self._folder.name))
+        self._chosen: dict[str, Any] = {"dataset": "arrays of the Python interface"}
+        self._from_files = False
+
+    @classmethod
+    def from_csv(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        image_size: int | None = None,
+        color: str = "auto",
+        resize: str = CROP,
+    ) -> Images:
+        r"""The images of an NNC CSV file, as the commands read it.
+
+        Args:
+            path: a CSV file with the columns x:image and y:label; or a folder with such files
+                for training, validation and testing, or of class folders.
+            image_size: side in pixels of the squares that images are brought to; None: from the
+                images, 32 to 128.
+            color: "gray", "rgb", or "auto": gray if all images are gray.
+            resize: "crop", "pad" or "stretch", as in docs/options.md.
+
+        Raises:
+            UserError: of one line, naming file and row, for what cannot be read.
+
+        >>> from tempfile import TemporaryDirectory
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from PIL import Image
+        >>> from sgd_influence import Images
+        >>> with TemporaryDirectory() as folder:
+        ...     rows = ["x:image,y:label"]
+        ...     for number in range(20):
+        ...         pixels = np.full((8, 8), 10 * number, np.uint8)
+        ...         Image.fromarray(pixels).save(Path(folder, f"{number}.png"))
+        ...         rows.append(f"{number}.png,{number % 2}")
+        ...     _ = Path(folder, "images.csv").write_text("\n".join(rows))
+        ...     Images.from_csv(Path(folder, "images.csv"), image_size=8)
+        Images: 20 of 1x8x8, 2 classes
+        """
+        chosen = {"image_size": image_size, "color": color, "resize": resize}
+        for name, value in chosen.items():
+            check_choice(name, value)
+        images, wanted = cls.__new__(cls), Wanted(image_size, color, resize)
+        images._folder = temporary_folder()
+        with guest():
+            images._source = _own_source(Path(path), Path(images._folder.name), wanted)
+        images.classes = _named_classes(images._source.class_names)
+        images.y = images._labels_as_given()
+        images._chosen = {"dataset": os.fspath(path), **chosen}
+        images._from_files = True
+        return images
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def __repr__(self) -> str:
+        pool = self._source.pool
+        assert pool is not None
+        _, height, width, channels = pool.images.shape
+        size = f"{channels}x{height}x{width}"
+        return f"Images: {len(self)} of {size}, {len(self.classes)} classes"
+
+    def places(self, rows: npt.NDArray[np.int64]) -> pd.DataFrame:
+        """Where the user gave images: `set` (training is y, validation y_val) and `row` in it.
+
+        Args:
+            rows: (M,) rows in the source.
+        """
+        assert self._source.given is not None
+        return self._source.given.iloc[rows].reset_index(drop=True)
+
+    def _labels_as_given(self) -> npt.NDArray[Any]:
+        places = self.places(np.arange(len(self._source.images)))
+        codes = self._source.images[LABEL].to_numpy(np.int64)
+        ours = (places[SET] == TRAINING).to_numpy()
+        order = np.argsort(places[ROW].to_numpy()[ours], kind="stable")
+        return np.asarray(self.classes[codes[ours][order]])
+
+
+def check_choice(name: str, value: object) -> None:
+    """Raise a UserError unless an option of the commands allows the value."""
+    choices = options_by_name()[name].argparse.get("choices")
+    if choices and value not in choices:
+        raise UserError(f"{name} {value!r}: must be one of {', '.join(choices)}")
+
+
+def temporary_folder() -> tempfile.TemporaryDirectory[str]:
+    """A folder that is removed with the object."""
+    return tempfile.TemporaryDirectory(prefix="sgd_influence_")
+
+
+def _own_source(path: Path, folder: Path, wanted: Wanted) -> Source:
+    if not os.path.lexists(path):
+        raise UserError(f"{path}: is not there; give an NNC CSV file or a folder with such files")
+    return own_source(path, folder, wanted)
+
+
+def _named_classes(names: tuple[str, ...]) -> npt.NDArray[Any]:
+    return np.arange(len(names)) if are_labels(names) else np.array(names)
+
+
+# ---------------------------------------------------------------- arrays
+
+Given = Mapping[str, tuple[Any, Any]]
+"""Images and labels by set."""
+
+
+def _sets(given: Given) -> Iterator[tuple[str, tuple[UInt8, npt.NDArray[Any]]]]:
+    """The sets that are given, images (N, H, W, C) and labels (N,), all of one size and colour."""
+    first: tuple[int, ...] = ()
+    for name, (X, y) in given.items():
+        image_name, label_name = _NAMES[name]
+        if (X is None) != (y is None):
+            raise UserError(f"{image_name} and {label_name}: give both, or neither")
+        if X is None:
+            continue
+        pixels = pixels_of(X, image_name)
+        first = first or pixels.shape[1:]
+        if pixels.shape[1:] != first:
+            what = f"its images are {pixels.shape[1:]}, those of X {first} (H, W, C)"
+            raise UserError(f"{image_name}: {what}; bring all to one size and colour")
+        yield name, (pixels, labels_of(y, len(pixels), label_name))
+
+
+def pixels_of(X: npt.ArrayLike, name: str) -> UInt8:
+    """A user's images as a copy (N, H, W, C); raises as `Images`."""
+    images = np.asarray(X)
+    return _bytes_of(_channels_last(images, name), name).copy()
+
+
+def _channels_last(images: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
+    wanted = "give (N, H, W), (N, H, W, C) or (N, C, H, W), C = 1 or 3"
+    if 0 in images.shape:
+        raise UserError(f"{name} has the shape {images.shape}, without an image; {wanted}")
+    if images.ndim == 3:
+        return images[..., None]
+    if images.ndim != 4 or not {images.shape[1], images.shape[3]} & {*CHANNELS}:
+        raise UserError(f"{name} has the shape {images.shape}; {wanted}")
+    if images.shape[1] in CHANNELS and images.shape[3] in CHANNELS:
+        what = "either axis may be the channels"
+        raise UserError(f"{name} has the shape {images.shape}, and {what}; images are too small")
+    return images if images.shape[3] in CHANNELS else images.transpose(0, 2, 3, 1)
+
+
+def _bytes_of(images: npt.NDArray[Any], name: str) -> UInt8:
+    """Pixels as unsigned bytes, whatever the numbers are."""
+    kind = images.dtype.kind
+    if images.dtype == np.uint8:
+        return images
+    if kind not in "iuf":
+        raise UserError(
+            f"{name} holds {images.dtype}; give whole numbers 0 to 255 or floats 0 to 1"
+        )
+    low, high, most = images.min(), images.max(), 1 if kind == "f" else 255
+    if not (low >= 0 and high <= most):
+        what = f"{name} holds {images.dtype} from {low:g} to {high:g}"
+        raise UserError(f"{what}; give whole numbers 0 to 255 or floats 0 to 1")
+    return (np.rint(images * 255.0) if kind == "f" else images).astype(np.uint8)
+
+
+def labels_of(y: npt.ArrayLike, n: int, name: str) -> npt.NDArray[Any]:
+    """A user's labels as a copy (n,); raises as `Images`."""
+    labels = np.asarray(y)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.shape != (n,):
+        hint = ", such as y.argmax(axis=1)" if labels.ndim == 2 else ""
+        raise UserError(
+            f"{name} has the shape {labels.shape}; give one label per image, ({n},){hint}"
+        )
+    if labels.dtype.kind not in "iu":
+        raise UserError(f"{name} holds {labels.dtype}; give whole numbers, such as y.astype(int)")
+    return labels.astype(np.int64)
+
+
+def _classes(sets: Given) -> npt.NDArray[np.int64]:
+    if len(np.unique(sets[TRAINING][1])) < 2:
+        raise UserError("y: all images are of one class; at least two are needed to train on")
+    return np.unique(np.concatenate([labels for _, labels in sets.values()]))
+
+
+def _source_of(sets: Given, classes: npt.NDArray[np.int64], folder: Path) -> Source:
+    """The source of the arrays; their images are called X[0], X[1], ..."""
+    names = tuple(map(str, classes))
+    given = complete_sets(_tables(sets, classes), names, "X and y")
+    sizes = {name: len(labels) for name, (_, labels) in sets.items()}
+    place, renumbered = given.as_given(sizes), given.renumbered()
+    pixels = np.concatenate([images for images, _ in sets.values()])
+    files = [file for table in _tables(sets, classes).values() for file in table[IMAGE]]
+    return Source(
+        name="arrays",
+        folder=folder,
+        training=renumbered.training,
+        validation=renumbered.validation,
+        test=renumbered.test,
+        n_classes=len(classes),
+        class_names=names,
+        fingerprint=_fingerprint(sets, pixels),
+        form=Form(),
+        damping=DAMPING,
+        n_validation=renumbered.n_validation,
+        pool=Pool(pixels, {file: number for number, file in enumerate(files)}),
+        given=place,
+    )
+
+
+def _tables(sets: Given, classes: npt.NDArray[np.int64]) -> dict[str, pd.DataFrame]:
+    """A table of images and labels by set; its index counts the images of all of them."""
+    tables, start = {}, 0
+    for name, (images, labels) in sets.items():
+        files = [f"{_NAMES[name][0]}[{number}]" for number in range(len(images))]
+        table = pd.DataFrame({IMAGE: files, LABEL: np.searchsorted(classes, labels)})
+        tables[name] = table.set_axis(range(start, start + len(images)))
+        start += len(images)
+    return tables
+
+
+def _fingerprint(sets: Given, pixels: UInt8) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for name, (images, labels) in sets.items():
+        digest.update(f"{name} {images.shape}".encode() + labels.tobytes())
+    digest.update(np.ascontiguousarray(pixels).data)
+    return f"{len(pixels)} arrays {digest.hexdigest()}"
