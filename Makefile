@@ -18,7 +18,7 @@ DATA :=
 .PHONY: help venv venv-dev demo test test-fast fix lint fidelity label_noise scaling peers reproduction
 
 help:
-	@echo "make demo   find wrong labels in digits, remove them and retrain, into $(DEMO_OUTPUT)/ (a minute)"
+	@echo "make demo   find wrong labels in digits, remove them and retrain, into $(DEMO_OUTPUT)/ (a minute, and one for the set-up)"
 	@echo "make test   run all tests"
 	@echo "make lint   run ruff, mypy and the import contract"
 	@echo "make fix    mend what ruff can mend"
@@ -37,6 +37,7 @@ venv-dev:
 	@bash .ci/setup_venv.sh requirements.txt requirements-dask.txt requirements-dev.txt
 
 demo: venv
+	@echo "Reading the digits and timing the work; the first lines come in some seconds"
 	$(PYTHON) eval_sgd_influence.py -ds digits -o "$(DEMO_OUTPUT)" -e 8 -r 0 10 40 100 \
 		--flip_labels 0.1 --methods Hara Ours AUM Random $(DEMO_ARGS)
 	@echo "The page to look at is $(CURDIR)/$(DEMO_OUTPUT)/report/index.html"

@@ -20,6 +20,7 @@ readonly modules=${MODULES:-matplotlib.pyplot, nnabla.parametric_functions, pand
 readonly installed=$venv/.installed # copies of the requirement files that .venv holds, written last
 readonly pip_release=26.3           # resolves and unpacks in half the time that Python 3.10's own pip takes
 readonly conda_env=python$version
+readonly told_every=5               # seconds between lines on what pip does
 readonly fitting="
 import sys, venv, ensurepip
 sys.exit(sys.implementation.name != 'cpython' or '%d.%d' % sys.version_info[:2] != '$version')"
@@ -106,11 +107,44 @@ new_venv() {
     python=$(find_python)
     say "making $venv with $python"
     "$python" -I -m venv "$venv"
+    say "getting pip $pip_release"
     pip_install "pip==$pip_release" 2>/dev/null || say "going on with Python's own, slower pip"
 }
 
 # Without --no-compile pip compiles every module of every package; Python compiles those it imports.
-pip_install() { "$venv/bin/python" -m pip install -qq --no-compile --disable-pip-version-check "$@"; }
+pip_install() {
+    PIP_ROOT_USER_ACTION=ignore "$venv/bin/python" -m pip install --no-compile --progress-bar off \
+        --disable-pip-version-check "$@" 2>&1 | tell
+    return "${PIPESTATUS[0]}"
+}
+
+tell() { # a line every few seconds on what pip does, from what it prints; its errors as they are
+    local line status names doing="asking for the packages" n=0 failed='' start=$SECONDS told=$SECONDS
+    while :; do
+        status=0
+        IFS= read -r -t 1 line || status=$?
+        if ((status == 0)); then
+            case $line in
+            Collecting\ * | Processing\ *) # a file, or "name (from -r requirements.txt ...)"
+                n=$((n + 1)) line=${line#* } line=${line%% (*}
+                doing="package $n: ${line##*/}"
+                ;;
+            Installing\ collected*)
+                IFS=', ' read -r -a names <<<"${line#*: }"
+                doing="unpacking ${#names[@]} packages"
+                ;;
+            ERROR* | error*) failed=yes ;;
+            esac
+            if [ -n "$failed" ]; then printf '%s\n' "$line" >&2; fi
+        elif ((status <= 128)); then # not the time limit: the end
+            return 0
+        fi
+        if ((SECONDS - told >= told_every)); then
+            say "  $doing ($((SECONDS - start)) s)"
+            told=$SECONDS
+        fi
+    done
+}
 
 check_imports() { # ... which also compiles them and lets matplotlib list the fonts, once
     local output
@@ -128,8 +162,9 @@ set_up() { # set_up FILE...
     if up_to_date "$@"; then return; fi
     if ! { [ -d "$installed" ] && fits "$venv/bin/python"; }; then new_venv; fi
     rm -rf "$installed" "$installed.new"
-    say "installing $* (about half a minute)"
+    say "installing $* (half a minute to a minute)"
     pip_install "${@/#/-r}" || fail "pip could not install $*; mend what it says above and run make again"
+    say "loading the packages once, which compiles them (some seconds)"
     check_imports
     record_installed "$@"
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -140,13 +140,13 @@ def closing_table(recommendation: Recommendation, agreements: Mapping[str, Agree
     Where the methods were verified, the agreement too.
     """
     head = f"{'method':<20} {'n removed':>9} {'test accuracy':>14} {NO_REMOVAL:>11} "
-    head += f"{'gain (points)':>14}"
+    head += f"{'gain in points [95 % interval]':>31}"
     verified = f" {'random groups':>20} {'groups cut from ranking':>24}" if agreements else ""
     lines = [head + verified]
     for name, v in recommendation.methods.items():
-        n, accuracy, gain = _shown_removal(v)
+        n, accuracy, gain, (low, high) = _shown_removal(v)
         line = f"{name:<20} {n:>9} {accuracy:>13.2%} {v.test_accuracy_no_removal:>11.2%} "
-        line += f"{gain:>+14.2f}"
+        line += f"{f'{gain:+.2f} [{low:+.2f}, {high:+.2f}]':>31}"
         if name in agreements:
             line += f" {agreements[name].of_random:>20} {agreements[name].of_ranking:>24}"
         lines.append(line + _standing(v, recommendation.overall))
@@ -154,12 +154,12 @@ def closing_table(recommendation: Recommendation, agreements: Mapping[str, Agree
     return "\n".join(lines + (explanation if agreements else []))
 
 
-def _shown_removal(verdict: Verdict) -> tuple[int, float, float]:
-    """n, test accuracy and its gain (points) of what is recommended, or of the best n tried."""
+def _shown_removal(verdict: Verdict) -> tuple[int, float, float, Sequence[float]]:
+    """Of what is recommended, or of the best n tried: n, test accuracy, its gain and interval."""
     best = verdict.best_tried if verdict.n == 0 else None
-    if best is None:
-        return verdict.n, verdict.test_accuracy, verdict.test_gain_points
-    return best["n"], best["test_accuracy"], best["test_gain_points"]
+    shown = best or asdict(verdict)
+    gain, interval = shown["test_gain_points"], shown["test_interval_points"]
+    return shown["n"], shown["test_accuracy"], gain, interval
 
 
 def _standing(verdict: Verdict, overall: Verdict) -> str:

@@ -40,7 +40,7 @@ from utils.run.pipeline import Prepared, prepared
 from utils.run.tasks import tasks_of
 from utils.run.workers import InProcess, run_tasks
 from utils.training.device import choose_backend, set_context
-from utils.training.model_check import checked_model
+from utils.training.model_check import check_once
 from utils.training.models import MODELS, Model
 from utils.training.trial import Trial
 
@@ -86,8 +86,8 @@ class Cleanser:
 
     Args:
         images: to train and to evaluate on.
-        model: "six_convolutions", "resnet", "mlp", or a function (x, n_classes, test) -> logits
-            in ordinary nnabla, x (|B|, C, H, W).
+        model: "six_convolutions", "resnet", "mlp", a .nnp file, or a function (x, n_classes, test)
+            -> logits in ordinary nnabla, x (|B|, C, H, W).
         n_epochs: training length in epochs.
         batch_size: images per training step.
         lr: learning rate of SGD.
@@ -462,7 +462,7 @@ def _register(model: str | Model) -> None:
     name = _name_of(model)
     if not isinstance(model, str) and MODELS.get(name) is not model:
         MODELS[name] = model
-        checked_model.cache_clear()
+        check_once.cache_clear()
 
 
 def _value(name: str, value: Any, shown: str = "") -> Any:

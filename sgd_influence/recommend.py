@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sgd_influence.outcomes import Outcomes
-from utils.methods import CONTROL
+from utils.methods import CONTROL, METHODS
 
 VERSION = 1
 RULE = (
@@ -149,8 +149,16 @@ class Recommendation:
     what_if: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """The content of summary/recommendation.json."""
-        return {"version": VERSION, "rule": RULE, "measure": "val_loss"} | asdict(self)
+        """The content of summary/recommendation.json.
+
+        Each verdict names the quantity that its method's column `influence` holds.
+        """
+        value: dict[str, Any] = {"version": VERSION, "rule": RULE, "measure": "val_loss"}
+        value |= asdict(self)
+        for verdict in (value["overall"], *value["methods"].values()):
+            method = verdict["method"]
+            verdict["quantity"] = METHODS[method].quantity if method else None
+        return value
 
 
 def recommend(

@@ -23,7 +23,9 @@ from sgd_influence.label_record import (
 from utils.console import progress
 from utils.output.storage import read_csv
 from utils.training.evaluation import softmax
+from utils.training.models import describe
 from utils.training.network import Network, State
+from utils.training.nnp_save import nnp_of
 from utils.training.sgd import margins_of
 from utils.training.steps import archive_of, by_epoch
 from utils.training.trial import Trial
@@ -171,6 +173,17 @@ def warn_if_nothing_is_learnt(trial: Trial) -> None:
             "(there were %d steps in all) or another --model.",
             trial.seed, problem, trial.steps[0].learning_rate, len(trial.steps),
         )  # fmt: skip
+
+
+def write_nnp(trial: Trial) -> None:
+    """Write the trained net with its graph, where nnabla can save it; else a warning says why."""
+    path, state = trial.folder.final_nnp(trial.seed), trial.final_state()
+    try:
+        content = nnp_of(trial.network, state)
+    except Exception as error:  # of a net of the user's own
+        log.warning("%s: is not written, nnabla cannot save the net: %s", path, describe(error))
+        return
+    trial.folder.save_bytes(content, path)
 
 
 def no_better_than_guessing(

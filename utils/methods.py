@@ -80,7 +80,8 @@ class Method:
             one.
         needs_margins: it needs the margins that the training recorded.
         predicts: its influence predicts a change of the validation loss; a control's does not.
-        unit: what its scores are and are measured in.
+        unit: what its scores are and are measured in, for an axis.
+        quantity: what the column `influence` of its files holds.
         settings: of `OF_METHODS` in utils/output/settings.py, those that its scores depend on.
         label: its name on the page and in pictures; empty: the name itself.
     """
@@ -93,6 +94,7 @@ class Method:
     needs_margins: bool = False
     predicts: bool = True
     unit: str = "influence (nats)"
+    quantity: str = "predicted change of the validation loss without the image, in nats"
     settings: tuple[str, ...] = ()
     label: str = ""
 
@@ -143,8 +145,16 @@ METHODS: dict[str, Method] = {
             needs_margins=True,
             predicts=False,
             unit="margin of the label (logits)",
+            quantity="mean margin of the label over the epochs, in logits",
         ),
-        Method(CONTROL, "sgd_influence.infl:random", scored_epochs=0, predicts=False, unit="place"),
+        Method(
+            CONTROL,
+            "sgd_influence.infl:random",
+            scored_epochs=0,
+            predicts=False,
+            unit="place",
+            quantity="place in a random order, from 0",
+        ),
     )
 }
 

@@ -194,7 +194,8 @@ class Options:
     )  # fmt: skip
     model: str = option(
         "six_convolutions", TRAINING,
-        "network: six_convolutions, resnet, mlp, or your own as module:function, a function "
+        "network: six_convolutions, resnet, mlp; a .nnp file of Neural Network Console or nnabla, "
+        "whose graph is trained afresh; or your own as module:function, a function "
         "(x, n_classes, test) that returns logits in ordinary nnabla",
         metavar="NAME",
     )  # fmt: skip

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from sgd_influence.cleanse import cleansed_table
 from tests.helpers.own_images import class_folders, csv_of, picture, rows_of
 from tests.helpers.runs import sgd_influence
 from utils.data import decode
@@ -19,6 +20,7 @@ from utils.data.decode import Form, decode_file, room_for
 from utils.data.depth import Range
 from utils.data.source import CACHE_VARIABLE, Source
 from utils.data.splits import TrialData, draw_split, load_trial
+from utils.output.storage import save_csv
 
 RUN = "-e 1 -r 0 2 -nt 1 --model mlp --image_size 8 --context cpu"
 
@@ -145,14 +147,6 @@ def test_class_folders_go_before_a_csv_file_of_another_kind(tmp_path: Path) -> N
 )
 def test_headers_as_nnc_writes_them(tmp_path: Path, header: str) -> None:
     assert len(prepared(csv_of(tmp_path, rows_of(), header)).training) == 10
-
-
-def test_further_columns_come_into_our_files(tmp_path: Path) -> None:
-    rows = [f"{row},by {i},{i}" for i, row in enumerate(rows_of())]
-    source = prepared(csv_of(tmp_path, rows, "x:image,y:label,who,when"))
-    table = pd.read_csv(draw_split(source, 0, None, None, None).files.training)
-    assert list(table) == ["x:image", "y:label", "who", "when"]
-    assert (table["who"] == "by " + table["when"].astype(str)).all()
 
 
 def test_the_table_of_names_goes_before_a_path(
@@ -375,3 +369,37 @@ def test_changed_data_are_not_mixed_with_earlier_results(
     assert sgd_influence(output, command, small="") == 2
     printed = capsys.readouterr().err
     assert first in printed and "holds results of other options" in printed
+
+
+# ---------------------------------------------------------------- further columns
+
+FURTHER = {
+    "z:weight": "1.50", "x2:depth": "007", "note": 'a, "b"\nsecond line', "empty": "", "no": "NA",
+    "set": "mine", "row": "r", "influence": " 1 ", "datasource_index": "5", "label": "q",
+}  # fmt: skip
+"""Columns whose texts or names a reader may change, in another order than ours."""
+
+
+def test_further_columns_pass_through_unchanged(tmp_path: Path) -> None:
+    """Into the CSV files of the splits and the cleansed list, texts as they are, in their order."""
+    table = pd.DataFrame([{**FURTHER, "note": f"{FURTHER['note']} {n}"} for n in range(40)])
+    files = [picture(tmp_path / "images" / f"{n}.png", n) for n in range(40)]
+    table.insert(1, "x:image", [file.name for file in files])
+    table.insert(4, "y:label", [str(n % 2) for n in range(40)])
+    table.to_csv(tmp_path / "images" / "all.csv", index=False)
+    source = prepared(tmp_path / "images" / "all.csv")
+    split = draw_split(source, 0, None, None, None)
+    cleansed = tmp_path / "cleansed.csv"
+    kept = cleansed_table(source.training, source.training.head(3), source.class_names)
+    save_csv(kept, cleansed)
+    given = table.set_index("x:image", drop=False)
+    paths = (split.files.training, split.files.validation, split.files.test, cleansed)
+    for path in paths:
+        written = pd.read_csv(path, dtype=str, keep_default_na=False)
+        assert list(written) == list(table)
+        names_of = written["x:image"].map(lambda image: Path(image).name)
+        expected = given.loc[names_of].assign(**{"x:image": list(written["x:image"])})
+        assert written.to_numpy().tolist() == expected.to_numpy().tolist()
+    assert sum(len(pd.read_csv(path)) for path in paths[:3]) == 40
+    again = prepared(cleansed)  # as a data set, the list has them still
+    assert list(again.training) == list(table)

@@ -142,6 +142,8 @@ def test_every_image_of_a_gallery_is_there_with_what_the_model_says(finished: Pa
     assert printed["confidence"].between(0.5, 1).all()
     assert "image not found" not in page.text
     assert "Hara: most harmful" in page.text and "Random: first in a random order" in page.text
+    for quantity in ("predicted change of the validation loss", "place in a random order, from 0"):
+        assert f"Column influence of its files: {quantity}" in page.text
 
 
 def test_the_page_says_how_it_was_made(finished: Path) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import nnabla as nn
 import numpy as np
 import pytest
 
@@ -20,6 +21,7 @@ import utils
 from benchmarks.make_archives import write_cifar10, write_mnist
 from benchmarks.reproduction_tables import filled
 from docs.option_table import option_table
+from tests.helpers.nnp import CLASSES, SIDE, save_model
 from tests.helpers.own_images import class_folders, rows_of
 from utils.data.datasets import DATASETS
 from utils.methods import METHODS
@@ -27,6 +29,8 @@ from utils.options import build_parser
 from utils.review.__main__ import parser as review_parser
 from utils.run.command import main
 from utils.training.models import MODELS
+from utils.training.network import Network
+from utils.training.nnp_save import nnp_of
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -87,6 +91,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "lists").mkdir(exist_ok=True)
         (folder / "lists" / f"{name}.csv").write_text("\n".join(["x:image,y:label", *rows, ""]))
     (folder / "nets.py").write_text(code_block(OWN_DATA, "def small("))
+    save_model(folder / "net.nnp", MODELS["mlp"], channels=3, classes=2)
     return folder
 
 
@@ -135,6 +140,21 @@ def test_sample_output_has_the_rows_of_a_run(
     assert [
         line.partition(":")[0] for line in shown.splitlines() if "Used (estimated)" in line
     ] == [line.partition(":")[0] for line in printed.splitlines() if "Used (estimated)" in line]
+
+
+def test_the_trained_net_is_loaded_as_the_page_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = Network(MODELS["mlp"], (1, SIDE, SIDE), CLASSES)
+    (tmp_path / "final_model.nnp").write_bytes(nnp_of(network, network.state()))
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"```python\n(.*?NnpLoader.*?)```", text_of(OWN_DATA), re.DOTALL)
+    images = np.random.default_rng(0).standard_normal((16, 1, SIDE, SIDE)).astype(np.float32)
+    known: dict[str, Any] = {"images": images}
+    exec(code, known)
+    logits = network.logits(nn.Variable.from_numpy_array(images), test=True)
+    logits.forward()
+    assert known["net"].outputs["y"].d == pytest.approx(logits.d, abs=1e-6)
 
 
 # ---------------------------------------------------------------- options

@@ -158,7 +158,12 @@ def test_needs_no_home(machine: Machine) -> None:
 STAND_IN = """
 case "$*" in
   *"-m venv"*) echo venv >>"$LOG"; mkdir -p .venv/bin; cp "$0" .venv/bin/python ;;
-  *"-m pip"*"-r"*) echo install >>"$LOG"; [ ! -e no_network ] ;;
+  *"-m pip"*"-r"*)
+    echo install >>"$LOG"
+    echo "Collecting one==1 (from -r requirements.txt (line 1))"; echo "WARNING: old" >&2
+    echo "Processing /files/two-2.whl"; sleep "${SLOW:-0}"
+    echo "Installing collected packages: one, two, three"; sleep "${SLOW:-0}"
+    if [ -e no_network ]; then echo "ERROR: no one==1" >&2; echo "  and why" >&2; exit 1; fi ;;
 esac
 """
 
@@ -177,12 +182,17 @@ class Project:
 
     def set_up(self, *files: str) -> tuple[int, list[str]]:
         """Run the script for `files`; its status, and what it made or installed."""
-        env = {"HOME": str(self.folder), "LOG": str(self.log)}
+        result = self.run(*files)
+        return result.returncode, self.log.read_text(encoding="utf-8").split()
+
+    def run(self, *files: str, **more: str) -> subprocess.CompletedProcess[str]:
+        """Run the script for `files`, with more variables in its environment."""
+        env = {"HOME": str(self.folder), "LOG": str(self.log)} | more
         env["PATH"] = f"{self.folder / 'bin'}:/usr/bin:/bin"
         self.log.write_text("", encoding="utf-8")
         script = str(self.folder / ".ci" / "setup_venv.sh")
-        result = subprocess.run([BASH, script, *files], env=env, capture_output=True, check=False)
-        return result.returncode, self.log.read_text(encoding="utf-8").split()
+        command = [BASH, script, *files]
+        return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture
@@ -221,3 +231,24 @@ def test_a_half_made_venv_is_made_again(project: Project) -> None:
 def test_a_venv_whose_python_is_gone_is_made_again(project: Project) -> None:
     (project.folder / ".venv" / "bin" / "python").unlink()
     assert project.set_up("requirements.txt") == (0, ["venv", "install"])
+
+
+def test_it_is_told_what_pip_does(project: Project) -> None:
+    """Each step, and within a step a line every few seconds; warnings of pip are left out."""
+    (project.folder / "requirements.txt").write_text("one==2\n", encoding="utf-8")
+    script = project.folder / ".ci" / "setup_venv.sh"
+    script.write_text(script.read_text().replace("told_every=5", "told_every=1"))
+    result = project.run("requirements.txt", SLOW="2.5")
+    told = result.stdout
+    assert (result.returncode, result.stderr) == (0, "")
+    assert told.index("installing requirements.txt") < told.index("package 2: two-2.whl (")
+    assert told.index("package 2") < told.index("unpacking 3 packages (")
+    assert told.index("unpacking 3") < told.index("loading the packages once")
+
+
+def test_errors_of_pip_are_shown_whole(project: Project) -> None:
+    (project.folder / "no_network").touch()
+    (project.folder / "requirements.txt").write_text("one==2\n", encoding="utf-8")
+    lines = project.run("requirements.txt").stderr.splitlines()
+    assert lines[:2] == ["ERROR: no one==1", "  and why"]
+    assert lines[2].startswith("setup: pip could not install requirements.txt; mend what it says")

@@ -86,6 +86,7 @@ def test_files_of_the_training(finished: Path) -> None:
     states = {f"{folder}/epoch01/weights/model_step{t:04d}.h5" for t in (0, 2)}
     assert files == states | {
         f"{folder}/final_model.h5",
+        f"{folder}/final_model.nnp",
         f"{folder}/steps.npz",
         f"{folder}/learning_curve.csv",
         f"{folder}/margins.npy",
@@ -97,7 +98,7 @@ def test_files_of_the_training(finished: Path) -> None:
 def test_same_command_gives_the_same_bytes(finished: Path, tmp_path: Path) -> None:
     assert sgd_influence(tmp_path) == 0
     assert contents(tmp_path) == contents(finished)
-    for kind in ("h5", "npz", "json"):
+    for kind in ("h5", "nnp", "npz", "json"):
         there = contents(finished, f"**/*.{kind}")
         others = {k: v for k, v in there.items() if not k.startswith(("manifest", *UNREPEATABLE))}
         assert others.items() <= contents(tmp_path, f"**/*.{kind}").items()

@@ -45,7 +45,7 @@ from utils.output.folder import OutputFolder
 from utils.output.lock import FolderLock
 from utils.output.manifest import Manifest
 from utils.output.paths import OutputPaths
-from utils.training.model_check import checked_model
+from utils.training.model_check import check_once
 from utils.training.models import find_model
 from utils.training.network import hdf5_of
 
@@ -205,10 +205,10 @@ def test_own_model_that_was_edited_is_refused(
     more = "--model tests.helpers.users_models:good --context cpu -r 0 --methods Random"
     assert sgd_influence(tmp_path, more) == 0
     monkeypatch.setattr(users_models, "good", find_model("mlp"))
-    checked_model.cache_clear()
+    check_once.cache_clear()
     assert sgd_influence(tmp_path, more) == 2
     assert "the model's graph was " in last_line(capsys.readouterr().err)
-    checked_model.cache_clear()
+    check_once.cache_clear()
 
 
 def test_other_versions_are_said(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:

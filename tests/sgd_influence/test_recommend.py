@@ -186,20 +186,32 @@ def test_json_holds_the_schema_and_only_numbers() -> None:
     assert value["overall"].keys() == {
         "method", "n", "reason", "n_trials", "trials_disagree", "expected_gain_points",
         "interval_points", "test_accuracy", "test_accuracy_no_removal", "test_gain_points",
-        "test_interval_points", "best_tried",
+        "test_interval_points", "best_tried", "quantity",
     }  # fmt: skip
     random = value["methods"]["Random"]
     assert (random["method"], random["n"], random["interval_points"]) == ("Random", 0, [0.0, 0.0])
     assert random["best_tried"]["n"] in COUNTS
+    assert random["quantity"] == "place in a random order, from 0"
+    assert value["overall"]["quantity"].startswith("predicted change of the validation loss")
+
+
+def test_json_names_no_quantity_where_no_method_is_followed() -> None:
+    value = recommend(by_n(FLAT, "AUM"), ["AUM"], [0]).as_json()
+    assert value["overall"]["quantity"] is None
+    assert value["methods"]["AUM"]["quantity"].endswith("in logits")
 
 
 def test_closing_lines() -> None:
     found = three_trials()
     table = closing_table(found, {}).splitlines()
-    assert table[1].split() == ["Hara", "20", "80.00%", "80.00%", "+0.00", "recommended"]
+    cells = ["Hara", "20", "80.00%", "80.00%", "+0.00", "[+0.00,", "+0.00]", "recommended"]
+    assert table[1].split() == cells
+    assert table[0].endswith("gain in points [95 % interval]")
     best = found.methods["Random"].best_tried
     assert best is not None
     assert table[2].split()[:2] == ["Random", str(best["n"])]
+    low, high = best["test_interval_points"]
+    assert f"{best['test_gain_points']:+.2f} [{low:+.2f}, {high:+.2f}]" in table[2]
     assert table[2].endswith("best tried, not recommended")
     words = closing_words(found)
     assert words[0].startswith(

@@ -12,6 +12,7 @@ from pathlib import Path
 from utils.methods import METHODS
 
 TRAININGS, FINAL_MODEL = "infl_results_sgd", "final_model.h5"
+FINAL_NNP = "final_model.nnp"
 RESULT_FOLDERS = (
     "influence",
     "score",
@@ -38,6 +39,7 @@ _RESULTS = (
     f"{TRAININGS}/seed_*/margins.npy",
     f"{TRAININGS}/seed_*/label_record_*.npz",
     f"{TRAININGS}/seed_*/{FINAL_MODEL}",
+    f"{TRAININGS}/seed_*/{FINAL_NNP}",
 )
 _STATES = "model_step*.h5"
 
@@ -243,6 +245,10 @@ class OutputPaths:
         """The state after the last step; written last, so it marks a finished training."""
         return self.training(seed) / FINAL_MODEL
 
+    def final_nnp(self, seed: int) -> Path:
+        """The trained net with its graph, for nnabla and Neural Network Console."""
+        return self.training(seed) / FINAL_NNP
+
     def trained(self) -> list[int]:
         """The seeds of the trials whose training is finished."""
         marks = (self.root / TRAININGS).glob(f"seed_*/{FINAL_MODEL}")
@@ -277,10 +283,10 @@ class OutputPaths:
         """The files to give up where `path` is lost, so that the training repeats what it needs.
 
         A label record sums over all epochs, and only the last one is kept: without it every epoch
-        is repeated, as without the margins.
+        is repeated, as without the margins. The .nnp file is made from the final model alone.
         """
         mark = self.mark_of_training(path)
-        if mark is None:
+        if mark is None or path.name == FINAL_NNP:
             return []
         is_record = path.name.startswith("label_record_")
         return [mark, mark.with_name("margins.npy")] if is_record else [mark]

@@ -84,6 +84,7 @@ class MethodView:
 
     Attributes:
         name: as in the paths of its files; shown: as people read it; css: its colour.
+        quantity: what the column `influence` of its files holds.
         n_images: images ranked, each counted once.
         harmful, helpful: the galleries; harmful_title, helpful_title: their titles.
         n_worst: the worst images over which classes and confusions are counted.
@@ -97,6 +98,7 @@ class MethodView:
     name: str
     shown: str
     css: str
+    quantity: str
     n_images: int
     harmful: tuple[Tile, ...]
     helpful: tuple[Tile, ...]
@@ -129,6 +131,7 @@ def _method_view(facts: Facts, method: str, worst: int, best: int) -> MethodView
         name=method,
         shown=shown(method),
         css=css_of(method),
+        quantity=METHODS[method].quantity,
         n_images=len(ranking),
         harmful=_tiles(facts, harmful, method),
         helpful=_tiles(facts, helpful, method),

@@ -44,6 +44,7 @@ from utils.training.device import choose_backend, set_context
 from utils.training.model_check import checked_model
 from utils.training.models import Model
 from utils.training.network import Network
+from utils.training.nnp_net import NnpNet
 from utils.training.soundness import solves_of, warnings_of
 from utils.training.steps import Step, load_steps, plan_steps
 from utils.training.trial import Trial, make_trial
@@ -198,6 +199,7 @@ class Prepared:
             root=self.paths.root.absolute(),
             folder=folder,
             claim=self.paths.lock.read_bytes(),
+            net=self.model if isinstance(self.model, NnpNet) else None,
         )
 
 

@@ -358,7 +358,8 @@ class _Rest:
         records += probabilities * (trial.n_train + n_val + n_test)
         records += SINGLE * trial.n_epochs * (n_val + n_test)
         seconds += trial.n_epochs * (2 * n_val + n_test) * costs.evaluation
-        return Work.of(states * costs.state_file + records, [seconds])
+        with_nnp = states + 1  # the trained net is written a second time, with its graph
+        return Work.of(with_nnp * costs.state_file + records, [seconds])
 
     def _scoring(self, seed: int) -> Work:
         trial = self.trial

@@ -30,6 +30,7 @@ from sgd_influence.train import (
     remove_passed_records,
     train_epoch,
     warn_if_nothing_is_learnt,
+    write_nnp,
 )
 from sgd_influence.verify import Verification
 from utils.methods import Method, Scores
@@ -146,6 +147,8 @@ def _trial(seed: int) -> str:
 def _taken_up(seed: int) -> Task:
     def say(trial: Trial, _: None) -> None:
         remove_passed_records(trial, trial.n_epochs)
+        if not trial.folder.final_nnp(seed).exists():
+            write_nnp(trial)
         log.info("Trial %d: training reused from the output folder", seed)
 
     return Task(f"{_trial(seed)}train", seed, (), _nothing, say, "train")
@@ -179,6 +182,7 @@ def _epoch_job(trial: Trial, epoch: int) -> Job | None:
 def _epoch_finished(trial: Trial, _: None, epoch: int) -> None:
     if epoch + 1 == trial.n_epochs:
         warn_if_nothing_is_learnt(trial)
+        write_nnp(trial)
         log.info("Trial %d: trained", trial.seed)
 
 

@@ -27,6 +27,7 @@ from utils.processes import live_under
 
 if TYPE_CHECKING:
     from utils.run.handover import TransferredTrial
+    from utils.training.nnp_net import NnpNet
     from utils.training.trial import Trial
 
 log = logging.getLogger("data_cleansing")
@@ -45,6 +46,8 @@ class Setup:
         root: the output folder, absolute.
         folder: where the trial was handed over, absolute.
         claim: what `run.lock` holds as long as the run lasts.
+        net: of a .nnp file, which a worker elsewhere may lack; None for other models, whose names
+            are among the options.
     """
 
     options: Options
@@ -55,6 +58,7 @@ class Setup:
     root: Path
     folder: Path
     claim: bytes
+    net: NnpNet | None = None
 
 
 @dataclass(frozen=True)
@@ -255,7 +259,7 @@ def _trial(setup: Setup, taken: TransferredTrial, output: DeferredFolder) -> Tri
         seed=setup.seed,
         data=taken.data,
         steps=taken.steps,
-        model=find_model(setup.options.model),
+        model=setup.net or find_model(setup.options.model),
         n_classes=setup.n_classes,
         damping=setup.damping,
         folder=output,

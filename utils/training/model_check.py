@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from functools import cache
 
@@ -13,15 +14,17 @@ from nnabla.backward_functions import registry
 from utils.errors import UserError
 from utils.kernels.batch_norm import weighted_batch_normalization
 from utils.training.adjoint import StepAdjoint
-from utils.training.models import Model, describe, find_model
+from utils.training.models import Model, describe, find_model, is_nnp
 from utils.training.network import Network
+from utils.training.nnp_net import NnpNet
 from utils.training.sgd import Optimiser
+
+log = logging.getLogger("data_cleansing")
 
 COUPLING = 1e-3
 """Largest relative difference of logits with an image of weight 0 and without the image."""
 
 
-@cache
 def checked_model(name: str, image_shape: tuple[int, ...], n_classes: int) -> Model:
     """Find a model and look, on the graphs of a small batch, at what the scores need of it.
 
@@ -35,10 +38,26 @@ def checked_model(name: str, image_shape: tuple[int, ...], n_classes: int) -> Mo
             no parameters; it uses random functions or ones without a second derivative (named),
             or mixes the images of a batch other than by batch normalisation.
     """
-    model = find_model(name)
+    net = find_model(name) if is_nnp(name) else None
+    return check_once(name, net, image_shape, n_classes)
+
+
+@cache
+def check_once(name: str, net: Model | None, image_shape: tuple[int, ...], n_classes: int) -> Model:
+    """As `checked_model`, once in this process for each name and content of a .nnp file.
+
+    Args:
+        name: as in `--model`.
+        net: of a .nnp file, else None.
+        image_shape: (C, H, W).
+        n_classes: number of classes K.
+    """
+    model = net or find_model(name)
     try:
         network = Network(model, image_shape, n_classes)
         logits = network.logits(nn.Variable((3, *image_shape)), test=False)
+    except UserError:
+        raise
     except Exception as error:
         raise UserError(
             f"--model {name}: fails on images of shape {image_shape} ({describe(error)})"
@@ -54,6 +73,8 @@ def checked_model(name: str, image_shape: tuple[int, ...], n_classes: int) -> Mo
     _check_functions(name, logits)
     _check_scoring(name, network)
     _check_coupling(name, network)
+    if isinstance(model, NnpNet) and model.remark:
+        log.warning("--model %s: %s", name, model.remark)
     return model
 
 

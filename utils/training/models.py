@@ -14,6 +14,7 @@ import nnabla.functions as F
 import nnabla.parametric_functions as PF
 
 from utils.errors import UserError
+from utils.training.nnp_file import SUFFIX, read_nnp
 
 Model = Callable[[nn.Variable, int, bool], nn.Variable]
 
@@ -82,19 +83,22 @@ MODELS: dict[str, Model] = {
 
 
 def find_model(name: str) -> Model:
-    """The model of a name in `MODELS`, or of "module:function" with the user's own module.
+    """The model of a name in `MODELS`, of a .nnp file, or of the user's own "module:function".
 
     A module is looked for in the working directory first, as `python -m` does.
 
     Raises:
-        UserError: there is no such model, or its module cannot be imported.
+        UserError: there is no such model, its module cannot be imported, or its file holds none
+            that can be scored.
     """
     if name in MODELS:
         return MODELS[name]
+    if is_nnp(name):
+        return read_nnp(name)
     if ":" not in name:
         raise UserError(
             f"--model {name}: not known; known are {', '.join(MODELS)}, or give your own as "
-            "module:function"
+            f"module:function or a {SUFFIX} file"
         )
     with _working_directory_first():
         try:
@@ -107,6 +111,11 @@ def find_model(name: str) -> Model:
     if not callable(model):
         raise UserError(f"--model {name}: is not a function; give (x, n_classes, test) -> logits")
     return model
+
+
+def is_nnp(name: str) -> bool:
+    """Whether a model is named by a .nnp file."""
+    return name not in MODELS and name.lower().endswith(SUFFIX)
 
 
 @contextmanager

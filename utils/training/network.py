@@ -19,6 +19,7 @@ from utils.kernels.fast_functions import fast_functions
 from utils.link_free import read_file
 from utils.output.storage import unreadable
 from utils.training.models import Model
+from utils.training.nnp_net import NnpNet
 
 State = dict[str, np.ndarray]
 """The state s_t of a training by name: parameters theta, running statistics r and, with
@@ -74,14 +75,20 @@ class Network:
 
     @property
     def graph(self) -> str:
-        """What the graph of the model is known by: a hash of its functions and parameters."""
+        """What the graph of the model is known by: a hash of its functions and parameters.
+
+        With a .nnp file the initializers count too, which it defines.
+        """
         functions: list[object] = []
         x = nn.Variable((1, *self.image_shape))
         with nn.parameter_scope("", scope=self._scope):
             logits = self.model(x, self.n_classes, True)
         logits.visit(lambda f: functions.append((f.info.type_name, f.info.args)))
         shapes = [(name, p.shape) for name, p in self.parameters().items()]
-        return hashlib.sha256(repr((functions, shapes)).encode()).hexdigest()[:16]
+        known: tuple[object, ...] = (functions, shapes)
+        if isinstance(self.model, NnpNet):
+            known = (*known, self.model.definition)
+        return hashlib.sha256(repr(known).encode()).hexdigest()[:16]
 
     def state(self) -> State:
         """A copy of parameters and running statistics."""
