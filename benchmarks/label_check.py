@@ -3,8 +3,9 @@
     python benchmarks/label_check.py --records DIR [--page docs/label_noise.md]
 
 A row per cell and seed, and one for all trials of a seed together where there are several. The
-rules and constants of the check were chosen on even seeds; odd seeds have other images. Nothing is
-trained here.
+rules and constants of the check were chosen on even seeds; odd seeds have other images. The scores
+of one seed are too few below .5 to tell their calibration, so that a second table has those of all
+even and of all odd seeds of a cell. Nothing is trained here.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import roc_auc_score
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,6 +32,7 @@ from utils.training.evaluation import softmax
 from utils.training.sgd import margins_of
 
 RESULTS = ROOT / "benchmarks" / "results" / "label_check.csv"
+CALIBRATION = "label_calibration.csv"
 SURE = 0.9
 NAME = re.compile(r"(?P<cell>.+)_(?P<seed>\d+)_(?P<trial>\d+)\.npz")
 Record = dict[str, np.ndarray]
@@ -128,15 +131,57 @@ def calibration_error(score: np.ndarray, right: np.ndarray, n_bins: int = 10) ->
     return sum(len(b) * abs(score[b].mean() - right[b].mean()) for b in bins) / len(low)
 
 
-def rows_of(folder: Path) -> pd.DataFrame:
-    """A row per data set of the records in a folder, and one more where it has several trials."""
+def calibration_by_chance(score: np.ndarray, draws: int = 200) -> float:
+    """The calibration error to be expected of these scores (N,) if they are exactly right."""
+    rng, low = np.random.default_rng(0), score[score < 0.5]
+    errors = [calibration_error(low, rng.random(len(low)) < low) for _ in range(draws)]
+    return float(np.mean(errors))
+
+
+def records_in(folder: Path) -> Iterator[tuple[str, int, list[Record]]]:
+    """Cell, seed and the records of its trials."""
     files: dict[tuple[str, int], list[Path]] = {}
     for path in sorted(folder.glob("*.npz")):
         if named := NAME.fullmatch(path.name):
             files.setdefault((named["cell"], int(named["seed"])), []).append(path)
-    rows = []
     for (cell, seed), paths in files.items():
-        records = [dict(np.load(path)) for path in paths]
+        yield cell, seed, [dict(np.load(path)) for path in paths]
+
+
+def calibration_of(folder: Path) -> pd.DataFrame:
+    """A row per cell with wrong labels and half of the seeds: the scores of one training each."""
+    halves: dict[tuple[str, int], list[tuple[int, np.ndarray, np.ndarray]]] = {}
+    for cell, seed, records in records_in(folder):
+        score = check_labels(evidence_of(records[:1])).score
+        right = records[0]["right"] == records[0]["given"]
+        halves.setdefault((cell, seed % 2), []).append((seed, score, right))
+    rows = []
+    for (cell, odd), found in halves.items():
+        seeds, scores, rights = zip(*found, strict=True)
+        score, right = np.concatenate(scores), np.concatenate(rights)
+        low, base = score < 0.5, right.mean() * (1 - right.mean())
+        if base:
+            rows.append({
+                "cell": cell, "odd": odd, "seeds": " ".join(map(str, seeds)),
+                "below": int(low.sum()), "claimed": score[low].mean(), "right": right[low].mean(),
+                "calibration": calibration_error(score, right),
+                "by_chance": calibration_by_chance(score),
+                "brier": ((score - right) ** 2).mean() / base,
+                "brier_best": _best_brier(score, right) / base,
+            })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _best_brier(score: np.ndarray, right: np.ndarray) -> float:
+    """Brier score after the best monotone change of the scores, chosen with the truth at hand."""
+    best = IsotonicRegression(out_of_bounds="clip").fit_transform(score, right)
+    return float(((best - right) ** 2).mean())
+
+
+def rows_of(folder: Path) -> pd.DataFrame:
+    """A row per data set of the records in a folder, and one more where it has several trials."""
+    rows = []
+    for cell, seed, records in records_in(folder):
         for n_trials in sorted({1, len(records)}):
             key = {"cell": cell, "seed": seed, "trials": n_trials}
             rows.append(key | figures(records[:n_trials]))
@@ -162,6 +207,20 @@ def table_of(rows: pd.DataFrame) -> str:
     return markdown(table)
 
 
+def calibration_table(rows: pd.DataFrame) -> str:
+    """The table of `calibration_of`, first the seeds that rules were chosen on."""
+    head = (
+        "images, wrong labels", "seeds", "scores below .5", "their mean", "right of them",
+        "calibration error", "by chance alone", "Brier / base", "best by any monotone change",
+    )  # fmt: skip
+    table = [head]
+    for row in rows.sort_values("odd", kind="stable").itertuples():
+        shares = (row.claimed, row.right, row.calibration, row.by_chance, row.brier, row.brier_best)
+        seeds = f"{row.seeds}{'' if row.odd else ', chosen on'}"
+        table.append((row.cell, seeds, str(row.below), *(_number(v, 2) for v in shares)))
+    return markdown(table)
+
+
 def _number(value: float, digits: int) -> str:
     return "" if np.isnan(value) else f"{value:.{digits}f}"
 
@@ -171,14 +230,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--records", type=Path, required=True, help="folder of label_records.py")
     parser.add_argument("--out", type=Path, default=RESULTS, help="CSV file of the rows")
-    parser.add_argument("--page", type=Path, help="page whose table `check` is replaced")
+    parser.add_argument("--page", type=Path, help="page whose tables are replaced")
     options = parser.parse_args(arguments)
     rows = rows_of(options.records)
     save_csv(rows, options.out)
-    table = table_of(rows)
-    print(table)
+    calibration = calibration_of(options.records)
+    save_csv(calibration, options.out.with_name(CALIBRATION))
+    blocks = {"check": table_of(rows), "calibration": calibration_table(calibration)}
+    print(*blocks.values(), sep="\n\n")
     if options.page:
-        fill_page(options.page, {"check": table})
+        fill_page(options.page, blocks)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,15 @@
 """Trainings on wrong labels, recorded so that rules can be tried without training again.
 
     python benchmarks/label_records.py --data PATH --out DIR CELL/SEED[/TRIAL] ...
+    python benchmarks/label_records.py --data PATH --out DIR CELL/SEED/foldF ...
 
 A record is one training with the default options on 3,000 images, 450 of them held out, with wrong
 labels of the kind that the cell names. Even seeds draw from one half of the test images, odd seeds
 from the other: rules are chosen on the first half and reported on the second. The trials of a seed
 have the same images and labels, but other splits and trainings.
+
+The second form makes what cleanlab asks for: of five trainings on the same images, each to predict
+a fifth that it was not trained on, number F, from 0.
 """
 
 from __future__ import annotations
@@ -17,23 +21,27 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import nnabla as nn
 import numpy as np
 import pandas as pd
+from sklearn.model_selection import StratifiedKFold
 from threadpoolctl import threadpool_limits
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the repository, when run as a script
 
 from benchmarks.label_noise import N_CLASSES, SETTINGS, flipped_labels, resized
-from utils.data.images import ImageSet
+from utils.data.images import ImageSet, normalise
 from utils.data.splits import stratified
-from utils.training.evaluation import Evaluator
+from utils.training.evaluation import EVALUATION_BATCH, Evaluator, batches_of
 from utils.training.models import six_convolutions
 from utils.training.network import Network
 from utils.training.sgd import SGD, Optimiser
 from utils.training.steps import by_epoch, plan_steps
 
 N_IMAGES, N_HELD_OUT = 3000, 450
+N_FOLDS, N_NEIGHBOURS = 5, 20
+FOLD = "fold"
 
 
 @dataclass(frozen=True)
@@ -115,6 +123,55 @@ def record(cell: Cell, seed: int, trial: int, data: Path, settings: argparse.Nam
     }  # fmt: skip
 
 
+def record_fold(cell: Cell, seed: int, fold: int, data: Path, settings: argparse.Namespace) -> dict:
+    """One training on all folds but one: what it predicts for that one.
+
+    Returns:
+        right and given (N,); rows (M,) of the fold's images; their probabilities (M, K), and the
+        shares of the labels among their nearest training images in the net's last layer but one
+        (M, K).
+    """
+    pixels, right, given = drawn(cell, seed, data)
+    folds = StratifiedKFold(N_FOLDS, shuffle=True, random_state=seed)
+    others, held = list(folds.split(given, given))[fold]
+    training = ImageSet(pixels[others], given[others], ())
+    network = Network(six_convolutions, training.shape, N_CLASSES, seed)
+    sgd = SGD(network, Optimiser(settings.momentum))
+    for step in plan_steps(
+        seed, len(others), settings.epochs, settings.batch_size, settings.lr, settings.schedule
+    ):
+        sgd.step(training, step)
+    known, asked = (features_of(network, pixels[rows]) for rows in (others, held))
+    return {
+        "right": right, "given": given, "rows": held,
+        "probabilities": Evaluator(network).probabilities(pixels[held]),
+        "neighbours": neighbours(known, asked, given[others]),
+    }  # fmt: skip
+
+
+def features_of(network: Network, images: np.ndarray) -> np.ndarray:
+    """The inputs of the last affine layer (N, D), with the length 1."""
+    parts = []
+    for rows in batches_of(len(images), EVALUATION_BATCH):
+        logits = network.logits(nn.Variable.from_numpy_array(normalise(images[rows])), test=True)
+        logits.forward()
+        parts.append(logits.parent.inputs[0].d.reshape(len(logits.d), -1).copy())
+    features = np.concatenate(parts)
+    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+
+
+def neighbours(known: np.ndarray, asked: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The share of each label (N, K) among the nearest known images (M, D) of those asked (N, D).
+
+    Args:
+        known: features of length 1.
+        asked: the same.
+        labels: (M,) of the known images.
+    """
+    nearest = np.argsort(-(asked @ known.T), axis=1, kind="stable")[:, :N_NEIGHBOURS]
+    return np.eye(N_CLASSES, dtype=np.float32)[labels[nearest]].mean(axis=1)
+
+
 def _logits(network: Network) -> Callable[[np.ndarray], np.ndarray]:
     """log softmax, which is the logits up to a constant per image; margins do not depend on it."""
     evaluator = Evaluator(network)
@@ -131,7 +188,8 @@ def main() -> None:
         if path.exists():
             continue
         started = time.process_time()
-        found = record(cell_of(cell), int(seed), int(trial), options.data, options)
+        make = record_fold if trial.startswith(FOLD) else record
+        found = make(cell_of(cell), int(seed), int(trial.removeprefix(FOLD)), options.data, options)
         np.savez_compressed(path, **found)
         seconds = time.process_time() - started
         wrong = (found["right"] != found["given"]).mean()
@@ -140,7 +198,9 @@ def main() -> None:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("work", nargs="+", metavar="CELL/SEED[/TRIAL]")
+    parser.add_argument(
+        "work", nargs="+", metavar="CELL/SEED[/TRIAL]", help="TRIAL: 0, 1, ... or fold0 to fold4"
+    )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--epochs", type=int, default=20)

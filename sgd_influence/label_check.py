@@ -11,6 +11,10 @@ the given labels on predictions of nets that held the images out, in two forms:
   0, however poor the net. To it, labels of a similar class look like errors of the net.
 - *similar classes*: every T(z, y) is free. It counts those too, but takes the confusions of a poor
   net for wrong labels, so that it counts only where the net makes few errors of its own.
+
+A poor net cannot tell labels of a similar class from its own errors, so its scores assume both
+kinds of wrong labels: eps, at least `LEAST`, are of any class, and `NEAR` are of classes that the
+net sees in the image too: T(z, y) = eps / (K - 1) + NEAR q(y) / (1 - q(z)).
 """
 
 from __future__ import annotations
@@ -27,6 +31,10 @@ Bools = npt.NDArray[np.bool_]
 
 GOOD_NET = 0.9
 """The fit of similar classes is used where it estimates the net's accuracy at least this high."""
+LEAST, NEAR = 0.05, 0.04
+"""For the scores of a poor net: the least eps, and near."""
+SLOPE = 2.0
+"""A good net's predictions before it learns an image are surer of its label than they claim."""
 FITTED = 4_000_000
 """Probabilities (images times classes) that a fit uses; of more images it takes a sample."""
 ROUNDS = 40
@@ -161,9 +169,22 @@ def _likelihood(logs: Floats, labels: Ints, beta: float, confusion: Floats) -> f
     return float(np.log(np.maximum(joint, 1e-300)).sum())
 
 
-def posterior_of(logs: Floats, labels: Ints, beta: float, confusion: Floats) -> Floats:
-    """The probability of each true class (N, K), the given labels considered."""
-    joint = sharpened(logs, beta) * confusion[:, labels].T
+def posterior_of(
+    logs: Floats, labels: Ints, beta: float, confusion: Floats, near: float = 0.0
+) -> Floats:
+    """The probability of each true class (N, K), the given labels considered.
+
+    Args:
+        logs: (N, K) log s.
+        labels: (N,), the given ones.
+        beta: exponent.
+        confusion: T (K, K) without the labels that depend on the image.
+        near: the share of those.
+    """
+    q, rows = sharpened(logs, beta), np.arange(len(labels))
+    given = confusion[:, labels].T + near * q[rows, labels, None] / np.maximum(1 - q, 1e-12)
+    given[rows, labels] = confusion[labels, labels]
+    joint = q * given
     return np.asarray(joint / np.maximum(joint.sum(axis=1, keepdims=True), 1e-300))
 
 
@@ -257,14 +278,16 @@ class _View:
 
     Attributes:
         beta: exponent.
-        confusion: T (K, K).
+        confusion: T (K, K) without the labels that depend on the image.
+        near: the share of those.
     """
 
     beta: float
     confusion: Floats
+    near: float = 0.0
 
     def log_posterior(self, probabilities: Float32, labels: Ints) -> Floats:
-        posterior = posterior_of(_logs(probabilities), labels, self.beta, self.confusion)
+        posterior = posterior_of(_logs(probabilities), labels, self.beta, self.confusion, self.near)
         return np.log(np.maximum(posterior, 1e-12))
 
 
@@ -278,6 +301,11 @@ class _Fits:
     @classmethod
     def of(cls, logs: Floats, labels: Ints) -> _Fits:
         return cls(fit_similar_classes(logs, labels), fit_any_class(logs, labels))
+
+    @property
+    def eps(self) -> float:
+        """For the scores of a poor net."""
+        return min(max(self.any_class.rate, LEAST), 1 - 2 * NEAR)
 
 
 def _all_right(labels: Ints) -> Checked:
@@ -323,7 +351,8 @@ def _by_group(
         rows = evidence.groups == group
         rate, count = _count(evidence, seen, rows, _fits_of(evidence, rows, group, fits), good)
         odds[rows] = _combined(evidence, seen, rows, rate, good)
-        count = count.with_at_least(round(float((1 - _probability(odds[rows])).sum())))
+        if good:  # the scores of a poor net assume a share of wrong labels
+            count = count.with_at_least(round(float((1 - _probability(odds[rows])).sum())))
         suspect[np.flatnonzero(rows)[np.argsort(odds[rows], kind="stable")[: count.n]]] = True
         counts.append(count)
     return odds, suspect, counts
@@ -348,18 +377,20 @@ def _reference(evidence: Evidence) -> Bools:
 def _views(evidence: Evidence, fits: _Fits, good: bool) -> tuple[_View, _View]:
     """How predictions of trials that trained on an image are read, and of those that held it."""
     trained = _sample(evidence.trained, evidence.labels, evidence.n_trained > 0)
-    k = evidence.held.shape[1]
     if good:
         own, similar = fit_similar_classes(*trained), fits.similar
         return _View(own.beta, own.confusion), _View(similar.beta, similar.confusion)
-    uniform = _confusion(np.full((k, k), 0.05) * (1 - np.eye(k)), np.ones(k))
-    return _View(fit_any_class(*trained).beta, uniform), _View(fits.any_class.beta, uniform)
+    k = evidence.held.shape[1]
+    confusion = np.full((k, k), fits.eps / (k - 1))
+    np.fill_diagonal(confusion, 1 - fits.eps - NEAR)
+    beta = fit_any_class(*trained).beta
+    return _View(beta, confusion, NEAR), _View(fits.any_class.beta, confusion, NEAR)
 
 
 def _count(
     evidence: Evidence, seen: _Opinions, rows: Bools, fits: _Fits, good: bool
 ) -> tuple[float, Count]:
-    """The share of wrong labels among the images `rows` (N,) of one set, and their number."""
+    """Of the images `rows` (N,) of one set: the share of wrong labels for the scores, the count."""
     n, n_held = int(rows.sum()), int((rows & (evidence.n_held > 0)).sum())
     trained = rows & (evidence.n_trained > 0)
     low, high = interval_of(fits.similar.rate, n_held)
@@ -369,8 +400,11 @@ def _count(
         return rate, _count_of(n, rate, low + min(0.0, moved), high + max(0.0, moved))
     rate = fits.any_class.rate
     if trained.any():
-        rate = max(rate, _share_of_clear(*_sample(evidence.trained, evidence.labels, trained)))
-    return rate, _count_of(n, rate, fits.any_class.low, max(fits.any_class.high, high))
+        # too low: the net has learnt wrong labels too, which hides some of them
+        learnt = fit_similar_classes(*_sample(evidence.trained, evidence.labels, trained))
+        rate = max(rate, learnt.rate)
+    high = max(fits.any_class.high, high)
+    return fits.eps + NEAR, _count_of(n, rate, fits.any_class.low, high)
 
 
 def _rate_of_good(fits: _Fits, n_held: int, odds: Floats, interval: tuple[float, float]) -> float:
@@ -417,16 +451,6 @@ def lower_share(odds: Floats) -> float | None:
         widths = np.sqrt(squares / total) + 0.1
     apart = np.sqrt(2) * (means[1] - means[0]) / np.hypot(*widths)
     return share if apart > APART else None
-
-
-def _share_of_clear(logs: Floats, labels: Ints) -> float:
-    """The share of images for which a fit to trained predictions prefers another class.
-
-    It is too low: the net has learnt the wrong labels too, which hides some of them.
-    """
-    fit = fit_similar_classes(logs, labels)
-    posterior = posterior_of(logs, labels, fit.beta, fit.confusion)
-    return float((posterior[np.arange(len(labels)), labels] < 0.5).mean())
 
 
 def _count_of(n: int, rate: float, low: float, high: float) -> Count:
@@ -491,31 +515,17 @@ def _log_sum(logs: Floats) -> Floats:
 def _combined(evidence: Evidence, seen: _Opinions, rows: Bools, rate: float, good: bool) -> Floats:
     """Log odds of the images `rows`, averaged over the trials; mean probability 1 - rate.
 
-    Where the net is good, the odds of trials that trained on an image are first rescaled to the
-    spread of the held-out odds, and no odds are raised by more than `MOST_SHIFT`: the mean
+    Where the net is good, the odds of trials that trained on an image are first multiplied by
+    `SLOPE`, and shifted to the same mean; no odds are raised by more than `MOST_SHIFT`: the mean
     probability is lower where the evidence against labels is too clear for that rate.
     """
     trained, held = seen.trained[rows], seen.held[rows]
     n_trained, n_held = evidence.n_trained[rows], evidence.n_held[rows]
-    if good and n_trained.any() and n_held.any():
-        right = _probability(held[n_held > 0])
-        spread = float((right * (1 - right)).mean())
-        slope, shift = _to_spread(trained[n_trained > 0], rate, spread)
-        trained = shift + slope * trained
+    if good and n_trained.any():
+        trained = SLOPE * trained
+        trained += _shift(trained[n_trained > 0], rate, MOST_SHIFT)
     odds = (n_trained * trained + n_held * held) / (n_trained + n_held)
     return odds + _shift(odds, rate, MOST_SHIFT if good else 40.0)
-
-
-def _to_spread(odds: Floats, rate: float, spread: float) -> tuple[float, float]:
-    """Slope and shift of log odds (N,) that give the mean 1 - rate and this mean of p (1 - p)."""
-    sample = np.quantile(odds, np.linspace(0, 1, 1001))
-
-    def distance(slope: float) -> float:
-        p = _probability(slope * sample + _shift(slope * sample, rate))
-        return abs(float((p * (1 - p)).mean()) - spread)
-
-    slope = float(min(np.exp(np.linspace(np.log(0.5), np.log(5.0), 40)), key=distance))
-    return slope, _shift(slope * odds, rate, MOST_SHIFT)
 
 
 def _shift(odds: Floats, rate: float, most: float = 40.0) -> float:
