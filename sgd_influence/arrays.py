@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -21,7 +22,7 @@ from utils.data.missing_sets import complete_sets
 from utils.data.own_data import Wanted, own_source
 from utils.data.source import DAMPING, TEST, TRAINING, VALIDATION, Source, are_labels
 from utils.errors import UserError
-from utils.options import options_by_name
+from utils.options import number_or_all, options_by_name
 
 UInt8 = npt.NDArray[np.uint8]
 CHANNELS = (1, 3)
@@ -121,13 +122,12 @@ class Images:
         ...     Images.from_csv(Path(folder, "images.csv"), image_size=8)
         Images: 20 of 1x8x8, 2 classes
         """
-        chosen = {"image_size": image_size, "color": color, "resize": resize}
-        for name, value in chosen.items():
-            check_choice(name, value)
-        images, wanted = cls.__new__(cls), Wanted(image_size, color, resize)
+        chosen: dict[str, Any] = {"image_size": image_size, "color": color, "resize": resize}
+        chosen = {name: value_of(name, value) for name, value in chosen.items()}
+        images, file = cls.__new__(cls), path_of(path, "path")
         images._folder = temporary_folder()
         with guest():
-            images._source = _own_source(Path(path), Path(images._folder.name), wanted)
+            images._source = _own_source(file, Path(images._folder.name), Wanted(**chosen))
         images.classes = _named_classes(images._source.class_names)
         images.y = images._labels_as_given()
         images._chosen = {"dataset": os.fspath(path), **chosen}
@@ -161,11 +161,57 @@ class Images:
         return np.asarray(self.classes[codes[ours][order]])
 
 
-def check_choice(name: str, value: object) -> None:
-    """Raise a UserError unless an option of the commands allows the value."""
-    choices = options_by_name()[name].argparse.get("choices")
-    if choices and value not in choices:
+OPTIONAL = ("cover_epochs", "damping", "image_size")
+"""Options that may be None."""
+
+
+def value_of(name: str, value: Any, shown: str = "") -> Any:
+    """A value of an option as the command line would give it.
+
+    Args:
+        name: of the option.
+        value: as the user gives it.
+        shown: the option's name in Python, if it is another one.
+
+    Raises:
+        UserError: it is of another type, or the option does not allow it.
+    """
+    option = options_by_name()[name]
+    choices, kind = (option.argparse.get(key) for key in ("choices", "type"))
+    if choices and not (isinstance(value, str) and value in choices):
         raise UserError(f"{name} {value!r}: must be one of {', '.join(choices)}")
+    if kind not in (int, float, number_or_all) or (value is None and name in OPTIONAL):
+        return value
+    number = number_of(shown or name, value, float if kind is float else int)
+    if option.least is not None and number < option.least:
+        raise UserError(f"{name} {value}: must be a whole number of at least {option.least}")
+    return number
+
+
+def number_of(name: str, value: Any, kind: type[int] | type[float]) -> Any:
+    """A user's number as an `int` or a `float`; raises a UserError for everything else."""
+    try:
+        return float(value) if kind is float else operator.index(value)
+    except (TypeError, ValueError):
+        wanted = "number" if kind is float else "whole number"
+        raise UserError(f"{name} {value!r}: must be a {wanted}") from None
+
+
+def path_of(path: Any, name: str) -> Path:
+    """A user's path; raises a UserError for what is none, or is empty: the working directory."""
+    if not isinstance(path, str | os.PathLike) or not os.fspath(path):
+        raise UserError(f"{name} {path!r}: give a path")
+    return Path(path)
+
+
+def array_of(given: npt.ArrayLike, name: str, dtype: Any = None) -> npt.NDArray[Any]:
+    """A user's array; raises a UserError where NumPy makes none of it."""
+    try:
+        return np.asarray(given, dtype)
+    except Exception as error:  # of another library's array too
+        reason = " ".join(str(error).split())[:200]
+        what = f"{type(given).__name__} does not become an array ({reason})"
+        raise UserError(f"{name}: {what}; give a NumPy array") from None
 
 
 def temporary_folder() -> tempfile.TemporaryDirectory[str]:
@@ -194,22 +240,18 @@ def _sets(given: Given) -> Iterator[tuple[str, tuple[UInt8, npt.NDArray[Any]]]]:
     first: tuple[int, ...] = ()
     for name, (X, y) in given.items():
         image_name, label_name = _NAMES[name]
+        if name == TRAINING and (X is None or y is None):
+            raise UserError("X and y: give both")
         if (X is None) != (y is None):
             raise UserError(f"{image_name} and {label_name}: give both, or neither")
         if X is None:
             continue
-        pixels = pixels_of(X, image_name)
+        pixels = _bytes_of(_channels_last(array_of(X, image_name), image_name), image_name)
         first = first or pixels.shape[1:]
         if pixels.shape[1:] != first:
             what = f"its images are {pixels.shape[1:]}, those of X {first} (H, W, C)"
             raise UserError(f"{image_name}: {what}; bring all to one size and colour")
         yield name, (pixels, labels_of(y, len(pixels), label_name))
-
-
-def pixels_of(X: npt.ArrayLike, name: str) -> UInt8:
-    """A user's images as a copy (N, H, W, C); raises as `Images`."""
-    images = np.asarray(X)
-    return _bytes_of(_channels_last(images, name), name).copy()
 
 
 def _channels_last(images: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
@@ -244,7 +286,7 @@ def _bytes_of(images: npt.NDArray[Any], name: str) -> UInt8:
 
 def labels_of(y: npt.ArrayLike, n: int, name: str) -> npt.NDArray[Any]:
     """A user's labels as a copy (n,); raises as `Images`."""
-    labels = np.asarray(y)
+    labels = array_of(y, name)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.shape != (n,):
@@ -269,7 +311,7 @@ def _source_of(sets: Given, classes: npt.NDArray[np.int64], folder: Path) -> Sou
     given = complete_sets(_tables(sets, classes), names, "X and y")
     sizes = {name: len(labels) for name, (_, labels) in sets.items()}
     place, renumbered = given.as_given(sizes), given.renumbered()
-    pixels = np.concatenate([images for images, _ in sets.values()])
+    pixels = np.concatenate([images for images, _ in sets.values()])  # a copy, also of one
     files = [file for table in _tables(sets, classes).values() for file in table[IMAGE]]
     return Source(
         name="arrays",

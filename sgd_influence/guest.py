@@ -22,6 +22,8 @@ WORDS = (
     (r",? or delete the results with --overwrite", ", or delete it"),
     (r"--verify(?= \d)", "n_groups"),
     (r"--verify", "verify()"),
+    (r"--device-id", "device_id"),
+    (r"give (--(image_size|color) \w+ ?)+, or", "give images of that size and colour, or"),
     (r"(?<![\w-])--(?=[a-z])", ""),
 )
 """What the commands print, and what it is in Python."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import operator
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from sgd_influence.arrays import Images, check_choice, temporary_folder
+from sgd_influence.arrays import Images, array_of, path_of, temporary_folder, value_of
 from sgd_influence.eval import SCORE_COLUMNS, evaluate_without
 from sgd_influence.guest import guest, in_python
 from sgd_influence.label_issues import check_of_run
@@ -28,8 +28,8 @@ from utils.data.label_table import CONFIDENCE, IS_ISSUE, PREDICTED, SCORE
 from utils.data.source import Source
 from utils.errors import UserError
 from utils.kernels import cores
-from utils.methods import METHODS
-from utils.options import GAUSS_NEWTON, Options, number_or_all, options_by_name
+from utils.methods import METHODS, Method
+from utils.options import GAUSS_NEWTON, Options
 from utils.output.folder import OutputFolder
 from utils.output.paths import latest
 from utils.output.results import Results
@@ -48,8 +48,6 @@ log = logging.getLogger("data_cleansing")
 
 TRAIN, SCORES, REMOVALS, GROUPS = "train", "infl", "eval", "verify"
 """The stages of tasks."""
-OPTIONAL = ("cover_epochs", "damping")
-"""Options that may be None."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +149,7 @@ class Cleanser:
         self,
         images: Images,
         *,
-        model: str | Model = "six_convolutions",
+        model: str | PathLike[str] | Model = "six_convolutions",
         n_epochs: int = 20,
         batch_size: int = 64,
         lr: float = 0.05,
@@ -176,8 +174,8 @@ class Cleanser:
         if not isinstance(images, Images):
             raise UserError(f"images is {type(images).__name__}; give Images(X, y)")
         self.images, self.verbose = images, bool(verbose)
-        self._model = model
-        self._output_dir = None if output_dir is None else Path(output_dir)
+        self._model = os.fspath(model) if isinstance(model, PathLike) else model
+        self._output_dir = None if output_dir is None else path_of(output_dir, "output_dir")
         with guest(self.verbose):
             self.options = Options(
                 program="sgd_influence",
@@ -187,11 +185,11 @@ class Cleanser:
                 remove_n_list=(0,),
                 jobs=1,
                 retrain_all=bool(retrain_all),
-                model=_name_of(model),
+                model=_name_of(self._model),
                 device_id=str(device_id),
                 data_dir=Path(images._folder.name),
                 **images._chosen,
-                **{name: _value(name, value) for name, value in chosen.items()},
+                **{name: value_of(name, value) for name, value in chosen.items()},
             )
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._opened: _Opened | None = None
@@ -224,7 +222,7 @@ class Cleanser:
             UserError: there is no such method, or `fit` was not called.
         """
         with self._computing() as opened:
-            self._run(opened, [SCORES], method)
+            self._run(opened, [SCORES], [_method(method)])
             table = opened.results.influence(method, opened.trial.seed)
             scores = np.full(len(self.images), np.nan)
             order = self._places_of_training(opened)
@@ -238,7 +236,7 @@ class Cleanser:
 
         Args:
             what: n, for the n that `method` ranks worst; or a mask (N,) of images of y.
-            method: that ranks; without meaning for a mask.
+            method: that ranks; ignored with a mask.
 
         Returns:
             Two rows, the number of images removed as index: 0 and n. Columns: val_loss, test_loss
@@ -251,7 +249,7 @@ class Cleanser:
             if isinstance(what, int | np.integer) and not isinstance(what, bool):
                 without, unchanged, n = self._without_worst(opened, int(what), method)
             else:
-                without, unchanged, n = self._without_mask(opened, np.asarray(what))
+                without, unchanged, n = self._without_mask(opened, _mask_of(what))
             rows = [table.iloc[-1][SCORE_COLUMNS] for table in (unchanged, without)]
         return pd.DataFrame(rows).set_axis(pd.Index([0, n], name="n_removed"))
 
@@ -269,8 +267,8 @@ class Cleanser:
             UserError: fewer than 6 groups, no such method, or `fit` was not called.
         """
         with self._computing() as opened:
-            n_groups = int(_value("verify", n_groups, "n_groups"))
-            self._run(opened, [SCORES, REMOVALS, GROUPS], method, n_groups=n_groups)
+            n_groups = int(value_of("verify", n_groups, "n_groups"))
+            self._run(opened, [SCORES, REMOVALS, GROUPS], [_method(method)], n_groups=n_groups)
             rows = opened.results.table(opened.trial.folder.verified(opened.trial.seed))
             self.groups_ = rows[rows["method"] == method].reset_index(drop=True)
             found = agreement_of(self.groups_)
@@ -319,7 +317,7 @@ class Cleanser:
     # ------------------------------------------------------------ how
 
     def _note(self, opened: _Opened) -> None:
-        """Take over what the training came to."""
+        """Set the attributes that `fit` gives."""
         curve = opened.trial.folder.learning_curve(opened.trial.seed)
         self.learning_curve_ = read_csv(curve)
         self.training_mask_ = np.zeros(len(self.images), bool)
@@ -351,14 +349,11 @@ class Cleanser:
         self,
         opened: _Opened,
         stages: Sequence[str],
-        method: str | None = None,
+        methods: Sequence[Method] = (),
         n: int = 0,
         n_groups: int = 0,
     ) -> None:
         """Run the tasks of some stages, as a command does in one process."""
-        if method is not None and method not in METHODS:
-            raise UserError(f"method {method!r}: not known; known are {', '.join(METHODS)}")
-        methods = [METHODS[method]] if method is not None else []
         options = replace(self.options, verify=n_groups)
         tasks = tasks_of(options, opened.results, methods, [0, n])
         chosen = [task for task in tasks if task.stage in stages]
@@ -377,7 +372,7 @@ class Cleanser:
         trial = opened.trial
         if not 0 < n < trial.n_train:
             raise UserError(f"remove({n}): give a number from 1 to {trial.n_train - 1}")
-        self._run(opened, [SCORES, REMOVALS], method, n)
+        self._run(opened, [SCORES, REMOVALS], [_method(method)], n)
         paths = (trial.folder.score(method, k, trial.seed) for k in (n, 0))
         without, unchanged = map(opened.results.table, paths)
         return without, unchanged, n
@@ -459,21 +454,25 @@ def _name_of(model: str | Model) -> str:
 
 
 def _register(model: str | Model) -> None:
-    """Make a function a row of `MODELS`, in the place of another one of its name."""
+    """Make a function a row of `MODELS`, in place of another one of its name."""
     name = _name_of(model)
     if not isinstance(model, str) and MODELS.get(name) is not model:
         MODELS[name] = model
         check_once.cache_clear()
 
 
-def _value(name: str, value: Any, shown: str = "") -> Any:
-    """A value of an option as the command line would give it; raises a UserError."""
-    check_choice(name, value)
-    kind = options_by_name()[name].argparse.get("type")
-    if kind not in (int, float, number_or_all) or (value is None and name in OPTIONAL):
-        return value
-    try:
-        return float(value) if kind is float else operator.index(value)
-    except (TypeError, ValueError):
-        wanted = "number" if kind is float else "whole number"
-        raise UserError(f"{shown or name} {value!r}: must be a {wanted}") from None
+def _method(name: str) -> Method:
+    """The method of a name; raises a UserError."""
+    if not isinstance(name, str) or name not in METHODS:
+        raise UserError(f"method {name!r}: not known; known are {', '.join(METHODS)}")
+    return METHODS[name]
+
+
+def _mask_of(what: Any) -> npt.NDArray[Any]:
+    """What is to be removed, as an array; a column of `label_issues` is in another order than y."""
+    if isinstance(what, pd.Series) and not np.array_equal(what.index, np.arange(len(what))):
+        raise UserError(
+            "remove: is a Series whose index is not 0, 1, 2, ..., which may be in another order "
+            "than y; give an array in the order of y (of a column of label_issues: sort_index())"
+        )
+    return array_of(what, "remove")

@@ -12,7 +12,7 @@ import nnabla as nn
 import numpy as np
 import numpy.typing as npt
 
-from sgd_influence.arrays import labels_of, temporary_folder
+from sgd_influence.arrays import array_of, labels_of, number_of, temporary_folder
 from sgd_influence.guest import guest
 from utils.data.images import ImageSet
 from utils.data.splits import SplitFiles, TrialData
@@ -28,7 +28,7 @@ from utils.training.trial import Trial
 
 Float32 = npt.NDArray[np.float32]
 SOLVERS = {"Sgd": False, "Momentum": True}
-"""nnabla's solvers that can be scored, and whether they have a velocity."""
+"""nnabla's solvers that can be scored, on a CPU or a GPU, and whether they have a velocity."""
 METHODS_OF_STEPS = ("Hara", "Hara_exact", "Hara_smoothed", "Ours", "Ours_exact", "Ours_mean")
 """The methods that need nothing but recorded steps."""
 REPEATS = 0.05
@@ -42,7 +42,13 @@ class _File:
     path: Path
 
     def save(self, x: Float32, state: State) -> None:
-        np.savez(self.path, x=x, **{f"state/{name}": array for name, array in state.items()})
+        arrays = {f"state/{name}": array for name, array in state.items()}
+        try:
+            np.savez(self.path, x=x, **arrays)
+        except OSError as error:
+            what = f"the recorded step cannot be written ({error.strerror or error})"
+            remedy = "free some space, or set TMPDIR to a folder with more of it"
+            raise UserError(f"{self.path}: {what}; {remedy}") from error
 
     def x(self) -> Float32:
         with np.load(self.path, allow_pickle=False) as archive:
@@ -66,13 +72,14 @@ class Recorder:
         model: the net as a function (x, n_classes, test) -> logits, x (|B|, C, H, W), that makes
             parameters of the names that the loop trains; BatchNorm follows `test`.
         y: (N,) whole numbers from 0, the labels of all training images.
-        n_classes: number of classes K; None: the largest label and one.
+        n_classes: number of classes K; None: the largest label plus one.
         weight_decay: what the loop gives to `solver.weight_decay`.
         parameters: the net's parameters and running statistics by name; None: those of the
             parameter scope in which `record` is called.
 
     Raises:
-        UserError: of one line, for labels of another shape or type.
+        UserError: of one line, for labels of another shape or type, a label that is not below
+            `n_classes`, a negative `weight_decay`, or a model that is no function.
 
     >>> import nnabla as nn, nnabla.functions as F, nnabla.parametric_functions as PF
     >>> import nnabla.solvers as S
@@ -108,12 +115,19 @@ class Recorder:
         weight_decay: float = 0.0,
         parameters: Mapping[str, nn.Variable] | None = None,
     ) -> None:
-        labels = np.asarray(y)
+        if not callable(model):
+            raise UserError(f"model is {type(model).__name__}; give a function")
+        labels = array_of(y, "y")
         self.y = labels_of(labels, len(labels) if labels.ndim else 0, "y")
         if not len(self.y) or self.y.min() < 0:
             raise UserError("y: give whole numbers from 0, one for each training image")
-        self.model, self.weight_decay = model, float(weight_decay)
-        self.n_classes = int(self.y.max()) + 1 if n_classes is None else int(n_classes)
+        self.model, self.weight_decay = model, number_of("weight_decay", weight_decay, float)
+        if not 0 <= self.weight_decay < math.inf:
+            raise UserError(f"weight_decay {weight_decay}: must be a number of at least 0")
+        least = int(self.y.max()) + 1
+        self.n_classes = least if n_classes is None else number_of("n_classes", n_classes, int)
+        if self.n_classes < least:
+            raise UserError(f"n_classes {n_classes}: y has the label {least - 1}; give {least}")
         self._parameters = parameters
         self._folder = temporary_folder()
         self._steps: list[Step] = []
@@ -132,10 +146,10 @@ class Recorder:
             solver: of the loop, the learning rate of this step set.
 
         Raises:
-            UserError: the solver is not SGD with or without momentum, the batch does not fit, or
-                the solver has taken other steps than those that were recorded.
+            UserError: the solver is not SGD with or without momentum, the batch does not fit, the
+                solver has taken other steps than those that were recorded, or the disk is full.
         """
-        indices, batch = np.asarray(rows), np.asarray(x, np.float32)
+        indices, batch = array_of(rows, "rows"), array_of(x, "x", np.float32)
         self._check_batch(indices, batch)
         self._follow(solver, batch)
         t = len(self._steps)
@@ -167,7 +181,7 @@ class Recorder:
         """
         if method not in METHODS_OF_STEPS:
             known = ", ".join(METHODS_OF_STEPS)
-            raise UserError(f"method {method!r}: cannot be had of recorded steps; give {known}")
+            raise UserError(f"method {method!r}: needs more than recorded steps; give {known}")
         if not self._steps or self._network is None:
             raise UserError("nothing is recorded; call record() before each solver.update()")
         with guest():
@@ -190,7 +204,7 @@ class Recorder:
     def _state(self) -> State:
         """A copy of the parameters, running statistics and velocity as they are now."""
         state = {name: variable.d.copy() for name, variable in self._variables.items()}
-        if SOLVERS[self._solver.name]:
+        if SOLVERS[_kind_of(self._solver)]:
             of_solver = self._solver.get_states()
             for name, known_as in self._names.items():
                 state[VELOCITY + name] = of_solver[known_as].pstate["m"].d.copy()
@@ -203,6 +217,7 @@ class Recorder:
             raise UserError(f"rows: give places from 0 to {len(self.y) - 1}, of which y has labels")
         if x.ndim < 2 or len(x) != len(rows):
             raise UserError(f"x has the shape {x.shape}; give the batch of {len(rows)} images")
+        _check_finite(x, "x")
 
     def _follow(self, solver: Any, x: Float32) -> None:
         """Take the solver and the net's parameters of the first step; later ones must be those."""
@@ -214,7 +229,7 @@ class Recorder:
             self._names = _names_in(solver, {k: self._variables[k] for k in network.theta})
             self._network, self._solver = network, solver
         if solver is not self._solver:
-            raise UserError("solver: is another one than in the steps before; record with one")
+            raise UserError("solver: differs from that of the steps before; give the same one")
         if x.shape[1:] != self._shape:
             raise UserError(f"x: images are {x.shape[1:]}, before they were {self._shape}")
 
@@ -230,9 +245,10 @@ class Recorder:
             raise UserError(f"{what}; call record() once before each solver.update()")
 
     def _validation(self, X_val: npt.ArrayLike, y_val: npt.ArrayLike) -> ImageSet:
-        images = np.asarray(X_val, np.float32)
+        images = array_of(X_val, "X_val", np.float32)
         if images.shape[1:] != self._shape or not len(images):
             raise UserError(f"X_val has the shape {images.shape}; give images of {self._shape}")
+        _check_finite(images, "X_val")
         labels = labels_of(y_val, len(images), "y_val")
         if labels.min() < 0 or labels.max() >= self.n_classes:
             raise UserError(f"y_val: labels from 0 to {self.n_classes - 1} are known")
@@ -320,14 +336,24 @@ def _check_step(trial: Trial, t: int) -> None:
 
 def _check_solver(solver: Any) -> None:
     name = getattr(solver, "name", type(solver).__name__)
-    if name not in SOLVERS:
+    if _kind_of(solver) not in SOLVERS:
         raise UserError(f"solver {name}: only S.Sgd and S.Momentum of nnabla can be scored")
     if not solver.get_parameters():
         raise UserError(f"solver {name}: has no parameters; call set_parameters() before")
 
 
 def _momentum_of(solver: Any) -> float:
-    return float(solver.info["momentum"]) if SOLVERS[solver.name] else 0.0
+    return float(solver.info["momentum"]) if SOLVERS[_kind_of(solver)] else 0.0
+
+
+def _kind_of(solver: Any) -> str:
+    """A solver's name; nnabla-ext-cuda calls its own SgdCuda and MomentumCuda."""
+    return str(getattr(solver, "name", "")).removesuffix("Cuda")
+
+
+def _check_finite(x: Float32, name: str) -> None:
+    if not np.isfinite(x).all():
+        raise UserError(f"{name} holds values that are not finite")
 
 
 def _updates_of(solver: Any) -> int:

@@ -28,6 +28,9 @@ CACHES = (STEPS, RECOMPUTE, FINAL)
 GAUSS_NEWTON, SGD_SOLVER = "gauss_newton", "sgd"
 """The values of `--if_solver`."""
 
+SEEDS = 2**32
+"""How many seeds nnabla has for initial parameters."""
+
 RUN, TRAINING, DATA = "what is run", "training", "data"
 MACHINE, OUTPUT = "machine", "output"
 GROUPS = (RUN, TRAINING, DATA, MACHINE, OUTPUT)
@@ -357,6 +360,11 @@ class Options:
         )
 
     def _check_run(self) -> None:
+        _check(
+            self.seed + self.n_trials <= SEEDS,
+            f"--seed {self.seed}: nnabla takes seeds below {SEEDS}, and there are {self.n_trials} "
+            "trials (--n_trials)",
+        )
         _check(
             all(device.isdecimal() for device in self.device_ids),
             f"--device-id {self.device_id}: expected a GPU number, or several separated by "

@@ -25,6 +25,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 import sgd_influence
 from sgd_influence import METHODS, Cleanser, Images, UserError
 from sgd_influence.train import train_epoch
+from tests.helpers.nnp import console_project, write_nnp
 from tests.helpers.own_images import class_folders, rows_of
 from tests.helpers.runs import ROOT
 from tests.helpers.runs import sgd_influence as run_command
@@ -336,9 +337,11 @@ PIXELS = np.zeros((6, 8, 8), np.uint8)
         (PIXELS * np.nan, "X holds float64 from nan to nan; give"),
         (PIXELS.astype(bool), "X holds bool; give"),
         (PIXELS.astype(str), "X holds <U3; give"),
+        ([[1, 2], [3]], "X: list does not become an array (setting an array element"),
+        (None, "X and y: give both"),
     ],
 )
-def test_images_of_another_shape_or_type_are_refused(X: np.ndarray, line: str) -> None:
+def test_images_of_another_shape_or_type_are_refused(X: Any, line: str) -> None:
     with pytest.raises(UserError) as raised:
         Images(X, np.arange(6) % 2)
     assert_one_line(raised.value, line)
@@ -351,6 +354,8 @@ def test_images_of_another_shape_or_type_are_refused(X: np.ndarray, line: str) -
         ({"y": np.arange(39) % 2}, "y has the shape (39,); give one label per image, (40,)"),
         ({"y": np.arange(40) % 2 / 2}, "y holds float64; give whole numbers, such as"),
         ({"y": ["cat", "dog"] * 20}, "y holds <U3; give whole numbers"),
+        ({"y": [[1], [2, 3]] * 20}, "y: list does not become an array ("),
+        ({"y": None}, "X and y: give both"),
         ({"y": np.ones(40, int)}, "y: all images are of one class"),
         ({"X_val": PIXELS}, "X_val and y_val: give both, or neither"),
         ({"X_test": PIXELS, "y_test": [0] * 5}, "y_test has the shape (5,); give one label"),
@@ -362,6 +367,15 @@ def test_sets_that_do_not_fit_are_refused(given: dict[str, Any], line: str) -> N
     with pytest.raises(UserError) as raised:
         small(**given)
     assert_one_line(raised.value, line)
+
+
+def test_images_are_copied() -> None:
+    pixels = np.full((40, 8, 8), 7, np.uint8)
+    images = small(X=pixels)
+    pixels[:] = 0
+    pool = images._source.pool
+    assert pool is not None
+    assert (pool.images == 7).all()
 
 
 def test_labels_may_be_a_column() -> None:
@@ -380,6 +394,14 @@ def test_labels_may_be_a_column() -> None:
         ({"context": "gpu"}, "context 'gpu': must be one of auto, cpu, cudnn"),
         ({"cover_epochs": 3}, "cover_epochs 3: there are 2 epochs (n_epochs)"),
         ({"model": 5}, "model is int; give a name or a function"),
+        (
+            {"context": np.array(["cpu", "auto"])},
+            "context array(['cpu', 'auto'], dtype=",
+        ),
+        ({"output_dir": ""}, "output_dir '': give a path"),
+        ({"output_dir": 3}, "output_dir 3: give a path"),
+        ({"seed": 2**32}, "seed 4294967296: nnabla takes seeds below 4294967296, and there are 1"),
+        ({"device_id": "a"}, "device_id a: expected a GPU number"),
     ],
 )
 def test_options_out_of_range_are_refused(given: dict[str, Any], line: str) -> None:
@@ -397,6 +419,13 @@ def test_images_are_needed() -> None:
     ("action", "line"),
     [
         (lambda c: c.score("Hare"), "method 'Hare': not known; known are Hara, "),
+        (lambda c: c.score(None), "method None: not known; known are Hara, "),
+        (lambda c: c.verify(["Hara"], 6), "method ['Hara']: not known; known are Hara, "),
+        (lambda c: c.remove([[1], [1, 2]]), "remove: list does not become an array ("),
+        (
+            lambda c: c.remove(pd.Series(c.training_mask_)[::-1]),
+            "remove: is a Series whose index is not 0, 1, 2, ..., which may be in another order",
+        ),
         (lambda c: c.remove(0), "remove(0): give a number from 1 to 27"),
         (lambda c: c.remove(28), "remove(28): give a number from 1 to 27"),
         (lambda c: c.remove(True), "remove: is bool of the shape (); give a number, or a mask"),
@@ -456,8 +485,35 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError) as raised:
         Images.from_csv(tmp_path / "images.csv")
     assert_one_line(raised.value, f"{tmp_path}/images.csv: is not there; give an NNC CSV file")
+    with pytest.raises(UserError, match=r"^path '': give a path$"):
+        Images.from_csv("")
     with pytest.raises(UserError, match=r"^color 'grey': must be one of auto, gray, rgb$"):
         Images.from_csv(tmp_path, color="grey")
+
+
+@pytest.mark.parametrize(
+    ("size", "line"),
+    [
+        (0, "image_size 0: must be a whole number of at least 1"),
+        (-3, "image_size -3: must be a whole number of at least 1"),
+        ("8", "image_size '8': must be a whole number"),
+        (8.0, "image_size 8.0: must be a whole number"),
+    ],
+)
+def test_a_size_that_no_image_has_is_refused(size: Any, line: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as raised:
+        Images.from_csv(tmp_path, image_size=size)
+    assert_one_line(raised.value, line)
+
+
+def test_arrays_that_do_not_fit_a_saved_net_need_no_option_of_files(tmp_path: Path) -> None:
+    path = write_nnp(tmp_path / "net.nnp", console_project())
+    rng = np.random.default_rng(0)
+    images = Images(rng.integers(0, 256, (40, 9, 9, 3), np.uint8), np.arange(40) % 2)
+    with pytest.raises(UserError) as raised, Cleanser(images, **OPTIONS | {"model": path}) as one:
+        one.fit()
+    assert_one_line(raised.value, f"model {path}: network MainRuntime takes images of 1x8x8")
+    assert "give images of that size and colour, or change its input" in str(raised.value)
 
 
 def assert_one_line(error: UserError, beginning: str) -> None:

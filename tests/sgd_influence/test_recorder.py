@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -116,6 +117,24 @@ def test_parameters_of_another_scope() -> None:
     assert np.isfinite(recorded(loop, recorder)).all()
 
 
+class NamedByCuda:
+    """A solver with the name that nnabla-ext-cuda gives it."""
+
+    def __init__(self, solver: Any) -> None:
+        self._solver, self.name = solver, f"{solver.name}Cuda"
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._solver, name)
+
+
+def test_solvers_of_a_gpu_are_those_of_a_cpu() -> None:
+    scores = []
+    for solver in (S.Momentum(0.2, 0.5), NamedByCuda(S.Momentum(0.2, 0.5))):
+        loop = Loop(solver)
+        scores.append(recorded(loop, Recorder(smooth_net, TRAINING.labels, n_classes=10)))
+    assert np.array_equal(scores[0], scores[1])
+
+
 @pytest.mark.parametrize("name", ["Adam", "Nesterov", "RMSprop", "SgdW"])
 def test_other_solvers_are_refused_in_one_line(name: str) -> None:
     loop = Loop(getattr(S, name)(0.2))
@@ -172,9 +191,12 @@ def record(**change: Any) -> Callable[[Loop, Recorder], object]:
         (record(rows=np.arange(7)), "x has the shape (8, 1, 8, 8); give the batch of 7 images"),
         (record(x=np.zeros((8, 8))), "model: fails on images of shape (8,)"),
         (record(x=np.zeros((8, 1, 4, 4))), "parameter hidden/affine/W of the model is (48, 6) in"),
+        (record(x=nn.Variable((8, 1, 8, 8))), "x: Variable does not become an array ("),
+        (record(x=np.full((8, 1, 8, 8), np.nan)), "x holds values that are not finite"),
+        (record(rows=[[0], [1, 2]]), "rows: list does not become an array ("),
         (record(solver=S.Sgd(0.1)), "solver Sgd: has no parameters; call set_parameters()"),
         (lambda loop, r: r.score("Hara", X_VAL, VALIDATION.labels), "nothing is recorded; call"),
-        (lambda loop, r: r.score("AUM", X_VAL, VALIDATION.labels), "method 'AUM': cannot be had"),
+        (lambda loop, r: r.score("AUM", X_VAL, VALIDATION.labels), "method 'AUM': needs more than"),
     ],
 )
 def test_mistakes_are_one_line(call: Callable[[Loop, Recorder], object], line: str) -> None:
@@ -183,6 +205,35 @@ def test_mistakes_are_one_line(call: Callable[[Loop, Recorder], object], line: s
         call(loop, recorder)
     assert str(raised.value).startswith(line)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"model": "mlp"}, "model is str; give a function"),
+        ({"y": [[0], [1, 2]]}, "y: list does not become an array ("),
+        ({"n_classes": 9}, "n_classes 9: y has the label 9; give 10"),
+        ({"n_classes": "10"}, "n_classes '10': must be a whole number"),
+        ({"weight_decay": "a"}, "weight_decay 'a': must be a number"),
+        ({"weight_decay": -0.1}, "weight_decay -0.1: must be a number of at least 0"),
+        ({"weight_decay": np.nan}, "weight_decay nan: must be a number of at least 0"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(given: dict[str, Any], line: str) -> None:
+    plain: dict[str, Any] = {"model": smooth_net, "y": np.arange(10)}
+    with pytest.raises(UserError) as raised:
+        Recorder(**{**plain, **given})
+    assert str(raised.value).startswith(line)
+
+
+def test_a_full_disk_ends_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    loop = Loop(S.Sgd(0.2))
+    with pytest.raises(UserError, match=r"step0\.npz: .* \(No space left on device\); free some"):
+        record()(loop, Recorder(smooth_net, TRAINING.labels, n_classes=10))
 
 
 def test_another_net_than_that_of_the_loop_is_refused() -> None:

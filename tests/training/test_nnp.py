@@ -205,6 +205,17 @@ REFUSED: dict[str, tuple[str, str]] = {
         'network { name: "Main" function { name: "a" type: "SoftmaxCrossEntropy" } }',
         "network Main: cannot be read (IndexError",
     ),
+    "a convolution of no group": (
+        str(affine(convolution(Layers("Main")))).replace("group: 1", ""),
+        "network Main: Convolution has group 0; give 1 or more",
+    ),
+    "a pooling that stands still": (
+        str(affine(convolution(Layers("Main")).add(
+            "MaxPooling",
+            "max_pooling_param { kernel { dim: 2 dim: 2 } stride { dim: 2 dim: 0 } }",
+        ))),
+        "network Main: MaxPooling has stride 0; give 1 or more",
+    ),
     "no protobuf text": ("network {", "is damaged, cut short or no .nnp file"),
 }  # fmt: skip
 

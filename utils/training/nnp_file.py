@@ -20,7 +20,14 @@ from nnabla.utils import nnabla_pb2
 
 from utils.errors import UserError
 from utils.files import check_regular
-from utils.training.nnp_net import BATCH_NORM, NnpNet, by_x, functions_between, per_image
+from utils.training.nnp_net import (
+    BATCH_NORM,
+    NnpNet,
+    by_x,
+    functions_between,
+    parameter_message,
+    per_image,
+)
 
 SUFFIX = ".nnp"
 TEXTS = (".nntxt", ".prototxt")
@@ -40,6 +47,8 @@ LOOPS = ("RepeatStart", "RepeatEnd")
 RECURRENT = ("RecurrentInput", "RecurrentOutput", "Delay", "RNN", "LSTM", "GRU")
 AUGMENTATION = ("ImageAugmentation", "RandomFlip", "RandomShift", "RandomCrop", "RandomErase")
 SCALING = ("MulScalar", "AddScalar", "MeanSubtraction", "Identity")
+DIVISORS = ("group", "num_groups", "multiplier", "kernel", "stride", "dilation")
+"""Settings by which nnabla divides: a 0 ends the process."""
 ONLY_TRAINING = (*AUGMENTATION, "Dropout", "VATNoise")
 """Functions that networks to validate and to run are written without."""
 
@@ -197,6 +206,20 @@ def _check_functions(network: Message) -> None:
         if len(function.output) != 1:
             what = f"{function.name} gives its statistics out, which cannot be scored"
             raise _Unfit(network.name, what)
+    for function in network.function:
+        zero = _zero_setting(function)
+        if zero:
+            raise _Unfit(network.name, f"{function.name} has {zero} 0; give 1 or more")
+
+
+def _zero_setting(function: Message) -> str:
+    """The first of `DIVISORS` that is 0; empty for none."""
+    settings = parameter_message(function)
+    for name in DIVISORS:
+        value = getattr(settings, name, 1)
+        if 0 in getattr(value, "dim", [value]):
+            return name
+    return ""
 
 
 def _without_loops(network: Message) -> Message:

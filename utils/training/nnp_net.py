@@ -194,7 +194,7 @@ def input_names(function: Message) -> list[str]:
     if function.type in WEIGHTS:
         names[1:3] = ["weight", "bias"][: len(names) - 1]
     if function.type in NORMS:
-        flags = _parameter_message(function)
+        flags = parameter_message(function)
         left_out = {
             name
             for name, flag in (("beta", "no_bias"), ("gamma", "no_scale"))
@@ -223,7 +223,7 @@ def _fans(
     function: Message, shape: tuple[int, ...], x: nn.Variable
 ) -> tuple[int, int, tuple[int, ...]]:
     """Maps in, maps out and the kernel, as nnabla counts them for a weight of this shape."""
-    parameter = _parameter_message(function)
+    parameter = parameter_message(function)
     if function.type == "Affine":
         return math.prod(x.shape[parameter.base_axis :]), math.prod(shape[1:]), (1, 1)
     last = getattr(parameter, "channel_last", False)
@@ -239,7 +239,7 @@ def _fans(
 # ---------------------------------------------------------------- functions
 
 
-def _parameter_message(function: Message) -> Message:
+def parameter_message(function: Message) -> Message:
     """The settings of a function: its field `..._param`; the function itself without one."""
     wanted = function.type.lower()
     for field in function.DESCRIPTOR.fields:
@@ -258,7 +258,7 @@ def _for_batch(function: Message, batch: int, saved: int) -> Message:
     """A copy of a function for another batch size, which leaves its input as it is."""
     ready = type(function)()
     ready.CopyFrom(function)
-    parameter = _parameter_message(ready)
+    parameter = parameter_message(ready)
     if getattr(parameter, "inplace", False):
         parameter.inplace = False
     shape = getattr(parameter, "shape", None)
