@@ -146,7 +146,9 @@ def cudnn_extension() -> ModuleType:
         ImportError: it is not installed, or a library is not there.
     """
     os.environ.update(REPEATABLE)
-    if "nnabla_ext.cudnn" not in sys.modules and find_spec("nnabla_ext.cuda"):
+    if loaded := sys.modules.get("nnabla_ext.cudnn"):
+        return loaded  # so that jobs leave standard output to the threads of a Dask worker
+    if find_spec("nnabla_ext.cuda"):
         load_libraries()
     with redirect_stdout(io.StringIO()):  # where it finds no GPU, it prints that
         return importlib.import_module("nnabla_ext.cudnn")
