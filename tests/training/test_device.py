@@ -62,6 +62,14 @@ def test_process_that_did_not_choose_computes_repeatably_too(cudnn: ModuleType) 
     assert os.environ["NNABLA_CUDNN_ALGORITHM_BY_HEURISTIC"] == "1"
 
 
+def test_loaded_extension_leaves_standard_output_alone(
+    cudnn: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads of a Dask worker may choose the device at the same time."""
+    monkeypatch.delattr(device, "redirect_stdout")
+    assert device.cudnn_extension() is cudnn
+
+
 def test_device_that_this_process_does_not_have(cudnn: ModuleType) -> None:
     with pytest.raises(UserError, match=f"on {os.uname().nodename}: there is no GPU 2, only 0, 1"):
         set_context("cudnn", "2")
