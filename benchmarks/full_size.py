@@ -276,7 +276,8 @@ def table_of(figures: pd.DataFrame) -> str:
         head = ("the sweep, the states", "trials", *(f"n = {n:,}" for n in counts))
         table: list[tuple[str, ...]] = [(*head, "growth of u", "lowest influence", "seats")]
         for variant, own in rows[rows["n"] > 0].groupby("variant", sort=False):
-            gains = (mean_and_deviation(own.loc[own["n"] == n, "gain"], "+") for n in counts)
+            by_count = dict(iter(own.groupby("n")["gain"]))
+            gains = (mean_and_deviation(by_count[n], "+") if n in by_count else "" for n in counts)
             first = own[own["n"] == SEATED]
             table.append((
                 NAMES[str(variant)], str(own["seed"].nunique()), *gains,

@@ -146,7 +146,7 @@ def test_a_field_too_many_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_csv_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"none\.csv: cannot be read"):
+    with pytest.raises(UserError, match=r"none\.csv: does not exist"):
         read_users_csv(tmp_path / "none.csv")
 
 

@@ -143,7 +143,7 @@ def test_many_missing_files_are_one_line(
     shutil.rmtree(finished / TRAINING)
     shutil.rmtree(finished / "influence")
     complete(finished, unbroken)
-    assert capsys.readouterr().err.endswith("and 7 more: missing; recomputed\n")
+    assert capsys.readouterr().err.endswith("and 8 more: missing; recomputed\n")
 
 
 def test_undamaged_files_are_not_computed_again(
@@ -329,7 +329,8 @@ def test_killed_between_any_two_renames(unbroken: Path, tmp_path: Path, data_cac
     assert differing(last, files_of(unbroken)) == []
     assert len(killed) >= 10
     for output in killed:
-        assert (output / "run.lock").exists()
+        ended = (output / "runs.json").exists()  # only the page is written after the lock is gone
+        assert (output / "run.lock").exists() or ended
         complete(output, unbroken)
 
 
