@@ -26,7 +26,7 @@ help:
 	@echo "make fidelity DATA=PATH   hold the scores against true retraining (an hour and a half)"
 	@echo "make label_noise DATA=PATH   how many wrong labels each method finds, beside cleanlab (hours)"
 	@echo "make scaling DATA=PATH    time and memory against images, steps, parameters, removals (5 minutes)"
-	@echo "make peers DATA=PATH      the scores beside other libraries', in an environment of their own (2 hours)"
+	@echo "make peers DATA=PATH      the scores compared with other libraries', in an environment of their own (2 hours)"
 	@echo "make reproduction DATA=PATH   repeat the papers' experiments (hours)"
 	@echo "make venv   only make .venv with what the commands need"
 	@echo "make venv-cuda   the same with what they need on an NVIDIA GPU (1.8 GB to download)"
