@@ -102,21 +102,10 @@ def ssh_server(folder: Path) -> Iterator[tuple[Mapping[str, str], Mapping[str, s
     if not sshd or not find_spec("paramiko"):
         raise Skipped("the package paramiko" if sshd else "sshd")
     port, key = free_port(), folder / "key"
-    command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f"]
-    subprocess.run([*command, str(key)], check=True)
-    shutil.copy(folder / "key.pub", folder / "authorized_keys")
-    settings = {
-        "Port": port, "ListenAddress": HOST, "HostKey": key, "StrictModes": "no", "UsePAM": "no",
-        "AuthorizedKeysFile": folder / "authorized_keys", "PidFile": folder / "sshd.pid",
-        "PermitRootLogin": "yes",
-    }  # fmt: skip
-    lines = "".join(f"{name} {value}\n" for name, value in settings.items())
-    (folder / "sshd_config").write_text(lines, encoding="utf-8")
+    config = settings_of_ssh(folder, port, key)
     (folder / "hosts.txt").write_text(f"{HOST}\n", encoding="utf-8")
     with (folder / "sshd.txt").open("w", encoding="utf-8") as printed:
-        server = subprocess.Popen(
-            [sshd, "-D", "-e", "-f", str(folder / "sshd_config")], stderr=printed
-        )
+        server = subprocess.Popen([sshd, "-D", "-e", "-f", str(config)], stderr=printed)
     time.sleep(1)
     if server.poll() is not None:
         raise Skipped(f"an sshd that starts ({(folder / 'sshd.txt').read_text().strip()})")
@@ -126,6 +115,22 @@ def ssh_server(folder: Path) -> Iterator[tuple[Mapping[str, str], Mapping[str, s
     finally:
         server.terminate()
         server.wait()
+
+
+def settings_of_ssh(folder: Path, port: int, key: Path) -> Path:
+    """Make the key, and the configuration of an sshd that lets it in; returns the latter."""
+    command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f"]
+    subprocess.run([*command, str(key)], check=True)
+    shutil.copy(folder / "key.pub", folder / "authorized_keys")
+    settings = {
+        "Port": port, "ListenAddress": HOST, "HostKey": key, "StrictModes": "no", "UsePAM": "no",
+        "AuthorizedKeysFile": folder / "authorized_keys", "PidFile": folder / "sshd.pid",
+        "PermitRootLogin": "yes",
+    }  # fmt: skip
+    lines = "".join(f"{name} {value}\n" for name, value in settings.items())
+    config = folder / "sshd_config"
+    config.write_text(lines, encoding="utf-8")
+    return config
 
 
 RECIPES = {

@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the repository, when run as a script
 
 from benchmarks.reproduction_tables import fill_page, markdown
-from sgd_influence.label_check import Checked, Evidence, check_labels
+from sgd_influence.label_check import Evidence, check_labels
 from utils.output.storage import save_csv
 from utils.training.evaluation import softmax
 from utils.training.sgd import margins_of
@@ -78,9 +78,8 @@ def figures(records: Sequence[Record]) -> dict[str, Any]:
     right, given = first["right"], first["given"]
     wrong, checked = right != given, check_labels(evidence_of(records))
     sure = (checked.predicted != given) & (checked.predicted_score >= SURE)
-    worst = np.argsort(checked.score, kind="stable")[: len(given) // 20]
     trained = first["trained"]
-    loss = -first["final"].astype(float)[np.arange(len(trained)), given[trained]]
+    of_label = first["final"].astype(float)[np.arange(len(trained)), given[trained]]
     return {
         "images": len(given),
         "wrong": int(wrong.sum()),
@@ -88,13 +87,13 @@ def figures(records: Sequence[Record]) -> dict[str, Any]:
         "low": checked.count.low,
         "high": checked.count.high,
         "at_least": not checked.good,
-        "auc": _auc(wrong, -checked.score),
-        "auc_aum": _auc(wrong, -aum_of(records)),
-        "auc_loss": _auc(wrong[trained], loss),
-        "auc_held": _auc(wrong[first["held"]], -_held_margins(first)),
-        "worst_5": float(wrong[worst].mean()),
+        "auc": auc(wrong, checked.score),
+        "auc_aum": auc(wrong, aum_of(records)),
+        "auc_loss": auc(wrong[trained], of_label),
+        "auc_held": auc(wrong[first["held"]], _held_margins(first)),
+        "worst_5": worst_5(wrong, checked.score),
         "suspects_wrong": float(wrong[checked.suspect].mean()) if checked.suspect.any() else np.nan,
-        "brier": _brier(checked, wrong),
+        "brier": relative_brier(checked.score, ~wrong),
         "calibration": calibration_error(checked.score, ~wrong),
         "sure": int(sure.sum()),
         "sure_right": int((checked.predicted == right)[sure].sum()),
@@ -106,14 +105,20 @@ def _held_margins(record: Record) -> np.ndarray:
     return np.mean([margins_of(x.astype(np.float32), labels) for x in record["after"]], axis=0)
 
 
-def _auc(wrong: np.ndarray, suspicion: np.ndarray) -> float:
-    return float(roc_auc_score(wrong, suspicion)) if 0 < wrong.sum() < len(wrong) else np.nan
+def auc(wrong: np.ndarray, score: np.ndarray) -> float:
+    """The area under the ROC curve of scores (N,), the most suspicious lowest; nan for one kind."""
+    return float(roc_auc_score(wrong, -score)) if 0 < wrong.sum() < len(wrong) else np.nan
 
 
-def _brier(checked: Checked, wrong: np.ndarray) -> float:
-    """Brier score of the label scores, divided by the Brier score of the constant base rate."""
-    base = wrong.mean() * (1 - wrong.mean())
-    return float(((checked.score - ~wrong) ** 2).mean() / base) if base else np.nan
+def worst_5(wrong: np.ndarray, score: np.ndarray) -> float:
+    """The share of wrong labels among the worst 5 %, for masks and scores (N,)."""
+    return float(wrong[np.argsort(score, kind="stable")[: len(wrong) // 20]].mean())
+
+
+def relative_brier(score: np.ndarray, right: np.ndarray) -> float:
+    """Brier score of scores (N,), divided by that of the constant base rate; nan without wrong."""
+    base = right.mean() * (1 - right.mean())
+    return float(((score - right) ** 2).mean() / base) if base else np.nan
 
 
 def calibration_error(score: np.ndarray, right: np.ndarray, n_bins: int = 10) -> float:
@@ -159,23 +164,22 @@ def calibration_of(folder: Path) -> pd.DataFrame:
     for (cell, odd), found in halves.items():
         seeds, scores, rights = zip(*found, strict=True)
         score, right = np.concatenate(scores), np.concatenate(rights)
-        low, base = score < 0.5, right.mean() * (1 - right.mean())
-        if base:
+        low = score < 0.5
+        if not right.all():
             rows.append({
                 "cell": cell, "odd": odd, "seeds": " ".join(map(str, seeds)),
                 "below": int(low.sum()), "claimed": score[low].mean(), "right": right[low].mean(),
                 "calibration": calibration_error(score, right),
                 "by_chance": calibration_by_chance(score),
-                "brier": ((score - right) ** 2).mean() / base,
-                "brier_best": _best_brier(score, right) / base,
+                "brier": relative_brier(score, right),
+                "brier_best": relative_brier(_best_monotone(score, right), right),
             })  # fmt: skip
     return pd.DataFrame(rows)
 
 
-def _best_brier(score: np.ndarray, right: np.ndarray) -> float:
-    """Brier score after the best monotone change of the scores, chosen with the truth at hand."""
-    best = IsotonicRegression(out_of_bounds="clip").fit_transform(score, right)
-    return float(((best - right) ** 2).mean())
+def _best_monotone(score: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """The scores (N,) after their best monotone change, chosen with the truth at hand."""
+    return np.asarray(IsotonicRegression(out_of_bounds="clip").fit_transform(score, right))
 
 
 def rows_of(folder: Path) -> pd.DataFrame:

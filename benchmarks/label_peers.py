@@ -19,12 +19,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import roc_auc_score
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the repository, when run as a script
 
-from benchmarks.label_check import Record, aum_of, evidence_of
+from benchmarks.label_check import Record, auc, aum_of, evidence_of, worst_5
 from benchmarks.label_noise import CLEANLAB, LOSS, MISSING
 from benchmarks.reproduction_tables import fill_page, markdown
 from sgd_influence.label_check import check_labels
@@ -70,16 +69,6 @@ def rankings(one: Record, folds: Sequence[Record]) -> tuple[np.ndarray, dict[str
 
 def _probabilities(folds: Sequence[Record]) -> np.ndarray:
     return np.concatenate([fold["probabilities"] for fold in folds])
-
-
-def worst_5(wrong: np.ndarray, score: np.ndarray) -> float:
-    """The share of wrong labels among the worst 5 %, for masks and scores (N,)."""
-    return float(wrong[np.argsort(score, kind="stable")[: len(wrong) // 20]].mean())
-
-
-def auc(wrong: np.ndarray, score: np.ndarray) -> float:
-    """The area under the ROC curve of scores (N,), the most suspicious lowest."""
-    return float(roc_auc_score(wrong, -score))
 
 
 def difference_error(

@@ -26,7 +26,7 @@ from utils.output.paths import OutputPaths
 from utils.output.results import Results
 from utils.training.soundness import problems_in
 from utils.training.trial import Trial
-from utils.units import counted
+from utils.units import counted, shown_ends
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,11 +70,13 @@ def analyze(options: Options, source: Source, trial: Trial, results: Results) ->
     cleanse(options, source, folder, results, tried, counts)
     table = closing_table(recommendation, agreements).splitlines()
     first = label_words(labels) if labels else []
-    for line in ("", *first, *table, *closing_words(recommendation)):
+    judged = [
+        judgement(method, agreement, options.verify)
+        for method, agreement in agreements.items()
+        if METHODS[method].predicts
+    ]
+    for line in ("", *first, *table, *closing_words(recommendation), *filter(None, judged)):
         log.log(RESULT, "%s", line)
-    for method, agreement in agreements.items():
-        if METHODS[method].predicts and (text := judgement(method, agreement, options.verify)):
-            log.log(RESULT, "%s", text)
 
 
 def unsound_methods(options: Options, paths: OutputPaths) -> dict[str, str]:
@@ -150,8 +152,9 @@ def closing_table(recommendation: Recommendation, agreements: Mapping[str, Agree
     for name, v in recommendation.methods.items():
         n, accuracy, gain, interval = _shown_removal(v)
         line = f"{name:<20} {n:>9} {accuracy:>13.2%} {v.test_accuracy_no_removal:>11.2%} "
-        low, high = (f"{end:+.2f}" for end in interval)
-        line += f"{f'{gain:+.2f} [{low}, {high}]' if low != high else f'{gain:+.2f}':>31}"
+        ends = shown_ends(interval)
+        bounds = f" [{', '.join(ends)}]" if ends else ""
+        line += f"{f'{gain:+.2f}{bounds}':>31}"
         if name in agreements:
             line += f" {agreements[name].of_random:>20} {agreements[name].of_ranking:>24}"
         lines.append(line + _standing(v, recommendation.overall))
@@ -197,8 +200,8 @@ def closing_words(recommendation: Recommendation) -> list[str]:
 
 def _points(gain: float, interval: Sequence[float]) -> str:
     """A gain with its interval, unless that has no width."""
-    low, high = (f"{end:+.2f}" for end in interval)
-    return f"{gain:+.2f} (95 % interval {low} to {high})" if low != high else f"{gain:+.2f}"
+    ends = shown_ends(interval)
+    return f"{gain:+.2f}{f' (95 % interval {ends[0]} to {ends[1]})' if ends else ''}"
 
 
 def draw(summary: pd.DataFrame, title: str, folder: OutputFolder) -> None:

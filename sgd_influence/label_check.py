@@ -55,6 +55,8 @@ APART = 2.0
 MOST_SHIFT = 5.0
 """Log odds by which the scores of a good net are raised at most: clear evidence stays evidence."""
 _TINY = 1e-6
+_FAR = 40.0
+"""Log odds that are shifted by more than this are never needed."""
 _WIDEST = 12.0
 """Log odds beyond this count as certain."""
 
@@ -525,12 +527,12 @@ def _combined(evidence: Evidence, seen: _Opinions, rows: Bools, rate: float, goo
         trained = SLOPE * trained
         trained += _shift(trained[n_trained > 0], rate, MOST_SHIFT)
     odds = (n_trained * trained + n_held * held) / (n_trained + n_held)
-    return odds + _shift(odds, rate, MOST_SHIFT if good else 40.0)
+    return odds + _shift(odds, rate, MOST_SHIFT if good else _FAR)
 
 
-def _shift(odds: Floats, rate: float, most: float = 40.0) -> float:
+def _shift(odds: Floats, rate: float, most: float = _FAR) -> float:
     """The number, at most `most`, to add to log odds (N,) for a mean probability of 1 - rate."""
-    low, high = -40.0, most
+    low, high = -_FAR, most
     for _ in range(50):
         middle = (low + high) / 2
         low, high = (

@@ -29,8 +29,7 @@ from utils.output.storage import read_csv
 STEEP = 0.05
 """A training with more of the fall of its loss in the last quarter of the epochs is too short."""
 UNFIT = 0.5
-"""No label is judged below this share of a logistic regression's accuracy, nor below both this
-accuracy and the regression's."""
+"""No label is judged by a net below both this accuracy and a logistic regression's."""
 FAST_MOMENTUM, FEW_EPOCHS = 0.5, 10
 """The check is worse with this momentum or more and a falling rate, and with fewer epochs."""
 MOST_TRAINED, MOST_TESTED = 2000, 2000
@@ -121,11 +120,10 @@ def poor_net(found: Learnt, checked: Checked) -> str:
 def unfit_net(found: Learnt) -> str:
     """Why no label can be judged: a sentence; empty if labels can be judged.
 
-    A net that is right less than half as often as a logistic regression on pixels knows too little
-    of the classes: nearly every label looks wrong to it. Of one that is no better than the
-    regression and right about less than half of the images, errors and wrong labels look alike.
+    A net that is wrong about most images, and more often than a logistic regression on pixels,
+    knows too little of the classes: its errors and wrong labels look alike.
     """
-    if found.accuracy >= max(UNFIT * found.pixels, min(UNFIT, found.pixels)):
+    if found.accuracy >= min(UNFIT, found.pixels):
         return ""
     return f"The net has learnt too little: {_compared(found)}. {_remedy(found)}"
 

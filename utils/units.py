@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
+from collections.abc import Sequence
 
 _POWERS = {unit: 1000**n for n, unit in enumerate(("B", "KB", "MB", "GB", "TB"))}
 _POWERS |= {unit: 1024**n for n, unit in enumerate(("KiB", "MiB", "GiB", "TiB"), start=1)}
@@ -50,6 +51,12 @@ def duration(seconds: float) -> str:
 def counted(number: int, noun: str) -> str:
     """A number with its noun, in the plural where it has to be."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def shown_ends(interval: Sequence[float]) -> tuple[str, str] | None:
+    """The two ends of an interval with sign and two decimals; None if it then has no width."""
+    low, high = (f"{round(end, 2) + 0.0:+.2f}" for end in interval)
+    return (low, high) if low != high else None
 
 
 def printable(text: str) -> str:

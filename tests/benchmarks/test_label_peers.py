@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 
 from benchmarks import label_peers
+from benchmarks.label_check import worst_5
 from benchmarks.label_noise import CLEANLAB
-from benchmarks.label_peers import CHECK, difference_error, main, worst_5
+from benchmarks.label_peers import CHECK, difference_error, main
 from tests.benchmarks.test_label_check import write_record
 from utils.errors import UserError
 

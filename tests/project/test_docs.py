@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import io
 import re
+import runpy
 import shlex
-import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -212,9 +214,13 @@ _HELP: dict[str, set[str]] = {}
 def options_of(script: str) -> set[str]:
     """The long options that `script --help` names; the script must be there."""
     if script not in _HELP:
-        command = [sys.executable, str(ROOT / script), "--help"]
-        printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
-        _HELP[script] = set(re.findall(r"(?<![\w-])--[a-zA-Z][\w-]*", printed.stdout))
+        printed = io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed):
+            patch.setattr(sys, "argv", [script, "--help"])
+            patch.setattr(sys, "path", list(sys.path))
+            with pytest.raises(SystemExit, match=r"^0$"):
+                runpy.run_path(str(ROOT / script), run_name="__main__")
+        _HELP[script] = set(re.findall(r"(?<![\w-])--[a-zA-Z][\w-]*", printed.getvalue()))
     return _HELP[script]
 
 

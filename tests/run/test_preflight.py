@@ -11,7 +11,7 @@ import pytest
 import utils.run.pipeline
 from tests.helpers.runs import contents, influence_functions, sgd_influence
 from utils.output.usage import free_space, machine_memory, peak_memory, written_bytes
-from utils.units import bytes_of, shown_bytes
+from utils.units import bytes_of, shown_bytes, shown_ends
 
 FACTOR = 1.5
 """How far an estimate may be from what then happens."""
@@ -45,6 +45,12 @@ def test_what_is_no_size(text: str) -> None:
 )  # fmt: skip
 def test_bytes_are_shown_with_three_figures(size: float, text: str) -> None:
     assert shown_bytes(size) == text
+
+
+def test_ends_of_an_interval_that_look_the_same() -> None:
+    assert shown_ends([-0.5, 1.25]) == ("-0.50", "+1.25")
+    assert shown_ends([-0.004, 0.004]) is None  # not -0.00 to +0.00
+    assert shown_ends([0.301, 0.304]) is None
 
 
 def in_bytes(shown: str) -> int:

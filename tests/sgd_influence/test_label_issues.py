@@ -120,7 +120,8 @@ def test_the_table_is_worst_first_and_the_verdict_counts_it() -> None:
         "Labels: about 2 of 4 labels look wrong (95 % interval 1 to 3); "
         "review labels/label_issues.csv, the worst come first",
         "1 of them is a test image",
-        "The interval is wide: more trials (-nt) hold out more images",
+        "The interval is wide, because few images are held out: more trials (-nt) hold out more, "
+        "unless you give validation images of your own",
         "More than half of the labels of dog look wrong: look at the class as a whole (swapped or "
         "merged folders?) first",
     ]

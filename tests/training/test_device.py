@@ -17,7 +17,7 @@ from utils.output.manifest import versions_here
 from utils.run import worker_process as worker
 from utils.run.workers import InProcess
 from utils.training import device
-from utils.training.device import choose_backend, gpu_failure, release_memory, set_context
+from utils.training.device import choose_backend, machine_failure, release_memory, set_context
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +60,14 @@ def test_process_that_did_not_choose_computes_repeatably_too(cudnn: ModuleType) 
     set_context("cudnn", "0")
     assert os.environ["NNABLA_CUDNN_DETERMINISTIC"] == "1"
     assert os.environ["NNABLA_CUDNN_ALGORITHM_BY_HEURISTIC"] == "1"
+
+
+def test_loaded_extension_leaves_standard_output_alone(
+    cudnn: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads of a Dask worker may choose the device at the same time."""
+    monkeypatch.delattr(device, "redirect_stdout")
+    assert device.cudnn_extension() is cudnn
 
 
 def test_device_that_this_process_does_not_have(cudnn: ModuleType) -> None:
@@ -168,16 +176,24 @@ def test_gpu_whose_name_the_driver_does_not_tell(
 @pytest.mark.parametrize(
     ("text", "reported"),
     [
-        ("memory error in alloc\nFailed to allocate again.", "smaller --batch_size"),
+        ("memory error in alloc\nFailed to allocate again.", "or a GPU that nobody else uses"),
         ("target_specific error\n(cudaGetLastError()) failed: illegal access", "nvidia-smi"),
         ("value error in setup_impl\nshapes differ", ""),
     ],
 )
-def test_failure_of_a_gpu_is_one_line(text: str, reported: str) -> None:
-    line = gpu_failure(RuntimeError(text))
+def test_failure_of_a_gpu_is_one_line(cudnn: ModuleType, text: str, reported: str) -> None:
+    set_context("cudnn", "0")
+    line = machine_failure(RuntimeError(text))
     assert reported in line
     assert "\n" not in line
     assert bool(line) == bool(reported)
+
+
+def test_memory_that_lacks_on_a_cpu_is_not_the_gpus() -> None:
+    """nnabla's allocator has one text for both."""
+    line = machine_failure(RuntimeError("memory error in alloc\nFailed to allocate again."))
+    assert line.startswith("not enough memory (memory error in alloc Failed to allocate again.); ")
+    assert "GPU" not in line
 
 
 def test_failure_of_a_gpu_ends_the_command(

@@ -85,7 +85,10 @@ class LabelVerdict:
             many = f"{self.n_issues_test:,} of them are test images"
             remarks.append("1 of them is a test image" if self.n_issues_test == 1 else many)
         if not self.at_least and self.high - self.low > WIDE * self.n_images:
-            remarks.append("The interval is wide: more trials (-nt) hold out more images")
+            remarks.append(
+                "The interval is wide, because few images are held out: more trials (-nt) hold out "
+                "more, unless you give validation images of your own"
+            )
         return remarks + ([_capital(self.reason)] if self.reason else [])
 
     def warnings(self, name_of: Callable[[int], str]) -> list[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from utils.methods import shown
+from utils.units import shown_ends
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,9 @@ def _points(points: float) -> str:
 
 
 def _interval(ends: Sequence[float]) -> str:
-    """The ends; empty if there is no width."""
-    low, high = (f"{end:+.2f}".replace("-", "−") for end in ends)
-    return f"{low} to {high}" if low != high else ""
+    """The ends in words; empty if there is no width."""
+    seen = shown_ends(ends)
+    return " to ".join(seen).replace("-", "−") if seen else ""
 
 
 @dataclass(frozen=True)

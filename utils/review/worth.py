@@ -41,7 +41,7 @@ from utils.training.model_check import checked_model
 from utils.training.network import Network
 from utils.training.sgd import SGD, Optimiser
 from utils.training.steps import plan_steps
-from utils.units import duration
+from utils.units import duration, shown_ends
 
 log = logging.getLogger("data_cleansing")
 
@@ -128,10 +128,10 @@ class Gain:
         """The gain with its interval."""
         if self.interval is None:
             return f"{self.points:+.2f} (one seed gives no interval)"
-        low, high = (f"{end:+.2f}" for end in self.interval)
-        if low == high:
+        ends = shown_ends(self.interval)
+        if ends is None:
             return f"{self.points:+.2f} (the same with every seed, which gives no interval)"
-        return f"{self.points:+.2f} (95 % interval {low} to {high})"
+        return f"{self.points:+.2f} (95 % interval {ends[0]} to {ends[1]})"
 
 
 def gains(trainings: pd.DataFrame) -> dict[str, Gain]:

@@ -113,9 +113,9 @@ def _status(options: Options) -> int:
         reason = f"not enough memory ({error or 'no size given'}); {remedy}"
         return _end(MISTAKE, f"{name}: error: {reason}; {_goes_on(output)}")
     except RuntimeError as error:
-        from utils.training.device import gpu_failure
+        from utils.training.device import machine_failure
 
-        if not (reason := gpu_failure(error)):
+        if not (reason := machine_failure(error)):
             raise
         return _end(MISTAKE, f"{name}: error: {reason}; {_goes_on(output)}")
 

@@ -32,7 +32,7 @@ from utils.output.paths import OutputPaths
 from utils.run.handover import sent
 from utils.run.tasks import Job
 from utils.run.worker_process import Outcome, Setup, work_apart, work_beside
-from utils.run.workers import HandingOver
+from utils.run.workers import KEPT, HandingOver
 from utils.signals import stop_if_asked
 from utils.training.trial import Trial
 
@@ -44,7 +44,6 @@ INSTALL = "pip install -r requirements-dask.txt"
 PROGRAM = Path(__file__).parents[2]
 START = "python -m dask"
 """The script `dask` does not look for modules in the folder that it is started in."""
-KEPT = "what is finished is kept, the same command goes on from there"
 OTHER_PROGRAM = re.compile(
     "cannot import name|Can't get attribute|deserialization of the task graph|UnpicklingError"
 )

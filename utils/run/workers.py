@@ -25,6 +25,8 @@ from utils.signals import LOOK_EVERY, stop_if_asked
 from utils.training.device import release_memory
 from utils.training.trial import Trial
 
+KEPT = "what is finished is kept, the same command goes on from there"
+
 
 class Workers(Protocol):
     """Computes jobs."""
@@ -148,7 +150,7 @@ class Processes(HandingOver):
 def _died(error: BrokenProcessPool) -> UserError:
     return UserError(
         f"a worker process died ({error}): killed, or for want of memory; free some memory or give "
-        "fewer --jobs; what is finished is kept, the same command goes on from there"
+        f"fewer --jobs; {KEPT}"
     )
 
 

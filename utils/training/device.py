@@ -26,6 +26,7 @@ from utils.training.cuda_libraries import DRIVER, load_libraries
 log = logging.getLogger("data_cleansing")
 
 INSTALL = "pip install -r requirements-cuda.txt"
+SMALLER = "choose a smaller --batch_size or --image_size"
 DRIVER_NEEDED = "install NVIDIA's driver, version 525 or later"
 REPEATABLE = {"NNABLA_CUDNN_DETERMINISTIC": "1", "NNABLA_CUDNN_ALGORITHM_BY_HEURISTIC": "1"}
 """Without these two a replay is not byte-equal: cuDNN would take whichever algorithm was fastest
@@ -91,17 +92,20 @@ def release_memory() -> None:
         cudnn_extension().clear_memory_cache()
 
 
-def gpu_failure(error: RuntimeError) -> str:
-    """What a GPU reported through nnabla, in one line with a remedy; empty for another error."""
-    text = " ".join(str(error).split())
-    if not re.search(
-        r"\b(cuda|cudnn|cublas|curand|cusolver|failed to allocate)", text, re.IGNORECASE
+def machine_failure(error: RuntimeError) -> str:
+    """What nnabla reports of a GPU or of memory, in one line; empty for another error."""
+    text = _one_line(error)
+    no_memory = re.search("failed to allocate", text, re.IGNORECASE)
+    if no_memory and not on_gpu():
+        return f"not enough memory ({text:.300}); {SMALLER}"
+    if not no_memory and not re.search(
+        r"\b(cuda|cudnn|cublas|curand|cusolver)", text, re.IGNORECASE
     ):
         return ""
     remedy = "check the GPU with nvidia-smi, or use --context cpu"
     if re.search("memory|alloc", text, re.IGNORECASE):
-        remedy = "choose a smaller --batch_size or --image_size, or a GPU that nobody else uses"
-    return f"the GPU failed ({text[:300]}); {remedy}"
+        remedy = f"{SMALLER}, or a GPU that nobody else uses"
+    return f"the GPU failed ({text:.300}); {remedy}"
 
 
 def _cudnn_problem(device_ids: Sequence[str]) -> _Problem | None:
@@ -114,18 +118,25 @@ def _cudnn_problem(device_ids: Sequence[str]) -> _Problem | None:
             return _Problem(f"there is no GPU {missing[0]}, only {there}", "give another -di")
         for device_id in device_ids:
             extension.context(device_id=device_id)  # which asks the driver for the GPU's name
-    except ImportError as error:
-        reason = " ".join(str(error).split())
-        if DRIVER in reason:
-            return _Problem(f"there is no GPU: {DRIVER}, the driver's, is missing", DRIVER_NEEDED)
-        return _Problem(f"nnabla's cudnn extension cannot be loaded: {reason}", INSTALL)
-    except Exception as error:  # of several kinds: RuntimeError, ValueError, nnabla's NVMLError
-        reason = " ".join(str(error).split())
-        quoted = re.search('failed with "(.+)"', reason)  # after the file and line of nnabla's
-        return _Problem(
-            f"nnabla finds no GPU: {quoted[1] if quoted else reason:.200}", DRIVER_NEEDED
-        )
+    except Exception as error:  # of several kinds: ImportError, RuntimeError, nnabla's NVMLError
+        return _problem_of(error)
     return None
+
+
+def _problem_of(error: Exception) -> _Problem:
+    """What an error in loading the extension or in asking it for a GPU means."""
+    reason = _one_line(error)
+    if not isinstance(error, ImportError):
+        quoted = re.search('failed with "(.+)"', reason)  # after the file and line of nnabla's
+        text = quoted[1] if quoted else reason
+        return _Problem(f"nnabla finds no GPU: {text:.200}", DRIVER_NEEDED)
+    if DRIVER in reason:
+        return _Problem(f"there is no GPU: {DRIVER}, the driver's, is missing", DRIVER_NEEDED)
+    return _Problem(f"nnabla's cudnn extension cannot be loaded: {reason}", INSTALL)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def cudnn_extension() -> ModuleType:
@@ -135,7 +146,9 @@ def cudnn_extension() -> ModuleType:
         ImportError: it is not installed, or a library is not there.
     """
     os.environ.update(REPEATABLE)
-    if "nnabla_ext.cudnn" not in sys.modules and find_spec("nnabla_ext.cuda"):
+    if loaded := sys.modules.get("nnabla_ext.cudnn"):
+        return loaded  # so that jobs leave standard output to the threads of a Dask worker
+    if find_spec("nnabla_ext.cuda"):
         load_libraries()
     with redirect_stdout(io.StringIO()):  # where it finds no GPU, it prints that
         return importlib.import_module("nnabla_ext.cudnn")
