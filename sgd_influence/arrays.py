@@ -26,6 +26,7 @@ from utils.options import number_or_all, options_by_name
 
 UInt8 = npt.NDArray[np.uint8]
 CHANNELS = (1, 3)
+LARGEST_LABEL = np.iinfo(np.int64).max
 _NAMES = {TRAINING: ("X", "y"), VALIDATION: ("X_val", "y_val"), TEST: ("X_test", "y_test")}
 
 
@@ -179,7 +180,7 @@ def value_of(name: str, value: Any, shown: str = "") -> Any:
     option = options_by_name()[name]
     choices, kind = (option.argparse.get(key) for key in ("choices", "type"))
     if choices and not (isinstance(value, str) and value in choices):
-        raise UserError(f"{name} {value!r}: must be one of {', '.join(choices)}")
+        raise UserError(f"{name} {in_short(value)}: must be one of {', '.join(choices)}")
     if kind not in (int, float, number_or_all) or (value is None and name in OPTIONAL):
         return value
     number = number_of(shown or name, value, float if kind is float else int)
@@ -194,14 +195,20 @@ def number_of(name: str, value: Any, kind: type[int] | type[float]) -> Any:
         return float(value) if kind is float else operator.index(value)
     except (TypeError, ValueError):
         wanted = "number" if kind is float else "whole number"
-        raise UserError(f"{name} {value!r}: must be a {wanted}") from None
+        raise UserError(f"{name} {in_short(value)}: must be a {wanted}") from None
 
 
 def path_of(path: Any, name: str) -> Path:
     """A user's path; raises a UserError for what is none, or is empty: the working directory."""
     if not isinstance(path, str | os.PathLike) or not os.fspath(path):
-        raise UserError(f"{name} {path!r}: give a path")
+        raise UserError(f"{name} {in_short(path)}: give a path")
     return Path(path)
+
+
+def in_short(value: object) -> str:
+    """What a user gave where something else is wanted, in one line of 80 characters at most."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:76]} ..."
 
 
 def array_of(given: npt.ArrayLike, name: str, dtype: Any = None) -> npt.NDArray[Any]:
@@ -277,11 +284,19 @@ def _bytes_of(images: npt.NDArray[Any], name: str) -> UInt8:
         raise UserError(
             f"{name} holds {images.dtype}; give whole numbers 0 to 255 or floats 0 to 1"
         )
+    _check_finite(images, name)
     low, high, most = images.min(), images.max(), 1 if kind == "f" else 255
     if not (low >= 0 and high <= most):
         what = f"{name} holds {images.dtype} from {low:g} to {high:g}"
         raise UserError(f"{what}; give whole numbers 0 to 255 or floats 0 to 1")
     return (np.rint(images * 255.0) if kind == "f" else images).astype(np.uint8)
+
+
+def _check_finite(images: npt.NDArray[Any], name: str) -> None:
+    finite = np.isfinite(images).reshape(len(images), -1).all(axis=1)
+    if not finite.all():
+        what = f"{name}[{np.argmin(finite)}] has pixels that are NaN or infinite"
+        raise UserError(f"{what}; mend that image, or leave it out")
 
 
 def labels_of(y: npt.ArrayLike, n: int, name: str) -> npt.NDArray[Any]:
@@ -295,8 +310,20 @@ def labels_of(y: npt.ArrayLike, n: int, name: str) -> npt.NDArray[Any]:
             f"{name} has the shape {labels.shape}; give one label per image, ({n},){hint}"
         )
     if labels.dtype.kind not in "iu":
-        raise UserError(f"{name} holds {labels.dtype}; give whole numbers, such as y.astype(int)")
+        remedy = _whole_numbers(labels, name)
+        raise UserError(f"{name} holds {labels.dtype}; give whole numbers{remedy}")
+    if labels.dtype.kind == "u" and len(labels) and labels.max() > LARGEST_LABEL:
+        raise UserError(f"{name} holds {labels.max()}; give labels up to {LARGEST_LABEL}")
     return labels.astype(np.int64)
+
+
+def _whole_numbers(labels: npt.NDArray[Any], name: str) -> str:
+    """How labels of another type become whole numbers; empty if that depends on what they mean."""
+    if labels.dtype.kind in "USO":
+        return f", such as np.unique({name}, return_inverse=True)[1]"
+    if labels.dtype.kind == "f" and not (labels == np.rint(labels)).all():
+        return ""
+    return f", such as {name}.astype(int)"
 
 
 def _classes(sets: Given) -> npt.NDArray[np.int64]:

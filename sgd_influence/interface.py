@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from sgd_influence.arrays import Images, array_of, path_of, temporary_folder, value_of
+from sgd_influence.arrays import Images, array_of, in_short, path_of, temporary_folder, value_of
 from sgd_influence.eval import SCORE_COLUMNS, evaluate_without
 from sgd_influence.guest import guest, in_python
 from sgd_influence.label_issues import check_of_run
@@ -268,6 +268,8 @@ class Cleanser:
         """
         with self._computing() as opened:
             n_groups = int(value_of("verify", n_groups, "n_groups"))
+            if not n_groups:  # which turns the option off
+                raise UserError("n_groups 0: needs 6 groups or more")
             self._run(opened, [SCORES, REMOVALS, GROUPS], [_method(method)], n_groups=n_groups)
             rows = opened.results.table(opened.trial.folder.verified(opened.trial.seed))
             self.groups_ = rows[rows["method"] == method].reset_index(drop=True)
@@ -464,7 +466,7 @@ def _register(model: str | Model) -> None:
 def _method(name: str) -> Method:
     """The method of a name; raises a UserError."""
     if not isinstance(name, str) or name not in METHODS:
-        raise UserError(f"method {name!r}: not known; known are {', '.join(METHODS)}")
+        raise UserError(f"method {in_short(name)}: not known; known are {', '.join(METHODS)}")
     return METHODS[name]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -29,11 +30,14 @@ def reason_of(error: UserError | OSError, place: Path) -> str:
     return str(error)
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A suggestion for a mistyped name, to be put behind an error; empty if none is near."""
+def did_you_mean(name: str, known: Iterable[str], folder: str = "") -> str:
+    """A suggestion for a mistyped name, to be put behind an error; empty if none is near.
+
+    folder: where `name` and the known names are, which is suggested too.
+    """
     by_lower = {other.lower(): other for other in known}
     near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.7)
-    return f"; did you mean {by_lower[near[0]]}?" if near else ""
+    return f"; did you mean {os.path.join(folder, by_lower[near[0]])}?" if near else ""
 
 
 def bounded(line: str) -> str:

@@ -216,6 +216,23 @@ def test_an_image_that_does_not_fit_is_one_line(
     assert "make the image smaller" in line
 
 
+@pytest.mark.parametrize("dataset", ["digits", "pictures"])
+def test_a_size_that_does_not_fit_is_one_line(
+    dataset: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    name = str(class_folders(tmp_path / dataset)) if dataset == "pictures" else dataset
+    monkeypatch.setattr(decode, "free_memory", lambda: 2 * GB)
+    for taking in ("decode_file", "room_for"):  # nothing is tried without the check either
+        monkeypatch.setattr(f"utils.data.images.{taking}", lambda *_: pytest.fail("tried"))
+    assert sgd_influence(tmp_path / "out", small=f"-ds {name} --image_size 100000") == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "error: --image_size 100000: " in line
+    assert "of memory, 2 GB are free; give a smaller size" in line
+
+
 def test_processes_that_decode_have_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("joblib.cpu_count", lambda: 8)
     monkeypatch.setattr(decode, "free_memory", lambda: 2 * GB)

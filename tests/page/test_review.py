@@ -367,6 +367,31 @@ def test_an_image_is_decided_on_once(checked: Path, tmp_path: Path) -> None:
         read_decisions(csv, issues, {})
 
 
+def test_the_name_of_a_class_gets_its_label(tmp_path: Path) -> None:
+    issues = pd.DataFrame({SET: ["training"], ROW: [0], IMAGE: ["/a.png"], LABEL: [0]})
+    csv = tmp_path / "decisions.csv"
+
+    def given(new: str) -> pd.DataFrame:
+        csv.write_text(f"{','.join(COLUMNS)}\n/a.png,0,training,0,relabel,{new}\n")
+        return read_decisions(csv, issues, {0: "cat", 1: "dog", 2: "1"})
+
+    with pytest.raises(UserError, match=r"'dog' is the name of a class; give .* class, 1$"):
+        given("dog")
+    assert given("1")[NEW_LABEL].item() == 1  # a label before a name
+
+
+def test_what_is_no_file_of_decisions_gets_a_fitting_remedy(tmp_path: Path) -> None:
+    empty = tmp_path / "empty.csv"
+    empty.touch()
+    for path, line in (
+        (empty, "is empty; save it from the page again, or give it x:image,y:label,set,row,"),
+        (tmp_path, "a folder, not a file; give decisions.csv, as the page saves it"),
+    ):
+        with pytest.raises(UserError) as error:
+            read_decisions(path, pd.DataFrame(), {})
+        assert str(error.value).startswith(f"{path}: {line}")
+
+
 def test_a_table_that_is_not_whole_is_one_line(folder: Path) -> None:
     paths = OutputPaths(folder)
     table = pd.read_csv(paths.label_issues)

@@ -208,6 +208,17 @@ def test_scheduler_that_does_not_answer(where: str, monkeypatch: pytest.MonkeyPa
         pass
 
 
+def test_another_program_at_the_address_of_a_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
+    def client(*_: object, **__: object) -> None:
+        raise MemoryError("Unable to allocate 3.07 EiB for an array")
+
+    monkeypatch.setattr("distributed.Client", client)
+    line = r"no scheduler answers \(another program answers at this address\); start one with"
+    with pytest.raises(UserError, match=line), \
+            utils.run.dask_cluster.connected("tcp://127.0.0.1:22"):  # fmt: skip
+        pass
+
+
 def test_worker_with_other_libraries_is_named(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

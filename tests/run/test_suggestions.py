@@ -69,6 +69,9 @@ def test_unknown_models_and_data_sets(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(UserError) as error:
         prepare(f"{tmp_path}/none/photos", None, False)
     assert "did you mean" not in str(error.value)
+    with pytest.raises(UserError) as error:  # near only by the folder that both are in
+        prepare(f"{tmp_path}/x.zip", None, False)
+    assert "did you mean" not in str(error.value)
     with pytest.raises(UserError, match=r"did you mean resnet\?"):
         find_model("resnets")
 

@@ -325,6 +325,12 @@ def test_verbose_prints_what_a_command_prints(capfd: pytest.CaptureFixture[str])
 PIXELS = np.zeros((6, 8, 8), np.uint8)
 
 
+def one_pixel(value: float) -> np.ndarray:
+    images = PIXELS.astype(float)
+    images[4, 2, 3] = value
+    return images
+
+
 @pytest.mark.parametrize(
     ("X", "line"),
     [
@@ -334,7 +340,8 @@ PIXELS = np.zeros((6, 8, 8), np.uint8)
         (np.zeros((0, 8, 8)), "X has the shape (0, 8, 8), without an image"),
         (PIXELS + 255.0, "X holds float64 from 255 to 255; give whole numbers 0 to 255"),
         (PIXELS.astype(int) - 1, "X holds int64 from -1 to -1; give"),
-        (PIXELS * np.nan, "X holds float64 from nan to nan; give"),
+        (PIXELS * np.nan, "X[0] has pixels that are NaN or infinite; mend that image, or leave"),
+        (one_pixel(np.inf), "X[4] has pixels that are NaN or infinite; mend that image, or leave"),
         (PIXELS.astype(bool), "X holds bool; give"),
         (PIXELS.astype(str), "X holds <U3; give"),
         ([[1, 2], [3]], "X: list does not become an array (setting an array element"),
@@ -352,8 +359,18 @@ def test_images_of_another_shape_or_type_are_refused(X: Any, line: str) -> None:
     [
         ({"y": np.zeros((40, 2), int)}, "y has the shape (40, 2); give one label per image, (40,)"),
         ({"y": np.arange(39) % 2}, "y has the shape (39,); give one label per image, (40,)"),
-        ({"y": np.arange(40) % 2 / 2}, "y holds float64; give whole numbers, such as"),
-        ({"y": ["cat", "dog"] * 20}, "y holds <U3; give whole numbers"),
+        (
+            {"y": np.arange(40) % 2 * 1.0},
+            "y holds float64; give whole numbers, such as y.astype(int)",
+        ),
+        (
+            {"y": ["cat", "dog"] * 20},
+            "y holds <U3; give whole numbers, such as np.unique(y, return_inverse=True)[1]",
+        ),
+        (
+            {"y": np.array([0, 2**63] * 20, np.uint64)},
+            "y holds 9223372036854775808; give labels up",
+        ),
         ({"y": [[1], [2, 3]] * 20}, "y: list does not become an array ("),
         ({"y": None}, "X and y: give both"),
         ({"y": np.ones(40, int)}, "y: all images are of one class"),
@@ -367,6 +384,12 @@ def test_sets_that_do_not_fit_are_refused(given: dict[str, Any], line: str) -> N
     with pytest.raises(UserError) as raised:
         small(**given)
     assert_one_line(raised.value, line)
+
+
+@pytest.mark.parametrize("labels", [[0.0, 0.5], [0.0, np.nan]])
+def test_labels_that_a_change_of_type_would_falsify(labels: list[float]) -> None:
+    with pytest.raises(UserError, match=r"^y holds float64; give whole numbers$"):
+        small(y=labels * 20)
 
 
 def test_images_are_copied() -> None:
@@ -400,6 +423,8 @@ def test_labels_may_be_a_column() -> None:
         ),
         ({"output_dir": ""}, "output_dir '': give a path"),
         ({"output_dir": 3}, "output_dir 3: give a path"),
+        ({"output_dir": PIXELS}, "output_dir array([[["),
+        ({"lr": PIXELS}, "lr array([[["),
         ({"seed": 2**32}, "seed 4294967296: nnabla takes seeds below 4294967296, and there are 1"),
         ({"device_id": "a"}, "device_id a: expected a GPU number"),
     ],
@@ -437,6 +462,8 @@ def test_images_are_needed() -> None:
         (lambda c: c.remove(c.training_mask_), "remove: the mask names 28 of 28 images"),
         (lambda c: c.remove(np.ones(40, bool)), "remove: the mask names 12 images that are held"),
         (lambda c: c.verify(n_groups=3), "n_groups 3: needs 6 groups or more"),
+        (lambda c: c.verify(n_groups=0), "n_groups 0: needs 6 groups or more"),
+        (lambda c: c.score(PIXELS), "method array([[[0, 0, 0, 0, 0, 0, 0, 0], [0, 0, 0"),
     ],
 )
 def test_operations_that_do_not_fit_are_refused(

@@ -229,7 +229,7 @@ def prepare(
     if _is_path(name):
         return own_source(Path(name), data_dir, Wanted(image_size, color, resize, skip_broken))
     if name not in DATASETS:
-        known = f"known are {', '.join(DATASETS)}{did_you_mean(name, _like(name))}"
+        known = f"known are {', '.join(DATASETS)}{_suggested(name)}"
         raise UserError(f"data set '{name}' is not known and no such path exists; {known}")
     row, cache = DATASETS[name], cache_folder()
     roots = (_root(data_dir or cache), _root(cache))
@@ -282,14 +282,14 @@ def _is_path(name: str) -> bool:
     return True
 
 
-def _like(name: str) -> list[str]:
-    """Names that a mistyped one may stand for: data sets, and what lies in the same folder."""
-    folder, _ = os.path.split(name.rstrip("/"))
+def _suggested(name: str) -> str:
+    """What a mistyped name may stand for: what lies in the same folder, or a data set."""
+    folder, last = os.path.split(name.rstrip("/"))
     try:
-        there = [os.path.join(folder, other) for other in sorted(os.listdir(folder or "."))]
+        there = sorted(os.listdir(folder or "."))
     except OSError:
         there = []
-    return [*there, *DATASETS]
+    return did_you_mean(last, there if folder else [*there, *DATASETS], folder)
 
 
 def _root(folder: Path) -> Path:

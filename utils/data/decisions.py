@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -84,6 +85,7 @@ def as_written(decided: pd.DataFrame) -> pd.DataFrame:
 
 def _table(csv: Path) -> pd.DataFrame:
     """The file as text, values without blanks around them; image paths are absolute."""
+    _check_content(csv)
     table, _ = read_users_csv(csv)
     missing = [name for name in COLUMNS if name not in table]
     if missing:
@@ -91,6 +93,15 @@ def _table(csv: Path) -> pd.DataFrame:
         raise UserError(f"{csv}: row 1: a column {missing[0]} is needed; the header is {header}")
     table = table[list(COLUMNS)]
     return table.assign(**{name: table[name].str.strip() for name in COLUMNS[1:]})
+
+
+def _check_content(csv: Path) -> None:
+    """Refuse a folder or an empty file, with what helps for decisions and not for a data set."""
+    if os.path.isdir(csv):
+        raise UserError(f"{csv}: a folder, not a file; give decisions.csv, as the page saves it")
+    if os.path.isfile(csv) and not os.path.getsize(csv):
+        header = ",".join(COLUMNS)
+        raise UserError(f"{csv}: is empty; save it from the page again, or give it {header}")
 
 
 def _place(fields: Fields, known: Known) -> Place:
@@ -121,13 +132,22 @@ def _new_label(fields: Fields, label: int, class_names: Mapping[int, str]) -> in
             what = f"decision {decision} with {NEW_LABEL} {fields[NEW_LABEL]!r}"
             raise ValueError(f"{what}; leave {NEW_LABEL} empty, or make the decision {RELABEL}")
         return label
-    new = _whole(fields, NEW_LABEL)
+    new = _label_of(fields[NEW_LABEL], class_names)
     if new not in class_names:
         labels = f"labels are {min(class_names)} to {max(class_names)}, see summary/classes.csv"
         raise ValueError(f"{NEW_LABEL} {new}: there is no such class; {labels}")
     if new == label:
         raise ValueError(f"{NEW_LABEL} {new} is the label it has; make the decision {KEEP}")
     return new
+
+
+def _label_of(text: str, class_names: Mapping[int, str]) -> int:
+    """A label; ValueError for other text, which gives the label if it is the name of a class."""
+    named = {name: label for label, name in class_names.items()}
+    if text in named and not text.isdigit():
+        what = f"{NEW_LABEL} {text!r} is the name of a class"
+        raise ValueError(f"{what}; give the label of that class, {named[text]}")
+    return _whole({NEW_LABEL: text}, NEW_LABEL)
 
 
 def _whole(fields: Fields, name: str) -> int:

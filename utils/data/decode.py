@@ -473,6 +473,26 @@ def decode_chunk(
     return images, counts, problems, table_of(looks)
 
 
+def chunk_bytes(n_images: int, shape: tuple[int, ...]) -> int:
+    """Bytes of a chunk of images of a shape (H, W, C), and of one more while it is resized."""
+    return (min(n_images, CHUNK) + 1) * math.prod(shape)
+
+
+def check_room_for_chunk(n_images: int, form: Form) -> None:
+    """Refuse a size of which not even a chunk of images fits into the memory that is free.
+
+    Raises:
+        UserError: it does not; without this check the system would kill the process.
+    """
+    side = form.side or 0
+    needed = chunk_bytes(n_images, (side, side, form.channels or 3))
+    if needed > UNCHECKED and needed > (free := free_memory()):
+        raise UserError(
+            f"--image_size {side}: {min(n_images, CHUNK)} images, which are read at a time, take "
+            f"{shown_bytes(needed)} of memory, {shown_bytes(free)} are free; give a smaller size"
+        )
+
+
 def _noting(
     looks: list[Look | None], position: int, side: int
 ) -> Callable[[Image.Image, tuple[int, int]], None] | None:

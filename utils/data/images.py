@@ -12,7 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from utils.console import progress
-from utils.data.decode import Form, decode_chunk, decode_file, over_chunks, problem_of, room_for
+from utils.data.decode import (
+    Form,
+    check_room_for_chunk,
+    chunk_bytes,
+    decode_chunk,
+    decode_file,
+    over_chunks,
+    problem_of,
+    room_for,
+)
 from utils.errors import UserError
 
 MEAN_AND_STD = {  # by number of channels, of values in 0..1
@@ -123,18 +132,19 @@ def decode_all(
     memory: int = 0,
     looks: npt.NDArray[np.void] | None = None,
 ) -> tuple[npt.NDArray[np.uint8], Counter[str], list[tuple[int, str]]]:
-    """As `decode_images`, but nothing is raised: also position and problem of those that failed.
+    """As `decode_images`, but a broken image raises nothing: also position and problem of those.
 
     Their pixels are 0. Where the form leaves open what images become, the first decides.
-    looks: (N,), to be filled in.
+    looks: (N,), to be filled in. Raises UserError for a size that does not fit into the memory.
     """
+    check_room_for_chunk(len(paths), form)
     try:
         shape = form.shape or decode_file(paths[0], form).pixels.shape
     except Exception as error:  # a broken file may raise anything in a decoder
         return np.empty((0, 0, 0, 0), np.uint8), Counter(), [(0, problem_of(error))]
     images, counts = room_for((len(paths), *shape), folder), Counter[str]()
     problems: list[tuple[int, str]] = []
-    looking = looks is not None
+    looking, memory = looks is not None, memory + chunk_bytes(len(paths), shape)
     chunks = over_chunks(decode_chunk, paths, form, shape, looking, memory=memory)
     for part, (decoded, converted, failed, seen) in progress(chunks, description):
         images[part] = decoded

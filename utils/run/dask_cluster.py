@@ -169,8 +169,12 @@ def connected(where: str) -> Iterator[Any]:
         raise
     except Exception as error:  # OSError, ValueError, TypeError, and what other versions raise
         stop_if_asked()
-        what = f"no scheduler answers ({_in_short(error)})"
-        raise UserError(f"{option}: {what}; start one with {START} scheduler") from error
+        # what another program sends is taken for the length of a message
+        foreign = isinstance(error, MemoryError)
+        reason = "another program answers at this address" if foreign else _in_short(error)
+        raise UserError(
+            f"{option}: no scheduler answers ({reason}); start one with {START} scheduler"
+        ) from error
     with client:
         _check(client, option)
         yield client
