@@ -5,7 +5,7 @@ PYTHON := .venv/bin/python
 DEMO_OUTPUT := output_demo
 # More options for the demo's command or for pytest: make demo DEMO_ARGS="-nt 3"
 DEMO_ARGS :=
-TEST_ARGS := -n 2 --dist loadfile --durations=15
+TEST_ARGS := -n 2 --dist loadfile --no-loadscope-reorder --durations=15
 # "--run subset": minutes instead of hours.
 REPRODUCTION_ARGS :=
 
