@@ -322,6 +322,9 @@ def main() -> None:
     figures = figures_of(chosen.work)
     save_csv(figures, ROOT / "benchmarks" / "results" / "full_size.csv")
     fill_page(ROOT / "docs" / "fidelity.md", {"full_size": table_of(figures)})
+    for (dataset, variant), _ in figures[figures["n"] > 0].groupby(["dataset", "variant"]):
+        found = correlations_of(chosen.work, dataset, variant)
+        print(dataset, variant, "correlation between trials:", *np.round(found, 2))
 
 
 def judge(trial: Trial, dataset: str, chosen: argparse.Namespace) -> None:
