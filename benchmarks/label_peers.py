@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT))  # the repository, when run as a script
 from benchmarks.label_check import Record, auc, aum_of, evidence_of, worst_5
 from benchmarks.label_noise import CLEANLAB, LOSS, MISSING
 from benchmarks.reproduction_tables import fill_page, markdown
-from sgd_influence.label_check import check_labels
+from sgd_influence.label_check import Checked, check_labels
 from utils.errors import UserError
 from utils.output.storage import save_csv
 
@@ -48,18 +48,19 @@ def paired(folder: Path) -> Iterator[tuple[str, int, Record, list[Record]]]:
         yield cell, seed, one, [dict(np.load(path)) for path in paths]
 
 
-def rankings(one: Record, folds: Sequence[Record]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Images of the folds (M,), and their scores by each ranking, the most suspicious lowest."""
+def rankings(
+    one: Record, folds: Sequence[Record], checked: Checked, rows: np.ndarray
+) -> dict[str, np.ndarray]:
+    """The scores of the images `rows` (M,) by each ranking, the most suspicious lowest."""
     from cleanlab.rank import get_label_quality_scores
 
-    rows = np.concatenate([fold["rows"] for fold in folds])
     given = one["given"]
     of_label = np.zeros(len(given))  # by the final model
     for images, logits in ((one["trained"], one["final"]), (one["held"], one["after"][-1])):
         of_label[images] = logits.astype(float)[np.arange(len(images)), given[images]]
     near = np.concatenate([fold["neighbours"] for fold in folds])
-    return rows, {
-        CHECK: check_labels(evidence_of([one])).score[rows],
+    return {
+        CHECK: checked.score[rows],
         AUM: aum_of([one])[rows],
         LOSS: of_label[rows],
         CLEANLAB: get_label_quality_scores(given[rows], _probabilities(folds)),
@@ -88,8 +89,11 @@ def rows_of(folder: Path) -> pd.DataFrame:
     """A row per data set and ranking; figures relative to cleanlab's with their standard error."""
     result: list[dict[str, Any]] = []
     for cell, seed, one, folds in paired(folder):
-        rows, by_name = rankings(one, folds)
-        wrong, counts = (one["right"] != one["given"])[rows], counted(one, folds, rows)
+        rows = np.concatenate([fold["rows"] for fold in folds])
+        checked = check_labels(evidence_of([one]))
+        by_name = rankings(one, folds, checked, rows)
+        counts = {CHECK: int(checked.suspect[rows].sum()), CLEANLAB: counted(one, folds, rows)}
+        wrong = (one["right"] != one["given"])[rows]
         key = {"cell": cell, "seed": seed, "folds": len(folds), "images": len(rows)}
         for name, score in by_name.items():
             row = {"wrong": int(wrong.sum()), "ranking": name, "n": counts.get(name, np.nan)}
@@ -97,13 +101,11 @@ def rows_of(folder: Path) -> pd.DataFrame:
     return pd.DataFrame(result)
 
 
-def counted(one: Record, folds: Sequence[Record], rows: np.ndarray) -> dict[str, float]:
-    """How many labels of the images `rows` the check marks, and confident learning counts."""
+def counted(one: Record, folds: Sequence[Record], rows: np.ndarray) -> int:
+    """How many wrong labels confident learning counts among the images `rows` (M,)."""
     from cleanlab.count import num_label_issues
 
-    checked = check_labels(evidence_of([one]))
-    theirs = num_label_issues(one["given"][rows], _probabilities(folds))
-    return {CHECK: int(checked.suspect[rows].sum()), CLEANLAB: theirs}
+    return int(num_label_issues(one["given"][rows], _probabilities(folds)))
 
 
 def compared(wrong: np.ndarray, score: np.ndarray, theirs: np.ndarray) -> dict[str, float]:

@@ -39,8 +39,9 @@ from utils.options import Options
 from utils.output.storage import read_csv, save_csv
 
 METHODS = ("Hara", "Ours", "Influence_functions", "Random")
-ONE_METHOD = "_if"
-"""Ends the name of a run with Influence_functions only."""
+ONE_METHOD = ("Influence_functions",)
+METHODS_OF = {"parted_if": ONE_METHOD, "subset_if": ONE_METHOD}
+"""What the trials of these runs remove by; those of all others by `METHODS`."""
 N_TRAIN, N_TEST, PARTING_SEED = 7000, 3000, 0
 """How the 10,000 test images of a data set are parted."""
 
@@ -65,7 +66,7 @@ class Experiment:
     @property
     def methods(self) -> tuple[str, ...]:
         """What its trials remove by."""
-        return ("Influence_functions",) if self.run.endswith(ONE_METHOD) else METHODS
+        return METHODS_OF.get(self.run, METHODS)
 
 
 SUBSET = "--n_train 400 --n_val 300 --n_test 600 --image_size 16 -e 6 -r 8 40"

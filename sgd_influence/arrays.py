@@ -334,12 +334,12 @@ def _classes(sets: Given) -> npt.NDArray[np.int64]:
 
 def _source_of(sets: Given, classes: npt.NDArray[np.int64], folder: Path) -> Source:
     """The source of the arrays; their images are called X[0], X[1], ..."""
-    names = tuple(map(str, classes))
-    given = complete_sets(_tables(sets, classes), names, "X and y")
+    names, tables = tuple(map(str, classes)), _tables(sets, classes)
+    files = [file for table in tables.values() for file in table[IMAGE]]
+    given = complete_sets(tables, names, "X and y")
     sizes = {name: len(labels) for name, (_, labels) in sets.items()}
     place, renumbered = given.as_given(sizes), given.renumbered()
     pixels = np.concatenate([images for images, _ in sets.values()])  # a copy, also of one
-    files = [file for table in _tables(sets, classes).values() for file in table[IMAGE]]
     return Source(
         name="arrays",
         folder=folder,

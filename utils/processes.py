@@ -184,28 +184,31 @@ def _serve(
 
     Where the initializer has failed, its error answers each of them.
     """
-    failed = _answer(initializer, initargs)
-    if pickle.loads(failed)[1] is None:  # noqa: S301 (of our own process)
-        failed = b""
+    failed = b""
+    try:
+        initializer(*initargs)
+    except BaseException as error:
+        failed = _failure(error)
     while True:
         try:
             call = connection.recv_bytes()
         except EOFError:
             return
-        connection.send_bytes(failed or _answer(_call, [call]))
+        connection.send_bytes(failed or _answer(call))
 
 
-def _call(call: bytes) -> Any:
-    function, arguments = pickle.loads(call)  # noqa: S301 (of our own process)
-    return function(*arguments)
-
-
-def _answer(function: Callable[..., Any], arguments: Sequence[Any]) -> bytes:
+def _answer(call: bytes) -> bytes:
     """The pickled result or, if it fails, the error and its traceback."""
     try:
+        function, arguments = pickle.loads(call)  # noqa: S301 (of our own process)
         return pickle.dumps((function(*arguments), None, ""))
-    except BaseException as raised:
-        error, where = raised, traceback.format_exc()
+    except BaseException as error:
+        return _failure(error)
+
+
+def _failure(error: BaseException) -> bytes:
+    """The pickled error and its traceback, in the place of a result."""
+    where = "".join(traceback.format_exception(error))
     try:
         return pickle.dumps((None, error, where))
     except Exception:

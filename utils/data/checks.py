@@ -72,8 +72,8 @@ class Checks:
             LOG.log(level, "%s; %s %s", self._about_copies(), words, duplicates)
         facts = self.quality[self.quality["fact"] != IMAGES]["fact"].value_counts(sort=False)
         if len(facts):
-            counted = ", ".join(f"{n} {fact}" for fact, n in facts.items())
-            LOG.info("Images to look at: %s; %s %s", counted, words, quality)
+            found = ", ".join(f"{n} {fact}" for fact, n in facts.items())
+            LOG.info("Images to look at: %s; %s %s", found, words, quality)
 
     def _about_copies(self) -> str:
         words = {

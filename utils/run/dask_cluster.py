@@ -251,21 +251,20 @@ def _check_workers(client: Any, option: str) -> None:
         remedy = f"start some in {PROGRAM} with {command}"
         raise UserError(f"{option}: has no workers; {remedy}") from error
     found = client.run(versions_here, on_error="return")
-    programs = client.run(program_here, on_error="return")
+    programs, here = client.run(program_here, on_error="return"), program_here()
     for worker, versions in found.items():
-        if what := _unfit(versions) or _unfit(programs.get(worker, "")):
+        if what := _unfit(versions) or _unfit(programs.get(worker, ""), here):
             raise UserError(f"{option}: the worker {worker} {what}; {_remedy('worker')}")
     warn_of_others(found, client.run(advised_kernels))
     if any(n > 1 for n in client.ncores().values()):
         log.warning("Dask workers with several threads compute one job at a time: --nthreads 1")
 
 
-def _unfit(answer: object) -> str:
-    """Why a worker that gave this answer is of no use: it failed, or its program is another."""
+def _unfit(answer: object, program: str = "") -> str:
+    """Why a worker that gave this answer is of no use: it failed, or has another `program`."""
     if isinstance(answer, Exception):
         return lack_of(answer) or _cannot(answer)
-    other = isinstance(answer, str) and answer != program_here()
-    return "has another version of this program" if other else ""
+    return "has another version of this program" if program and answer != program else ""
 
 
 def program_here() -> str:
