@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from operator import mod
 
 import nnabla as nn
 import nnabla.functions as F
@@ -22,7 +23,8 @@ from utils.kernels.channels_last import (
     on_cpu,
 )
 from utils.kernels.convolution import fast_convolution
-from utils.kernels.maps import MapMaxPooling, MapReLU
+from utils.kernels.maps import MapAveragePooling, MapMaxPooling, MapReLU
+from utils.kernels.swish import MapSwish
 
 Function = Callable[..., nn.Variable]
 
@@ -30,6 +32,11 @@ Function = Callable[..., nn.Variable]
 def fast_relu(x: nn.Variable, inplace: bool = False) -> nn.Variable | None:
     """`F.relu` of what lies channels last, else None."""
     return channels_first(MapReLU()(channels_last(x))) if lies_channels_last(x) else None
+
+
+def fast_swish(x: nn.Variable) -> nn.Variable | None:
+    """`F.swish` of what lies channels last, else None."""
+    return channels_first(MapSwish()(channels_last(x))) if lies_channels_last(x) else None
 
 
 def fast_max_pooling(
@@ -41,19 +48,39 @@ def fast_max_pooling(
     channel_last: bool = False,
 ) -> nn.Variable | None:
     """`F.max_pooling` of what lies channels last in windows that fill the maps, else None."""
-    kernel = tuple(kernel)
-    plain = tuple(stride or kernel) == kernel and not any(pad or ()) and not channel_last
-    fills = len(kernel) == 2 and all(n % k == 0 for n, k in zip(x.shape[-2:], kernel, strict=True))
-    if not (plain and fills and lies_channels_last(x)):
+    if channel_last or any(pad or ()) or not _fills(x, kernel, stride):
         return None
     return channels_first(MapMaxPooling(*kernel)(channels_last(x)))
+
+
+def fast_average_pooling(
+    x: nn.Variable,
+    kernel: Sequence[int],
+    stride: Sequence[int] | None = None,
+    ignore_border: bool = True,
+    pad: Sequence[int] | None = None,
+    channel_last: bool = False,
+    including_pad: bool = True,
+) -> nn.Variable | None:
+    """`F.average_pooling` of what lies channels last in windows that fill the maps, else None."""
+    if channel_last or any(pad or ()) or not _fills(x, kernel, stride):
+        return None
+    return channels_first(MapAveragePooling(*kernel)(channels_last(x)))
+
+
+def _fills(x: nn.Variable, kernel: Sequence[int], stride: Sequence[int] | None) -> bool:
+    """Whether x lies channels last and windows of two dimensions fill its maps side by side."""
+    side_by_side = len(kernel) == 2 and tuple(stride or kernel) == tuple(kernel)
+    return side_by_side and lies_channels_last(x) and not any(map(mod, x.shape[-2:], kernel))
 
 
 FAST: dict[str, Callable[..., nn.Variable | None]] = {
     "convolution": fast_convolution,
     "batch_normalization": fast_batch_normalization,
     "relu": fast_relu,
+    "swish": fast_swish,
     "max_pooling": fast_max_pooling,
+    "average_pooling": fast_average_pooling,
 }
 """By nnabla's name: a function of the same arguments, which gives None for what it cannot do."""
 

@@ -1,4 +1,4 @@
-"""ReLU, max pooling and what BatchNorm is made of, on maps that lie channels last.
+"""ReLU, pooling and what BatchNorm is made of, on maps that lie channels last.
 
 Each is one pass over its maps, where nnabla's functions on a CPU take several, and its
 derivatives are functions of this module too, so that graphs may be differentiated any number of
@@ -148,6 +148,40 @@ def put_largest(
                         out_p[:] = 0
                     for k in range(g_c.size):
                         out_p[k] += g_c[k] if place_c[k] == p else np.float32(0)
+
+
+@compiled
+def average(x: np.ndarray, rows: int, columns: int, y: np.ndarray, add: bool) -> None:
+    """Write the mean of each window; x is (n, H, W, C), y (n, H', W', C)."""
+    share = np.float32(1 / (rows * columns))
+    for b in range(y.shape[0]):
+        for i in range(y.shape[1]):
+            for c in range(y.shape[2]):
+                y_c = y[b, i, c]
+                if not add:
+                    y_c[:] = 0
+                for p in range(rows * columns):
+                    x_p = x[b, i * rows + p // columns, c * columns + p % columns]
+                    for k in range(y_c.size):
+                        y_c[k] += share * x_p[k]
+
+
+@compiled
+def spread(g: np.ndarray, rows: int, columns: int, out: np.ndarray, add: bool) -> None:
+    """Write an equal share of g (n, H', W', C) to each input of a window; out is (n, H, W, C)."""
+    share = np.float32(1 / (rows * columns))
+    for b in range(g.shape[0]):
+        for i in range(g.shape[1]):
+            for c in range(g.shape[2]):
+                g_c = g[b, i, c]
+                for p in range(rows * columns):
+                    out_p = out[b, i * rows + p // columns, c * columns + p % columns]
+                    if add:
+                        for k in range(g_c.size):
+                            out_p[k] += share * g_c[k]
+                    else:
+                        for k in range(g_c.size):
+                            out_p[k] = share * g_c[k]
 
 
 def _gate(g: np.ndarray, x: np.ndarray, out: np.ndarray, add: bool) -> None:
@@ -314,6 +348,51 @@ class MapTakeLargest(_Window):
         self, gs: Sequence[nn.Variable], xs: Sequence[nn.Variable]
     ) -> list[nn.Variable | None]:
         return [MapPutLargest(**self.options)(gs[0], xs[1]), None]
+
+
+class MapAveragePooling(_Window):
+    """The mean of each window."""
+
+    needed = frozenset()
+
+    def shapes(self, *inputs: Shape) -> list[Shape]:
+        return [self.pooled(inputs[0])]
+
+    def compute(self, xs: Arrays, ys: Arrays) -> None:
+        window = self.rows, self.columns
+        by_images(lambda x, y: average(x, *window, y, False), xs[0], ys[0])
+
+    def write_derivative(self, i: int, gs: Arrays, xs: Arrays, out: np.ndarray, add: bool) -> None:
+        window = self.rows, self.columns
+        by_images(lambda g, out: spread(g, *window, out, add), gs[0], out)
+
+    def derivatives(
+        self, gs: Sequence[nn.Variable], xs: Sequence[nn.Variable]
+    ) -> list[nn.Variable | None]:
+        return [MapSpread(**self.options)(gs[0])]
+
+
+class MapSpread(_Window):
+    """An equal share of g at each input of a window."""
+
+    needed = frozenset()
+
+    def shapes(self, *inputs: Shape) -> list[Shape]:
+        n, rows, columns, maps = inputs[0]
+        return [(n, rows * self.rows, columns * self.columns, maps)]
+
+    def compute(self, xs: Arrays, ys: Arrays) -> None:
+        window = self.rows, self.columns
+        by_images(lambda g, y: spread(g, *window, y, False), xs[0], ys[0])
+
+    def write_derivative(self, i: int, gs: Arrays, xs: Arrays, out: np.ndarray, add: bool) -> None:
+        window = self.rows, self.columns
+        by_images(lambda g, out: average(g, *window, out, add), gs[0], out)
+
+    def derivatives(
+        self, gs: Sequence[nn.Variable], xs: Sequence[nn.Variable]
+    ) -> list[nn.Variable | None]:
+        return [MapAveragePooling(**self.options)(gs[0])]
 
 
 def _cube(x: np.ndarray) -> np.ndarray:

@@ -45,6 +45,22 @@ def three_blocks(x: nn.Variable, n_classes: int, test: bool, widths: Sequence[in
     return PF.affine(h, n_classes)
 
 
+def smooth_convolutions(x: nn.Variable, n_classes: int, test: bool) -> nn.Variable:
+    """Three blocks (conv3x3 - BatchNorm - Swish) twice - average pooling, then affine.
+
+    A net without kinks, of six_convolutions' size: its training depends smoothly on the weights of
+    the images, so that scores over all epochs predict training from scratch.
+    Args and returns as `six_convolutions`.
+    """
+    h = x
+    for block, maps in enumerate((32, 64, 128), start=1):
+        with nn.parameter_scope(f"block{block}"):
+            h = F.swish(_convolution_bn(h, maps, 1, test, "conv1"))
+            h = F.swish(_convolution_bn(h, maps, 1, test, "conv2"))
+            h = F.average_pooling(h, (2, 2))
+    return PF.affine(h, n_classes)
+
+
 def resnet(x: nn.Variable, n_classes: int, test: bool) -> nn.Variable:
     """A small residual net: conv3x3, three residual blocks with 32, 64, 128 maps, global pooling.
 
@@ -78,7 +94,7 @@ def mlp(x: nn.Variable, n_classes: int, test: bool) -> nn.Variable:
 
 
 MODELS: dict[str, Model] = {
-    function.__name__: function for function in (six_convolutions, resnet, mlp)
+    function.__name__: function for function in (six_convolutions, smooth_convolutions, resnet, mlp)
 }
 
 
