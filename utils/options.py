@@ -139,7 +139,8 @@ class Options:
     retrain_all: bool = option(
         False, RUN,
         "after a removal retrain from the first step instead of from the start of the last "
-        "epoch; the scores still cover the last epochs of --cover_epochs",
+        "epoch; the scores still cover the last epochs of --cover_epochs, and predict this best "
+        "with --preset smooth --cover_epochs all --methods Hara_exact",
         "-ra",
     )  # fmt: skip
     cover_epochs: int | None = option(
@@ -203,9 +204,10 @@ class Options:
     )  # fmt: skip
     model: str = option(
         "six_convolutions", TRAINING,
-        "network: six_convolutions, resnet, mlp; a .nnp file of Neural Network Console or nnabla, "
-        "whose graph is trained afresh; or your own as module:function, a function "
-        "(x, n_classes, test) that returns logits in ordinary nnabla",
+        "network: six_convolutions, the reference's; smooth_convolutions, without kinks, where "
+        "scores are to predict training from scratch (-ra); resnet; mlp; a .nnp file of Neural "
+        "Network Console or nnabla, whose graph is trained afresh; or your own as "
+        "module:function, a function (x, n_classes, test) that returns logits in ordinary nnabla",
         metavar="NAME",
     )  # fmt: skip
     data_dir: Path | None = option(

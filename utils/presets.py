@@ -37,15 +37,15 @@ PRESETS: dict[str, Preset] = {
 }
 
 
-def preset_of(name: str) -> Preset:
+def preset_of(name: Any) -> Preset:
     """The preset of a name.
 
     Raises:
         UserError: there is none.
     """
-    if name not in PRESETS:
-        known = ", ".join(PRESETS)
-        raise UserError(f"preset {name}: not known; known are {known}{did_you_mean(name, PRESETS)}")
+    if not isinstance(name, str) or name not in PRESETS:
+        known, meant = ", ".join(PRESETS), did_you_mean(str(name), PRESETS)
+        raise UserError(f"--preset {name}: not known; known are {known}{meant}")
     return PRESETS[name]
 
 

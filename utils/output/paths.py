@@ -287,8 +287,8 @@ class OutputPaths:
             yield from sorted(self.root.glob(pattern))
         once = [
             self.classes, self.predictions, self.summary, self.recommendation, self.verification,
-            self.agreement, self.smoothness, self.flipped_labels, self.figure, self.verification_figure,
-            self.duplicates, self.image_quality,
+            self.agreement, self.smoothness, self.verification_figure,
+            self.flipped_labels, self.figure, self.duplicates, self.image_quality,
             self.data_problems, self.label_issues, self.label_verdict,
             *map(self.cleansed_set, ("validation", "test")),
         ]  # fmt: skip

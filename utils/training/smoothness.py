@@ -56,8 +56,8 @@ def retrain_moved(trial: Trial, sign: int) -> Losses:
 
 def smoothness_of(unchanged: Losses, plus: Losses, minus: Losses) -> float:
     """The smoothness, from losses (n_val,) each; nan where they did not change."""
-    forward, backward = (np.asarray(a, np.float64) - b for a, b in ((plus, unchanged),
-                                                                    (unchanged, minus)))  # fmt: skip
+    forward = plus - unchanged.astype(np.float64)
+    backward = unchanged - minus.astype(np.float64)
     length = float(np.linalg.norm(forward) * np.linalg.norm(backward))
     return float(forward @ backward) / length if length else math.nan
 
@@ -67,8 +67,8 @@ def smoothness_words(smoothness: float) -> str:
     if math.isnan(smoothness):
         return ""
     words = (
-        f"Smoothness of the training: {smoothness:.2f} (1: removals of about {SHIFT**2:.0%} of the "
-        "images have predictable effects; 0 or below: chance decides)."
+        f"Smoothness of the training: {smoothness:.2f} (1: removals of about "
+        f"{100 * SHIFT**2:g} % of the images have predictable effects; 0 or below: chance decides)."
     )
     if smoothness >= SMOOTH:
         return words
