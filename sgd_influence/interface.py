@@ -489,7 +489,9 @@ def _name_of(model: str | Model) -> str:
 def _with_preset(preset: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the options that are given, and what the preset sets of the others."""
     given = {name: value for name, value in options.items() if value is not NOT_GIVEN}
-    return given if preset is None else {**preset_of(preset).options, **given}
+    if preset is None:
+        return given
+    return {**preset_of(preset if isinstance(preset, str) else in_short(preset)).options, **given}
 
 
 def _register(model: str | Model) -> None:

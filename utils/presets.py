@@ -37,14 +37,14 @@ PRESETS: dict[str, Preset] = {
 }
 
 
-def preset_of(name: Any) -> Preset:
+def preset_of(name: str) -> Preset:
     """The preset of a name.
 
     Raises:
         UserError: there is none.
     """
-    if not isinstance(name, str) or name not in PRESETS:
-        known, meant = ", ".join(PRESETS), did_you_mean(str(name), PRESETS)
+    if name not in PRESETS:
+        known, meant = ", ".join(PRESETS), did_you_mean(name, PRESETS)
         raise UserError(f"--preset {name}: not known; known are {known}{meant}")
     return PRESETS[name]
 

@@ -107,11 +107,14 @@ def test_verify_joins_a_finished_run_and_resumes(
 
     monkeypatch.setattr(utils.run.tasks, "retrain_without", forbidden)
     assert sgd_influence(tmp_path, f"{QUICK} -r 0 --verify 6") == 0
-    assert_smoothness_is_measured_and_reused(tmp_path, monkeypatch, printed)
+    assert_smoothness_is_measured_and_reused(tmp_path, printed, monkeypatch, capsys)
 
 
 def assert_smoothness_is_measured_and_reused(
-    output: Path, monkeypatch: pytest.MonkeyPatch, printed: str
+    output: Path,
+    printed: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Without the groups, which may not be removed again."""
     table = read_csv(output / "summary/smoothness.csv")
@@ -129,6 +132,9 @@ def assert_smoothness_is_measured_and_reused(
     before = contents(output, "verification/*.npy")
     assert len(before) == 2
     (output / "verification/moved_losses_minus_seed_0.npy").unlink()
+    capsys.readouterr()
+    assert sgd_influence(output, f"{QUICK} -r 0 --verify 6 --dry_run") == 0
+    assert "(verify " in capsys.readouterr().out.split("Rough time")[-1].splitlines()[0]
     assert sgd_influence(output, f"{QUICK} -r 0 --verify 6") == 0
     assert signs == [-1]
     assert contents(output, "verification/*.npy") == before
@@ -140,7 +146,7 @@ def test_cover_epochs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     )
     assert sgd_influence(tmp_path / "two", f"{QUICK} -r 0 --methods Hara --cover_epochs 2 -ra") == 0
     assert "the scores cover only the last" not in capsys.readouterr().err
-    assert sgd_influence(tmp_path / "one", f"{QUICK} -r 0 --methods Hara -ra") == 0
+    assert sgd_influence(tmp_path / "one", f"{QUICK} --methods Hara -ra") == 0
     remark = "the scores cover only the last 1 of 2 epochs"
     assert capsys.readouterr().err.count(remark) == 1
     (kept,) = json.loads((tmp_path / "one/manifest.json").read_text("utf-8"))["remarks"]
@@ -148,6 +154,8 @@ def test_cover_epochs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     page = (tmp_path / "one/report/index.html").read_text("utf-8")
     assert page.count(f"{kept}.") == 1
     assert "This is about training from scratch" in page
+    recommended = json.loads((tmp_path / "one/summary/recommendation.json").read_text("utf-8"))
+    assert recommended["about"].startswith("This is about training from scratch")
     every, two, one = (contents(tmp_path / n, "influence/**/*.csv") for n in ("all", "two", "one"))
     assert every == two != one
 
