@@ -185,7 +185,7 @@ def test_disagreeing_trials_are_said() -> None:
 def test_json_holds_the_schema_and_only_numbers() -> None:
     value = json.loads(json.dumps(three_trials().as_json(), allow_nan=False))
     assert value.keys() == {
-        "version", "rule", "measure", "what_if", "validation", "overall", "methods",
+        "version", "rule", "measure", "what_if", "validation", "about", "overall", "methods",
     }  # fmt: skip
     assert (value["version"], value["measure"]) == (2, "val_probability")
     assert value["overall"] == value["methods"]["Hara"]

@@ -1,8 +1,8 @@
 """How smooth a training is in the weights of its images: whether derivatives can predict removals.
 
 Two retrainings give each image the weight 1 + h s_i and 1 - h s_i instead of 1, with random signs
-s_i. Each changes as much as removing h^2 of the images does. With the vectors of the validation
-images' losses (n_val,)
+s_i. The vector of the weights moves as far as by removing h^2 of the images. With the vectors of
+the validation images' losses (n_val,)
 
     d+ = losses(1 + h s) - losses(1),   d- = losses(1) - losses(1 - h s)
     smoothness = <d+, d-> / (|d+| |d-|)
