@@ -73,6 +73,6 @@ def smoothness_words(smoothness: float) -> str:
     if smoothness >= SMOOTH:
         return words
     return (
-        f"{words} Scores cannot predict such removals in this training; use --preset smooth, or a "
-        "lower --lr if the net has no kinks."
+        f"{words} Scores predict removals of this size poorly in this training, whatever larger "
+        "groups show; use --preset smooth, or a lower --lr if the net has no kinks."
     )
