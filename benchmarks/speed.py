@@ -50,6 +50,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from utils.data.images import ImageSet
+from utils.errors import UserError
 from utils.training.adjoint import Adjoint, StepAdjoint
 from utils.training.models import MODELS, Model, find_model
 from utils.training.network import Network
@@ -80,7 +81,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", metavar="NAME", help="time this net alone, see above")
     options = parser.parse_args(arguments)
     if options.model:
-        report_model(options.model)
+        try:
+            model = find_model(options.model)
+        except UserError as error:
+            parser.error(str(error))
+        report_model(options.model, model)
         return
     with tempfile.TemporaryDirectory() as folder:
         command = [*COMMAND.split(), *SIZES.split(), *_jobs(options.jobs)]
@@ -219,9 +224,8 @@ def report(work: Work, log: Path) -> None:
     print(json.dumps({"step_s": step, "total_s": total, "step_units": total / step}))
 
 
-def report_model(name: str) -> None:
+def report_model(name: str, model: Model) -> None:
     """Print what a net's training step and its scoring take and, last, the JSON line."""
-    model = find_model(name)
     seconds = least_seconds(
         {
             "stock net": training_step(MODELS["six_convolutions"]),

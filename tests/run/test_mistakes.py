@@ -83,7 +83,7 @@ OPTIONS = {
     "-di gpu0": "--device-id gpu0: expected a GPU number, or several separated by commas",
     "-di 0,": "--device-id 0,: expected a GPU number, or several separated by commas",
     "--methods Hare": "argument --methods: invalid choice: 'Hare' (choose from 'Hara',",
-    "--model deep": "--model deep: not known; known are six_convolutions, smooth_convolutions, resnet, mlp",
+    "--model deep": "--model deep: not known; known are six_convolutions, smooth_convolutions,",
     "--context gpu": "argument --context: invalid choice: 'gpu' (choose from 'auto', 'cpu'",
     "--conv slow": "argument --conv: invalid choice: 'slow' (choose from 'fast', 'nnabla')",
     "-ds digitz": "data set 'digitz' is not known and no such path exists; known are digits",

@@ -54,7 +54,7 @@ def test_schedules() -> None:
 
 
 BAD_MODELS = {
-    "no_such_model": "not known; known are six_convolutions, smooth_convolutions, resnet, mlp",
+    "no_such_model": "not known; known are six_convolutions, smooth_convolutions, resnet,",
     "no.such.module:function": "cannot be imported (ModuleNotFoundError",
     "tests.helpers.users_models:missing": "cannot be imported (AttributeError",
     "tests.helpers.users_models:constant": "is not a function",
