@@ -84,8 +84,8 @@ class Cleanser:
 
     Args:
         images: to train and to evaluate on.
-        model: "six_convolutions", "resnet", "mlp", a .nnp file, or a function (x, n_classes, test)
-            -> logits in ordinary nnabla, x (|B|, C, H, W).
+        model: "six_convolutions", "smooth_convolutions", "resnet", "smooth_resnet", "mlp", a .nnp
+            file, or a function (x, n_classes, test) -> logits in ordinary nnabla, x (|B|, C, H, W).
         n_epochs: training length in epochs.
         batch_size: images per training step.
         lr: learning rate of SGD.
