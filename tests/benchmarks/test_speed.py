@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import nnabla as nn
 import nnabla.functions as F
 
@@ -23,6 +25,6 @@ def test_the_kinked_net_is_as_fast_and_nnablas_functions_come_back() -> None:
 
 def test_actions_take_turns() -> None:
     order: list[str] = []
-    seconds = speed.least_seconds({name: lambda name=name: order.append(name) for name in "ab"})
+    seconds = speed.least_seconds({name: partial(order.append, name) for name in "ab"})
     assert order == ["a", "b"] * (1 + speed.TIMES)
     assert seconds.keys() == {"a", "b"}

@@ -269,6 +269,24 @@ def test_scoring_graphs_equal_nnablas(model, shape, kink_width, tolerance):
         assert error < tolerance * max(np.linalg.norm(truth), 0.03 * largest), name
 
 
+def mixed_net(x, n_classes, test):
+    """Swish and average pooling where the fast functions can be used, and where they cannot."""
+    h = F.swish(PF.convolution(x, 4, (3, 3), pad=(1, 1), name="a"))
+    h = F.average_pooling(h, (2, 2), ignore_border=False, pad=(1, 0), including_pad=False)
+    h = F.average_pooling(F.swish(PF.convolution(h, 4, (3, 3), pad=(1, 1), name="b")), (5, 3))
+    return PF.affine(F.swish(PF.affine(h, 6, name="hidden")), n_classes)
+
+
+def test_scoring_a_mixed_net_equals_nnablas(monkeypatch):
+    monkeypatch.setitem(MODELS, "mixed", mixed_net)
+    stock, fast = (scores("mixed", (1, 9, 12), conv) for conv in ("nnabla", "fast"))
+    for name, truth in stock.items():
+        assert relative(fast[name], truth) < TOLERANCE, name
+    network = Network(mixed_net, (1, 9, 12), 10)
+    kinds = type_names(network.logits(nn.Variable((2, 1, 9, 12)), test=False))
+    assert {"MapSwish", "Swish", "MapAveragePooling", "AveragePooling"} <= kinds
+
+
 def trained(conv):
     data = digit_images(0, 40)
     network = Network(MODELS["resnet"], data.shape, 10, seed=4, conv=conv)
