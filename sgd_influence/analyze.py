@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
@@ -13,8 +14,8 @@ from sgd_influence.cleanse import cleanse
 from sgd_influence.eval import SCORE_COLUMNS
 from sgd_influence.label_issues import about_validation, check_of_run, label_words
 from sgd_influence.outcomes import load_outcomes
-from sgd_influence.recommend import Recommendation, Tried, Verdict, recommend
-from sgd_influence.verify import Agreement, compare, judgement
+from sgd_influence.recommend import Recommendation, Tried, Verdict, about_retraining, recommend
+from sgd_influence.verify import Agreement, compare, compare_smoothness, judgement
 from utils.console import RESULT
 from utils.data.flips import what_if
 from utils.data.source import Source
@@ -24,6 +25,7 @@ from utils.output.figures import Curve, RemovalFigure, removal_figure
 from utils.output.folder import OutputFolder
 from utils.output.paths import OutputPaths
 from utils.output.results import Results
+from utils.training.smoothness import smoothness_words
 from utils.training.soundness import problems_in
 from utils.training.trial import Trial
 from utils.units import counted, shown_ends
@@ -55,8 +57,10 @@ def analyze(options: Options, source: Source, trial: Trial, results: Results) ->
     title = f"{options.dataset}: {trial.sizes}, {counted(trial.n_epochs, 'epoch')}"
     draw(summary, title, folder)
     agreements: dict[str, Agreement] = {}
+    smoothness = math.nan
     if options.verify:
         agreements = compare(folder, results, options.methods, options.seeds, title)
+        smoothness = compare_smoothness(folder, results, options.methods[0], options.seeds)
     tried = load_tried(folder, options.methods, options.seeds)
     found = recommend(tried, options.methods, options.seeds, unsound_methods(options, folder))
     labels = check_of_run(options, source, trial, results)
@@ -64,6 +68,7 @@ def analyze(options: Options, source: Source, trial: Trial, results: Results) ->
         found,
         what_if=what_if(options.flip_labels),
         validation=about_validation(labels, options.flip_labels is not None),
+        about=about_retraining(trial.retrain_start == 0),
     )
     folder.save_json(recommendation.as_json(), folder.recommendation)
     counts = {method: verdict.n for method, verdict in recommendation.methods.items()}
@@ -75,6 +80,7 @@ def analyze(options: Options, source: Source, trial: Trial, results: Results) ->
         for method, agreement in agreements.items()
         if METHODS[method].predicts
     ]
+    judged += [smoothness_words(smoothness)]
     for line in ("", *first, *table, *closing_words(recommendation), *filter(None, judged)):
         log.log(RESULT, "%s", line)
 
@@ -194,6 +200,7 @@ def closing_words(recommendation: Recommendation) -> list[str]:
             f"Recommended: remove the {verdict.n} worst by {verdict.method} ({verdict.reason})",
             f"Points gained, validation: {gain}; test, which decided nothing: {test}",
         ]
+    lines += [recommendation.about] if recommendation.about else []
     remarks = [verdict.trials_disagree, recommendation.what_if, recommendation.validation]
     return lines + [f"But {remark}" for remark in remarks if remark]
 

@@ -24,6 +24,8 @@ WORDS = (
     (r"--verify", "verify()"),
     (r"--device-id", "device_id"),
     (r"give (--(image_size|color) \w+ ?)+, or", "give images of that size and colour, or"),
+    (r"--cover_epochs all", "cover_epochs=None"),
+    (r"(?<![\w-])-ra\b", "retrain_all"),
     (r"(?<![\w-])--(?=[a-z])", ""),
 )
 """What the commands print, and what it is in Python."""

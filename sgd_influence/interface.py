@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -22,7 +22,7 @@ from sgd_influence.arrays import Images, array_of, in_short, path_of, temporary_
 from sgd_influence.eval import SCORE_COLUMNS, evaluate_without
 from sgd_influence.guest import guest, in_python
 from sgd_influence.label_issues import check_of_run
-from sgd_influence.verify import agreement_of, judgement
+from sgd_influence.verify import agreement_of, judgement, smoothness_in
 from utils.columns import IMAGE, INDEX, LABEL, ROW, SET
 from utils.data.label_table import CONFIDENCE, IS_ISSUE, PREDICTED, SCORE
 from utils.data.source import Source
@@ -36,15 +36,27 @@ from utils.output.results import Results
 from utils.output.settings import claimed
 from utils.output.storage import read_csv
 from utils.output.usage import physical_cores
+from utils.presets import preset_of
 from utils.run.pipeline import Prepared, prepared
 from utils.run.tasks import tasks_of
 from utils.run.workers import InProcess, run_tasks
 from utils.training.device import choose_backend, set_context
+from utils.training.from_scratch import remarks_on_scratch
 from utils.training.model_check import check_once
 from utils.training.models import MODELS, Model
+from utils.training.smoothness import SMOOTH, smoothness_words
 from utils.training.trial import Trial
 
 log = logging.getLogger("data_cleansing")
+
+
+class _NotGiven:
+    def __repr__(self) -> str:
+        return "as the command"
+
+
+NOT_GIVEN: Any = _NotGiven()
+"""Stands for options that have the preset's value, or else the default of the command."""
 
 TRAIN, SCORES, REMOVALS, GROUPS = "train", "infl", "eval", "verify"
 """The stages of tasks."""
@@ -84,14 +96,17 @@ class Cleanser:
 
     Args:
         images: to train and to evaluate on.
-        model: "six_convolutions", "smooth_convolutions", "resnet", "smooth_resnet", "mlp", a .nnp
-            file, or a function (x, n_classes, test) -> logits in ordinary nnabla, x (|B|, C, H, W).
-        n_epochs: training length in epochs.
-        batch_size: images per training step.
-        lr: learning rate of SGD.
-        lr_schedule: "constant", "step" or "cosine".
-        momentum: of SGD, at least 0 and below 1.
-        weight_decay: L2 coefficient.
+        preset: sets options that are not given: "smooth", for scores that predict training from
+            scratch (docs/options.md).
+        model: "six_convolutions" (default), "smooth_convolutions", "resnet", "smooth_resnet",
+            "mlp", a .nnp file, or a function (x, n_classes, test) -> logits in ordinary nnabla,
+            x (|B|, C, H, W).
+        n_epochs: training length in epochs, by default 20.
+        batch_size: images per training step, by default 64.
+        lr: learning rate of SGD, by default 0.05.
+        lr_schedule: "constant" (default), "step" or "cosine".
+        momentum: of SGD, at least 0 and below 1, by default 0.
+        weight_decay: L2 coefficient, by default 0.
         retrain_all: removals retrain from the first step instead of from the last epoch.
         cover_epochs: number of last epochs that the scores cover; None for all.
         if_solver: of Influence_functions, "gauss_newton" or "sgd".
@@ -109,6 +124,8 @@ class Cleanser:
             the others are held out for validation or testing.
         groups_: after `verify`, a row per group: its kind, size, predicted and true change of
             the validation loss (nats).
+        smoothness_: after `verify`, how far small removals have predictable effects in this
+            training: 1 for a smooth one, 0 or below where chance decides.
         label_verdict_: after `label_issues`, what labels/verdict.json holds: n_issues labels look
             wrong, from low to high of them, and why the number is only a lower bound (reason).
 
@@ -143,19 +160,21 @@ class Cleanser:
     learning_curve_: pd.DataFrame
     training_mask_: npt.NDArray[np.bool_]
     groups_: pd.DataFrame
+    smoothness_: float
     label_verdict_: dict[str, Any]
 
     def __init__(
         self,
         images: Images,
         *,
-        model: str | PathLike[str] | Model = "six_convolutions",
-        n_epochs: int = 20,
-        batch_size: int = 64,
-        lr: float = 0.05,
-        lr_schedule: str = "constant",
-        momentum: float = 0.0,
-        weight_decay: float = 0.0,
+        preset: str | None = None,
+        model: str | PathLike[str] | Model = NOT_GIVEN,
+        n_epochs: int = NOT_GIVEN,
+        batch_size: int = NOT_GIVEN,
+        lr: float = NOT_GIVEN,
+        lr_schedule: str = NOT_GIVEN,
+        momentum: float = NOT_GIVEN,
+        weight_decay: float = NOT_GIVEN,
         retrain_all: bool = False,
         cover_epochs: int | None = 1,
         if_solver: str = GAUSS_NEWTON,
@@ -166,15 +185,21 @@ class Cleanser:
         output_dir: str | PathLike[str] | None = None,
         verbose: bool = False,
     ) -> None:
+        training = {
+            "model": model, "n_epochs": n_epochs, "batch_size": batch_size, "lr": lr,
+            "lr_schedule": lr_schedule, "momentum": momentum, "weight_decay": weight_decay,
+        }  # fmt: skip
         chosen = {
-            "n_epochs": n_epochs, "batch_size": batch_size, "lr": lr, "lr_schedule": lr_schedule,
-            "momentum": momentum, "weight_decay": weight_decay, "cover_epochs": cover_epochs,
-            "if_solver": if_solver, "damping": damping, "seed": seed, "context": context,
+            "cover_epochs": cover_epochs, "if_solver": if_solver, "damping": damping,
+            "seed": seed, "context": context,
         }  # fmt: skip
         if not isinstance(images, Images):
             raise UserError(f"images is {type(images).__name__}; give Images(X, y)")
         self.images, self.verbose = images, bool(verbose)
-        self._model = os.fspath(model) if isinstance(model, PathLike) else model
+        with guest(self.verbose):
+            chosen |= _with_preset(preset, training)
+        named: Any = chosen.pop("model", Options.model)
+        self._model: str | Model = os.fspath(named) if isinstance(named, PathLike) else named
         self._output_dir = None if output_dir is None else path_of(output_dir, "output_dir")
         with guest(self.verbose):
             self.options = Options(
@@ -185,6 +210,7 @@ class Cleanser:
                 remove_n_list=(0,),
                 jobs=1,
                 retrain_all=bool(retrain_all),
+                preset=preset,
                 model=_name_of(self._model),
                 device_id=str(device_id),
                 data_dir=Path(images._folder.name),
@@ -273,10 +299,13 @@ class Cleanser:
             self._run(opened, [SCORES, REMOVALS, GROUPS], [_method(method)], n_groups=n_groups)
             rows = opened.results.table(opened.trial.folder.verified(opened.trial.seed))
             self.groups_ = rows[rows["method"] == method].reset_index(drop=True)
+            self.smoothness_ = smoothness_in(opened.trial.folder, method, opened.trial.seed)
             found = agreement_of(self.groups_)
             text = judgement(method, found, n_groups) if METHODS[method].predicts else ""
             if text:
                 log.warning("%s", text)
+            if self.smoothness_ < SMOOTH:
+                log.warning("%s", smoothness_words(self.smoothness_))
         both = [(found.random, found.low, found.high)]
         both += [(found.ranking, found.ranking_low, found.ranking_high)]
         kinds = ["random groups", "groups of the ranking"]
@@ -345,7 +374,10 @@ class Cleanser:
         _register(self._model)
         work = prepared(options, self.images._source)
         folder = OutputFolder(root)
-        return _Opened(work, work.trial(options.seed, folder), work.results(folder))
+        trial = work.trial(options.seed, folder)
+        for remark in remarks_on_scratch(options, trial.network):
+            log.warning("%s", remark)
+        return _Opened(work, trial, work.results(folder))
 
     def _run(
         self,
@@ -453,6 +485,14 @@ def _name_of(model: str | Model) -> str:
         raise UserError(f"model is {type(model).__name__}; give a name or a function")
     own = getattr(model, "__qualname__", type(model).__name__)
     return f"{getattr(model, '__module__', '')}:{own}"
+
+
+def _with_preset(preset: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the options that are given, and what the preset sets of the others."""
+    given = {name: value for name, value in options.items() if value is not NOT_GIVEN}
+    if preset is None:
+        return given
+    return {**preset_of(preset if isinstance(preset, str) else in_short(preset)).options, **given}
 
 
 def _register(model: str | Model) -> None:

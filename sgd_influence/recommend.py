@@ -158,12 +158,14 @@ class Recommendation:
             empty.
         validation: a sentence where wrong labels among the validation images take part in the
             verdict; else empty.
+        about: a sentence that tells which training the removals repeated.
     """
 
     overall: Verdict
     methods: dict[str, Verdict]
     what_if: str = ""
     validation: str = ""
+    about: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """The content of summary/recommendation.json.
@@ -176,6 +178,20 @@ class Recommendation:
             method = verdict["method"]
             verdict["quantity"] = METHODS[method].quantity if method else None
         return value
+
+
+def about_retraining(from_start: bool) -> str:
+    """Which training a verdict is about.
+
+    Args:
+        from_start: removals were retrained from the first step.
+    """
+    if from_start:
+        return "This is about training from scratch: removals were retrained from the first step."
+    return (
+        "This is about the last epoch: removals were retrained from its start, after the removed "
+        "images had taken part in the epochs before (-ra retrains from the first step)."
+    )
 
 
 def recommend(

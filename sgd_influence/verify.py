@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from utils.columns import INDEX
+from sgd_influence.outcomes import load_outcomes
+from utils.columns import INDEX, SEED
 from utils.methods import METHODS, Method
 from utils.output.figures import RANDOM, RANKING, Interval, VerificationPanel, verification_panels
 from utils.output.folder import OutputFolder
+from utils.output.paths import OutputPaths
 from utils.output.results import Results
+from utils.output.storage import load_array
+from utils.training.smoothness import SIGNS, smoothness_of
 from utils.training.trial import Trial
 
 if TYPE_CHECKING:
@@ -206,6 +210,30 @@ def compare(
         results.keep(content, path)
     draw_verification(verification_panels(table, agreement), title, folder)
     return agreements
+
+
+def compare_smoothness(
+    folder: OutputFolder, results: Results, method: str, seeds: Sequence[int]
+) -> float:
+    """Write how smooth the training of each trial is; returns the mean, nan if none changed."""
+    by_trial = [smoothness_in(folder, method, seed) for seed in seeds]
+    table = pd.DataFrame({SEED: list(seeds), "smoothness": by_trial})
+    folder.save_csv(table, folder.smoothness)
+    results.keep(table, folder.smoothness)
+    return float(table["smoothness"].mean())
+
+
+def smoothness_in(paths: OutputPaths, method: str, seed: int) -> float:
+    """The smoothness of a trial that was retrained with moved weights.
+
+    Args:
+        paths: of its files.
+        method: any for which removing none was evaluated.
+        seed: the trial's.
+    """
+    unchanged = load_outcomes(paths.outcomes(method, 0, seed)).val_losses
+    moved = [load_array(paths.moved_losses(seed, sign), unchanged.shape) for sign in SIGNS]
+    return smoothness_of(unchanged, *moved)
 
 
 def make_groups(seed: int, n_train: int, n_groups: int, rankings: Rankings) -> list[Group]:

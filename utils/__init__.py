@@ -2,7 +2,8 @@
 
 CONTRIBUTING.md describes the packages. All of them may import the modules of utils itself:
 
-options.py and methods.py   the tables that users edit
+options.py, presets.py,
+methods.py                  the tables that users edit
 errors.py, command_line.py  the one error that a user can cause, and the parser of command lines
 console.py, units.py        what a run prints, and how it writes bytes, times and names
 signals.py, processes.py    what ends a run, and the processes that it starts

@@ -19,6 +19,7 @@ from typing import Any
 from utils.command_line import Parser
 from utils.errors import UserError
 from utils.methods import METHODS
+from utils.presets import PRESETS, preset_of, presets_text
 from utils.units import bytes_of
 
 STEPS, RECOMPUTE, FINAL = "steps", "recompute", "final"
@@ -138,7 +139,8 @@ class Options:
     retrain_all: bool = option(
         False, RUN,
         "after a removal retrain from the first step instead of from the start of the last "
-        "epoch; the scores still cover the last epochs of --cover_epochs",
+        "epoch; the scores still cover the last epochs of --cover_epochs, and predict this best "
+        "with --preset smooth --cover_epochs all --methods Hara_exact",
         "-ra",
     )  # fmt: skip
     cover_epochs: int | None = option(
@@ -162,7 +164,8 @@ class Options:
     verify: int = option(
         0, RUN,
         "remove K groups of a tenth of the images, retrain, and compare with the scores: half "
-        "random groups, half cut from the rankings",
+        "random groups, half cut from the rankings; and retrain twice with the weights of all "
+        "images moved, to measure whether small removals have predictable effects",
         type=int, nargs="?", const=40, metavar="K", shown="off; K = 40 if none is given",
         changes_results=False,
     )  # fmt: skip
@@ -175,6 +178,10 @@ class Options:
         "print what the run would write, its memory and its time, and stop; writes no results, "
         "only missing images and CSV files of the data set",
         changes_results=False,
+    )  # fmt: skip
+    preset: str | None = option(
+        None, TRAINING, f"set options that are not given; {presets_text()}",
+        choices=PRESETS, metavar="NAME", shown="none", changes_results=False,
     )  # fmt: skip
     n_epochs: int = option(
         20, TRAINING, "training length in epochs", "-e", type=int, metavar="N", least=1
@@ -457,7 +464,11 @@ def parse_options(command: Command, arguments: Sequence[str] | None = None) -> O
         UserError: an option is out of its range.
         SystemExit: status 0 after `--help`, 2 where argparse cannot read the command line.
     """
-    chosen = vars(build_parser(command).parse_args(arguments))
+    parser = build_parser(command)
+    chosen = vars(parser.parse_args(arguments))
+    if chosen["preset"]:
+        parser.set_defaults(**preset_of(chosen["preset"]).options)
+        chosen = vars(parser.parse_args(arguments))
     if chosen["cache"] == FINAL and chosen["methods"] is command.methods:
         chosen["left_out"] = needing_states(command.methods)
         chosen["methods"] = [m for m in command.methods if m not in chosen["left_out"]]

@@ -53,7 +53,8 @@ def test_workers_give_the_same_files_and_say_everything_once(
     assert sgd_influence(tmp_path / "two", f"{more} -v -j 2") == 0
     printed = capsys.readouterr()
     assert differing(tmp_path / "two", files_of(tmp_path / "one")) == []
-    assert printed.err == alone.err == ""
+    assert printed.err == alone.err
+    assert alone.err.count("\n") == alone.err.count("-ra retrains from") == ("-ra" in more)
     of_trials = [line for line in printed.out.splitlines() if line.startswith("Trial ")]
     assert sorted(of_trials) == sorted(
         line for line in alone.out.splitlines() if line.startswith("Trial ")

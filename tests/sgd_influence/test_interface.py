@@ -129,6 +129,8 @@ def test_a_verification_is_that_of_the_command(output: Path, fitted: Cleanser) -
     summary = pd.read_csv(output / "summary" / "agreement.csv", float_precision="round_trip")
     assert agreement["agreement"].tolist() == summary.loc[0, ["random", "ranking"]].tolist()
     assert agreement["low"].tolist() == summary.loc[0, ["low", "ranking_low"]].tolist()
+    smoothness = pd.read_csv(output / "summary" / "smoothness.csv", float_precision="round_trip")
+    assert [fitted.smoothness_] == smoothness["smoothness"].tolist()
 
 
 def test_label_issues_are_those_of_the_command(
@@ -417,6 +419,8 @@ def test_labels_may_be_a_column() -> None:
         ({"context": "gpu"}, "context 'gpu': must be one of auto, cpu, cudnn"),
         ({"cover_epochs": 3}, "cover_epochs 3: there are 2 epochs (n_epochs)"),
         ({"model": 5}, "model is int; give a name or a function"),
+        ({"preset": "smoth"}, "preset smoth: not known; known are smooth"),
+        ({"preset": PIXELS}, "preset array([[["),
         (
             {"context": np.array(["cpu", "auto"])},
             "context array(['cpu', 'auto'], dtype=",
@@ -433,6 +437,25 @@ def test_options_out_of_range_are_refused(given: dict[str, Any], line: str) -> N
     with pytest.raises(UserError) as raised:
         Cleanser(small(), **OPTIONS | given)
     assert_one_line(raised.value, line)
+
+
+def test_a_preset_sets_what_is_not_given() -> None:
+    default = {"model": "six_convolutions", "n_epochs": 20, "lr": 0.05}
+    smooth = {"model": "smooth_convolutions", "n_epochs": 20, "lr": 0.02}
+    for given in ({}, {"lr": 0.05}, {"model": "mlp", "n_epochs": 3}):
+        for preset, values in ((None, default), ("smooth", smooth)):
+            options = Cleanser(small(), preset=preset, **given).options
+            assert {name: getattr(options, name) for name in values} == values | given
+
+
+def test_a_retraining_that_scores_cannot_predict_is_said_once(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with Cleanser(small(), **OPTIONS, retrain_all=True) as cleanser:
+        cleanser.fit().fit()
+    printed = capfd.readouterr().err
+    assert printed.count("retrain_all retrains from the first step") == 1
+    assert "use preset smooth cover_epochs=None" in printed
 
 
 def test_images_are_needed() -> None:

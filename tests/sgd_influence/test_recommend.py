@@ -13,6 +13,7 @@ from sgd_influence.analyze import closing_table, closing_words
 from sgd_influence.outcomes import Outcomes
 from sgd_influence.recommend import (
     Recommendation,
+    about_retraining,
     errors_of,
     gains_of,
     noise_limit,
@@ -142,6 +143,9 @@ def test_nothing_tried() -> None:
     assert (found.overall.n, found.overall.best_tried) == (0, None)
     printed = "Recommended: remove none (no n above 0 was tried in every trial (-r))"
     assert closing_words(found)[0] == printed
+    about = about_retraining(from_start=False)
+    assert about.startswith("This is about the last epoch")
+    assert about in closing_words(replace(found, about=about))
 
 
 def test_test_images_decide_nothing() -> None:
@@ -181,7 +185,7 @@ def test_disagreeing_trials_are_said() -> None:
 def test_json_holds_the_schema_and_only_numbers() -> None:
     value = json.loads(json.dumps(three_trials().as_json(), allow_nan=False))
     assert value.keys() == {
-        "version", "rule", "measure", "what_if", "validation", "overall", "methods",
+        "version", "rule", "measure", "what_if", "validation", "about", "overall", "methods",
     }  # fmt: skip
     assert (value["version"], value["measure"]) == (2, "val_probability")
     assert value["overall"] == value["methods"]["Hara"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from sgd_influence.eval import retrain_without
 from sgd_influence.verify import Agreement, agreement_of, judgement, make_groups
 from tests.helpers.runs import contents, sgd_influence
 from utils.output.storage import read_csv
+from utils.training.smoothness import retrain_moved, smoothness_words
+from utils.training.trial import Trial
 
 RANKINGS = {"Hara": np.arange(50)[::-1], "Ours": np.arange(50)}
 QUICK = "--model mlp"
@@ -104,6 +107,37 @@ def test_verify_joins_a_finished_run_and_resumes(
 
     monkeypatch.setattr(utils.run.tasks, "retrain_without", forbidden)
     assert sgd_influence(tmp_path, f"{QUICK} -r 0 --verify 6") == 0
+    assert_smoothness_is_measured_and_reused(tmp_path, printed, monkeypatch, capsys)
+
+
+def assert_smoothness_is_measured_and_reused(
+    output: Path,
+    printed: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Without the groups, which may not be removed again."""
+    table = read_csv(output / "summary/smoothness.csv")
+    assert list(table) == ["seed", "smoothness"]
+    words = smoothness_words(table["smoothness"].mean())
+    assert words in printed
+    assert words in (output / "report/index.html").read_text("utf-8")
+    signs: list[int] = []
+
+    def counted(trial: Trial, sign: int) -> object:
+        signs.append(sign)
+        return retrain_moved(trial, sign)
+
+    monkeypatch.setattr(utils.run.tasks, "retrain_moved", counted)
+    before = contents(output, "verification/*.npy")
+    assert len(before) == 2
+    (output / "verification/moved_losses_minus_seed_0.npy").unlink()
+    capsys.readouterr()
+    assert sgd_influence(output, f"{QUICK} -r 0 --verify 6 --dry_run") == 0
+    assert "(verify " in capsys.readouterr().out.split("Rough time")[-1].splitlines()[0]
+    assert sgd_influence(output, f"{QUICK} -r 0 --verify 6") == 0
+    assert signs == [-1]
+    assert contents(output, "verification/*.npy") == before
 
 
 def test_cover_epochs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,9 +145,17 @@ def test_cover_epochs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         sgd_influence(tmp_path / "all", f"{QUICK} -r 0 --methods Hara --cover_epochs all -ra") == 0
     )
     assert sgd_influence(tmp_path / "two", f"{QUICK} -r 0 --methods Hara --cover_epochs 2 -ra") == 0
-    assert "The scores cover the last" not in capsys.readouterr().out
-    assert sgd_influence(tmp_path / "one", f"{QUICK} -r 0 --methods Hara -ra") == 0
-    assert "The scores cover the last 1 of 2 retrained epochs" in capsys.readouterr().out
+    assert "the scores cover only the last" not in capsys.readouterr().err
+    assert sgd_influence(tmp_path / "one", f"{QUICK} --methods Hara -ra") == 0
+    remark = "the scores cover only the last 1 of 2 epochs"
+    assert capsys.readouterr().err.count(remark) == 1
+    (kept,) = json.loads((tmp_path / "one/manifest.json").read_text("utf-8"))["remarks"]
+    assert remark in kept
+    page = (tmp_path / "one/report/index.html").read_text("utf-8")
+    assert page.count(f"{kept}.") == 1
+    assert "This is about training from scratch" in page
+    recommended = json.loads((tmp_path / "one/summary/recommendation.json").read_text("utf-8"))
+    assert recommended["about"].startswith("This is about training from scratch")
     every, two, one = (contents(tmp_path / n, "influence/**/*.csv") for n in ("all", "two", "one"))
     assert every == two != one
 

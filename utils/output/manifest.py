@@ -81,6 +81,7 @@ class Manifest:
             is there and is not among the outputs was left by a run that was killed.
         warnings: per method and seed of the trial, why its scores should not be followed.
         solves: per method and seed of the trial, how far its solver came.
+        remarks: why the scores of the latest run say little about training from scratch.
         intact: the file was as this program had written it.
     """
 
@@ -93,6 +94,7 @@ class Manifest:
     begun: set[str] = field(default_factory=set)
     warnings: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     solves: dict[str, dict[str, Any]] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
     intact: bool = True
     _repeats: bool = field(default=True, init=False)
 
@@ -119,6 +121,7 @@ class Manifest:
                 set(map(_place, value.get("begun", []))),
                 dict(value.get("warnings", {})),
                 dict(value.get("solves", {})),
+                list(map(str, value.get("remarks", []))),
                 intact=checksum == _checksum(value),
             )
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
@@ -140,6 +143,8 @@ class Manifest:
             value["warnings"] = self.warnings
         if self.solves:
             value["solves"] = self.solves
+        if self.remarks:
+            value["remarks"] = self.remarks
         return value | {"checksum": _checksum(value)}
 
     # ------------------------------------------------------------ what was there before

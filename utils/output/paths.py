@@ -34,6 +34,7 @@ _RESULTS = (
     "score/*/outcomes_delete_worst_*_seed_*.npz",
     "verification/true_changes_seed_*.csv",
     "verification/verification_seed_*.csv",
+    "verification/moved_losses_*_seed_*.npy",
     f"{TRAININGS}/seed_*/learning_curve.csv",
     f"{TRAININGS}/seed_*/steps.npz",
     f"{TRAININGS}/seed_*/margins.npy",
@@ -180,6 +181,11 @@ class OutputPaths:
         return self.root / "summary" / "agreement.csv"
 
     @property
+    def smoothness(self) -> Path:
+        """How smooth the training of each verified trial is in the weights of its images."""
+        return self.root / "summary" / "smoothness.csv"
+
+    @property
     def verification_figure(self) -> Path:
         """Predicted against true changes."""
         return self.root / "fig" / "verification.png"
@@ -207,6 +213,11 @@ class OutputPaths:
     def true_changes(self, seed: int) -> Path:
         """What removing the groups of a trial really changed."""
         return self.root / "verification" / f"true_changes_seed_{seed}.csv"
+
+    def moved_losses(self, seed: int, sign: int) -> Path:
+        """Losses of the validation images after a trial was retrained with moved weights."""
+        name = f"moved_losses_{'plus' if sign > 0 else 'minus'}_seed_{seed}.npy"
+        return self.root / "verification" / name
 
     def verified(self, seed: int) -> Path:
         """The rows of the verification table of one trial."""
@@ -276,8 +287,8 @@ class OutputPaths:
             yield from sorted(self.root.glob(pattern))
         once = [
             self.classes, self.predictions, self.summary, self.recommendation, self.verification,
-            self.agreement, self.flipped_labels, self.figure, self.verification_figure,
-            self.duplicates, self.image_quality,
+            self.agreement, self.smoothness, self.verification_figure,
+            self.flipped_labels, self.figure, self.duplicates, self.image_quality,
             self.data_problems, self.label_issues, self.label_verdict,
             *map(self.cleansed_set, ("validation", "test")),
         ]  # fmt: skip

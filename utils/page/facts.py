@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -35,6 +36,7 @@ SUMMARY = ("val_loss", "val_accuracy", "test_accuracy", "method", "seed", "n_dro
 CURVE = ("epoch", "train_loss", "val_loss", "val_accuracy")
 VERIFICATION = ("method", "kind", "group", "predicted", "true")
 AGREEMENT = ("method", "random", "low", "high", "ranking")
+SMOOTHNESS = ("seed", "smoothness")
 PROBLEMS = ("file", "problem")
 """The columns that the page reads of each table."""
 
@@ -81,6 +83,8 @@ class Facts:
         curves: the learning curve of each trial by its seed.
         verification, agreement: predicted and true changes, and how far they agree; None
             without `--verify`.
+        smoothness: of the training in the weights of its images, mean over the trials; nan
+            without `--verify`.
         recommendation: what the run wrote; None where none is there, or one of another version.
         removed: per method the largest list of images that cleansed data leave out, where one is,
             by row.
@@ -103,6 +107,7 @@ class Facts:
     curves: Mapping[int, pd.DataFrame]
     verification: pd.DataFrame | None
     agreement: pd.DataFrame | None
+    smoothness: float
     recommendation: Recommended | None
     removed: Mapping[str, pd.DataFrame]
     flips: Mapping[int, int] | None
@@ -138,6 +143,7 @@ class Facts:
             curves={s: read_csv(paths.learning_curve(s), CURVE) for s in paths.trained()},
             verification=results.table_if_there(paths.verification, VERIFICATION),
             agreement=results.table_if_there(paths.agreement, AGREEMENT),
+            smoothness=_smoothness(paths, results),
             recommendation=read_versioned_json(paths.recommendation, READ_VERSION, recommended),
             removed=_there({method: results.removed(method) for method in methods}),
             flips=None if results.flips() is None else results.given_labels(),
@@ -211,6 +217,11 @@ def _labels(
     if os.path.lexists(paths.decisions):
         decided = merged(decided, read_decisions(paths.decisions, issues, class_names))
     return LabelCheck(verdict, issues, decided)
+
+
+def _smoothness(paths: OutputPaths, results: Results) -> float:
+    table = results.table_if_there(paths.smoothness, SMOOTHNESS)
+    return math.nan if table is None else float(table["smoothness"].mean())
 
 
 def _solves(paths: OutputPaths, methods: Sequence[str]) -> list[tuple[str, int, Solved]]:

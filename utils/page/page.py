@@ -37,6 +37,7 @@ from utils.page.view import (
     verification_charts,
 )
 from utils.signals import stop_if_asked
+from utils.training.smoothness import SMOOTH, smoothness_words
 from utils.units import duration, shown_bytes
 
 LARGEST = 5_000_000
@@ -105,6 +106,7 @@ def _rendered(
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= {
+        "smoothness": smoothness_words,
         "size": shown_bytes, "duration": duration, "number": "{:,}".format, "shown": shown
     }  # fmt: skip
     scripts = [
@@ -126,6 +128,7 @@ def _rendered(
         pictures=pictures,
         uris=uris,
         checks=checks,
+        smooth=SMOOTH,
         missing=sorted({file for file in files if not uris[file]}),
         thinned=(worst, best) if (worst, best) != GALLERIES[0] else None,
         scripts=scripts,

@@ -101,6 +101,7 @@ class Recommended:
         rule: the rule that chose each n, in words.
         what_if: a sentence if labels were flipped on purpose, else empty.
         validation: a sentence if validation images may have wrong labels too, else empty.
+        about: which training the verdict is about; empty in folders of earlier versions.
         overall: the verdict to follow.
         methods: the verdict for each method.
     """
@@ -108,6 +109,7 @@ class Recommended:
     rule: str
     what_if: str
     validation: str
+    about: str
     overall: Verdict
     methods: dict[str, Verdict]
 
@@ -122,6 +124,7 @@ def recommended(value: Mapping[str, Any]) -> Recommended:
         rule=str(value["rule"]),
         what_if=_sentence(value["what_if"]),
         validation=_sentence(value["validation"]),
+        about=str(value.get("about", "")),
         overall=verdict_of(value["overall"]),
         methods={name: verdict_of(verdict) for name, verdict in value["methods"].items()},
     )

@@ -9,6 +9,7 @@ from utils.data.depth import scales_text
 from utils.data.source import Source
 from utils.options import FINAL, RECOMPUTE, STEPS, Options
 from utils.output.usage import machine_memory, memory_limit
+from utils.presets import preset_of
 from utils.run.preflight import Estimate
 from utils.training.trial import Trial
 from utils.units import counted, duration, shown_bytes
@@ -42,6 +43,7 @@ def opening_block(
         **_images(source),
         "Training CSV": trial.data.files.training,
         **_flips(trial),
+        **_preset(options),
         "Model": f"{options.model}, {trial.network.n_parameters:,} parameters, on {backend}",
         "Training": _training(options, trial),
         "Trials": f"{options.n_trials} (seed {', '.join(map(str, options.seeds))})",
@@ -124,6 +126,14 @@ def _flips(trial: Trial) -> dict[str, str]:
     count = f"{(labels != given).sum()} of {trial.n_train} training images"
     where = trial.folder.flipped_labels.relative_to(trial.folder.root)
     return {"Flipped labels": f"what if: {count} have the label of another class, see {where}"}
+
+
+def _preset(options: Options) -> dict[str, str]:
+    """The row of a preset; none without one."""
+    if options.preset is None:
+        return {}
+    flags = preset_of(options.preset).flags
+    return {"Preset": f"{options.preset}: {flags}, where not given otherwise"}
 
 
 def _workers(options: Options, estimate: Estimate) -> str:

@@ -41,6 +41,7 @@ from utils.run.tasks import tasks_of
 from utils.run.worker_process import Setup
 from utils.run.workers import InProcess, Processes, Workers, run_tasks
 from utils.training.device import choose_backend, set_context
+from utils.training.from_scratch import remarks_on_scratch
 from utils.training.model_check import checked_model
 from utils.training.models import Model
 from utils.training.network import Network
@@ -132,6 +133,7 @@ def _compute(
     analyze(options, work.source, trial, results)
     folder.account.warnings = warnings_of(folder, METHODS)
     folder.account.solves = solves_of(folder, METHODS)
+    folder.account.remarks = remarks_on_scratch(options, trial.network)
     say_what_was_found(results, options.methods, options.seeds)
     record_for_page(options, work.source, work.model, folder, results)
     return 0 if client is None else memory
@@ -355,11 +357,8 @@ def _preflight(work: Prepared, trial: Trial, client: Any) -> Estimate:
     check_space(expected.space, free, trial.folder.root)
     if client is None:
         check_memory(alone, expected, options.jobs, memory_limit())
-    if options.retrain_all and trial.covered_start > 0:
-        log.info(
-            "The scores cover the last %d of %d retrained epochs; --cover_epochs all covers all.",
-            options.n_covered_epochs, options.n_epochs,
-        )  # fmt: skip
+    for remark in remarks_on_scratch(options, trial.network):
+        log.warning("%s", remark)
     return expected
 
 

@@ -26,6 +26,7 @@ from utils.output.usage import (
 from utils.run.costs import Costs, measure
 from utils.training.device import on_gpu, release_memory
 from utils.training.kept_states import longest_segment
+from utils.training.smoothness import SIGNS
 from utils.training.trial import Trial
 from utils.units import shown_bytes
 
@@ -417,7 +418,17 @@ class _Rest:
         n_groups = max(0, self.options.verify - there)
         size = GROUP_COLUMNS * CELL * n_groups * (2 * len(self.methods) + 1)
         each = self._retraining_seconds(round(self.trial.n_train / 10))
-        return Work.of(size, [each] * n_groups)
+        return Work.of(size, [each] * n_groups) + self._moved(seed)
+
+    def _moved(self, seed: int) -> Work:
+        """The retrainings with moved weights."""
+        trial, costs = self.trial, self.costs
+        there = [trial.folder.moved_losses(seed, sign).exists() for sign in SIGNS]
+        n_missing = there.count(False) if self.options.verify else 0
+        n_val = len(trial.data.validation)
+        steps = len(trial.steps) - trial.retrain_start
+        seconds = steps * costs.step + n_val * costs.evaluation
+        return Work.of(n_missing * (SINGLE * n_val + FILE), [seconds] * n_missing)
 
     def _analysis(self) -> Work:
         n_rows = (len(self.methods) + 1) * len(self.counts) * (self.options.n_trials + 2)

@@ -3,6 +3,7 @@
     train, epoch 1 -> ... -> last epoch -> score by each method -> retrain without its n worst
                                         -> retrain with nothing removed (n = 0, for all methods)
     all of these -> retrain without each group of --verify -> the verification table
+    training -> retrain with moved weights, twice, for --verify
 
 What a piece computes is a function of its trial alone that may be run in any process; what it
 gives is written by the process that has the output folder.
@@ -36,6 +37,7 @@ from sgd_influence.verify import Verification
 from utils.methods import Method, Scores
 from utils.options import Options
 from utils.output.results import Results
+from utils.training.smoothness import SHIFT, SIGNS, retrain_moved
 from utils.training.trial import Trial
 
 log = logging.getLogger("data_cleansing")
@@ -107,6 +109,7 @@ def tasks_of(
         removals = [(method, n) for method in methods for n in counts if n > 0]
         tasks += [_removal(seed, method, n, results) for method, n in removals]
         tasks += _verification(seed, methods, options.verify, results)
+        tasks += [_moved(seed, sign, trained_by) for sign in SIGNS if options.verify]
     return tasks
 
 
@@ -323,3 +326,20 @@ def _group(seed: int, verification: Verification, number: int, needs: tuple[str,
             verification.save_true_change(trial, number, scores)
 
     return Task(name, seed, needs, job, finish, "verify")
+
+
+def _moved(seed: int, sign: int, trained: str) -> Task:
+    """A retraining with the weights of all images moved, for the smoothness of the training."""
+
+    def job(trial: Trial) -> Job | None:
+        if trial.folder.moved_losses(seed, sign).exists():
+            return None
+        start = trial.state_path(trial.retrain_start)
+        return Job(partial(retrain_moved, sign=sign), [start])
+
+    def finish(trial: Trial, losses: np.ndarray | None) -> None:
+        if losses is not None:
+            trial.folder.save_array(losses, trial.folder.moved_losses(seed, sign))
+
+    name = f"{_trial(seed)}verify, weights {sign * SHIFT:+g}"
+    return Task(name, seed, (trained,), job, finish, "verify")

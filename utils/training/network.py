@@ -79,16 +79,20 @@ class Network:
 
         With a .nnp file the initializers count too, which it defines.
         """
-        functions: list[object] = []
+        shapes = [(name, p.shape) for name, p in self.parameters().items()]
+        known: tuple[object, ...] = (self.functions(), shapes)
+        if isinstance(self.model, NnpNet):
+            known = (*known, self.model.definition)
+        return hashlib.sha256(repr(known).encode()).hexdigest()[:16]
+
+    def functions(self) -> list[tuple[str, dict[str, Any]]]:
+        """Name and arguments of each function of the graph, as the model has it for evaluation."""
+        functions: list[tuple[str, dict[str, Any]]] = []
         x = nn.Variable((1, *self.image_shape))
         with nn.parameter_scope("", scope=self._scope):
             logits = self.model(x, self.n_classes, True)
         logits.visit(lambda f: functions.append((f.info.type_name, f.info.args)))
-        shapes = [(name, p.shape) for name, p in self.parameters().items()]
-        known: tuple[object, ...] = (functions, shapes)
-        if isinstance(self.model, NnpNet):
-            known = (*known, self.model.definition)
-        return hashlib.sha256(repr(known).encode()).hexdigest()[:16]
+        return functions
 
     def state(self) -> State:
         """A copy of parameters and running statistics."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import nnabla as nn
@@ -11,6 +12,7 @@ import nnabla.solvers as S
 import numpy as np
 
 from utils.data.images import ImageSet
+from utils.kernels.batch_norm import weighted_batch_normalization
 from utils.training.network import Network, State
 from utils.training.steps import Step
 
@@ -36,10 +38,19 @@ class Optimiser:
 
 @dataclass(frozen=True)
 class _StepGraph:
+    """A step's forward pass.
+
+    Attributes:
+        w: the weights of the examples (|B|, 1); without them all count once.
+        after: with them, what each running statistic is after the step.
+    """
+
     x: nn.Variable
     y: nn.Variable
     logits: nn.Variable
     loss_sum: nn.Variable
+    w: nn.Variable | None = None
+    after: Mapping[nn.Variable, nn.Variable] = field(default_factory=dict)
 
 
 class SGD:
@@ -54,6 +65,7 @@ class SGD:
         self.optimiser = optimiser
         self.logits = np.empty((0, network.n_classes), np.float32)
         self._graph = lru_cache(GRAPHS)(self._build)
+        self._weighted_graph = lru_cache(maxsize=2)(self._build_weighted)
         self._solver = S.Momentum(1.0, optimiser.momentum) if optimiser.momentum else S.Sgd(1.0)
         self._solver.set_parameters(network.theta)
 
@@ -84,19 +96,38 @@ class SGD:
         kept = np.ones(len(step.indices), bool) if removed is None else ~removed[step.indices]
         if not kept.any():
             return 0.0
-        x, y = step_batch(data, step, kept, self.optimiser.augmented)
-        return self._descend(x, y, len(step.indices), step.learning_rate)
+        graph = self._graph(int(kept.sum()))
+        graph.x.d, graph.y.d = step_batch(data, step, kept, self.optimiser.augmented)
+        return self._descend(graph, step, float(kept.sum()))
 
-    def _descend(self, x: np.ndarray, y: np.ndarray, batch_size: int, rate: float) -> float:
-        graph = self._graph(len(x))
-        graph.x.d, graph.y.d = x, y
-        graph.loss_sum.forward(clear_no_need_grad=True)
+    def weighted_step(self, data: ImageSet, step: Step, weights: np.ndarray) -> float:
+        """Take one recorded step with the images weighted by `weights` (n_train,), all above 0.
+
+        The gradient is the weighted sum divided by |B|; BatchNorm sees the weighted batch.
+
+        Returns:
+            The weighted sum of the losses, before the step.
+        """
+        w = weights[step.indices]
+        graph = self._weighted_graph(len(w))
+        assert graph.w is not None
+        graph.x.d, graph.y.d = step_batch(data, step, augmented=self.optimiser.augmented)
+        graph.w.d = w[:, None]
+        loss = self._descend(graph, step, float(w.sum()))
+        for statistic, after in graph.after.items():
+            statistic.d = after.d
+        return loss
+
+    def _descend(self, graph: _StepGraph, step: Step, total_weight: float) -> float:
+        """Step along the gradient of the graph's examples, whose weights sum to `total_weight`."""
+        batch_size = len(step.indices)
+        nn.forward_all([graph.loss_sum, *graph.after.values()], clear_no_need_grad=True)
         self.logits = graph.logits.d.copy()
         self._solver.zero_grad()
         graph.loss_sum.backward(1.0 / batch_size, clear_buffer=True)
         if self.optimiser.weight_decay:
-            self._solver.weight_decay(self.optimiser.weight_decay * len(x) / batch_size)
-        self._solver.set_learning_rate(rate)
+            self._solver.weight_decay(self.optimiser.weight_decay * total_weight / batch_size)
+        self._solver.set_learning_rate(step.learning_rate)
         self._solver.update()
         return float(graph.loss_sum.d)
 
@@ -107,6 +138,16 @@ class SGD:
         loss_sum = F.sum(F.softmax_cross_entropy(logits, y))
         logits.persistent = loss_sum.persistent = True
         return _StepGraph(x, y, logits, loss_sum)
+
+    def _build_weighted(self, batch_size: int) -> _StepGraph:
+        x = nn.Variable((batch_size, *self.network.image_shape))
+        y, w = nn.Variable((batch_size, 1)), nn.Variable((batch_size, 1))
+        with weighted_batch_normalization(w) as running:
+            logits = self.network.logits(x, test=False)
+        loss_sum = F.sum(w * F.softmax_cross_entropy(logits, y))
+        for variable in (logits, loss_sum, *running.after.values()):
+            variable.persistent = True
+        return _StepGraph(x, y, logits, loss_sum, w, running.after)
 
     def _velocity(self) -> dict[str, nn.Variable]:
         states = self._solver.get_states() if self.optimiser.momentum else {}

@@ -111,17 +111,28 @@ class Trial:
         Raises:
             UserError: the loss is not finite; the line names epoch, step and learning rate.
         """
-        step = self.steps[t]
-        loss = self.sgd.step(self.data.training, step, removed)
+        loss = self.sgd.step(self.data.training, self.steps[t], removed)
+        self._check_loss(loss, t, "" if removed is None else f" without {removed.sum()} images")
+        return loss
+
+    def take_weighted_step(self, t: int, weights: np.ndarray) -> float:
+        """Take step t of the whole training with the images weighted by `weights` (n_train,).
+
+        Returns and raises as `take_step`, the losses weighted.
+        """
+        loss = self.sgd.weighted_step(self.data.training, self.steps[t], weights)
+        self._check_loss(loss, t, " with moved weights of its images")
+        return loss
+
+    def _check_loss(self, loss: float, t: int, how: str) -> None:
         if not math.isfinite(loss):
+            step = self.steps[t]
             number = t - self.epoch_starts[step.epoch] + 1
-            without = "" if removed is None else f" without {removed.sum()} images"
             check_finite(
                 loss,
-                f"trial {self.seed}{without}: the loss in epoch {step.epoch + 1}, step {number} "
+                f"trial {self.seed}{how}: the loss in epoch {step.epoch + 1}, step {number} "
                 f"(learning rate {step.learning_rate:g})",
             )
-        return loss
 
     @cached_property
     def final_gradient(self) -> Adjoint:

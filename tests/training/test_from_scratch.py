@@ -1,0 +1,101 @@
+"""Whether scores can predict training from scratch: kinks, covered epochs, the exact sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nnabla as nn
+import nnabla.functions as F
+import nnabla.parametric_functions as PF
+import pytest
+
+from utils.options import Options
+from utils.training.from_scratch import kinks_in, remarks_on_scratch
+from utils.training.models import MODELS
+from utils.training.network import Network
+
+BY_MODEL = {
+    "six_convolutions": ("MaxPooling", "ReLU"),
+    "smooth_convolutions": (),
+    "resnet": ("ReLU",),
+    "mlp": ("ReLU",),
+}
+FUNCTIONS: list[tuple[Callable[[nn.Variable], nn.Variable], tuple[str, ...]]] = [
+    (F.leaky_relu, ("LeakyReLU",)),
+    (PF.prelu, ("PReLU",)),
+    (F.relu6, ("ReLU6",)),
+    (F.selu, ("SELU",)),
+    (F.abs, ("Abs",)),
+    (lambda x: F.maximum2(x, -x), ("Maximum2",)),
+    (lambda x: F.clip_by_value(x, -1, 1), ("MaximumScalar", "MinimumScalar")),
+    (lambda x: F.max(x, axis=1), ("Max",)),
+    (lambda x: F.where(F.greater_scalar(x, 0), x, 0.1 * x), ("GreaterScalar",)),
+    (lambda x: F.elu(x, 0.5), ("ELU",)),
+    (PF.fused_batch_normalization, ("FusedBatchNormalization",)),
+    (F.elu, ()),
+    (F.gelu, ()),
+    (F.softplus, ()),
+    (F.mish, ()),
+    (lambda x: x * F.sigmoid(1.702 * x), ()),
+    (lambda x: F.average_pooling(F.tanh(x), (2, 2)), ()),
+]
+
+
+def network_of(model: Callable[..., nn.Variable]) -> Network:
+    return Network(model, (1, 8, 8), 10)
+
+
+@pytest.mark.parametrize("name", BY_MODEL)
+def test_kinks_of_built_in_models(name: str) -> None:
+    assert kinks_in(network_of(MODELS[name])) == BY_MODEL[name]
+
+
+@pytest.mark.parametrize(("function", "kinks"), FUNCTIONS)
+def test_kinks_of_a_users_model(
+    function: Callable[[nn.Variable], nn.Variable], kinks: tuple[str, ...]
+) -> None:
+    def model(x: nn.Variable, n_classes: int, test: bool) -> nn.Variable:
+        return PF.affine(function(PF.convolution(x, 4, (3, 3), name="conv")), n_classes)
+
+    assert kinks_in(network_of(model)) == kinks
+
+
+def remarks(model: str, methods: tuple[str, ...] = ("Hara_exact",), **chosen: Any) -> list[str]:
+    given = {"retrain_all": True, "cover_epochs": None, "n_epochs": 5} | chosen
+    options = Options(program="", output_dir=Path("o"), methods=methods, model=model, **given)
+    return remarks_on_scratch(options, network_of(MODELS[model]))
+
+
+def test_one_remark_names_all_reasons_and_their_remedy() -> None:
+    (remark,) = remarks("mlp", ("Hara", "Random"), cover_epochs=1)
+    assert "the net has kinks (ReLU)" in remark
+    assert "the scores cover only the last 1 of 5 epochs" in remark
+    assert "no exact sweep among the methods (Hara)" in remark
+    assert remark.endswith("use --preset smooth --cover_epochs all --methods Hara_exact")
+
+
+def test_a_remark_names_only_what_is_missing() -> None:
+    (kinks,), (epochs,) = remarks("mlp"), remarks("smooth_convolutions", cover_epochs=4)
+    (sweep,) = remarks("smooth_convolutions", ("Ours",))
+    assert kinks.endswith("use --preset smooth")
+    assert epochs.endswith("use --cover_epochs all")
+    assert sweep.endswith("use --methods Hara_exact")
+    assert "kinks" not in epochs + sweep
+
+
+@pytest.mark.parametrize(
+    ("model", "chosen"),
+    [
+        ("smooth_convolutions", {}),
+        ("smooth_convolutions", {"methods": ("Hara_smoothed", "Hara")}),
+        ("mlp", {"retrain_all": False, "cover_epochs": 1}),
+        ("mlp", {"n_epochs": 1}),
+        ("mlp", {"methods": ("AUM", "Random")}),
+    ],
+)
+def test_no_remark_where_scores_can_predict_or_nothing_is_predicted(
+    model: str, chosen: dict[str, Any]
+) -> None:
+    assert remarks(model, **chosen) == []
