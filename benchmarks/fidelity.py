@@ -20,7 +20,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -56,8 +56,8 @@ JUDGED = tuple(name for name, method in METHODS.items() if method.predicts or na
 INFLUENCE_FUNCTIONS = "Influence_functions"
 BY_SGD = f"{INFLUENCE_FUNCTIONS} (sgd)"
 """By the reference's solver."""
-QUICK_GROUPS = {"cifar_cnn": 25}
-QUICK_SEEDS = {"mnist_cnn": 3, "cifar_cnn": 1}
+QUICK_GROUPS = {"cifar_cnn": 25, "smooth_small_2": 25, "smooth_small_10": 25}
+QUICK_SEEDS = {"mnist_cnn": 3, "cifar_cnn": 1, "smooth_small_2": 1}
 """Seeds of the quick run, where not all."""
 
 
@@ -66,13 +66,13 @@ class Work:
     """One training to judge.
 
     Attributes:
-        task: a row of the table.
+        tasks: rows of the table that build the same training.
         seed: of everything in it.
         data: folder with the images.
         quick: the product's methods alone.
     """
 
-    task: Task
+    tasks: tuple[Task, ...]
     seed: int
     data: Path | None
     quick: bool
@@ -85,24 +85,39 @@ def judge(work: Work) -> pd.DataFrame:
         Columns task, seed, removal, true (nats), and a predicted change (nats) per method.
     """
     threadpool_limits(1, "blas")
-    trial = work.task.build(work.seed, work.data)
-    removals = work.task.removals(trial)
-    columns = converged_columns(trial) if work.task.converged else judged(work, trial, removals)
-    where = {"task": work.task.name, "seed": work.seed, "removal": np.arange(len(removals))}
-    return pd.DataFrame(where | columns)
+    first = work.tasks[0]
+    trial = first.build(work.seed, work.data)
+    scores = {} if first.converged else scores_of(first, trial, work.quick)
+    parts = []
+    for task in work.tasks:
+        removals = task.removals(trial)
+        columns = (
+            converged_columns(trial)
+            if task.converged
+            else judged(task, trial, removals, scores, work.quick)
+        )
+        where = {"task": task.name, "seed": work.seed, "removal": np.arange(len(removals))}
+        parts.append(pd.DataFrame(where | columns))
+    return pd.concat(parts, ignore_index=True)
 
 
-def judged(work: Work, trial: RecordedTrial, removals: np.ndarray) -> dict[str, np.ndarray]:
+def judged(
+    task: Task,
+    trial: RecordedTrial,
+    removals: np.ndarray,
+    scores: dict[str, np.ndarray],
+    quick: bool,
+) -> dict[str, np.ndarray]:
     """The true changes (R,) and the predicted ones, of masks (R, n_train), by column name."""
     columns = {"true": true_changes(trial, removals, trial.state_before(trial.retrain_start))}
-    n_again = 0 if work.quick else work.task.n_again
+    n_again = 0 if quick else task.n_again
     if n_again:
         again = true_changes(trial, removals[:n_again], shifted_start(trial))
         columns[AGAIN] = np.pad(again, (0, len(removals) - n_again), constant_values=np.nan)
-    columns |= predicted(work.task, trial, removals, work.task.covered_too and not work.quick)
-    if not work.task.group and not work.quick:
+    columns |= {name: removals @ influence for name, influence in scores.items()}
+    if not task.group and not quick:
         columns |= oracle_columns(trial)
-    if work.task.convex and not work.quick:
+    if task.convex and not quick:
         trial.network.load(trial.final_state())
         columns[SOLVED] = solved_influence(trial)
     return columns
@@ -130,18 +145,16 @@ def shifted_start(trial: RecordedTrial) -> State:
     return state
 
 
-def predicted(
-    task: Task, trial: RecordedTrial, removals: np.ndarray, last_epoch_too: bool
-) -> dict[str, np.ndarray]:
-    """The summed scores (R,) of the removals (R, n_train) by each method of the product."""
-    columns = {name: removals @ METHODS[name].score(trial) for name in JUDGED}
+def scores_of(task: Task, trial: RecordedTrial, quick: bool) -> dict[str, np.ndarray]:
+    """The scores (n_train,) by each method of the product."""
+    scores = {name: METHODS[name].score(trial) for name in JUDGED}
     by_sgd = replace(trial, if_solver=SGD_SOLVER, damping=task.sgd_damping)
-    columns[BY_SGD] = removals @ METHODS[INFLUENCE_FUNCTIONS].score(by_sgd)
-    if last_epoch_too:
+    scores[BY_SGD] = METHODS[INFLUENCE_FUNCTIONS].score(by_sgd)
+    if task.covered_too and not quick:
         last = replace(trial, cover_epochs=1)
         for name in ("Hara_exact", "Ours_exact"):
-            columns[f"{name}, last epoch"] = removals @ METHODS[name].score(last)
-    return columns
+            scores[f"{name}, last epoch"] = METHODS[name].score(last)
+    return scores
 
 
 # ---------------------------------------------------------------- figures
@@ -226,12 +239,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _work_of(options: argparse.Namespace) -> list[Work]:
-    """The trainings that the command line asks for."""
+    """The trainings that the command line asks for; rows that share one are judged together."""
     quick, data = options.quick, options.data
+    trainings: dict[Hashable, list[Task]] = {}
+    for name in QUICK if quick else options.tasks:
+        task = TASKS[name]
+        trainings.setdefault((task.build, task.converged), []).append(_sized(task, quick))
     return [
-        Work(_sized(TASKS[name], quick), seed, data, quick)
-        for name in (QUICK if quick else options.tasks)
-        for seed in options.seeds[: QUICK_SEEDS.get(name) if quick else None]
+        Work(tuple(tasks), seed, data, quick)
+        for tasks in trainings.values()
+        for seed in options.seeds[: QUICK_SEEDS.get(tasks[0].name) if quick else None]
     ]
 
 
@@ -287,7 +304,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--tasks", nargs="+", choices=TASKS, default=list(TASKS), metavar="NAME",
         help=f"default: all, {', '.join(TASKS)}",
     )  # fmt: skip
-    parser.add_argument("--quick", action="store_true", help="tasks (i) to (iv) in 10 minutes")
+    parser.add_argument(
+        "--quick", action="store_true", help="tasks (i) to (iv), a small (vi), in 10 minutes"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="processes; default: 2")
     parser.add_argument(
         "--out", type=Path, default=Path(__file__).parent / "results",
