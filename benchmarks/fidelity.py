@@ -6,8 +6,8 @@
 Images are removed for real and the recorded training is repeated without them, in the same order.
 Single images (MNIST 1 against 7, section 7.1 of Hara et al., NeurIPS 2019): Kendall's tau of score
 and change of the validation loss, and the Jaccard index of the 10 lowest and 10 highest together.
-Groups of 10 % (nets with BatchNorm): Spearman's correlation of summed scores and change. PATH holds
-the MNIST and CIFAR-10 test images; without it the official archives are taken.
+Groups of 2 % or 10 % (nets with BatchNorm): Spearman's correlation of summed scores and change.
+PATH holds the MNIST and CIFAR-10 test images; without it the official archives are taken.
 
 The last line is JSON: task to {method: figure}, the mean over the seeds. The full run writes
 figures and raw results as CSV into --out, and pictures next to them, after each training; its rows
@@ -34,7 +34,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the repository, when run a
 
 from benchmarks.against_oracle import oracle_columns
 from benchmarks.converged import SOLVED, converged_columns, solved_influence
-from benchmarks.fidelity_pictures import SHOWN_TASK, draw_figures, draw_scatter
+from benchmarks.fidelity_pictures import (
+    FROM_SCRATCH,
+    SHOWN_SEED,
+    SHOWN_TASK,
+    draw_figures,
+    draw_from_scratch,
+    draw_scatter,
+)
 from benchmarks.recorded import RecordedTrial
 from benchmarks.stored import beside_stored
 from benchmarks.tasks import QUICK, TASKS, Task
@@ -277,6 +284,8 @@ def store(raw: pd.DataFrame, folder: Path) -> None:
     draw_figures(shown, AGAIN, folder / "fidelity.png")
     if SHOWN_TASK in set(raw["task"]):
         draw_scatter(raw, folder / "fidelity_scatter.png")
+    if FROM_SCRATCH.keys() <= set(raw.loc[raw["seed"] == SHOWN_SEED, "task"]):
+        draw_from_scratch(raw, folder / "fidelity_from_scratch.png")
 
 
 def in_order(raw: pd.DataFrame) -> pd.DataFrame:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import nnabla as nn
@@ -19,12 +20,23 @@ import benchmarks.fidelity as fidelity
 from benchmarks.against_oracle import inputs_of, oracle_columns
 from benchmarks.converged import EXACT, SOLVED, converged_columns, optimum
 from benchmarks.fidelity import AGAIN, figures_of, jaccard, true_changes
+from benchmarks.fidelity_pictures import FROM_SCRATCH, draw_from_scratch
 from benchmarks.make_archives import write_idx
 from benchmarks.recorded import RecordedTrial, recorded_trial
-from benchmarks.tasks import TASKS, Task, dense, gelu, scaling_of
+from benchmarks.tasks import (
+    SMOOTH_LR,
+    SMOOTH_MOMENTUM,
+    TASKS,
+    Task,
+    dense,
+    from_scratch,
+    gelu,
+    scaling_of,
+)
 from tests.helpers.tiny import digit_images
 from utils.methods import METHODS
 from utils.output.storage import read_csv
+from utils.training.models import smooth_convolutions
 from utils.training.network import Network
 from utils.training.sgd import Optimiser
 from utils.training.steps import plan_steps
@@ -110,6 +122,61 @@ def test_groups_are_a_tenth_and_the_same_for_a_seed():
     assert set(groups.sum(axis=1)) == {4}
     assert len({group.tobytes() for group in groups}) == 7
     assert TASKS["logreg"].removals(trial).sum() == 40
+
+
+def test_one_training_is_judged_by_groups_of_both_sizes(monkeypatch: pytest.MonkeyPatch):
+    built: list[int] = []
+    scored: list[str] = []
+
+    def build(seed: int, data: Path | None) -> RecordedTrial:
+        built.append(seed)
+        return _trial(())
+
+    def predicted(task: Task, trial: RecordedTrial, quick: bool) -> dict[str, np.ndarray]:
+        scored.append(task.name)
+        return {"known": np.arange(40.0)}
+
+    monkeypatch.setattr(fidelity, "scores_of", predicted)
+    tasks = from_scratch("pair", build, n_groups=3, n_again=2)
+    raw = fidelity.judge(fidelity.Work(tuple(tasks), 1, None, quick=False))
+    assert (len(built), len(scored)) == (1, 1)
+    assert raw["task"].tolist() == ["pair_2"] * 3 + ["pair_10"] * 3
+    trial = _trial(())
+    sums = [task.removals(trial) @ np.arange(40.0) for task in tasks]
+    np.testing.assert_array_equal(raw["known"], np.concatenate(sums))
+    assert [task.removals(trial).sum(axis=1).tolist() for task in tasks] == [[1] * 3, [4] * 3]
+    assert raw[AGAIN].notna().tolist() == [True, True, False] * 2
+    assert raw["true"][:3].abs().max() < raw["true"][3:].abs().max()
+
+
+def test_rows_of_one_training_are_one_piece_of_work():
+    options = fidelity._parse(["--seeds", "0", "1"])
+    pieces = [[task.name for task in work.tasks] for work in fidelity._work_of(options)]
+    assert pieces.count(["smooth_mnist_2", "smooth_mnist_10"]) == 2
+    assert pieces.count(["logreg"]) == pieces.count(["logreg_converged"]) == 2
+    assert sorted(chain.from_iterable(pieces)) == sorted([*TASKS] * 2)
+
+
+def test_smooth_rows_differ_from_stock_ones_in_net_and_rate_alone():
+    for name in ("small_2", "mnist_10"):
+        stock, smooth = (_arguments(f"{net}_{name}") for net in ("stock", "smooth"))
+        own = {"model": smooth_convolutions, "lr": SMOOTH_LR, "momentum": SMOOTH_MOMENTUM}
+        assert smooth == stock | own
+
+
+def _arguments(name: str) -> dict[str, object]:
+    build = TASKS[name].build
+    assert isinstance(build, partial)
+    return build.keywords
+
+
+def test_picture_of_whole_trainings(tmp_path: Path):
+    values = np.arange(4.0)
+    rows = {"seed": 0, "true": values, "Hara_exact": values}
+    raw = pd.concat([pd.DataFrame({"task": task, **rows}) for task in FROM_SCRATCH])
+    draw_from_scratch(raw, tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert FROM_SCRATCH.keys() <= TASKS.keys()
 
 
 def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
