@@ -30,14 +30,14 @@ from benchmarks.peers.problem import (
     truth_path,
 )
 from benchmarks.recorded import Recorded, RecordedTrial
-from benchmarks.tasks import TASKS, mnist_cnn, small_mnist
+from benchmarks.tasks import MNIST_1000, SMALL, TASKS, mnist_cnn, small_mnist, smooth
 from utils.data.images import ImageSet, normalise
 from utils.data.splits import SplitFiles, TrialData
 from utils.methods import METHODS, Method
 from utils.options import GAUSS_NEWTON, RECOMPUTE
 from utils.output.folder import OutputFolder
 from utils.output.storage import read_csv, save_csv
-from utils.training.models import six_convolutions
+from utils.training.models import MODELS
 from utils.training.network import Network, State, hdf5_of
 from utils.training.sgd import Optimiser
 from utils.training.steps import Step, archive_of
@@ -46,6 +46,8 @@ from utils.training.trial import Trial
 PROBLEMS: dict[str, Callable[[int, Path | None], RecordedTrial]] = {
     "mnist_cnn": mnist_cnn,
     "mnist_2000": partial(mnist_cnn, n_train=2000, n_epochs=5),
+    "smooth_mnist": smooth(MNIST_1000),
+    "smooth_small": smooth(SMALL),
 }
 """What is trained, by name: (seed, data folder) to a recorded training."""
 
@@ -93,6 +95,7 @@ def problem_of(trial: RecordedTrial, clean: np.ndarray) -> Problem:
     states = [trial.state_before(t) for t in (*trial.epoch_starts, len(trial.steps))]
     return Problem(
         seed=trial.seed,
+        model=trial.network.model.__name__,
         images=training.images,
         labels=training.labels,
         wrong=training.labels != clean,
@@ -119,7 +122,7 @@ def open_trial(folder: Path, cover_epochs: int) -> Trial:
     return Trial(
         seed=problem.seed,
         data=TrialData(training, validation, validation, files),
-        network=Network(six_convolutions, training.shape, 10, problem.seed),
+        network=Network(MODELS[problem.model], training.shape, 10, problem.seed),
         optimiser=OPTIMISER,
         steps=steps_of(problem),
         retrain_all=False,
