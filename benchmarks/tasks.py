@@ -346,7 +346,7 @@ TASKS: dict[str, Task] = {
         Task("smooth_mnist_cnn", smooth(mnist_cnn)),
         Task("smooth_cifar_cnn", smooth(cifar_cnn), sgd_damping=10.0),
         *from_scratch("smooth_small", smooth(SMALL)),
-        *from_scratch("stock_small", SMALL),
+        *from_scratch("stock_small", SMALL, n_groups=50, n_again=10),
         *chain.from_iterable(
             from_scratch(f"smooth_small_lr_{lr}", smooth(SMALL, lr)) for lr in OTHER_RATES
         ),
