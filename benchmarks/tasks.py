@@ -348,7 +348,8 @@ TASKS: dict[str, Task] = {
         *from_scratch("smooth_small", smooth(SMALL)),
         *from_scratch("stock_small", SMALL, n_groups=50, n_again=10),
         *chain.from_iterable(
-            from_scratch(f"smooth_small_lr_{lr}", smooth(SMALL, lr)) for lr in OTHER_RATES
+            from_scratch(f"smooth_small_lr_{lr}", smooth(SMALL, lr), n_groups=50)
+            for lr in OTHER_RATES
         ),
         *from_scratch("smooth_mnist", smooth(MNIST_1000)),
         *from_scratch("stock_mnist", MNIST_1000, n_groups=30, n_again=10),
