@@ -66,8 +66,14 @@ TRUTH_COLUMNS = ["training", "group", "loss"]
 
 
 def build(folder: Path, name: str, seed: int, data: Path | None) -> None:
-    """Train a problem, and write it for the others and as a run of the product keeps it."""
+    """Train a problem, and write it for the others and as a run of the product keeps it.
+
+    Raises:
+        ValueError: it is trained by another optimiser than the one that all sides repeat.
+    """
     recorded = PROBLEMS[name](seed, data)
+    if recorded.optimiser != OPTIMISER:
+        raise ValueError(f"{name}: the comparison is of plain SGD, not of {recorded.optimiser}")
     problem_of(recorded, clean_labels(seed, data, recorded.n_train)).save(problem_path(folder))
     for cover_epochs in (1, recorded.n_epochs):
         keep_states(recorded, open_trial(folder, cover_epochs))

@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -29,12 +30,13 @@ from benchmarks.peers.problem import (
     scores_path,
     truth_path,
 )
-from benchmarks.recorded import Recorded
+from benchmarks.recorded import Recorded, RecordedTrial
 from benchmarks.tasks import mnist_cnn
 from tests.helpers.runs import ROOT
 from utils.methods import METHODS
 from utils.output.storage import read_csv
 from utils.training.models import smooth_convolutions
+from utils.training.sgd import Optimiser
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +63,18 @@ def test_problem_holds_the_training(folder: Path) -> None:
     assert len(problem.losses) == 6
     assert problem.losses[0] == pytest.approx(np.log(10), rel=0.5)
     assert all(len(array) == 3 for array in problem.states.values())
+
+
+def test_a_problem_of_another_optimiser_is_refused(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(seed: int, data: Path | None) -> RecordedTrial:
+        return replace(trial, optimiser=Optimiser(momentum=0.9, augmented=False))
+
+    trial = RecordedTrial(**vars(ours.open_trial(folder, 1)), recorded=cast("Recorded", None))
+    monkeypatch.setitem(ours.PROBLEMS, "momentum", build)
+    with pytest.raises(ValueError, match=r"momentum=0\.9"):
+        ours.build(tmp_path, "momentum", 3, None)
 
 
 def test_a_problem_names_its_net(folder: Path, tmp_path: Path) -> None:
