@@ -12,6 +12,8 @@ PATH holds the MNIST and CIFAR-10 test images; without it the official archives 
 The last line is JSON: task to {method: figure}, the mean over the seeds. The full run writes
 figures and raw results as CSV into --out, and pictures next to them, after each training; its rows
 of other tasks and seeds are kept. --quick writes nothing.
+With --page docs/fidelity.md the table of the smooth tasks there is replaced; an empty --seeds does
+that alone.
 """
 
 from __future__ import annotations
@@ -43,12 +45,13 @@ from benchmarks.fidelity_pictures import (
     draw_scatter,
 )
 from benchmarks.recorded import RecordedTrial
+from benchmarks.reproduction_tables import fill_page, markdown, mean_and_deviation
 from benchmarks.stored import beside_stored
 from benchmarks.tasks import QUICK, TASKS, Task
 from utils.errors import UserError
 from utils.methods import CONTROL, METHODS
 from utils.options import SGD_SOLVER
-from utils.output.storage import save_csv
+from utils.output.storage import read_csv, save_csv
 from utils.training.network import State
 
 APART = 1e-3
@@ -63,6 +66,11 @@ JUDGED = tuple(name for name, method in METHODS.items() if method.predicts or na
 INFLUENCE_FUNCTIONS = "Influence_functions"
 BY_SGD = f"{INFLUENCE_FUNCTIONS} (sgd)"
 """By the reference's solver."""
+SHOWN = (
+    AGAIN,
+    *("Hara_exact", "Hara", "Ours_exact", "Ours", "Ours_mean", "Influence_functions", "Random"),
+)
+"""The columns of the table of smooth tasks."""
 QUICK_GROUPS = {"cifar_cnn": 25, "smooth_small_2": 25, "smooth_small_10": 25}
 QUICK_SEEDS = {"mnist_cnn": 3, "cifar_cnn": 1, "smooth_small_2": 1}
 """Seeds of the quick run, where not all."""
@@ -213,6 +221,17 @@ def table_of(figures: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def smooth_table(figures: pd.DataFrame) -> str:
+    """The smooth tasks, and the stock net on the same trainings, as a Markdown table."""
+    rows: list[tuple[str, ...]] = [("task", "seeds", *SHOWN)]
+    own = figures[figures["task"].str.match("smooth|stock")]
+    for task, of_task in own.groupby("task", sort=False):
+        by_method = dict(iter(of_task.groupby("method")["figure"]))
+        cells = (mean_and_deviation(by_method[m]) if m in by_method else "" for m in SHOWN)
+        rows.append((f"`{task}`", str(of_task["seed"].nunique()), *cells))
+    return markdown(rows)
+
+
 def _mean_and_deviation(values: pd.Series) -> str:
     if values.isna().all():
         return ""
@@ -239,6 +258,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parts.append(part)
         if not options.quick:
             store(part, options.out)
+    if options.page:
+        fill_page(options.page, {"smooth": smooth_table(read_csv(options.out / "fidelity.csv"))})
+    if not parts:
+        return
     figures = figures_of(in_order(pd.concat(parts)))
     print(table_of(figures))
     print(f"{time.monotonic() - started:.0f} s")
@@ -307,7 +330,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--data", type=Path, help="folder with the real images")
     parser.add_argument(
-        "--seeds", type=int, nargs="+", default=list(range(5)), help="default: 0..4"
+        "--seeds", type=int, nargs="*", default=list(range(5)), help="default: 0..4"
     )
     parser.add_argument(
         "--tasks", nargs="+", choices=TASKS, default=list(TASKS), metavar="NAME",
@@ -316,6 +339,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--quick", action="store_true", help="tasks (i) to (iv), a small (vi), in 10 minutes"
     )
+    parser.add_argument("--page", type=Path, help="page whose table of smooth tasks is replaced")
     parser.add_argument("--jobs", type=int, default=2, help="processes; default: 2")
     parser.add_argument(
         "--out", type=Path, default=Path(__file__).parent / "results",

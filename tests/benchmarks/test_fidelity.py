@@ -35,7 +35,7 @@ from benchmarks.tasks import (
 )
 from tests.helpers.tiny import digit_images
 from utils.methods import METHODS
-from utils.output.storage import read_csv
+from utils.output.storage import read_csv, save_csv
 from utils.training.models import smooth_convolutions
 from utils.training.network import Network
 from utils.training.sgd import Optimiser
@@ -113,6 +113,25 @@ def test_figures_are_those_of_known_rankings():
     assert jaccard(values, -values) == 1  # the extremes of both ends are taken together
     shifted = np.roll(values, 5)
     assert jaccard(values, shifted) == pytest.approx(15 / 25)
+
+
+def test_page_shows_the_smooth_tasks_alone(tmp_path: Path, capsys) -> None:
+    rows = [
+        ("smooth_dnn", 0, "Hara_exact", 0.5),
+        ("smooth_dnn", 1, "Hara_exact", 0.7),
+        ("smooth_dnn", 0, "Random", 0.0),
+        ("dnn", 0, "Hara_exact", 0.1),
+    ]
+    columns = ["task", "seed", "method", "figure"]
+    save_csv(pd.DataFrame(rows, columns=columns), tmp_path / "fidelity.csv")
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- smooth -->\nold\n<!-- /smooth -->\nafter\n")
+    _run(["--out", str(tmp_path), "--page", str(page)], capsys, "--seeds")
+    _, begin, head, _, row, end, _ = page.read_text().splitlines()
+    assert (begin, end) == ("<!-- smooth -->", "<!-- /smooth -->")
+    shown = dict(zip(head.split(" | ")[1:], row.split(" | ")[1:], strict=True))
+    assert (shown["seeds"], shown["Hara_exact"]) == ("2", "0.60 ± 0.14")
+    assert row.startswith("| `smooth_dnn` |")
 
 
 def test_groups_are_a_tenth_and_the_same_for_a_seed():
@@ -210,4 +229,5 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> Non
 
 def _run(common: list[str], capsys, *more: str) -> dict[str, dict[str, float]]:
     fidelity.main([*common, *more])
-    return json.loads(capsys.readouterr().out.splitlines()[-1])
+    printed = capsys.readouterr().out.splitlines()
+    return json.loads(printed[-1]) if printed else {}
