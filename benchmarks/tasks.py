@@ -345,10 +345,10 @@ TASKS: dict[str, Task] = {
         Task("smooth_dnn", partial(DNN, activation=gelu), 0.0, n_again=N_BINARY, covered_too=True),
         Task("smooth_mnist_cnn", smooth(mnist_cnn)),
         Task("smooth_cifar_cnn", smooth(cifar_cnn), sgd_damping=10.0),
-        *from_scratch("smooth_small", smooth(SMALL)),
+        *from_scratch("smooth_small", smooth(SMALL), n_groups=50, n_again=10),
         *from_scratch("stock_small", SMALL, n_groups=50, n_again=10),
         *chain.from_iterable(
-            from_scratch(f"smooth_small_lr_{lr}", smooth(SMALL, lr), n_groups=50)
+            from_scratch(f"smooth_small_lr_{lr}", smooth(SMALL, lr), n_groups=50, n_again=10)
             for lr in OTHER_RATES
         ),
         *from_scratch("smooth_mnist", smooth(MNIST_1000)),
