@@ -20,7 +20,7 @@ import benchmarks.fidelity as fidelity
 from benchmarks.against_oracle import inputs_of, oracle_columns
 from benchmarks.converged import EXACT, SOLVED, converged_columns, optimum
 from benchmarks.fidelity import AGAIN, figures_of, jaccard, true_changes
-from benchmarks.fidelity_pictures import FROM_SCRATCH, draw_from_scratch
+from benchmarks.fidelity_pictures import FROM_SCRATCH, draw_from_scratch, draw_scatter
 from benchmarks.make_archives import write_idx
 from benchmarks.recorded import RecordedTrial, recorded_trial
 from benchmarks.tasks import (
@@ -187,6 +187,15 @@ def _arguments(name: str) -> dict[str, object]:
     build = TASKS[name].build
     assert isinstance(build, partial)
     return build.keywords
+
+
+def test_picture_of_a_training_shows_the_methods_it_has(tmp_path: Path) -> None:
+    values = np.arange(4.0)
+    known = {"seed": 0, "true": values, "Hara_exact": values, "Ours_exact": values}
+    raw = pd.DataFrame({"task": "mnist_cnn", **known})
+    draw_scatter(raw, tmp_path / "a.png")
+    draw_scatter(raw.assign(Hara=np.nan), tmp_path / "b.png")
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
 def test_picture_of_whole_trainings(tmp_path: Path):
