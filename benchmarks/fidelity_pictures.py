@@ -45,9 +45,7 @@ def draw_figures(figures: pd.DataFrame, again: str, path: Path) -> None:
         axes.set_axis_off()
     lines = [line for line in panels[0].get_lines() if line.get_label() == again]
     figure.legend(lines, [f"{again}: its agreement with itself"], loc="outside lower right")
-    figure.suptitle(
-        "agreement with true retraining: Kendall's tau (logreg, dnn), Spearman (the others)"
-    )
+    figure.suptitle("agreement with true retraining: Kendall's tau (logreg, dnn), or Spearman")
     _save(figure, path)
 
 
