@@ -103,6 +103,8 @@ class Recommended:
         validation: a sentence if validation images may have wrong labels too, else empty.
         overall: the verdict to follow.
         methods: the verdict for each method.
+        gains: by method, a row (n, gain, lower and upper end of its 95 % interval) per removal, in
+            points of the mean probability of the validation labels.
     """
 
     rule: str
@@ -110,6 +112,7 @@ class Recommended:
     validation: str
     overall: Verdict
     methods: dict[str, Verdict]
+    gains: dict[str, list[tuple[float, ...]]]
 
 
 def recommended(value: Mapping[str, Any]) -> Recommended:
@@ -124,4 +127,8 @@ def recommended(value: Mapping[str, Any]) -> Recommended:
         validation=_sentence(value["validation"]),
         overall=verdict_of(value["overall"]),
         methods={name: verdict_of(verdict) for name, verdict in value["methods"].items()},
+        gains={
+            name: [(g["n"], g["points"], *g["interval_points"]) for g in gains]
+            for name, gains in value.get("gains", {}).items()  # earlier runs wrote none
+        },
     )
