@@ -23,10 +23,10 @@ help:
 	@echo "make lint   run ruff, mypy and the import contract"
 	@echo "make fix    let ruff correct what it can"
 	@echo "make test-fast   run the tests that take no more than seconds, for daily work"
-	@echo "make fidelity DATA=PATH   compare the scores with true retraining (an hour and a half)"
+	@echo "make fidelity DATA=PATH   compare the scores with true retraining (many hours; FIDELITY_ARGS for less)"
 	@echo "make label_noise DATA=PATH   how many wrong labels each method finds, compared with cleanlab (hours)"
 	@echo "make scaling DATA=PATH    time and memory against images, steps, parameters, removals (5 minutes)"
-	@echo "make peers DATA=PATH      compare the scores with other libraries', in an environment of their own (2 hours)"
+	@echo "make peers DATA=PATH      compare the scores with other libraries', in an environment of their own (hours; PEERS_ARGS for less)"
 	@echo "make reproduction DATA=PATH   repeat the papers' experiments (hours)"
 	@echo "make venv   only make .venv with what the commands need"
 	@echo "make venv-cuda   the same with what they need on an NVIDIA GPU (1.8 GB to download)"
@@ -64,8 +64,10 @@ lint: venv-dev
 	$(PYTHON) -m mypy
 	.venv/bin/lint-imports --no-cache
 
+# FIDELITY_ARGS="--tasks logreg dnn --seeds 0" for less.
+FIDELITY_ARGS :=
 fidelity: venv
-	$(PYTHON) benchmarks/fidelity.py $(if $(DATA),--data "$(DATA)")
+	$(PYTHON) benchmarks/fidelity.py $(if $(DATA),--data "$(DATA)") $(FIDELITY_ARGS)
 
 # LABEL_NOISE_ARGS="--seeds 0 --only mnist/uniform/0.1" for less.
 LABEL_NOISE_ARGS :=

@@ -6,12 +6,14 @@
 Images are removed for real and the recorded training is repeated without them, in the same order.
 Single images (MNIST 1 against 7, section 7.1 of Hara et al., NeurIPS 2019): Kendall's tau of score
 and change of the validation loss, and the Jaccard index of the 10 lowest and 10 highest together.
-Groups of 10 % (nets with BatchNorm): Spearman's correlation of summed scores and change. PATH holds
-the MNIST and CIFAR-10 test images; without it the official archives are taken.
+Groups of 2 % or 10 % (nets with BatchNorm): Spearman's correlation of summed scores and change.
+PATH holds the MNIST and CIFAR-10 test images; without it the official archives are taken.
 
 The last line is JSON: task to {method: figure}, the mean over the seeds. The full run writes
 figures and raw results as CSV into --out, and pictures next to them, after each training; its rows
 of other tasks and seeds are kept. --quick writes nothing.
+With --page docs/fidelity.md the table of the smooth tasks there is replaced; an empty --seeds does
+that alone.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,14 +36,22 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the repository, when run a
 
 from benchmarks.against_oracle import oracle_columns
 from benchmarks.converged import SOLVED, converged_columns, solved_influence
-from benchmarks.fidelity_pictures import SHOWN_TASK, draw_figures, draw_scatter
+from benchmarks.fidelity_pictures import (
+    FROM_SCRATCH,
+    SHOWN_SEED,
+    SHOWN_TASK,
+    draw_figures,
+    draw_from_scratch,
+    draw_scatter,
+)
 from benchmarks.recorded import RecordedTrial
+from benchmarks.reproduction_tables import fill_page, markdown, mean_and_deviation
 from benchmarks.stored import beside_stored
 from benchmarks.tasks import QUICK, TASKS, Task
 from utils.errors import UserError
 from utils.methods import CONTROL, METHODS
 from utils.options import SGD_SOLVER
-from utils.output.storage import save_csv
+from utils.output.storage import read_csv, save_csv
 from utils.training.network import State
 
 APART = 1e-3
@@ -56,8 +66,13 @@ JUDGED = tuple(name for name, method in METHODS.items() if method.predicts or na
 INFLUENCE_FUNCTIONS = "Influence_functions"
 BY_SGD = f"{INFLUENCE_FUNCTIONS} (sgd)"
 """By the reference's solver."""
-QUICK_GROUPS = {"cifar_cnn": 25}
-QUICK_SEEDS = {"mnist_cnn": 3, "cifar_cnn": 1}
+SHOWN = (
+    AGAIN,
+    *("Hara_exact", "Hara", "Ours_exact", "Ours", "Ours_mean", "Influence_functions", "Random"),
+)
+"""The columns of the table of smooth tasks."""
+QUICK_GROUPS = {"cifar_cnn": 25, "smooth_small_2": 25, "smooth_small_10": 25}
+QUICK_SEEDS = {"mnist_cnn": 3, "cifar_cnn": 1, "smooth_small_2": 1}
 """Seeds of the quick run, where not all."""
 
 
@@ -66,13 +81,13 @@ class Work:
     """One training to judge.
 
     Attributes:
-        task: a row of the table.
+        tasks: rows of the table that build the same training.
         seed: of everything in it.
         data: folder with the images.
         quick: the product's methods alone.
     """
 
-    task: Task
+    tasks: tuple[Task, ...]
     seed: int
     data: Path | None
     quick: bool
@@ -85,24 +100,39 @@ def judge(work: Work) -> pd.DataFrame:
         Columns task, seed, removal, true (nats), and a predicted change (nats) per method.
     """
     threadpool_limits(1, "blas")
-    trial = work.task.build(work.seed, work.data)
-    removals = work.task.removals(trial)
-    columns = converged_columns(trial) if work.task.converged else judged(work, trial, removals)
-    where = {"task": work.task.name, "seed": work.seed, "removal": np.arange(len(removals))}
-    return pd.DataFrame(where | columns)
+    first = work.tasks[0]
+    trial = first.build(work.seed, work.data)
+    scores = {} if first.converged else scores_of(first, trial, work.quick)
+    parts = []
+    for task in work.tasks:
+        removals = task.removals(trial)
+        columns = (
+            converged_columns(trial)
+            if task.converged
+            else judged(task, trial, removals, scores, work.quick)
+        )
+        where = {"task": task.name, "seed": work.seed, "removal": np.arange(len(removals))}
+        parts.append(pd.DataFrame(where | columns))
+    return pd.concat(parts, ignore_index=True)
 
 
-def judged(work: Work, trial: RecordedTrial, removals: np.ndarray) -> dict[str, np.ndarray]:
+def judged(
+    task: Task,
+    trial: RecordedTrial,
+    removals: np.ndarray,
+    scores: dict[str, np.ndarray],
+    quick: bool,
+) -> dict[str, np.ndarray]:
     """The true changes (R,) and the predicted ones, of masks (R, n_train), by column name."""
     columns = {"true": true_changes(trial, removals, trial.state_before(trial.retrain_start))}
-    n_again = 0 if work.quick else work.task.n_again
+    n_again = 0 if quick else task.n_again
     if n_again:
         again = true_changes(trial, removals[:n_again], shifted_start(trial))
         columns[AGAIN] = np.pad(again, (0, len(removals) - n_again), constant_values=np.nan)
-    columns |= predicted(work.task, trial, removals, work.task.covered_too and not work.quick)
-    if not work.task.group and not work.quick:
+    columns |= {name: removals @ influence for name, influence in scores.items()}
+    if not task.group and not quick:
         columns |= oracle_columns(trial)
-    if work.task.convex and not work.quick:
+    if task.convex and not quick:
         trial.network.load(trial.final_state())
         columns[SOLVED] = solved_influence(trial)
     return columns
@@ -130,18 +160,16 @@ def shifted_start(trial: RecordedTrial) -> State:
     return state
 
 
-def predicted(
-    task: Task, trial: RecordedTrial, removals: np.ndarray, last_epoch_too: bool
-) -> dict[str, np.ndarray]:
-    """The summed scores (R,) of the removals (R, n_train) by each method of the product."""
-    columns = {name: removals @ METHODS[name].score(trial) for name in JUDGED}
+def scores_of(task: Task, trial: RecordedTrial, quick: bool) -> dict[str, np.ndarray]:
+    """The scores (n_train,) by each method of the product."""
+    scores = {name: METHODS[name].score(trial) for name in JUDGED}
     by_sgd = replace(trial, if_solver=SGD_SOLVER, damping=task.sgd_damping)
-    columns[BY_SGD] = removals @ METHODS[INFLUENCE_FUNCTIONS].score(by_sgd)
-    if last_epoch_too:
+    scores[BY_SGD] = METHODS[INFLUENCE_FUNCTIONS].score(by_sgd)
+    if task.covered_too and not quick:
         last = replace(trial, cover_epochs=1)
         for name in ("Hara_exact", "Ours_exact"):
-            columns[f"{name}, last epoch"] = removals @ METHODS[name].score(last)
-    return columns
+            scores[f"{name}, last epoch"] = METHODS[name].score(last)
+    return scores
 
 
 # ---------------------------------------------------------------- figures
@@ -193,6 +221,17 @@ def table_of(figures: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def smooth_table(figures: pd.DataFrame) -> str:
+    """The smooth tasks, and the stock net on the same trainings, as a Markdown table."""
+    rows: list[tuple[str, ...]] = [("task", "seeds", *SHOWN)]
+    own = figures[figures["task"].str.match("smooth|stock")]
+    for task, of_task in own.groupby("task", sort=False):
+        by_method = dict(iter(of_task.groupby("method")["figure"]))
+        cells = (mean_and_deviation(by_method[m]) if m in by_method else "" for m in SHOWN)
+        rows.append((f"`{task}`", str(of_task["seed"].nunique()), *cells))
+    return markdown(rows)
+
+
 def _mean_and_deviation(values: pd.Series) -> str:
     if values.isna().all():
         return ""
@@ -219,6 +258,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parts.append(part)
         if not options.quick:
             store(part, options.out)
+    if options.page:
+        fill_page(options.page, {"smooth": smooth_table(read_csv(options.out / "fidelity.csv"))})
+    if not parts:
+        return
     figures = figures_of(in_order(pd.concat(parts)))
     print(table_of(figures))
     print(f"{time.monotonic() - started:.0f} s")
@@ -226,12 +269,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _work_of(options: argparse.Namespace) -> list[Work]:
-    """The trainings that the command line asks for."""
+    """The trainings that the command line asks for; rows that share one are judged together."""
     quick, data = options.quick, options.data
+    trainings: dict[Hashable, list[Task]] = {}
+    for name in QUICK if quick else options.tasks:
+        task = TASKS[name]
+        trainings.setdefault((task.build, task.converged), []).append(_sized(task, quick))
     return [
-        Work(_sized(TASKS[name], quick), seed, data, quick)
-        for name in (QUICK if quick else options.tasks)
-        for seed in options.seeds[: QUICK_SEEDS.get(name) if quick else None]
+        Work(tuple(tasks), seed, data, quick)
+        for tasks in trainings.values()
+        for seed in options.seeds[: QUICK_SEEDS.get(tasks[0].name) if quick else None]
     ]
 
 
@@ -260,6 +307,8 @@ def store(raw: pd.DataFrame, folder: Path) -> None:
     draw_figures(shown, AGAIN, folder / "fidelity.png")
     if SHOWN_TASK in set(raw["task"]):
         draw_scatter(raw, folder / "fidelity_scatter.png")
+    if FROM_SCRATCH.keys() <= set(raw.loc[raw["seed"] == SHOWN_SEED, "task"]):
+        draw_from_scratch(raw, folder / "fidelity_from_scratch.png")
 
 
 def in_order(raw: pd.DataFrame) -> pd.DataFrame:
@@ -281,13 +330,16 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--data", type=Path, help="folder with the real images")
     parser.add_argument(
-        "--seeds", type=int, nargs="+", default=list(range(5)), help="default: 0..4"
+        "--seeds", type=int, nargs="*", default=list(range(5)), help="default: 0..4"
     )
     parser.add_argument(
         "--tasks", nargs="+", choices=TASKS, default=list(TASKS), metavar="NAME",
         help=f"default: all, {', '.join(TASKS)}",
     )  # fmt: skip
-    parser.add_argument("--quick", action="store_true", help="tasks (i) to (iv) in 10 minutes")
+    parser.add_argument(
+        "--quick", action="store_true", help="tasks (i) to (iv), a small (vi), in 10 minutes"
+    )
+    parser.add_argument("--page", type=Path, help="page whose table of smooth tasks is replaced")
     parser.add_argument("--jobs", type=int, default=2, help="processes; default: 2")
     parser.add_argument(
         "--out", type=Path, default=Path(__file__).parent / "results",

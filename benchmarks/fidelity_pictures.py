@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SHOWN_TASK, SHOWN_SEED = "mnist_cnn", 0
+FROM_SCRATCH = {
+    f"{net}_small_{percent}": f"{net} net, groups of {percent} %"
+    for percent in (2, 10)
+    for net in ("stock", "smooth")
+}
+"""Titles of the panels that show whole trainings, by task."""
 
 
 def draw_figures(figures: pd.DataFrame, again: str, path: Path) -> None:
@@ -39,7 +45,7 @@ def draw_figures(figures: pd.DataFrame, again: str, path: Path) -> None:
         axes.set_axis_off()
     lines = [line for line in panels[0].get_lines() if line.get_label() == again]
     figure.legend(lines, [f"{again}: its agreement with itself"], loc="outside lower right")
-    figure.suptitle("agreement with true retraining: Kendall's tau (logreg, dnn), Spearman (cnn)")
+    figure.suptitle("agreement with true retraining: Kendall's tau (logreg, dnn), or Spearman")
     _save(figure, path)
 
 
@@ -63,6 +69,7 @@ def draw_scatter(raw: pd.DataFrame, path: Path) -> None:
         path: the PNG file.
     """
     shown = raw[(raw["task"] == SHOWN_TASK) & (raw["seed"] == SHOWN_SEED)]
+    shown = shown.dropna(axis="columns", how="all")  # methods that other tasks alone have
     methods = [name for name, method in METHODS.items() if method.predicts and name in shown]
     figure = Figure(figsize=(2.6 * len(methods), 3), layout="constrained")
     FigureCanvasAgg(figure)
@@ -75,6 +82,32 @@ def draw_scatter(raw: pd.DataFrame, path: Path) -> None:
         f"{SHOWN_TASK}, seed {SHOWN_SEED}: groups of a tenth of the images", fontsize=10
     )
     figure.supxlabel("predicted change of the validation loss (nats)", fontsize=9)
+    figure.supylabel("true change (nats)", fontsize=9)
+    _save(figure, path)
+
+
+def draw_from_scratch(raw: pd.DataFrame, path: Path) -> None:
+    """Draw the changes that Hara_exact predicts for whole trainings against the true ones.
+
+    Args:
+        raw: the rows of `judge`; those of the tasks `FROM_SCRATCH` and `SHOWN_SEED` are drawn.
+        path: the PNG file.
+    """
+    figure = Figure(figsize=(11, 3.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    shown = raw[raw["seed"] == SHOWN_SEED]
+    for axes, (task, title) in zip(figure.subplots(1, 4), FROM_SCRATCH.items(), strict=True):
+        rows = shown[shown["task"] == task]
+        agreement = rows["Hara_exact"].corr(rows["true"], method="spearman")
+        axes.scatter(rows["Hara_exact"], rows["true"], s=12)
+        axes.axline((0, 0), slope=1, color="0.6", linewidth=0.8)
+        axes.set_title(f"{title}: Spearman {agreement:.2f}", fontsize=9)
+        axes.tick_params(labelsize=7)
+        axes.locator_params(nbins=4)
+    figure.suptitle(
+        f"left out of the whole training, seed {SHOWN_SEED}; grey: predicted = true", fontsize=10
+    )
+    figure.supxlabel("change of the validation loss predicted by Hara_exact (nats)", fontsize=9)
     figure.supylabel("true change (nats)", fontsize=9)
     _save(figure, path)
 

@@ -1,6 +1,7 @@
 """How long the reference's work takes, in training steps of stock nnabla on the same machine.
 
     python benchmarks/speed.py [--data PATH] [--jobs N]
+    python benchmarks/speed.py --model NAME
 
 The work: eval_sgd_influence.py from start to end on 1,000 training, 300 validation and 300 test
 images of MNIST at 32x32, 3 epochs, removing 0, 10 and 100 by Hara, Ours and Random, one trial. A
@@ -14,6 +15,11 @@ ones are used. Decoding the images once is no part of the work, nor is compiling
 the work is done after a dry run, which keeps what it compiles, as users' Python does. The last
 line is JSON: step_s (median), total_s, step_units. Of all stages CPU seconds are printed too: on a
 busy machine they tell more.
+
+With --model, no work is done: what a training step of that net and the scoring of a step take is
+measured, on 64 images of 3x32x32 and one core. Its step is compared with that of six_convolutions
+and, for equal arithmetic, with that of the same net with ReLU in the place of Swish and max in the
+place of average pooling. The steps are timed in turn, TIMES each; the least CPU seconds count.
 """
 
 from __future__ import annotations
@@ -28,8 +34,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -38,13 +44,17 @@ from statistics import median
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+import nnabla as nn
+import nnabla.functions as F
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from utils.data.images import ImageSet
-from utils.training.models import MODELS
+from utils.errors import UserError
+from utils.training.adjoint import Adjoint, StepAdjoint
+from utils.training.models import MODELS, Model, find_model
 from utils.training.network import Network
-from utils.training.sgd import SGD, Optimiser
+from utils.training.sgd import SGD, Optimiser, step_batch
 from utils.training.steps import Step
 
 COMMAND = "eval_sgd_influence.py -ds mnist -e 3 -nt 1 -r 0 10 100 --context cpu -v"
@@ -52,6 +62,10 @@ SIZES = "--n_train 1000 --n_val 300 --n_test 300"
 ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
 UNITS_APART = 5
 """Step-units of work from one stock step to the next."""
+TIMES = 9
+"""How often each step is timed with --model."""
+KINKED = {"swish": "relu", "average_pooling": "max_pooling"}
+"""Functions without kinks, and such with them of as many operations."""
 STAGES = {
     "train": r": trained$",
     "infl, {}": r": influence by (\w+) written$",
@@ -64,7 +78,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, help="folder of MNIST's test images; default: none")
     parser.add_argument("--jobs", type=int, default=2, help="worker processes; default: 2")
+    parser.add_argument("--model", metavar="NAME", help="time this net alone, see above")
     options = parser.parse_args(arguments)
+    if options.model:
+        try:
+            model = find_model(options.model)
+        except UserError as error:
+            parser.error(str(error))
+        report_model(options.model, model)
+        return
     with tempfile.TemporaryDirectory() as folder:
         command = [*COMMAND.split(), *SIZES.split(), *_jobs(options.jobs)]
         if options.data:
@@ -94,16 +116,21 @@ def _live(command: Sequence[str]) -> None:
     )
 
 
+def random_step() -> tuple[ImageSet, Step]:
+    """64 random images of 3x32x32, and a step with all of them that changes no parameter."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (64, 32, 32, 3), np.uint8)
+    data = ImageSet(images, rng.integers(0, 10, 64).astype(np.int32), ())
+    return data, Step(0, np.arange(64), np.zeros(64, np.uint64), 0.0)
+
+
 class StockStep:
     """Times training steps with nnabla's own functions on random images, one BLAS thread."""
 
     def __init__(self) -> None:
-        rng = np.random.default_rng(0)
-        images = rng.integers(0, 256, (64, 32, 32, 3), np.uint8)
-        self.data = ImageSet(images, rng.integers(0, 10, 64).astype(np.int32), ())
+        self.data, self.step = random_step()
         network = Network(MODELS["six_convolutions"], (3, 32, 32), 10, conv="nnabla")
         self.sgd = SGD(network, Optimiser())
-        self.step = Step(0, np.arange(64), np.zeros(64, np.uint64), 0.0)
         self.seconds: list[float] = []
         self.cpu_seconds: list[float] = []
         self.sgd.step(self.data, self.step)
@@ -195,6 +222,81 @@ def report(work: Work, log: Path) -> None:
         f"{'all':<14} {total:7.2f} s {total / step:7.1f} step-units; CPU {units:.1f} CPU step-units"
     )
     print(json.dumps({"step_s": step, "total_s": total, "step_units": total / step}))
+
+
+def report_model(name: str, model: Model) -> None:
+    """Print what a net's training step and its scoring take and, last, the JSON line."""
+    seconds = least_seconds(
+        {
+            "stock net": training_step(MODELS["six_convolutions"]),
+            "net": training_step(model),
+            "kinked": training_step(kinked(model)),
+            "scoring": scoring_step(model),
+        }
+    )
+    step = seconds["net"]
+    by_stock, by_kinked = step / seconds["stock net"], step / seconds["kinked"]
+    scoring = seconds["scoring"] / step
+    print(f"{name}: a training step takes {step:.3f} s of CPU time")
+    print(f"{by_stock:.2f} times that of six_convolutions ({seconds['stock net']:.3f} s)")
+    print(f"{by_kinked:.2f} times that with ReLU and max pooling ({seconds['kinked']:.3f} s)")
+    print(f"scoring a step takes {scoring:.2f} of its own training steps")
+    figures = {"by_six_convolutions": by_stock, "by_kinked": by_kinked, "scoring": scoring}
+    print(json.dumps({"model": name, "step_s": step, **figures}))
+
+
+def training_step(model: Model) -> Callable[[], object]:
+    """A training step of a net, to be repeated."""
+    data, step = random_step()
+    sgd = SGD(Network(model, data.shape, 10), Optimiser())
+    return lambda: sgd.step(data, step)
+
+
+def scoring_step(model: Model) -> Callable[[], object]:
+    """The exact adjoint of a step of a net, to be repeated."""
+    data, step = random_step()
+    network = Network(model, data.shape, 10)
+    pull_back, (x, y) = StepAdjoint(network, Optimiser()), step_batch(data, step)
+    after = Adjoint(_ones(network.theta), _ones(network.statistics))
+    return lambda: pull_back(x, y, 0.05, after)
+
+
+def _ones(variables: Mapping[str, nn.Variable]) -> dict[str, np.ndarray]:
+    return {name: np.ones(variable.shape) for name, variable in variables.items()}
+
+
+def least_seconds(actions: Mapping[str, Callable[[], object]]) -> dict[str, float]:
+    """The least CPU seconds of each action; they take turns, after one turn that is not timed."""
+    seconds: dict[str, list[float]] = {name: [] for name in actions}
+    with threadpool_limits(1):
+        for _ in range(1 + TIMES):
+            for name, action in actions.items():
+                begun = time.process_time()
+                action()
+                seconds[name].append(time.process_time() - begun)
+    return {name: min(times[1:]) for name, times in seconds.items()}
+
+
+def kinked(model: Model) -> Model:
+    """The same net with the functions of `KINKED`."""
+
+    def twin(x: nn.Variable, n_classes: int, test: bool) -> nn.Variable:
+        with _replaced(F, {name: getattr(F, other) for name, other in KINKED.items()}):
+            return model(x, n_classes, test)
+
+    return twin
+
+
+@contextmanager
+def _replaced(module: object, functions: Mapping[str, object]) -> Iterator[None]:
+    own = {name: getattr(module, name) for name in functions}
+    for name, function in functions.items():
+        setattr(module, name, function)
+    try:
+        yield
+    finally:
+        for name, function in own.items():
+            setattr(module, name, function)
 
 
 def stages(work: Work, log: str) -> dict[str, float]:

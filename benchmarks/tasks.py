@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from itertools import chain
 from pathlib import Path
 
 import nnabla as nn
@@ -19,7 +20,7 @@ from benchmarks.real_images import Int64, UInt8, cifar10_images, mnist_images
 from benchmarks.recorded import RecordedTrial, recorded_trial
 from utils.data.flips import flipped
 from utils.data.images import ImageSet
-from utils.training.models import six_convolutions
+from utils.training.models import Model, six_convolutions, smooth_convolutions
 from utils.training.network import Network
 from utils.training.sgd import Optimiser
 from utils.training.steps import Step, plan_steps
@@ -30,6 +31,12 @@ WIDTHS = (8, 8)
 """Hidden layers of [H]'s net."""
 FLIPPED = 0.1
 """Share of wrong labels in the training set of `mnist_cnn`."""
+SMOOTH_LR, SMOOTH_MOMENTUM = 0.02, 0.0
+"""How `smooth_convolutions` is trained."""
+
+
+Build = Callable[[int, Path | None], RecordedTrial]
+"""(seed, data folder) to a recorded training."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,7 @@ class Task:
 
     Attributes:
         name: as it is printed.
-        build: (seed, data folder) to a recorded training.
+        build: the training.
         group: share of the training images in a group that is removed; 0 removes single images.
         n_groups: how many groups; ignored for single images.
         n_again: for how many of the removals the truth is computed twice, in the full run.
@@ -49,7 +56,7 @@ class Task:
     """
 
     name: str
-    build: Callable[[int, Path | None], RecordedTrial]
+    build: Build
     group: float = 0.1
     n_groups: int = 100
     n_again: int = 25
@@ -105,16 +112,27 @@ def scaling_of(kind: str, images: UInt8) -> Scaling:
     return Scaling(mean, np.where(deviation > 0, deviation, 1.0))
 
 
-def dense(
-    x: nn.Variable, n_classes: int, test: bool, widths: tuple[int, ...], scaling: Scaling
-) -> nn.Variable:
-    """[H]'s nets: affine layers with ReLU between them, initialised as PyTorch does; one logit z.
+def gelu(x: nn.Variable) -> nn.Variable:
+    """GELU as x sigmoid(1.702 x), which has no kink."""
+    return F.swish(1.702 * x) / 1.702
 
-    The logits are (0, z), whose softmax cross-entropy is the logistic loss of z.
+
+def dense(
+    x: nn.Variable,
+    n_classes: int,
+    test: bool,
+    widths: tuple[int, ...],
+    scaling: Scaling,
+    activation: Callable[[nn.Variable], nn.Variable] = F.relu,
+) -> nn.Variable:
+    """[H]'s nets: affine layers with an activation between them, and one logit z.
+
+    They are initialised as PyTorch does. The logits are (0, z), whose softmax cross-entropy is the
+    logistic loss of z.
     """
     h = scaling.of_normalised(x)
     for layer, width in enumerate((*widths, 1)):
-        h = F.relu(h) if layer else h
+        h = activation(h) if layer else h
         bound = (h.size // h.shape[0]) ** -0.5
         start = UniformInitializer((-bound, bound))
         h = PF.affine(h, width, w_init=start, b_init=start, name=f"layer{layer}")
@@ -145,7 +163,8 @@ def logistic_regression(seed: int, data: Path | None, kind: str) -> RecordedTria
     steps = plan_steps(seed, N_BINARY, 5, 5, 0.1)
     steps = [replace(step, learning_rate=0.1 * (t + 1) ** -0.5) for t, step in enumerate(steps)]
     decay = cross_validated_decay(scaling(training.images), training.labels, seed)
-    return _binary_trial(seed, training, validation, steps, (), scaling, decay, 5)
+    model = partial(dense, widths=(), scaling=scaling)
+    return _binary_trial(seed, training, validation, steps, model, decay, 5)
 
 
 def cross_validated_decay(x: np.ndarray, y: np.ndarray, seed: int) -> float:
@@ -154,12 +173,18 @@ def cross_validated_decay(x: np.ndarray, y: np.ndarray, seed: int) -> float:
     return float(1 / (len(x) * search.fit(x.reshape(len(x), -1), y).C_[0]))
 
 
-def dnn(seed: int, data: Path | None, kind: str) -> RecordedTrial:
+def dnn(
+    seed: int,
+    data: Path | None,
+    kind: str,
+    activation: Callable[[nn.Variable], nn.Variable] = F.relu,
+) -> RecordedTrial:
     """(ii) Two hidden layers of 8, 10 epochs of batches of 20, lr 0.1, L2 0.001."""
     training, validation = binary_sets(seed, data)
     scaling = scaling_of(kind, training.images)
     steps = plan_steps(seed, N_BINARY, 10, 20, 0.1)
-    return _binary_trial(seed, training, validation, steps, WIDTHS, scaling, 0.001, 10)
+    model = partial(dense, widths=WIDTHS, scaling=scaling, activation=activation)
+    return _binary_trial(seed, training, validation, steps, model, 0.001, 10)
 
 
 def _binary_trial(
@@ -167,12 +192,10 @@ def _binary_trial(
     training: ImageSet,
     validation: ImageSet,
     steps: list[Step],
-    widths: tuple[int, ...],
-    scaling: Scaling,
+    model: Model,
     decay: float,
     n_epochs: int,
 ) -> RecordedTrial:
-    model = partial(dense, widths=widths, scaling=scaling)
     network = Network(model, training.shape, 2, seed)
     optimiser = Optimiser(weight_decay=decay, augmented=False)
     return recorded_trial(
@@ -180,7 +203,7 @@ def _binary_trial(
     )
 
 
-# ---------------------------------------------------------------- (iii) to (v): the product's net
+# ---------------------------------------------------------------- (iii) to (vii): convolutions
 
 
 def mnist_cnn(
@@ -194,6 +217,7 @@ def mnist_cnn(
     augmented: bool = False,
     retrain_all: bool = False,
     n_train: int = 256,
+    model: Model = six_convolutions,
 ) -> RecordedTrial:
     """`n_train` MNIST images of `side` px, a tenth of their labels wrong, 600 for validation."""
     images, labels = small_mnist(data, side)
@@ -203,7 +227,7 @@ def mnist_cnn(
     validation = ImageSet(images[second], labels[second], ())
     return recorded_trial(
         seed,
-        Network(six_convolutions, training.shape, 10, seed),
+        Network(model, training.shape, 10, seed),
         training,
         validation,
         plan_steps(seed, n_train, n_epochs, batch_size, lr),
@@ -221,18 +245,33 @@ def small_mnist(data: Path | None, side: int) -> tuple[UInt8, np.ndarray]:
     return np.stack([np.asarray(i) for i in small])[..., None], labels.astype(np.int32)
 
 
-def cifar_cnn(seed: int, data: Path | None, lr: float = 0.01) -> RecordedTrial:
-    """512 CIFAR-10 test images of 32 x 32, 2 epochs of batches of 64, 500 for validation."""
+def cifar_cnn(
+    seed: int,
+    data: Path | None,
+    lr: float = 0.01,
+    momentum: float = 0.0,
+    n_train: int = 512,
+    n_epochs: int = 2,
+    retrain_all: bool = False,
+    model: Model = six_convolutions,
+) -> RecordedTrial:
+    """`n_train` CIFAR-10 test images of 32 x 32 in batches of 64, 500 others for validation."""
     images, labels = _cifar(data)
-    rows = np.random.default_rng([seed, 3]).permutation(len(labels))[:1012]
+    rows = np.random.default_rng([seed, 3]).permutation(len(labels))
     training, validation = (
         ImageSet(images[part], labels[part].astype(np.int32), ())
-        for part in (rows[:512], rows[512:])
+        for part in (rows[:n_train], rows[n_train : n_train + 500])
     )
-    network = Network(six_convolutions, training.shape, 10, seed)
-    steps = plan_steps(seed, 512, 2, 64, lr)
-    optimiser = Optimiser(augmented=False)
-    return recorded_trial(seed, network, training, validation, steps, optimiser, 1)
+    return recorded_trial(
+        seed,
+        Network(model, training.shape, 10, seed),
+        training,
+        validation,
+        plan_steps(seed, n_train, n_epochs, 64, lr),
+        Optimiser(momentum=momentum, augmented=False),
+        n_epochs if retrain_all else 1,
+        retrain_all,
+    )
 
 
 @lru_cache(maxsize=1)
@@ -245,9 +284,33 @@ def _cifar(data: Path | None) -> tuple[UInt8, Int64]:
 LOGREG = partial(logistic_regression, kind="standardised")
 DNN = partial(dnn, kind="standardised")
 MNIST_8PX = partial(mnist_cnn, side=8)
+SMALL = partial(MNIST_8PX, n_train=320, n_epochs=10, retrain_all=True)
+"""Small enough for the quick run."""
+MNIST_1000 = partial(mnist_cnn, n_train=1000, retrain_all=True)
+CIFAR_2000 = partial(cifar_cnn, n_train=2000, n_epochs=20, retrain_all=True)
+OTHER_RATES = (0.005, 0.05, 0.1)
+"""Learning rates at which the small smooth task is repeated."""
 
-QUICK = ("logreg", "dnn", "mnist_cnn", "cifar_cnn")
-"""Tasks (i) to (iv), in this order."""
+
+def smooth(build: Callable[..., RecordedTrial], lr: float = SMOOTH_LR) -> Build:
+    """The same task with the net without kinks."""
+    return partial(build, model=smooth_convolutions, lr=lr, momentum=SMOOTH_MOMENTUM)
+
+
+def from_scratch(
+    name: str,
+    build: Build,
+    n_groups: int = 100,
+    n_again: int = 20,
+    sgd_damping: float = 0.1,
+) -> list[Task]:
+    """Groups of 2 % and of 10 % of one training of all epochs: two rows, judged together."""
+    row = Task(name, build, 0.02, n_groups, n_again, covered_too=True, sgd_damping=sgd_damping)
+    return [replace(row, name=f"{name}_{percent}", group=percent / 100) for percent in (2, 10)]
+
+
+QUICK = ("logreg", "dnn", "mnist_cnn", "cifar_cnn", "smooth_small_2", "smooth_small_10")
+"""Tasks (i) to (iv) and a small one of (vi), in this order."""
 
 TASKS: dict[str, Task] = {
     task.name: task
@@ -279,5 +342,17 @@ TASKS: dict[str, Task] = {
             n_again=20,
             sgd_damping=10.0,
         ),
+        Task("smooth_dnn", partial(DNN, activation=gelu), 0.0, n_again=N_BINARY, covered_too=True),
+        Task("smooth_mnist_cnn", smooth(mnist_cnn)),
+        Task("smooth_cifar_cnn", smooth(cifar_cnn), sgd_damping=10.0),
+        *from_scratch("smooth_small", smooth(SMALL), n_groups=50, n_again=10),
+        *from_scratch("stock_small", SMALL, n_groups=50, n_again=10),
+        *chain.from_iterable(
+            from_scratch(f"smooth_small_lr_{lr}", smooth(SMALL, lr), n_groups=50, n_again=10)
+            for lr in OTHER_RATES
+        ),
+        *from_scratch("smooth_mnist", smooth(MNIST_1000)),
+        *from_scratch("stock_mnist", MNIST_1000, n_groups=30, n_again=10),
+        *from_scratch("smooth_cifar", smooth(CIFAR_2000), 50, 10, sgd_damping=10.0),
     )
 }

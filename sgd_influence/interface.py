@@ -98,8 +98,9 @@ class Cleanser:
         images: to train and to evaluate on.
         preset: sets options that are not given: "smooth", for scores that predict training from
             scratch (docs/options.md).
-        model: "six_convolutions" (default), "smooth_convolutions", "resnet", "mlp", a .nnp file,
-            or a function (x, n_classes, test) -> logits in ordinary nnabla, x (|B|, C, H, W).
+        model: "six_convolutions" (default), "smooth_convolutions", "resnet", "smooth_resnet",
+            "mlp", a .nnp file, or a function (x, n_classes, test) -> logits in ordinary nnabla,
+            x (|B|, C, H, W).
         n_epochs: training length in epochs, by default 20.
         batch_size: images per training step, by default 64.
         lr: learning rate of SGD, by default 0.05.

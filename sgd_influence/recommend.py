@@ -148,12 +148,28 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class Gain:
+    """What one removal gains in what decides.
+
+    Attributes:
+        n: images removed.
+        points: rise of the mean probability of the validation labels, mean over the trials.
+        interval_points: its 95 % interval.
+    """
+
+    n: int
+    points: float
+    interval_points: list[float]
+
+
+@dataclass(frozen=True)
 class Recommendation:
     """The verdict of each method, and the one of them to follow.
 
     Attributes:
         overall: to follow.
         methods: of each.
+        gains: by method, of its removals, n ascending.
         what_if: a sentence where the run is a what-if that nothing should be removed by; else
             empty.
         validation: a sentence where wrong labels among the validation images take part in the
@@ -163,6 +179,7 @@ class Recommendation:
 
     overall: Verdict
     methods: dict[str, Verdict]
+    gains: dict[str, list[Gain]]
     what_if: str = ""
     validation: str = ""
     about: str = ""
@@ -219,7 +236,16 @@ def recommend(
         else _verdict(removals, limit, m, chosen[m])
         for m in methods
     }
-    return Recommendation(_overall(removals, limit, chosen, verdicts), verdicts)
+    gains = {m: _gains(removals, m) for m in methods}
+    return Recommendation(_overall(removals, limit, chosen, verdicts), verdicts, gains)
+
+
+def _gains(removals: Removals, method: str) -> list[Gain]:
+    gains = removals.gains
+    return [
+        Gain(int(removals.n[number]), float(gains.mean[number]), gains.interval(number))
+        for number in np.flatnonzero(_of(removals, method)).tolist()
+    ]
 
 
 # ---------------------------------------------------------------- what is measured

@@ -205,9 +205,9 @@ class Options:
     )  # fmt: skip
     model: str = option(
         "six_convolutions", TRAINING,
-        "network: six_convolutions, the reference's; smooth_convolutions, without kinks, where "
-        "scores are to predict training from scratch (-ra); resnet; mlp; a .nnp file of Neural "
-        "Network Console or nnabla, whose graph is trained afresh; or your own as "
+        "network: six_convolutions, the reference's; smooth_convolutions or smooth_resnet, without "
+        "kinks, where scores are to predict training from scratch (-ra); resnet; mlp; a .nnp file "
+        "of Neural Network Console or nnabla, whose graph is trained afresh; or your own as "
         "module:function, a function (x, n_classes, test) that returns logits in ordinary nnabla",
         metavar="NAME",
     )  # fmt: skip

@@ -57,7 +57,12 @@ PEERS = (
     *("pyDVL CG", "pyDVL Arnoldi", "pyDVL EKFAC"),
     *("dattri CG", "dattri TracIn", "dattri TRAK", "TRAK", "cleanlab"),
 )
-SEEDS = {"mnist_cnn": (0, 1, 2), "mnist_2000": (0,)}
+SEEDS = {
+    "mnist_cnn": (0, 1, 2),
+    "mnist_2000": (0,),
+    "smooth_mnist": (0, 1, 2),
+    "smooth_small": (0, 1, 2),
+}
 """The seeds of each problem."""
 TRUTHS = ("last", "whole")
 WITHOUT_TRUTH = ("mnist_2000",)
@@ -190,6 +195,33 @@ def _mean_and_deviation(values: pd.Series | None) -> str:
     return f"{values.mean():.2f}" + (f" ± {values.std():.2f}" if len(values) > 1 else "")
 
 
+def paired(table: pd.DataFrame, column: str, best: str = "Hara_exact, all epochs") -> pd.DataFrame:
+    """How far `best` is ahead of each method on the same trainings.
+
+    Args:
+        table: as `table_of` gives it, with columns problem and seed.
+        column: spearman_last, spearman_whole or auc.
+        best: the method that the others are compared with.
+
+    Returns:
+        Columns problem, method, seeds, difference (its mean), and standard_errors, by how many the
+        mean differs from 0; NaN for a single seed.
+    """
+    rows = []
+    for problem, own in table.groupby("problem", sort=False):
+        figures = own.pivot(index="seed", columns="method", values=column)
+        if best not in figures:
+            continue
+        for method in figures.columns.drop(best):
+            ahead = (figures[best] - figures[method]).dropna()
+            if len(ahead):
+                apart = float(ahead.mean() / (ahead.std() / len(ahead) ** 0.5))
+                rows.append((problem, method, len(ahead), ahead.mean(), apart))
+    return pd.DataFrame(
+        rows, columns=["problem", "method", "seeds", "difference", "standard_errors"]
+    )
+
+
 # ---------------------------------------------------------------- the command
 
 
@@ -203,6 +235,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             save_csv(beside_stored(new, path, ["problem", "seed", "method"]), path)
     table = read_csv(path)
     print("\n".join(shown(table)))
+    for column in ("spearman_whole", "auc"):
+        ahead = paired(table, column)
+        if len(ahead):
+            print(f"\nHara_exact over all epochs less the method, {column}:\n{ahead.round(2)}")
     print(json.dumps(table.groupby("method", sort=False)["auc"].mean().round(3).to_dict()))
 
 

@@ -1,8 +1,9 @@
-"""`six_convolutions` in PyTorch, with the product's parameters, and the same training of it."""
+"""The product's nets in PyTorch, with its parameters, and the same training of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,8 @@ from benchmarks.peers.problem import Arrays, Problem
 BATCH = 64
 
 
-class SixConvolutions(nn.Module):
-    """Three blocks conv3x3 - BatchNorm - ReLU - conv3x3 - ReLU - maxpool2, then affine.
+class Convolutions(nn.Module):
+    """Three blocks of two convolutions, then affine; what a block holds is the subclass's.
 
     Images (..., C, H, W) give logits (..., K): a set of images may count as one example.
     """
@@ -24,9 +25,7 @@ class SixConvolutions(nn.Module):
         super().__init__()
         blocks: list[nn.Module] = []
         for maps in (32, 64, 128):
-            blocks.append(nn.Conv2d(channels, maps, 3, padding=1))
-            blocks += [nn.BatchNorm2d(maps), nn.ReLU()]
-            blocks += [nn.Conv2d(maps, maps, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+            blocks += self.block(channels, maps)
             channels = maps
         self.blocks = nn.Sequential(*blocks)
         self.affine = nn.Linear(128 * (side // 8) ** 2, n_classes)
@@ -37,33 +36,97 @@ class SixConvolutions(nn.Module):
         h = self.blocks(x.reshape(-1, *x.shape[-3:]))
         return self.affine(h.flatten(1)).reshape(*outer, -1)
 
+    @staticmethod
+    def block(channels: int, maps: int) -> list[nn.Module]:
+        """The modules of a block, from `channels` to `maps` maps."""
+        raise NotImplementedError
 
-def state_dict_of(state: Arrays) -> dict[str, torch.Tensor]:
+
+class SixConvolutions(Convolutions):
+    """conv3x3 - BatchNorm - ReLU - conv3x3 - ReLU - maxpool2."""
+
+    @staticmethod
+    def block(channels: int, maps: int) -> list[nn.Module]:
+        """The modules of a block."""
+        first, second = _convolution(channels, maps, True), _convolution(maps, maps, True)
+        return [first, nn.BatchNorm2d(maps), nn.ReLU(), second, nn.ReLU(), nn.MaxPool2d(2)]
+
+
+class SmoothConvolutions(Convolutions):
+    """(conv3x3 - BatchNorm - Swish) twice - average pooling."""
+
+    @staticmethod
+    def block(channels: int, maps: int) -> list[nn.Module]:
+        """The modules of a block."""
+        modules: list[nn.Module] = []
+        for before in (channels, maps):
+            modules += [_convolution(before, maps, False), nn.BatchNorm2d(maps), nn.SiLU()]
+        return [*modules, nn.AvgPool2d(2)]
+
+
+def _convolution(channels: int, maps: int, bias: bool) -> nn.Conv2d:
+    return nn.Conv2d(channels, maps, 3, padding=1, bias=bias)
+
+
+@dataclass(frozen=True)
+class Net:
+    """A net of the product in PyTorch.
+
+    Attributes:
+        build: its class.
+        places: where the convolutions and normalisations of a block lie among its modules, by the
+            product's name.
+    """
+
+    build: type[Convolutions]
+    places: dict[str, int]
+
+
+NETS = {
+    "six_convolutions": Net(SixConvolutions, {"conv1": 0, "bn": 1, "conv2": 3}),
+    "smooth_convolutions": Net(
+        SmoothConvolutions, {"conv1": 0, "conv1/bn": 1, "conv2": 3, "conv2/bn": 4}
+    ),
+}
+"""By the product's name."""
+OF_CONVOLUTION = {"W": "weight", "b": "bias"}
+OF_BATCH_NORM = {
+    "gamma": "weight",
+    "beta": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+
+
+def state_dict_of(state: Arrays, net: Net) -> dict[str, torch.Tensor]:
     """A state of the product's net under PyTorch's names."""
-    own: dict[str, np.ndarray] = {}
+    own = {"affine.weight": state["affine/W"].T, "affine.bias": state["affine/b"]}
+    n_modules = len(net.build.block(1, 1))
     for block in range(3):
-        ours = f"block{block + 1}"
-        for place, name in ((0, "conv1"), (3, "conv2")):
-            theirs = f"blocks.{6 * block + place}"
-            own[f"{theirs}.weight"] = state[f"{ours}/{name}/conv/W"]
-            own[f"{theirs}.bias"] = state[f"{ours}/{name}/conv/b"]
-        names = (
-            ("gamma", "weight"),
-            ("beta", "bias"),
-            ("mean", "running_mean"),
-            ("var", "running_var"),
-        )
-        for name, theirs in names:
-            own[f"blocks.{6 * block + 1}.{theirs}"] = state[f"{ours}/bn/{name}"].ravel()
-    own |= {"affine.weight": state["affine/W"].T, "affine.bias": state["affine/b"]}
+        for layer, place in net.places.items():
+            theirs = f"blocks.{n_modules * block + place}"
+            own |= {f"{theirs}.{k}": v for k, v in _of_layer(state, f"block{block + 1}/{layer}")}
     return {name: torch.tensor(np.ascontiguousarray(array)) for name, array in own.items()}
 
 
-def net_of(problem: Problem, epoch: int = -1) -> SixConvolutions:
+def _of_layer(state: Arrays, layer: str) -> Iterator[tuple[str, np.ndarray]]:
+    """The arrays of one layer of the product under PyTorch's names."""
+    normalises = layer.endswith("bn")
+    names = OF_BATCH_NORM if normalises else OF_CONVOLUTION
+    for ours, theirs in names.items():
+        path = f"{layer}/{ours}" if normalises else f"{layer}/conv/{ours}"
+        if path in state:
+            yield theirs, state[path].ravel() if normalises else state[path]
+
+
+def net_of(problem: Problem, epoch: int = -1) -> Convolutions:
     """The net at the start of an epoch, by default after the training, in evaluation mode."""
     _, channels, side, _ = problem.x.shape
-    net = SixConvolutions(channels, side, 10)
-    net.load_state_dict(state_dict_of(problem.state(epoch)), strict=False)
+    kind = NETS[problem.model]
+    net = kind.build(channels, side, 10)
+    missing, _ = net.load_state_dict(state_dict_of(problem.state(epoch), kind), strict=False)
+    if any(not name.endswith("num_batches_tracked") for name in missing):
+        raise ValueError(f"the training holds no {', '.join(missing)}")
     return net.eval()
 
 

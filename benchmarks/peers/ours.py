@@ -30,14 +30,14 @@ from benchmarks.peers.problem import (
     truth_path,
 )
 from benchmarks.recorded import Recorded, RecordedTrial
-from benchmarks.tasks import TASKS, mnist_cnn, small_mnist
+from benchmarks.tasks import MNIST_1000, SMALL, TASKS, mnist_cnn, small_mnist, smooth
 from utils.data.images import ImageSet, normalise
 from utils.data.splits import SplitFiles, TrialData
 from utils.methods import METHODS, Method
 from utils.options import GAUSS_NEWTON, RECOMPUTE
 from utils.output.folder import OutputFolder
 from utils.output.storage import read_csv, save_csv
-from utils.training.models import six_convolutions
+from utils.training.models import MODELS
 from utils.training.network import Network, State, hdf5_of
 from utils.training.sgd import Optimiser
 from utils.training.steps import Step, archive_of
@@ -46,6 +46,8 @@ from utils.training.trial import Trial
 PROBLEMS: dict[str, Callable[[int, Path | None], RecordedTrial]] = {
     "mnist_cnn": mnist_cnn,
     "mnist_2000": partial(mnist_cnn, n_train=2000, n_epochs=5),
+    "smooth_mnist": smooth(MNIST_1000),
+    "smooth_small": smooth(SMALL),
 }
 """What is trained, by name: (seed, data folder) to a recorded training."""
 
@@ -64,8 +66,14 @@ TRUTH_COLUMNS = ["training", "group", "loss"]
 
 
 def build(folder: Path, name: str, seed: int, data: Path | None) -> None:
-    """Train a problem, and write it for the others and as a run of the product keeps it."""
+    """Train a problem, and write it for the others and as a run of the product keeps it.
+
+    Raises:
+        ValueError: it is trained by another optimiser than the one that all sides repeat.
+    """
     recorded = PROBLEMS[name](seed, data)
+    if recorded.optimiser != OPTIMISER:
+        raise ValueError(f"{name}: the comparison is of plain SGD, not of {recorded.optimiser}")
     problem_of(recorded, clean_labels(seed, data, recorded.n_train)).save(problem_path(folder))
     for cover_epochs in (1, recorded.n_epochs):
         keep_states(recorded, open_trial(folder, cover_epochs))
@@ -93,6 +101,7 @@ def problem_of(trial: RecordedTrial, clean: np.ndarray) -> Problem:
     states = [trial.state_before(t) for t in (*trial.epoch_starts, len(trial.steps))]
     return Problem(
         seed=trial.seed,
+        model=trial.network.model.__name__,
         images=training.images,
         labels=training.labels,
         wrong=training.labels != clean,
@@ -119,7 +128,7 @@ def open_trial(folder: Path, cover_epochs: int) -> Trial:
     return Trial(
         seed=problem.seed,
         data=TrialData(training, validation, validation, files),
-        network=Network(six_convolutions, training.shape, 10, problem.seed),
+        network=Network(MODELS[problem.model], training.shape, 10, problem.seed),
         optimiser=OPTIMISER,
         steps=steps_of(problem),
         retrain_all=False,

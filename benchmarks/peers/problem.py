@@ -22,6 +22,7 @@ class Problem:
 
     Attributes:
         seed: of everything in it.
+        model: the product's name of the net.
         images: (n, H, W, C) uint8.
         labels: (n,) as trained on.
         wrong: (n,) mask of the flipped labels.
@@ -39,6 +40,7 @@ class Problem:
     """
 
     seed: int
+    model: str
     images: np.ndarray
     labels: np.ndarray
     wrong: np.ndarray
@@ -76,7 +78,8 @@ class Problem:
             states = {
                 name.partition(":")[2]: archive[name] for name in archive.files if ":" in name
             }
-        return cls(seed=int(arrays.pop("seed")), **arrays, states=states)
+        seed, model = int(arrays.pop("seed")), str(arrays.pop("model"))
+        return cls(seed=seed, model=model, **arrays, states=states)
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
+import nnabla as nn
+import nnabla.functions as F
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,26 +20,39 @@ import benchmarks.fidelity as fidelity
 from benchmarks.against_oracle import inputs_of, oracle_columns
 from benchmarks.converged import EXACT, SOLVED, converged_columns, optimum
 from benchmarks.fidelity import AGAIN, figures_of, jaccard, true_changes
+from benchmarks.fidelity_pictures import FROM_SCRATCH, draw_from_scratch, draw_scatter
 from benchmarks.make_archives import write_idx
 from benchmarks.recorded import RecordedTrial, recorded_trial
-from benchmarks.tasks import TASKS, Task, dense, scaling_of
+from benchmarks.tasks import (
+    SMOOTH_LR,
+    SMOOTH_MOMENTUM,
+    TASKS,
+    Task,
+    dense,
+    from_scratch,
+    gelu,
+    scaling_of,
+)
 from tests.helpers.tiny import digit_images
 from utils.methods import METHODS
-from utils.output.storage import read_csv
+from utils.output.storage import read_csv, save_csv
+from utils.training.models import smooth_convolutions
 from utils.training.network import Network
 from utils.training.sgd import Optimiser
 from utils.training.steps import plan_steps
 
+Activation = Callable[[nn.Variable], nn.Variable]
 DECAY = 0.1
 PRECISION = 0.999
 """Least Spearman correlation of single and double precision."""
 
 
 def _trial(
-    widths: tuple[int, ...], kind: str = "standardised", decay: float = 0.1
+    widths: tuple[int, ...], kind: str = "standardised", activation: Activation = F.relu
 ) -> RecordedTrial:
     training, validation = (digit_images(*rows, classes=(1, 7)) for rows in ((0, 40), (40, 80)))
-    model = partial(dense, widths=widths, scaling=scaling_of(kind, training.images))
+    scaling = scaling_of(kind, training.images)
+    model = partial(dense, widths=widths, scaling=scaling, activation=activation)
     network = Network(model, training.shape, 2, seed=1)
     steps, optimiser = plan_steps(1, 40, 3, 10, 0.1), Optimiser(weight_decay=DECAY, augmented=False)
     return recorded_trial(1, network, training, validation, steps, optimiser, 3, retrain_all=True)
@@ -44,7 +61,14 @@ def _trial(
 @pytest.mark.parametrize("widths", [(), (4, 3)], ids=["logistic regression", "two hidden layers"])
 @pytest.mark.parametrize("kind", ["standardised", "pixelwise", "unit"])
 def test_single_precision_agrees_with_the_oracle(widths, kind):
-    trial = _trial(widths, kind)
+    _assert_agrees_with_the_oracle(_trial(widths, kind))
+
+
+def test_single_precision_agrees_with_the_oracle_of_a_smooth_net():
+    _assert_agrees_with_the_oracle(_trial((4, 3), "standardised", gelu))
+
+
+def _assert_agrees_with_the_oracle(trial: RecordedTrial) -> None:
     oracle = oracle_columns(trial)
     true = true_changes(trial, np.eye(40, dtype=bool), trial.state_before(0))
     assert (
@@ -91,6 +115,25 @@ def test_figures_are_those_of_known_rankings():
     assert jaccard(values, shifted) == pytest.approx(15 / 25)
 
 
+def test_page_shows_the_smooth_tasks_alone(tmp_path: Path, capsys) -> None:
+    rows = [
+        ("smooth_dnn", 0, "Hara_exact", 0.5),
+        ("smooth_dnn", 1, "Hara_exact", 0.7),
+        ("smooth_dnn", 0, "Random", 0.0),
+        ("dnn", 0, "Hara_exact", 0.1),
+    ]
+    columns = ["task", "seed", "method", "figure"]
+    save_csv(pd.DataFrame(rows, columns=columns), tmp_path / "fidelity.csv")
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- smooth -->\nold\n<!-- /smooth -->\nafter\n")
+    _run(["--out", str(tmp_path), "--page", str(page)], capsys, "--seeds")
+    _, begin, head, _, row, end, _ = page.read_text().splitlines()
+    assert (begin, end) == ("<!-- smooth -->", "<!-- /smooth -->")
+    shown = dict(zip(head.split(" | ")[1:], row.split(" | ")[1:], strict=True))
+    assert (shown["seeds"], shown["Hara_exact"]) == ("2", "0.60 ± 0.14")
+    assert row.startswith("| `smooth_dnn` |")
+
+
 def test_groups_are_a_tenth_and_the_same_for_a_seed():
     trial = _trial(())
     groups = Task("a", lambda seed, data: trial, n_groups=7).removals(trial)
@@ -98,6 +141,70 @@ def test_groups_are_a_tenth_and_the_same_for_a_seed():
     assert set(groups.sum(axis=1)) == {4}
     assert len({group.tobytes() for group in groups}) == 7
     assert TASKS["logreg"].removals(trial).sum() == 40
+
+
+def test_one_training_is_judged_by_groups_of_both_sizes(monkeypatch: pytest.MonkeyPatch):
+    built: list[int] = []
+    scored: list[str] = []
+
+    def build(seed: int, data: Path | None) -> RecordedTrial:
+        built.append(seed)
+        return _trial(())
+
+    def predicted(task: Task, trial: RecordedTrial, quick: bool) -> dict[str, np.ndarray]:
+        scored.append(task.name)
+        return {"known": np.arange(40.0)}
+
+    monkeypatch.setattr(fidelity, "scores_of", predicted)
+    tasks = from_scratch("pair", build, n_groups=3, n_again=2)
+    raw = fidelity.judge(fidelity.Work(tuple(tasks), 1, None, quick=False))
+    assert (len(built), len(scored)) == (1, 1)
+    assert raw["task"].tolist() == ["pair_2"] * 3 + ["pair_10"] * 3
+    trial = _trial(())
+    sums = [task.removals(trial) @ np.arange(40.0) for task in tasks]
+    np.testing.assert_array_equal(raw["known"], np.concatenate(sums))
+    assert [task.removals(trial).sum(axis=1).tolist() for task in tasks] == [[1] * 3, [4] * 3]
+    assert raw[AGAIN].notna().tolist() == [True, True, False] * 2
+    assert raw["true"][:3].abs().max() < raw["true"][3:].abs().max()
+
+
+def test_rows_of_one_training_are_one_piece_of_work():
+    options = fidelity._parse(["--seeds", "0", "1"])
+    pieces = [[task.name for task in work.tasks] for work in fidelity._work_of(options)]
+    assert pieces.count(["smooth_mnist_2", "smooth_mnist_10"]) == 2
+    assert pieces.count(["logreg"]) == pieces.count(["logreg_converged"]) == 2
+    assert sorted(chain.from_iterable(pieces)) == sorted([*TASKS] * 2)
+
+
+def test_smooth_rows_differ_from_stock_ones_in_net_and_rate_alone():
+    for name in ("small_2", "mnist_10"):
+        stock, smooth = (_arguments(f"{net}_{name}") for net in ("stock", "smooth"))
+        own = {"model": smooth_convolutions, "lr": SMOOTH_LR, "momentum": SMOOTH_MOMENTUM}
+        assert smooth == stock | own
+
+
+def _arguments(name: str) -> dict[str, object]:
+    build = TASKS[name].build
+    assert isinstance(build, partial)
+    return build.keywords
+
+
+def test_picture_of_a_training_shows_the_methods_it_has(tmp_path: Path) -> None:
+    values = np.arange(4.0)
+    known = {"seed": 0, "true": values, "Hara_exact": values, "Ours_exact": values}
+    raw = pd.DataFrame({"task": "mnist_cnn", **known})
+    draw_scatter(raw, tmp_path / "a.png")
+    draw_scatter(raw.assign(Hara=np.nan), tmp_path / "b.png")
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_picture_of_whole_trainings(tmp_path: Path):
+    values = np.arange(4.0)
+    rows = {"seed": 0, "true": values, "Hara_exact": values}
+    raw = pd.concat([pd.DataFrame({"task": task, **rows}) for task in FROM_SCRATCH])
+    draw_from_scratch(raw, tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert FROM_SCRATCH.keys() <= TASKS.keys()
 
 
 def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
@@ -131,4 +238,5 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> Non
 
 def _run(common: list[str], capsys, *more: str) -> dict[str, dict[str, float]]:
     fidelity.main([*common, *more])
-    return json.loads(capsys.readouterr().out.splitlines()[-1])
+    printed = capsys.readouterr().out.splitlines()
+    return json.loads(printed[-1]) if printed else {}

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from benchmarks.make_archives import write_idx
@@ -27,11 +30,13 @@ from benchmarks.peers.problem import (
     scores_path,
     truth_path,
 )
-from benchmarks.recorded import Recorded
+from benchmarks.recorded import Recorded, RecordedTrial
 from benchmarks.tasks import mnist_cnn
 from tests.helpers.runs import ROOT
 from utils.methods import METHODS
 from utils.output.storage import read_csv
+from utils.training.models import smooth_convolutions
+from utils.training.sgd import Optimiser
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +57,30 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_problem_holds_the_training(folder: Path) -> None:
     problem = Problem.load(problem_path(folder))
-    assert problem.seed == 3
+    assert (problem.seed, problem.model) == (3, "six_convolutions")
     assert [len(rows) for rows in problem.steps] == [16, 16, 8] * 2
     assert problem.wrong.sum() == 4
     assert len(problem.losses) == 6
     assert problem.losses[0] == pytest.approx(np.log(10), rel=0.5)
     assert all(len(array) == 3 for array in problem.states.values())
+
+
+def test_a_problem_of_another_optimiser_is_refused(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(seed: int, data: Path | None) -> RecordedTrial:
+        return replace(trial, optimiser=Optimiser(momentum=0.9, augmented=False))
+
+    trial = RecordedTrial(**vars(ours.open_trial(folder, 1)), recorded=cast("Recorded", None))
+    monkeypatch.setitem(ours.PROBLEMS, "momentum", build)
+    with pytest.raises(ValueError, match=r"momentum=0\.9"):
+        ours.build(tmp_path, "momentum", 3, None)
+
+
+def test_a_problem_names_its_net(folder: Path, tmp_path: Path) -> None:
+    problem = replace(Problem.load(problem_path(folder)), model="smooth_convolutions")
+    problem.save(problem_path(tmp_path))
+    assert ours.open_trial(tmp_path, 1).network.model is smooth_convolutions
 
 
 def test_methods_score_from_the_files_as_from_memory(folder: Path) -> None:
@@ -128,6 +151,21 @@ def test_figures_of_known_scores(folder: Path) -> None:
     row = table_of(folder, ["known"]).iloc[0]
     assert (row["auc"], row["disk_bytes"], row["parity: apart"]) == (1.0, 7, 0.5)
     assert compare.agreement(np.arange(5.0), -np.arange(5.0)) == pytest.approx(-1)
+
+
+def test_a_difference_is_that_of_the_same_trainings() -> None:
+    methods = ("Hara_exact, all epochs", "other", "failed")
+    figures = [(0.9, 0.4, np.nan), (0.7, 0.3, np.nan), (0.8, 0.2, np.nan)]
+    rows = [
+        ("a", s, m, f) for s, row in enumerate(figures) for m, f in zip(methods, row, strict=True)
+    ]
+    rows.append(("another", 0, "other", 0.5))
+    table = pd.DataFrame(rows, columns=["problem", "seed", "method", "auc"])
+    ahead = compare.paired(table, "auc").iloc[0]
+    assert ahead[["problem", "method", "seeds"]].tolist() == ["a", "other", 3]
+    assert ahead["difference"] == pytest.approx(0.5)
+    assert ahead["standard_errors"] == pytest.approx(0.5 / (0.1 / 3**0.5))
+    assert len(compare.paired(table, "auc")) == 1
 
 
 def test_every_method_of_ours_is_one_of_the_product() -> None:

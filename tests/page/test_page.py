@@ -279,11 +279,14 @@ NONE: dict[str, Any] = VERDICT | {
 }  # fmt: skip
 
 
+GAINS = {"Hara": [{"n": 3, "points": 1.5, "interval_points": [0.5, 2.5]}], "Random": []}
+
+
 def recommend(folder: Path, overall: dict, what_if: str = "", validation: str = "") -> Parsed:
     """The page of the folder with another recommendation."""
     methods = {"Hara": VERDICT, "Random": NONE | {"method": "Random"}}
     value = {"version": 2, "rule": "The rule.", "measure": "val_probability", "what_if": what_if}
-    value |= {"validation": validation, "overall": overall, "methods": methods}
+    value |= {"validation": validation, "overall": overall, "methods": methods, "gains": GAINS}
     OutputFolder(folder).save_json(value, folder / "summary" / "recommendation.json")
     return parsed(write_page(OutputFolder(folder)))
 
@@ -295,7 +298,8 @@ def test_the_verdict_to_remove(folder: Path) -> None:
         "+1.38", "95 % interval −0.10 to +2.50", "+1.25", "95 % interval +0.50 to +2.00",
         "1 of 2 trials loses", "The rule.", "Validation loss",
         "the mean probability of the validation labels decides",
-        "It gains <b>more</b> than noise.",
+        "It gains <b>more</b> than noise.", "Mean probability of the validation labels (decides)",
+        "Hara, n = 3: 1.5 points", "Band: 95 % interval.",
     ):  # fmt: skip
         assert words in text
 

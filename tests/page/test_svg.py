@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
+from utils.output.figures import removal_figure
 from utils.page.charts import learning_chart, removal_chart
 from utils.page.svg import LABEL_WIDTH, x_axis
 
@@ -38,6 +39,6 @@ def test_no_band_is_above_all_images() -> None:
             "val_accuracy": [0.9, 0.02, 0.99, 0.05],
         }
     )
-    chart = removal_chart(summary, "val_accuracy", "Validation accuracy")
+    chart = removal_chart(removal_figure(summary, "val_accuracy"), "Validation accuracy")
     assert chart
     assert chart.y.high < 101

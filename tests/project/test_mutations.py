@@ -115,6 +115,22 @@ MUTATIONS = [
         "variance",
         "test_weighted_batch_normalization_equals_fused_one and maps and training",
     ),
+    Mutation(
+        "Swish's slope without the term of the product rule",
+        "utils/kernels/swish.py",
+        "order * polynomial(order - 1).coef[1:]",
+        "0 * polynomial(order - 1).coef[1:]",
+        "test_value_and_two_derivatives_equal_their_formulas",
+        "tests/kernels/test_swish.py",
+    ),
+    Mutation(
+        "Swish's slope differentiated as if it were linear",
+        "utils/kernels/swish.py",
+        'self.options["order"] + 1, xs[1], out',
+        'self.options["order"], xs[1], out',
+        "test_gradients_of_gradients_equal_nnablas",
+        "tests/kernels/test_swish.py",
+    ),
 ]
 
 

@@ -186,6 +186,7 @@ def test_json_holds_the_schema_and_only_numbers() -> None:
     value = json.loads(json.dumps(three_trials().as_json(), allow_nan=False))
     assert value.keys() == {
         "version", "rule", "measure", "what_if", "validation", "about", "overall", "methods",
+        "gains",
     }  # fmt: skip
     assert (value["version"], value["measure"]) == (2, "val_probability")
     assert value["overall"] == value["methods"]["Hara"]
@@ -199,6 +200,11 @@ def test_json_holds_the_schema_and_only_numbers() -> None:
     assert random["best_tried"]["n"] in COUNTS
     assert random["quantity"] == "place in a random order, from 0"
     assert value["overall"]["quantity"].startswith("predicted change of the validation loss")
+    gains = {gain["n"]: gain for gain in value["gains"]["Hara"]}
+    assert list(gains) == [n for n in COUNTS if n]
+    low, high = gains[20]["interval_points"]
+    assert low < gains[20]["points"] < high
+    assert gains[20]["points"] > 0
 
 
 def test_json_names_no_quantity_where_no_method_is_followed() -> None:

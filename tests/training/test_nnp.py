@@ -29,10 +29,11 @@ from tests.helpers.nnp import (
 )
 from tests.helpers.users_models import good
 from utils.errors import UserError
+from utils.kernels.fast_functions import FAST
 from utils.training.model_check import checked_model
 from utils.training.models import MODELS, Model, find_model
 from utils.training.network import Network, State
-from utils.training.nnp_net import NnpNet
+from utils.training.nnp_net import REPLACED, NnpNet
 from utils.training.nnp_save import nnp_of
 
 SHAPE = (1, SIDE, SIDE)
@@ -64,6 +65,28 @@ def test_saved_models_start_and_compute_as_the_built_in_ones(
     for test in (False, True):
         assert np.array_equal(logits_of(saved, test), logits_of(built_in, test))
     assert equal(saved.state(), built_in.state())  # the running statistics of the training too
+
+
+def test_functions_that_can_be_fast_are_called_by_name() -> None:
+    assert {*REPLACED.values(), "batch_normalization"} == FAST.keys()
+
+
+@pytest.mark.parametrize("name", ["smooth_convolutions", "smooth_resnet"])
+def test_trained_smooth_nets_make_the_round_trip_through_the_fast_functions(
+    name: str, tmp_path: Path
+) -> None:
+    network = Network(MODELS[name], SHAPE, CLASSES)
+    rng = np.random.default_rng(1)
+    state = {k: v + 0.1 * rng.random(v.shape, np.float32) for k, v in network.state().items()}
+    network.load(state)
+    (tmp_path / "net.nnp").write_bytes(nnp_of(network, state))
+    again = Network(checked_model(str(tmp_path / "net.nnp"), SHAPE, CLASSES), SHAPE, CLASSES)
+    again.load(state)
+    assert np.array_equal(logits_of(again, True), logits_of(network, True))
+    kinds: set[str] = set()
+    again.logits(nn.Variable((2, *SHAPE)), False).visit(lambda f: kinds.add(f.info.type_name))
+    assert "MapSwish" in kinds
+    assert kinds.isdisjoint({"Swish", "AveragePooling", "Convolution", "BatchNormalization"})
 
 
 def console(tmp_path: Path, text: str) -> str:

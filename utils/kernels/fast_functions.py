@@ -39,6 +39,15 @@ def fast_swish(x: nn.Variable) -> nn.Variable | None:
     return channels_first(MapSwish()(channels_last(x))) if lies_channels_last(x) else None
 
 
+def fast_add2(x: nn.Variable, y: nn.Variable, inplace: bool = False) -> nn.Variable | None:
+    """`F.add2`, which + is, of what lies channels last and leaves it so, else None."""
+    if not (isinstance(y, nn.Variable) and x.shape == y.shape):
+        return None
+    if not (lies_channels_last(x) and lies_channels_last(y)):
+        return None
+    return channels_first(STOCK["add2"](channels_last(x), channels_last(y)))
+
+
 def fast_max_pooling(
     x: nn.Variable,
     kernel: Sequence[int],
@@ -79,10 +88,14 @@ FAST: dict[str, Callable[..., nn.Variable | None]] = {
     "batch_normalization": fast_batch_normalization,
     "relu": fast_relu,
     "swish": fast_swish,
+    "add2": fast_add2,
     "max_pooling": fast_max_pooling,
     "average_pooling": fast_average_pooling,
 }
 """By nnabla's name: a function of the same arguments, which gives None for what it cannot do."""
+
+OUTPUT_OPTIONS = frozenset({"n_outputs", "outputs"})
+"""Arguments of all of nnabla's functions that none in `FAST` has."""
 
 STOCK: dict[str, Function] = {name: getattr(F, name) for name in FAST}
 
@@ -107,7 +120,8 @@ def fast_functions() -> Iterator[None]:
 
 def _fast_or_stock(fast: Callable[..., nn.Variable | None], stock: Function) -> Function:
     def function(x: nn.Variable, *arguments: object, **options: object) -> nn.Variable:
-        y = fast(x, *arguments, **options) if on_cpu() and isinstance(x, nn.Variable) else None
+        usual = OUTPUT_OPTIONS.isdisjoint(options) and isinstance(x, nn.Variable)
+        y = fast(x, *arguments, **options) if usual and on_cpu() else None
         return stock(x, *arguments, **options) if y is None else y
 
     return function

@@ -77,6 +77,17 @@ def sum_products(g: np.ndarray, a: np.ndarray, products: np.ndarray, sums: np.nd
 
 
 @compiled
+def sum_maps(g: np.ndarray, sums: np.ndarray) -> None:
+    """Add sum_j g (n, m, C) to `sums` (n, C) float64."""
+    for i in range(g.shape[0]):
+        total = sums[i]
+        for j in range(g.shape[1]):
+            g_j = g[i, j]
+            for k in range(g_j.size):
+                total[k] += g_j[k]
+
+
+@compiled
 def sum_moments(x: np.ndarray, means: np.ndarray, squares: np.ndarray) -> None:
     """Write the mean over j of x (n, m, C), and the sum of squares about it; (n, C) float64, 0."""
     for i in range(x.shape[0]):
@@ -413,6 +424,13 @@ def _sums(g: np.ndarray, a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return products, sums
 
 
+def _map_sums(g: np.ndarray) -> np.ndarray:
+    """The sums of g alone."""
+    sums = np.zeros((g.shape[0], g.shape[-1]))
+    by_images(sum_maps, _cube(g), sums)
+    return sums
+
+
 def _write_affine(a: np.ndarray, s: np.ndarray, t: np.ndarray, out: np.ndarray, add: bool) -> None:
     by_images(lambda a, s, t, y: write_affine(a, s, t, y, add), _cube(a), s, t, _cube(out))
 
@@ -439,7 +457,7 @@ class MapAffine(ArrayFunction):
             s = _rows(xs[1])
             _write_affine(gs[0], s, np.zeros_like(s[:1]), out, add)
         else:
-            _put(_sums(gs[0], xs[0])[i - 1], out, add)
+            _put(_sums(gs[0], xs[0])[0] if i == 1 else _map_sums(gs[0]), out, add)
 
     def derivatives(
         self, gs: Sequence[nn.Variable], xs: Sequence[nn.Variable]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,8 +25,8 @@ class Curve:
     Attributes:
         method: as in the paths of its files; label: its name for people.
         n: (K,) images removed, ascending.
-        mean, low, high: (K,) mean over the trials, and one standard deviation below and above it;
-            an accuracy never above 100 %.
+        mean, low, high: (K,) mean over the trials, and the ends of its band: one standard deviation
+            below and above, an accuracy never above 100 %; of a gain, its 95 % interval.
         beneath: (K - 1,) how many later curves run along each stretch between neighbouring n, and
             hide it unless it is drawn wider.
     """
@@ -48,8 +48,9 @@ class RemovalFigure:
         curves: No Removal first, then the methods in the order of their table.
         counts: the n above 0 that were tried, ascending.
         n_trials: over which the means go.
-        unit: of the score: % or nats.
+        unit: of the score: %, nats or points.
         x_label, y_label: of the axes.
+        band: what lies between `low` and `high` of a curve.
     """
 
     curves: tuple[Curve, ...]
@@ -58,6 +59,10 @@ class RemovalFigure:
     unit: str
     x_label: str
     y_label: str
+    band: str
+
+
+REMOVED = "training images removed, the most harmful first (log scale)"
 
 
 def removal_figure(summary: pd.DataFrame, column: str) -> RemovalFigure:
@@ -75,9 +80,36 @@ def removal_figure(summary: pd.DataFrame, column: str) -> RemovalFigure:
         counts=tuple(sorted(int(n) for n in summary["n_drops"].unique() if n > 0)),
         n_trials=summary["seed"].nunique(),
         unit=unit,
-        x_label="training images removed, the most harmful first (log scale)",
+        x_label=REMOVED,
         y_label=f"{in_words(column)} ({unit})",
+        band="one standard deviation",
     )
+
+
+def gain_figure(gains: Mapping[str, Sequence[Sequence[float]]], n_trials: int) -> RemovalFigure:
+    """The gain that decides the recommendation, against n removed.
+
+    Args:
+        gains: by method, a row (n, gain, lower and upper end of its 95 % interval) per removal, in
+            points of the mean probability of the validation labels.
+        n_trials: that the gains are means of.
+    """
+    rows: dict[str, Sequence[Sequence[float]]] = {NO_REMOVAL: [(0, 0, 0, 0)], **gains}
+    return RemovalFigure(
+        curves=_layered([_gain_curve(method, own) for method, own in rows.items() if len(own)]),
+        counts=tuple(sorted({int(n) for own in gains.values() for n, *_ in own})),
+        n_trials=n_trials,
+        unit="points",
+        x_label=REMOVED,
+        y_label="gain over No Removal (points)",
+        band="95 % interval",
+    )
+
+
+def _gain_curve(method: str, rows: Sequence[Sequence[float]]) -> Curve:
+    n, mean, low, high = np.array(rows, np.float64).T
+    beneath = np.zeros(len(n) - 1, np.int64)
+    return Curve(method, shown(method), n.astype(np.int64), mean, low, high, beneath)
 
 
 def _layered(curves: Sequence[Curve]) -> tuple[Curve, ...]:

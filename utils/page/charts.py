@@ -12,9 +12,9 @@ from utils.output.figures import (
     RANDOM,
     Curve,
     GroupPoints,
+    RemovalFigure,
     VerificationPanel,
     in_words,
-    removal_figure,
 )
 from utils.page.seats import Seats
 from utils.page.svg import (
@@ -45,18 +45,17 @@ def css_of(method: str) -> str:
     return f"m{list(METHODS).index(method)}" if method in METHODS else "base"
 
 
-def removal_chart(summary: pd.DataFrame, column: str, title: str) -> Chart | None:
-    """A score against n removed, with bands of one standard deviation.
+def removal_chart(shows: RemovalFigure, title: str, bands_of_one: bool = False) -> Chart | None:
+    """A score or gain against n removed, with bands.
 
     Args:
-        summary: the table of scores.
-        column: which score; accuracies are shown in per cent, losses in nats.
+        shows: what is drawn.
         title: of the chart.
+        bands_of_one: a single trial has bands too.
 
     Returns:
         None where nothing was removed.
     """
-    shows = removal_figure(summary, column)
     curves, unit = shows.curves, shows.unit
     if not shows.counts or len(curves) < 2:
         return None
@@ -74,8 +73,8 @@ def removal_chart(summary: pd.DataFrame, column: str, title: str) -> Chart | Non
             titles = [f"{curve.label}, n = {n}: {mean:.4g} {unit}" for n, mean in rows]
             points += dots(rows, x, y, css_of(curve.method), titles)
     legend = tuple((css_of(curve.method), curve.label) for curve in curves)
-    several = f"Mean of {shows.n_trials} trials; band: one standard deviation."
-    note = several if shows.n_trials > 1 else ""
+    mean = f"Mean of {shows.n_trials} trials; band" if shows.n_trials > 1 else "Band"
+    note = f"{mean}: {shows.band}." if shows.n_trials > 1 or bands_of_one else ""
     return Chart(title, _described(curves, unit), x, y, tuple(paths), points, legend, note)
 
 

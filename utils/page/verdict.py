@@ -104,6 +104,8 @@ class Recommended:
         about: which training the verdict is about; empty in folders of earlier versions.
         overall: the verdict to follow.
         methods: the verdict for each method.
+        gains: by method, a row (n, gain, lower and upper end of its 95 % interval) per removal, in
+            points of the mean probability of the validation labels.
     """
 
     rule: str
@@ -112,6 +114,7 @@ class Recommended:
     about: str
     overall: Verdict
     methods: dict[str, Verdict]
+    gains: dict[str, list[tuple[float, ...]]]
 
 
 def recommended(value: Mapping[str, Any]) -> Recommended:
@@ -127,4 +130,8 @@ def recommended(value: Mapping[str, Any]) -> Recommended:
         about=str(value.get("about", "")),
         overall=verdict_of(value["overall"]),
         methods={name: verdict_of(verdict) for name, verdict in value["methods"].items()},
+        gains={
+            name: [(g["n"], g["points"], *g["interval_points"]) for g in gains]
+            for name, gains in value.get("gains", {}).items()  # earlier runs wrote none
+        },
     )

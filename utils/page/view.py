@@ -11,7 +11,7 @@ import pandas as pd
 
 from utils.columns import IMAGE, LABEL
 from utils.methods import CONTROL, METHODS, shown
-from utils.output.figures import verification_panels
+from utils.output.figures import gain_figure, removal_figure, verification_panels
 from utils.output.ranking import overlap_by_chance, shown_of
 from utils.page.charts import (
     css_of,
@@ -378,13 +378,20 @@ def _flips_among(facts: Facts, ranking: pd.DataFrame, n: int) -> int:
 
 
 def removal_charts(facts: Facts) -> list[Chart]:
-    """Scores against n removed, on validation and on test images."""
+    """What decides, and scores on validation and test images, against n removed."""
     titles = {
         "val_loss": "Validation loss",
         "val_accuracy": "Validation accuracy",
         "test_accuracy": "Test accuracy (decides nothing)",
     }
-    charts = [removal_chart(facts.summary, column, title) for column, title in titles.items()]
+    charts = [
+        removal_chart(removal_figure(facts.summary, column), title)
+        for column, title in titles.items()
+    ]
+    if facts.recommendation:
+        shows = gain_figure(facts.recommendation.gains, facts.summary["seed"].nunique())
+        title = "Mean probability of the validation labels (decides)"
+        charts = [removal_chart(shows, title, bands_of_one=True), *charts]
     return [chart for chart in charts if chart]
 
 

@@ -16,6 +16,7 @@ import nnabla.parametric_functions as PF
 from utils.errors import UserError, did_you_mean
 from utils.training.nnp_file import SUFFIX, read_nnp
 
+Layer = Callable[[nn.Variable], nn.Variable]
 Model = Callable[[nn.Variable, int, bool], nn.Variable]
 
 
@@ -66,18 +67,30 @@ def resnet(x: nn.Variable, n_classes: int, test: bool) -> nn.Variable:
 
     Args and returns as `six_convolutions`; the second and third block halve height and width.
     """
-    h = F.relu(_convolution_bn(x, 32, 1, test, "stem"))
+    return _residual_net(x, n_classes, test, F.relu)
+
+
+def smooth_resnet(x: nn.Variable, n_classes: int, test: bool) -> nn.Variable:
+    """`resnet` with Swish in the place of ReLU, as smooth as `smooth_convolutions`."""
+    return _residual_net(x, n_classes, test, F.swish)
+
+
+def _residual_net(x: nn.Variable, n_classes: int, test: bool, activation: Layer) -> nn.Variable:
+    h = activation(_convolution_bn(x, 32, 1, test, "stem"))
     for block, (maps, stride) in enumerate(((32, 1), (64, 2), (128, 2)), start=1):
         with nn.parameter_scope(f"block{block}"):
-            h = _residual_block(h, maps, stride, test)
+            h = _residual_block(h, maps, stride, test, activation)
     return PF.affine(F.global_average_pooling(h), n_classes)
 
 
-def _residual_block(x: nn.Variable, maps: int, stride: int, test: bool) -> nn.Variable:
-    h = F.relu(_convolution_bn(x, maps, stride, test, "conv1"))
+def _residual_block(
+    x: nn.Variable, maps: int, stride: int, test: bool, activation: Layer
+) -> nn.Variable:
+    h = activation(_convolution_bn(x, maps, stride, test, "conv1"))
     h = _convolution_bn(h, maps, 1, test, "conv2")
     keeps_shape = stride == 1 and x.shape[1] == maps
-    return F.relu(h + (x if keeps_shape else _convolution_bn(x, maps, stride, test, "shortcut")))
+    h = h + (x if keeps_shape else _convolution_bn(x, maps, stride, test, "shortcut"))
+    return activation(h)
 
 
 def _convolution_bn(x: nn.Variable, maps: int, stride: int, test: bool, name: str) -> nn.Variable:
@@ -94,7 +107,8 @@ def mlp(x: nn.Variable, n_classes: int, test: bool) -> nn.Variable:
 
 
 MODELS: dict[str, Model] = {
-    function.__name__: function for function in (six_convolutions, smooth_convolutions, resnet, mlp)
+    function.__name__: function
+    for function in (six_convolutions, smooth_convolutions, resnet, smooth_resnet, mlp)
 }
 
 

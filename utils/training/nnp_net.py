@@ -23,7 +23,10 @@ from nnabla.utils.load_function import _create_function_instance
 
 from utils.errors import UserError
 
-REPLACED = {"Convolution": "convolution", "ReLU": "relu", "MaxPooling": "max_pooling"}
+REPLACED = {
+    "Convolution": "convolution", "ReLU": "relu", "Swish": "swish", "Add2": "add2",
+    "MaxPooling": "max_pooling", "AveragePooling": "average_pooling",
+}  # fmt: skip
 """Functions that are called by name, because other modules replace them while a graph is built."""
 BATCH_NORM = ("BatchNormalization", "FusedBatchNormalization")
 STATISTICS = ("mean", "variance")
