@@ -19,6 +19,7 @@ from utils.training.network import Network
 BY_MODEL = {
     "six_convolutions": ("MaxPooling", "ReLU"),
     "smooth_convolutions": (),
+    "smooth_resnet": (),
     "resnet": ("ReLU",),
     "mlp": ("ReLU",),
 }
