@@ -30,7 +30,7 @@ from benchmarks.peers.problem import (
     truth_path,
 )
 from benchmarks.recorded import Recorded, RecordedTrial
-from benchmarks.tasks import TASKS, mnist_cnn, small_mnist
+from benchmarks.tasks import TASKS, cifar_cnn, mnist_cnn, small_mnist
 from utils.data.images import ImageSet, normalise
 from utils.data.splits import SplitFiles, TrialData
 from utils.methods import METHODS, Method
@@ -46,6 +46,7 @@ from utils.training.trial import Trial
 PROBLEMS: dict[str, Callable[[int, Path | None], RecordedTrial]] = {
     "mnist_cnn": mnist_cnn,
     "mnist_2000": partial(mnist_cnn, n_train=2000, n_epochs=5),
+    "cifar_cnn": cifar_cnn,
 }
 """What is trained, by name: (seed, data folder) to a recorded training."""
 
@@ -66,7 +67,9 @@ TRUTH_COLUMNS = ["training", "group", "loss"]
 def build(folder: Path, name: str, seed: int, data: Path | None) -> None:
     """Train a problem, and write it for the others and as a run of the product keeps it."""
     recorded = PROBLEMS[name](seed, data)
-    problem_of(recorded, clean_labels(seed, data, recorded.n_train)).save(problem_path(folder))
+    mnist = name.startswith("mnist")
+    clean = clean_labels(seed, data, recorded.n_train) if mnist else recorded.data.training.labels
+    problem_of(recorded, clean).save(problem_path(folder))
     for cover_epochs in (1, recorded.n_epochs):
         keep_states(recorded, open_trial(folder, cover_epochs))
 
