@@ -22,7 +22,8 @@ KINKS = frozenset(
         *("Less", "LessEqual", "LessScalar", "LessEqualScalar", "BinarySigmoid", "BinaryTanh"),
         *("BinaryConnectAffine", "BinaryConnectConvolution", "INQAffine", "INQConvolution"),
         *("BinaryWeightAffine", "BinaryWeightConvolution", "Prune", "FixedPointQuantize"),
-        *("MinMaxQuantize", "Pow2Quantize", "QuantizeLinear", "DeformableConvolution"),
+        *("MinMaxQuantize", "Pow2Quantize", "QuantizeLinear"),
+        *("DeformableConvolution", "EpsilonInsensitiveLoss"),
     )
 )
 """nnabla's functions whose derivative, or value, jumps."""
