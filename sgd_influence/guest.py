@@ -25,6 +25,7 @@ WORDS = (
     (r"--device-id", "device_id"),
     (r"give (--(image_size|color) \w+ ?)+, or", "give images of that size and colour, or"),
     (r"--cover_epochs all", "cover_epochs=None"),
+    (r"use --preset (\w+)", r'use preset="\1"'),
     (r"(?<![\w-])-ra\b", "retrain_all"),
     (r"(?<![\w-])--(?=[a-z])", ""),
 )

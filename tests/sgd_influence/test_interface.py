@@ -455,7 +455,7 @@ def test_a_retraining_that_scores_cannot_predict_is_said_once(
         cleanser.fit().fit()
     printed = capfd.readouterr().err
     assert printed.count("retrain_all retrains from the first step") == 1
-    assert "use preset smooth cover_epochs=None" in printed
+    assert 'use preset="smooth" (not model mlp) cover_epochs=None' in printed
 
 
 def test_images_are_needed() -> None:

@@ -1,4 +1,4 @@
-"""Whether the scores of a run can predict training from scratch, which `-ra` is about.
+"""Whether the scores of a run can predict training from scratch, as `-ra` retrains.
 
 They can where the net has no kinks, the scores cover all epochs, and the sweep is exact
 (docs/fidelity.md).
@@ -17,26 +17,28 @@ KINKS = frozenset(
     (
         *("ReLU", "LeakyReLU", "PReLU", "CReLU", "ReLU6", "SELU", "HardSigmoid", "HardTanh"),
         *("MaxPooling", "Max", "Min", "Maximum2", "Minimum2", "MaximumScalar", "MinimumScalar"),
-        *("Abs", "AbsoluteError", "Sort", "TopKData", "Sign", "Round", "Floor", "Ceil"),
+        *("Abs", "AbsoluteError", "Sort", "TopKData", "Sign", "Round", "Floor", "Ceil", "Mod2"),
         *("Greater", "GreaterEqual", "GreaterScalar", "GreaterEqualScalar"),
         *("Less", "LessEqual", "LessScalar", "LessEqualScalar", "BinarySigmoid", "BinaryTanh"),
         *("BinaryConnectAffine", "BinaryConnectConvolution", "INQAffine", "INQConvolution"),
         *("BinaryWeightAffine", "BinaryWeightConvolution", "Prune", "FixedPointQuantize"),
         *("MinMaxQuantize", "Pow2Quantize", "QuantizeLinear"),
+        *("DeformableConvolution", "EpsilonInsensitiveLoss"),
     )
 )
 """nnabla's functions whose derivative, or value, jumps."""
-RELUS = ("relu", "leaky_relu")
+FUSED_KINKS = ("relu", "leaky_relu", "relu6")
 """Nonlinearities with kinks that a fused function may have."""
 EXACT = ("Hara_exact", "Hara_smoothed")
 """The methods with the exact sweep over the true states."""
 
 
 def remarks_on_scratch(options: Options, network: Network) -> list[str]:
-    """Why the scores say little about training from scratch, with the remedy: one sentence.
+    """Why the scores say little about training from scratch, with the remedy.
 
-    None without `-ra`, with one epoch, where the last epoch is the whole training, and where
-    no method predicts what a removal changes.
+    Returns:
+        One sentence, or none: without `-ra`, with one epoch, which is the whole training, where no
+        method predicts what a removal changes, and where nothing is missing.
     """
     predicting = [name for name in options.methods if METHODS[name].predicts]
     if not options.retrain_all or options.n_epochs == 1 or not predicting:
@@ -55,7 +57,9 @@ def _reasons(options: Options, predicting: Sequence[str], kinks: Sequence[str]) 
     """Each reason with the options that mend it."""
     reasons = {}
     if kinks:
-        reasons[f"the net has kinks ({', '.join(kinks)})"] = "--preset smooth"
+        chosen = options.preset or options.model != Options.model
+        own = f" (not --model {options.model})" if chosen else ""
+        reasons[f"the net has kinks ({', '.join(kinks)})"] = f"--preset smooth{own}"
     if options.n_covered_epochs < options.n_epochs:
         epochs = f"{options.n_covered_epochs} of {options.n_epochs} epochs"
         reasons[f"the scores cover only the last {epochs}"] = "--cover_epochs all"
@@ -71,7 +75,11 @@ def kinks_in(network: Network) -> tuple[str, ...]:
 
 
 def _has_kink(name: str, args: dict[str, Any]) -> bool:
-    elu = (
-        name in ("ELU", "CELU") and args["alpha"] != 1
-    )  # with 1 its slope is the same on both sides
-    return name in KINKS or elu or args.get("nonlinearity") in RELUS
+    return name in KINKS or args.get("nonlinearity") in FUSED_KINKS or _elu_scale(name, args) != 1
+
+
+def _elu_scale(name: str, args: dict[str, Any]) -> float:
+    """The alpha of an ELU, whose slope at 0 does not jump if it is 1; 1 for what is none."""
+    if args.get("nonlinearity") == "elu":
+        return float(args["nonlinearity_args"][0])
+    return float(args["alpha"]) if name in ("ELU", "CELU") else 1.0
