@@ -101,7 +101,7 @@ def draw_from_scratch(raw: pd.DataFrame, path: Path) -> None:
         agreement = rows["Hara_exact"].corr(rows["true"], method="spearman")
         axes.scatter(rows["Hara_exact"], rows["true"], s=12)
         axes.axline((0, 0), slope=1, color="0.6", linewidth=0.8)
-        axes.set_title(f"{title}: Spearman {agreement:.2f}", fontsize=9)
+        axes.set_title(f"{title}\nSpearman {agreement:.2f}", fontsize=9)
         axes.tick_params(labelsize=7)
         axes.locator_params(nbins=4)
     figure.suptitle(
