@@ -24,7 +24,9 @@ WORDS = (
     (r"--verify", "verify()"),
     (r"--device-id", "device_id"),
     (r"give (--(image_size|color) \w+ ?)+, or", "give images of that size and colour, or"),
+    (r"--(preset|model) (smooth\w*)", r'\1="\2"'),
     (r"--cover_epochs all", "cover_epochs=None"),
+    (r'(?<=") (?=(model|cover_epochs)=)', ", "),
     (r"(?<![\w-])-ra\b", "retrain_all"),
     (r"(?<![\w-])--(?=[a-z])", ""),
 )

@@ -455,7 +455,8 @@ def test_a_retraining_that_scores_cannot_predict_is_said_once(
         cleanser.fit().fit()
     printed = capfd.readouterr().err
     assert printed.count("retrain_all retrains from the first step") == 1
-    assert "use preset smooth cover_epochs=None" in printed
+    remedy = 'use preset="smooth", model="smooth_convolutions", cover_epochs=None'
+    assert remedy in printed
 
 
 def test_images_are_needed() -> None:

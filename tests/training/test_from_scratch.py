@@ -72,15 +72,32 @@ def remarks(model: str, methods: tuple[str, ...] = ("Hara_exact",), **chosen: An
 def test_one_remark_names_all_reasons_and_their_remedy() -> None:
     (remark,) = remarks("mlp", ("Hara", "Random"), cover_epochs=1)
     assert "the net has kinks (ReLU)" in remark
-    assert "the scores cover only the last 1 of 5 epochs" in remark
+    assert "the scores cover only the last of 5 epochs" in remark
     assert "no exact sweep among the methods (Hara)" in remark
-    assert remark.endswith("use --preset smooth --cover_epochs all --methods Hara_exact")
+    net = "--preset smooth --model smooth_convolutions"
+    assert remark.endswith(f"use {net} --cover_epochs all --methods Hara_exact")
+
+
+@pytest.mark.parametrize(
+    ("model", "preset", "remedy"),
+    [
+        ("six_convolutions", None, "--preset smooth"),
+        ("resnet", None, "--preset smooth --model smooth_convolutions"),
+        ("six_convolutions", "smooth", "--model smooth_convolutions"),
+        ("mlp", "smooth", "--model smooth_convolutions"),
+    ],
+)
+def test_the_remedy_of_kinks_changes_a_model_that_is_given(
+    model: str, preset: str | None, remedy: str
+) -> None:
+    (remark,) = remarks(model, preset=preset)
+    assert remark.endswith(f"; use {remedy}")
 
 
 def test_a_remark_names_only_what_is_missing() -> None:
     (kinks,), (epochs,) = remarks("mlp"), remarks("smooth_convolutions", cover_epochs=4)
     (sweep,) = remarks("smooth_convolutions", ("Ours",))
-    assert kinks.endswith("use --preset smooth")
+    assert kinks.endswith("use --preset smooth --model smooth_convolutions")
     assert epochs.endswith("use --cover_epochs all")
     assert sweep.endswith("use --methods Hara_exact")
     assert "kinks" not in epochs + sweep

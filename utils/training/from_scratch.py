@@ -11,6 +11,7 @@ from typing import Any
 
 from utils.methods import METHODS
 from utils.options import Options
+from utils.presets import preset_of
 from utils.training.network import Network
 
 KINKS = frozenset(
@@ -28,6 +29,7 @@ KINKS = frozenset(
 """nnabla's functions whose derivative, or value, jumps."""
 RELUS = ("relu", "leaky_relu")
 """Nonlinearities with kinks that a fused function may have."""
+SMOOTH_PRESET = "smooth"
 EXACT = ("Hara_exact", "Hara_smoothed")
 """The methods with the exact sweep over the true states."""
 
@@ -55,14 +57,23 @@ def _reasons(options: Options, predicting: Sequence[str], kinks: Sequence[str]) 
     """Each reason with the options that mend it."""
     reasons = {}
     if kinks:
-        reasons[f"the net has kinks ({', '.join(kinks)})"] = "--preset smooth"
+        reasons[f"the net has kinks ({', '.join(kinks)})"] = _remedy_of_kinks(options)
     if options.n_covered_epochs < options.n_epochs:
-        epochs = f"{options.n_covered_epochs} of {options.n_epochs} epochs"
-        reasons[f"the scores cover only the last {epochs}"] = "--cover_epochs all"
+        last = f"last {options.n_covered_epochs}" if options.n_covered_epochs > 1 else "last"
+        uncovered = f"the scores cover only the {last} of {options.n_epochs} epochs"
+        reasons[uncovered] = "--cover_epochs all"
     if not set(EXACT) & set(predicting):
         inexact = f"no exact sweep among the methods ({', '.join(predicting)})"
         reasons[inexact] = f"--methods {EXACT[0]}"
     return reasons
+
+
+def _remedy_of_kinks(options: Options) -> str:
+    """The options of a net without kinks; a preset alone leaves a model that is given."""
+    remedy = [] if options.preset == SMOOTH_PRESET else [f"--preset {SMOOTH_PRESET}"]
+    if not remedy or options.model != Options.model:
+        remedy.append(f"--model {preset_of(SMOOTH_PRESET).options['model']}")
+    return " ".join(remedy)
 
 
 def kinks_in(network: Network) -> tuple[str, ...]:
