@@ -13,9 +13,9 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.recorded import RecordedTrial, recorded_trial
+from sgd_influence.flips_found import _flips_among_suspects
 from tests.helpers.runs import contents, save_manifest, sgd_influence
 from tests.helpers.tiny import digit_images, smooth_net
-from sgd_influence.flips_found import _flips_among_suspects
 from utils.columns import IMAGE, LABEL, ROW, SET
 from utils.data.decode import Form
 from utils.data.flips import flipped, with_flips
