@@ -20,6 +20,7 @@ from benchmarks.real_images import Int64, UInt8, cifar10_images, mnist_images
 from benchmarks.recorded import RecordedTrial, recorded_trial
 from utils.data.flips import flipped
 from utils.data.images import ImageSet
+from utils.presets import PRESETS
 from utils.training.models import Model, six_convolutions, smooth_convolutions
 from utils.training.network import Network
 from utils.training.sgd import Optimiser
@@ -31,8 +32,8 @@ WIDTHS = (8, 8)
 """Hidden layers of [H]'s net."""
 FLIPPED = 0.1
 """Share of wrong labels in the training set of `mnist_cnn`."""
-SMOOTH_LR, SMOOTH_MOMENTUM = 0.02, 0.0
-"""How `smooth_convolutions` is trained."""
+SMOOTH_LR: float = PRESETS["smooth"].options["lr"]
+"""How `smooth_convolutions` is trained, without momentum."""
 
 
 Build = Callable[[int, Path | None], RecordedTrial]
@@ -249,7 +250,6 @@ def cifar_cnn(
     seed: int,
     data: Path | None,
     lr: float = 0.01,
-    momentum: float = 0.0,
     n_train: int = 512,
     n_epochs: int = 2,
     retrain_all: bool = False,
@@ -268,7 +268,7 @@ def cifar_cnn(
         training,
         validation,
         plan_steps(seed, n_train, n_epochs, 64, lr),
-        Optimiser(momentum=momentum, augmented=False),
+        Optimiser(augmented=False),
         n_epochs if retrain_all else 1,
         retrain_all,
     )
@@ -294,7 +294,7 @@ OTHER_RATES = (0.005, 0.05, 0.1)
 
 def smooth(build: Callable[..., RecordedTrial], lr: float = SMOOTH_LR) -> Build:
     """The same task with the net without kinks."""
-    return partial(build, model=smooth_convolutions, lr=lr, momentum=SMOOTH_MOMENTUM)
+    return partial(build, model=smooth_convolutions, lr=lr)
 
 
 def from_scratch(
@@ -304,7 +304,7 @@ def from_scratch(
     n_again: int = 20,
     sgd_damping: float = 0.1,
 ) -> list[Task]:
-    """Groups of 2 % and of 10 % of one training of all epochs: two rows, judged together."""
+    """Groups of 2 % and of 10 % left out of all epochs of one training, scored once: two rows."""
     row = Task(name, build, 0.02, n_groups, n_again, covered_too=True, sgd_damping=sgd_damping)
     return [replace(row, name=f"{name}_{percent}", group=percent / 100) for percent in (2, 10)]
 

@@ -24,9 +24,8 @@ WORDS = (
     (r"--verify", "verify()"),
     (r"--device-id", "device_id"),
     (r"give (--(image_size|color) \w+ ?)+, or", "give images of that size and colour, or"),
-    (r"--(preset|model) (smooth\w*)", r'\1="\2"'),
     (r"--cover_epochs all", "cover_epochs=None"),
-    (r'(?<=") (?=(model|cover_epochs)=)', ", "),
+    (r"use --preset (\w+)", r'use preset="\1"'),
     (r"(?<![\w-])-ra\b", "retrain_all"),
     (r"(?<![\w-])--(?=[a-z])", ""),
 )

@@ -215,7 +215,17 @@ def compare(
 def compare_smoothness(
     folder: OutputFolder, results: Results, method: str, seeds: Sequence[int]
 ) -> float:
-    """Write how smooth the training of each trial is; returns the mean, nan if none changed."""
+    """Write how smooth the training of each trial is.
+
+    Args:
+        folder: in which the trials were retrained with moved weights.
+        results: of the run.
+        method: any for which removing none was evaluated.
+        seeds: of the trials.
+
+    Returns:
+        The mean over the trials; nan where no loss changed in any of them.
+    """
     by_trial = [smoothness_in(folder, method, seed) for seed in seeds]
     table = pd.DataFrame({SEED: list(seeds), "smoothness": by_trial})
     folder.save_csv(table, folder.smoothness)
@@ -230,6 +240,9 @@ def smoothness_in(paths: OutputPaths, method: str, seed: int) -> float:
         paths: of its files.
         method: any for which removing none was evaluated.
         seed: the trial's.
+
+    Raises:
+        UserError: a file of the losses is damaged.
     """
     unchanged = load_outcomes(paths.outcomes(method, 0, seed)).val_losses
     moved = [load_array(paths.moved_losses(seed, sign), unchanged.shape) for sign in SIGNS]

@@ -464,11 +464,7 @@ def parse_options(command: Command, arguments: Sequence[str] | None = None) -> O
         UserError: an option is out of its range.
         SystemExit: status 0 after `--help`, 2 where argparse cannot read the command line.
     """
-    parser = build_parser(command)
-    chosen = vars(parser.parse_args(arguments))
-    if chosen["preset"]:
-        parser.set_defaults(**preset_of(chosen["preset"]).options)
-        chosen = vars(parser.parse_args(arguments))
+    chosen = _parsed(build_parser(command), arguments)
     if chosen["cache"] == FINAL and chosen["methods"] is command.methods:
         chosen["left_out"] = needing_states(command.methods)
         chosen["methods"] = [m for m in command.methods if m not in chosen["left_out"]]
@@ -477,6 +473,15 @@ def parse_options(command: Command, arguments: Sequence[str] | None = None) -> O
     given = sys.argv[1:] if arguments is None else arguments
     chosen["command_line"] = shlex.join(["python", command.program, *given])
     return Options(program=command.program, **chosen)
+
+
+def _parsed(parser: Parser, arguments: Sequence[str] | None) -> dict[str, Any]:
+    """The value of each option, where it is not given the preset's, else the default."""
+    chosen = vars(parser.parse_args(arguments))
+    if chosen["preset"]:
+        parser.set_defaults(**preset_of(chosen["preset"]).options)
+        chosen = vars(parser.parse_args(arguments))
+    return chosen
 
 
 def build_parser(command: Command) -> Parser:

@@ -3,10 +3,10 @@
     make peers DATA=PATH
     python benchmarks/peers/compare.py --data PATH --python .venv-peers/bin/python
 
-The product trains on MNIST with a tenth of the labels wrong; every method scores all training
-images of that training in a process of its own, on one core. Two truths: the change of the
-validation loss when a group of 10 % is left out of the last epoch, and of the whole training.
-PATH holds the MNIST test images; without it the official archives are taken.
+The product trains on MNIST with a tenth of the labels wrong, or on CIFAR-10; every method scores
+all training images of that training in a process of its own, on one core. Two truths: the change of
+the validation loss when a group of 10 % is left out of the last epoch, and of the whole training.
+PATH holds the test images; without it the official archives are taken.
 
 --work keeps problems and truths (of the same training; they take most of the time), so that a rerun
 only scores again. Written into --out: peers.csv, a row per problem, seed and method; rows there of
@@ -62,6 +62,7 @@ SEEDS = {
     "mnist_2000": (0,),
     "smooth_mnist": (0, 1, 2),
     "smooth_small": (0, 1, 2),
+    "cifar_cnn": (0, 1, 2),
 }
 """The seeds of each problem."""
 TRUTHS = ("last", "whole")
@@ -147,8 +148,11 @@ def figures_of(folder: Path, problem: Problem, result: Result) -> dict[str, floa
 
 
 def auc(scores: np.ndarray, wrong: np.ndarray) -> float:
-    """Probability that a wrong label scores lower than a right one, ties halved."""
-    if not np.isfinite(scores).all():
+    """Probability that a wrong label scores lower than a right one, ties halved.
+
+    NaN without wrong labels, or where a score is missing.
+    """
+    if not wrong.any() or not np.isfinite(scores).all():
         return float("nan")
     return float(roc_auc_score(wrong, -scores))
 
@@ -251,7 +255,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, help="folder with the MNIST test images")
+    parser.add_argument("--data", type=Path, help="folder with the test images")
     parser.add_argument(
         "--python", type=Path, default=Path(".venv-peers/bin/python"),
         help="Python with the other libraries; default: .venv-peers/bin/python",
@@ -261,7 +265,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="folder of problems and truths; default: output_peers",
     )  # fmt: skip
     parser.add_argument("--problems", nargs="+", choices=SEEDS, default=list(SEEDS), metavar="NAME")
-    parser.add_argument("--seeds", type=int, nargs="+", help="default: 0 1 2, and 0 of mnist_2000")
+    parser.add_argument("--seeds", type=int, nargs="+", help="default: 0 1 2, of mnist_2000 0")
     parser.add_argument(
         "--methods", nargs="+", choices=(*OURS, *PEERS), default=[*OURS, *PEERS], metavar="NAME"
     )

@@ -30,7 +30,7 @@ from benchmarks.peers.problem import (
     truth_path,
 )
 from benchmarks.recorded import Recorded, RecordedTrial
-from benchmarks.tasks import MNIST_1000, SMALL, TASKS, mnist_cnn, small_mnist, smooth
+from benchmarks.tasks import MNIST_1000, SMALL, TASKS, cifar_cnn, mnist_cnn, small_mnist, smooth
 from utils.data.images import ImageSet, normalise
 from utils.data.splits import SplitFiles, TrialData
 from utils.methods import METHODS, Method
@@ -48,6 +48,7 @@ PROBLEMS: dict[str, Callable[[int, Path | None], RecordedTrial]] = {
     "mnist_2000": partial(mnist_cnn, n_train=2000, n_epochs=5),
     "smooth_mnist": smooth(MNIST_1000),
     "smooth_small": smooth(SMALL),
+    "cifar_cnn": cifar_cnn,
 }
 """What is trained, by name: (seed, data folder) to a recorded training."""
 
@@ -74,7 +75,9 @@ def build(folder: Path, name: str, seed: int, data: Path | None) -> None:
     recorded = PROBLEMS[name](seed, data)
     if recorded.optimiser != OPTIMISER:
         raise ValueError(f"{name}: the comparison is of plain SGD, not of {recorded.optimiser}")
-    problem_of(recorded, clean_labels(seed, data, recorded.n_train)).save(problem_path(folder))
+    given = recorded.data.training.labels
+    clean = given if name == "cifar_cnn" else clean_labels(seed, data, recorded.n_train)
+    problem_of(recorded, clean).save(problem_path(folder))
     for cover_epochs in (1, recorded.n_epochs):
         keep_states(recorded, open_trial(folder, cover_epochs))
 

@@ -187,9 +187,11 @@ def test_sums_of_what_lies_channels_last_lie_so_too():
     with fast_functions():
         h, other = F.convolution(x, w), F.convolution(2.0 * x, w)
         fast, mixed, broadcast = h + other, h + F.tanh(h), h + one
-    nn.forward_all([h, other, fast, mixed, broadcast])
-    assert fast.parent.info.type_name == "Transpose"
-    assert (fast.d == h.d + other.d).all()
+        named = F.add2(x0=h, x1=other)
+    nn.forward_all([h, other, fast, named, mixed, broadcast])
+    for both in (fast, named):
+        assert both.parent.info.type_name == "Transpose"
+        assert (both.d == h.d + other.d).all()
     assert mixed.d == pytest.approx(h.d + np.tanh(h.d), abs=1e-6)
     assert (broadcast.d == h.d + one.d).all()
     assert {y.parent.info.type_name for y in (mixed, broadcast)} == {"Add2"}

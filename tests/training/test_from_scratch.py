@@ -23,6 +23,13 @@ BY_MODEL = {
     "resnet": ("ReLU",),
     "mlp": ("ReLU",),
 }
+
+
+def fused(x: nn.Variable, **nonlinearity: Any) -> nn.Variable:
+    w = nn.parameter.get_parameter_or_create("fused/W", (4, 4, 1, 1))
+    return F.fused_convolution(x, w, **nonlinearity)
+
+
 FUNCTIONS: list[tuple[Callable[[nn.Variable], nn.Variable], tuple[str, ...]]] = [
     (F.leaky_relu, ("LeakyReLU",)),
     (PF.prelu, ("PReLU",)),
@@ -35,6 +42,10 @@ FUNCTIONS: list[tuple[Callable[[nn.Variable], nn.Variable], tuple[str, ...]]] = 
     (lambda x: F.where(F.greater_scalar(x, 0), x, 0.1 * x), ("GreaterScalar",)),
     (lambda x: F.elu(x, 0.5), ("ELU",)),
     (PF.fused_batch_normalization, ("FusedBatchNormalization",)),
+    (lambda x: fused(x, nonlinearity="relu6"), ("FusedConvolution",)),
+    (lambda x: fused(x, nonlinearity="elu", nonlinearity_args=[0.5]), ("FusedConvolution",)),
+    (lambda x: fused(x, nonlinearity="elu", nonlinearity_args=[1.0]), ()),
+    (lambda x: fused(x, nonlinearity="tanh"), ()),
     (F.elu, ()),
     (F.gelu, ()),
     (F.softplus, ()),
@@ -74,33 +85,23 @@ def test_one_remark_names_all_reasons_and_their_remedy() -> None:
     assert "the net has kinks (ReLU)" in remark
     assert "the scores cover only the last of 5 epochs" in remark
     assert "no exact sweep among the methods (Hara)" in remark
-    net = "--preset smooth --model smooth_convolutions"
-    assert remark.endswith(f"use {net} --cover_epochs all --methods Hara_exact")
-
-
-@pytest.mark.parametrize(
-    ("model", "preset", "remedy"),
-    [
-        ("six_convolutions", None, "--preset smooth"),
-        ("resnet", None, "--preset smooth --model smooth_convolutions"),
-        ("six_convolutions", "smooth", "--model smooth_convolutions"),
-        ("mlp", "smooth", "--model smooth_convolutions"),
-    ],
-)
-def test_the_remedy_of_kinks_changes_a_model_that_is_given(
-    model: str, preset: str | None, remedy: str
-) -> None:
-    (remark,) = remarks(model, preset=preset)
-    assert remark.endswith(f"; use {remedy}")
+    remedy = "--preset smooth (not --model mlp) --cover_epochs all --methods Hara_exact"
+    assert remark.endswith(f"use {remedy}")
 
 
 def test_a_remark_names_only_what_is_missing() -> None:
     (kinks,), (epochs,) = remarks("mlp"), remarks("smooth_convolutions", cover_epochs=4)
     (sweep,) = remarks("smooth_convolutions", ("Ours",))
-    assert kinks.endswith("use --preset smooth --model smooth_convolutions")
+    assert kinks.endswith("use --preset smooth (not --model mlp)")
     assert epochs.endswith("use --cover_epochs all")
     assert sweep.endswith("use --methods Hara_exact")
     assert "kinks" not in epochs + sweep
+
+
+def test_the_remedy_names_a_model_that_overrides_the_preset() -> None:
+    (default,), (chosen,) = remarks("six_convolutions"), remarks("resnet", preset="smooth")
+    assert default.endswith("use --preset smooth")
+    assert chosen.endswith("use --preset smooth (not --model resnet)")
 
 
 @pytest.mark.parametrize(

@@ -64,11 +64,12 @@ def test_moved_weights_are_opposite_and_seeded() -> None:
 def test_smoothness_is_one_for_opposite_changes_and_minus_half_for_chance() -> None:
     rng = np.random.default_rng(0)
     unchanged, direction = rng.standard_normal((2, 10_000))
-    assert smoothness_of(unchanged, unchanged + direction, unchanged - direction) == pytest.approx(
-        1
-    )
+    opposite = smoothness_of(unchanged, unchanged + direction, unchanged - direction)
+    assert opposite == pytest.approx(1)
     chance = rng.standard_normal((3, 10_000))
     assert smoothness_of(*chance) == pytest.approx(-0.5, abs=0.03)
+    third = chance + 2 * np.outer([0, 1, -1], direction)  # |direction|^2 : |chance|^2 is 4 : 2
+    assert smoothness_of(*third) == pytest.approx(SMOOTH, abs=0.03)
     assert math.isnan(smoothness_of(unchanged, unchanged, unchanged))
 
 

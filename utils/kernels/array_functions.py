@@ -1,8 +1,8 @@
 """nnabla functions that compute on NumPy arrays and can be differentiated any number of times.
 
 Why: nnabla differentiates a PythonFunction again only where a function of the same name is
-registered for it, and each one sets up its own arrays; convolution.py and maps.py share that here.
-Delete together with those two.
+registered for it, and each one sets up its own arrays; convolution.py, maps.py and swish.py share
+that here. Delete together with those.
 """
 
 from __future__ import annotations

@@ -39,13 +39,11 @@ def fast_swish(x: nn.Variable) -> nn.Variable | None:
     return channels_first(MapSwish()(channels_last(x))) if lies_channels_last(x) else None
 
 
-def fast_add2(x: nn.Variable, y: nn.Variable, inplace: bool = False) -> nn.Variable | None:
-    """`F.add2`, which + is, of what lies channels last and leaves it so, else None."""
-    if not (isinstance(y, nn.Variable) and x.shape == y.shape):
+def fast_add2(x0: nn.Variable, x1: nn.Variable, inplace: bool = False) -> nn.Variable | None:
+    """`F.add2`, the + of variables, where both lie channels last and have one shape, else None."""
+    if x0.shape != x1.shape or not (lies_channels_last(x0) and lies_channels_last(x1)):
         return None
-    if not (lies_channels_last(x) and lies_channels_last(y)):
-        return None
-    return channels_first(STOCK["add2"](channels_last(x), channels_last(y)))
+    return channels_first(STOCK["add2"](channels_last(x0), channels_last(x1)))
 
 
 def fast_max_pooling(
@@ -119,9 +117,10 @@ def fast_functions() -> Iterator[None]:
 
 
 def _fast_or_stock(fast: Callable[..., nn.Variable | None], stock: Function) -> Function:
-    def function(x: nn.Variable, *arguments: object, **options: object) -> nn.Variable:
-        usual = OUTPUT_OPTIONS.isdisjoint(options) and isinstance(x, nn.Variable)
-        y = fast(x, *arguments, **options) if usual and on_cpu() else None
-        return stock(x, *arguments, **options) if y is None else y
+    def function(*inputs: object, **options: object) -> nn.Variable:
+        at_once = any(isinstance(a, nn.NdArray) for a in (*inputs, *options.values()))
+        usual = OUTPUT_OPTIONS.isdisjoint(options) and not at_once
+        y = fast(*inputs, **options) if usual and on_cpu() else None
+        return stock(*inputs, **options) if y is None else y
 
     return function

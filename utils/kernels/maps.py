@@ -163,7 +163,7 @@ def put_largest(
 
 @compiled
 def average(x: np.ndarray, rows: int, columns: int, y: np.ndarray, add: bool) -> None:
-    """Write the mean of each window; x is (n, H, W, C), y (n, H', W', C)."""
+    """Write the mean of each window, or add it; x is (n, H, W, C), y (n, H', W', C)."""
     share = np.float32(1 / (rows * columns))
     for b in range(y.shape[0]):
         for i in range(y.shape[1]):
@@ -179,7 +179,10 @@ def average(x: np.ndarray, rows: int, columns: int, y: np.ndarray, add: bool) ->
 
 @compiled
 def spread(g: np.ndarray, rows: int, columns: int, out: np.ndarray, add: bool) -> None:
-    """Write an equal share of g (n, H', W', C) to each input of a window; out is (n, H, W, C)."""
+    """Write an equal share of g (n, H', W', C) to each input of a window, or add it.
+
+    `out` is (n, H, W, C).
+    """
     share = np.float32(1 / (rows * columns))
     for b in range(g.shape[0]):
         for i in range(g.shape[1]):
@@ -296,6 +299,14 @@ class _Window(ArrayFunction):
         window = self.rows, self.columns
         by_images(lambda g, x, out: put_largest(g, x, *window, out, add), g, x, out)
 
+    def average(self, x: np.ndarray, y: np.ndarray, add: bool) -> None:
+        """`average` of this function's windows."""
+        by_images(lambda x, y: average(x, self.rows, self.columns, y, add), x, y)
+
+    def spread(self, g: np.ndarray, out: np.ndarray, add: bool) -> None:
+        """`spread` over this function's windows."""
+        by_images(lambda g, out: spread(g, self.rows, self.columns, out, add), g, out)
+
 
 class MapMaxPooling(_Window):
     """The largest input of each window."""
@@ -370,12 +381,10 @@ class MapAveragePooling(_Window):
         return [self.pooled(inputs[0])]
 
     def compute(self, xs: Arrays, ys: Arrays) -> None:
-        window = self.rows, self.columns
-        by_images(lambda x, y: average(x, *window, y, False), xs[0], ys[0])
+        self.average(xs[0], ys[0], False)
 
     def write_derivative(self, i: int, gs: Arrays, xs: Arrays, out: np.ndarray, add: bool) -> None:
-        window = self.rows, self.columns
-        by_images(lambda g, out: spread(g, *window, out, add), gs[0], out)
+        self.spread(gs[0], out, add)
 
     def derivatives(
         self, gs: Sequence[nn.Variable], xs: Sequence[nn.Variable]
@@ -393,12 +402,10 @@ class MapSpread(_Window):
         return [(n, rows * self.rows, columns * self.columns, maps)]
 
     def compute(self, xs: Arrays, ys: Arrays) -> None:
-        window = self.rows, self.columns
-        by_images(lambda g, y: spread(g, *window, y, False), xs[0], ys[0])
+        self.spread(xs[0], ys[0], False)
 
     def write_derivative(self, i: int, gs: Arrays, xs: Arrays, out: np.ndarray, add: bool) -> None:
-        window = self.rows, self.columns
-        by_images(lambda g, out: average(g, *window, out, add), gs[0], out)
+        self.average(gs[0], out, add)
 
     def derivatives(
         self, gs: Sequence[nn.Variable], xs: Sequence[nn.Variable]
@@ -425,7 +432,7 @@ def _sums(g: np.ndarray, a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _map_sums(g: np.ndarray) -> np.ndarray:
-    """The sums of g alone."""
+    """The sums of g over each example's map alone, (|B|, C) float64."""
     sums = np.zeros((g.shape[0], g.shape[-1]))
     by_images(sum_maps, _cube(g), sums)
     return sums

@@ -1,4 +1,4 @@
-"""Whether the scores of a run can predict training from scratch, which `-ra` is about.
+"""Whether the scores of a run can predict training from scratch, as `-ra` retrains.
 
 They can where the net has no kinks, the scores cover all epochs, and the sweep is exact
 (docs/fidelity.md).
@@ -11,34 +11,34 @@ from typing import Any
 
 from utils.methods import METHODS
 from utils.options import Options
-from utils.presets import preset_of
 from utils.training.network import Network
 
 KINKS = frozenset(
     (
         *("ReLU", "LeakyReLU", "PReLU", "CReLU", "ReLU6", "SELU", "HardSigmoid", "HardTanh"),
         *("MaxPooling", "Max", "Min", "Maximum2", "Minimum2", "MaximumScalar", "MinimumScalar"),
-        *("Abs", "AbsoluteError", "Sort", "TopKData", "Sign", "Round", "Floor", "Ceil"),
+        *("Abs", "AbsoluteError", "Sort", "TopKData", "Sign", "Round", "Floor", "Ceil", "Mod2"),
         *("Greater", "GreaterEqual", "GreaterScalar", "GreaterEqualScalar"),
         *("Less", "LessEqual", "LessScalar", "LessEqualScalar", "BinarySigmoid", "BinaryTanh"),
         *("BinaryConnectAffine", "BinaryConnectConvolution", "INQAffine", "INQConvolution"),
         *("BinaryWeightAffine", "BinaryWeightConvolution", "Prune", "FixedPointQuantize"),
         *("MinMaxQuantize", "Pow2Quantize", "QuantizeLinear"),
+        *("DeformableConvolution", "EpsilonInsensitiveLoss"),
     )
 )
 """nnabla's functions whose derivative, or value, jumps."""
-RELUS = ("relu", "leaky_relu")
+FUSED_KINKS = ("relu", "leaky_relu", "relu6")
 """Nonlinearities with kinks that a fused function may have."""
-SMOOTH_PRESET = "smooth"
 EXACT = ("Hara_exact", "Hara_smoothed")
 """The methods with the exact sweep over the true states."""
 
 
 def remarks_on_scratch(options: Options, network: Network) -> list[str]:
-    """Why the scores say little about training from scratch, with the remedy: one sentence.
+    """Why the scores say little about training from scratch, with the remedy.
 
-    None without `-ra`, with one epoch, where the last epoch is the whole training, and where
-    no method predicts what a removal changes.
+    Returns:
+        One sentence, or none: without `-ra`, with one epoch, which is the whole training, where no
+        method predicts what a removal changes, and where nothing is missing.
     """
     predicting = [name for name in options.methods if METHODS[name].predicts]
     if not options.retrain_all or options.n_epochs == 1 or not predicting:
@@ -57,7 +57,9 @@ def _reasons(options: Options, predicting: Sequence[str], kinks: Sequence[str]) 
     """Each reason with the options that mend it."""
     reasons = {}
     if kinks:
-        reasons[f"the net has kinks ({', '.join(kinks)})"] = _remedy_of_kinks(options)
+        chosen = options.preset or options.model != Options.model
+        own = f" (not --model {options.model})" if chosen else ""
+        reasons[f"the net has kinks ({', '.join(kinks)})"] = f"--preset smooth{own}"
     if options.n_covered_epochs < options.n_epochs:
         last = f"last {options.n_covered_epochs}" if options.n_covered_epochs > 1 else "last"
         uncovered = f"the scores cover only the {last} of {options.n_epochs} epochs"
@@ -68,21 +70,17 @@ def _reasons(options: Options, predicting: Sequence[str], kinks: Sequence[str]) 
     return reasons
 
 
-def _remedy_of_kinks(options: Options) -> str:
-    """The options of a net without kinks; a preset alone leaves a model that is given."""
-    remedy = [] if options.preset == SMOOTH_PRESET else [f"--preset {SMOOTH_PRESET}"]
-    if not remedy or options.model != Options.model:
-        remedy.append(f"--model {preset_of(SMOOTH_PRESET).options['model']}")
-    return " ".join(remedy)
-
-
 def kinks_in(network: Network) -> tuple[str, ...]:
     """The functions of a net that have kinks, by nnabla's names, sorted; empty for a smooth net."""
     return tuple(sorted({name for name, args in network.functions() if _has_kink(name, args)}))
 
 
 def _has_kink(name: str, args: dict[str, Any]) -> bool:
-    elu = (
-        name in ("ELU", "CELU") and args["alpha"] != 1
-    )  # with 1 its slope is the same on both sides
-    return name in KINKS or elu or args.get("nonlinearity") in RELUS
+    return name in KINKS or args.get("nonlinearity") in FUSED_KINKS or _elu_scale(name, args) != 1
+
+
+def _elu_scale(name: str, args: dict[str, Any]) -> float:
+    """The alpha of an ELU, whose slope at 0 does not jump if it is 1; 1 for what is none."""
+    if args.get("nonlinearity") == "elu":
+        return float(args["nonlinearity_args"][0])
+    return float(args["alpha"]) if name in ("ELU", "CELU") else 1.0

@@ -51,6 +51,7 @@ def smooth_convolutions(x: nn.Variable, n_classes: int, test: bool) -> nn.Variab
 
     A net without kinks, of six_convolutions' size: its training depends smoothly on the weights of
     the images, so that scores over all epochs predict training from scratch.
+
     Args and returns as `six_convolutions`.
     """
     h = x
@@ -71,7 +72,7 @@ def resnet(x: nn.Variable, n_classes: int, test: bool) -> nn.Variable:
 
 
 def smooth_resnet(x: nn.Variable, n_classes: int, test: bool) -> nn.Variable:
-    """`resnet` with Swish in the place of ReLU, as smooth as `smooth_convolutions`."""
+    """`resnet` with Swish in the place of ReLU: a net without kinks. Args and returns as there."""
     return _residual_net(x, n_classes, test, F.swish)
 
 

@@ -41,8 +41,13 @@ class _StepGraph:
     """A step's forward pass.
 
     Attributes:
-        w: the weights of the examples (|B|, 1); without them all count once.
-        after: with them, what each running statistic is after the step.
+        x: images (|B|, C, H, W).
+        y: labels (|B|, 1).
+        logits: (|B|, K).
+        loss_sum: the sum of the losses, weighted by w.
+        w: the weights of the examples (|B|, 1); None where each counts once.
+        after: by running statistic, its value after the step; empty without w, where the forward
+            pass itself updates them.
     """
 
     x: nn.Variable
@@ -65,7 +70,7 @@ class SGD:
         self.optimiser = optimiser
         self.logits = np.empty((0, network.n_classes), np.float32)
         self._graph = lru_cache(GRAPHS)(self._build)
-        self._weighted_graph = lru_cache(maxsize=2)(self._build_weighted)
+        self._weighted_graph = lru_cache(maxsize=2)(self._build_weighted)  # whole and last batch
         self._solver = S.Momentum(1.0, optimiser.momentum) if optimiser.momentum else S.Sgd(1.0)
         self._solver.set_parameters(network.theta)
 
@@ -101,9 +106,10 @@ class SGD:
         return self._descend(graph, step, float(kept.sum()))
 
     def weighted_step(self, data: ImageSet, step: Step, weights: np.ndarray) -> float:
-        """Take one recorded step with the images weighted by `weights` (n_train,), all above 0.
+        """Take one recorded step with the images weighted by `weights` (n_train,).
 
-        The gradient is the weighted sum divided by |B|; BatchNorm sees the weighted batch.
+        They are at least 0, and not all 0 in a batch. The gradient is the weighted sum divided by
+        |B|; BatchNorm sees the weighted batch.
 
         Returns:
             The weighted sum of the losses, before the step.

@@ -7,8 +7,9 @@ the validation images' losses (n_val,)
     d+ = losses(1 + h s) - losses(1),   d- = losses(1) - losses(1 - h s)
     smoothness = <d+, d-> / (|d+| |d-|)
 
-a smooth training has 1. One whose weights act by chance, whatever their direction, has -1/2, as
-both differences hold the same losses(1).
+a smooth training has 1. One in which chance alone decides, whatever the weights, has -1/2, as both
+differences contain the same losses(1). Where chance makes up the share c of the mean square of a
+change, the smoothness is 1 - 3/2 c.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ SHIFT = 0.1
 """h."""
 SIGNS = (1, -1)
 SMOOTH = 0.5
-"""Below this, chance decides more than a quarter of a change (of its mean square)."""
+"""Below this, chance makes up more than a third of the mean square of a change."""
 
 Losses = npt.NDArray[np.floating]
 
 
 def moved_weights(seed: int, n_train: int, sign: int) -> npt.NDArray[np.float64]:
-    """The weights 1 + sign h s (n_train,) of the trial with this seed."""
+    """The weights 1 + sign h s (n_train,), with s drawn by the seed of the trial."""
     signs = np.random.default_rng([seed, 9]).choice([-1.0, 1.0], n_train)
     return 1 + sign * SHIFT * signs
 
@@ -45,6 +46,9 @@ def retrain_moved(trial: Trial, sign: int) -> Losses:
 
     Returns:
         (n_val,) float32, the loss of each validation image (nats).
+
+    Raises:
+        UserError: a loss of the retraining is not finite.
     """
     weights = moved_weights(trial.seed, trial.n_train, sign)
     trial.sgd.load(trial.state_before(trial.retrain_start))
