@@ -38,6 +38,8 @@ def _flips_among_suspects(results: Results, flipped: set[int]) -> str:
     """How many of the training images whose labels look wrong are among the flipped ones."""
     table = results.table(latest(results.paths.label_issues), (SET, ROW, IS_ISSUE))
     suspects = table.loc[(table[SET] == TRAINING) & (table[IS_ISSUE] == 1), ROW]
+    if suspects.empty:
+        return f"The label check found none of the {len(flipped):,} flipped labels"
     hits = f"{suspects.isin(flipped).sum():,} of the {len(flipped):,} flipped labels"
     return f"The {len(suspects):,} training images whose labels look wrong have {hits}"
 

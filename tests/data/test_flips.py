@@ -13,18 +13,20 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.recorded import RecordedTrial, recorded_trial
+from sgd_influence.flips_found import _flips_among_suspects
 from tests.helpers.runs import contents, save_manifest, sgd_influence
 from tests.helpers.tiny import digit_images, smooth_net
-from utils.columns import IMAGE, LABEL
+from utils.columns import IMAGE, LABEL, ROW, SET
 from utils.data.decode import Form
 from utils.data.flips import flipped, with_flips
 from utils.data.images import ImageSet
+from utils.data.label_table import IS_ISSUE
 from utils.data.source import Source
 from utils.data.splits import SplitFiles, TrialData
 from utils.methods import METHODS
 from utils.output.manifest import Manifest
 from utils.output.paths import OutputPaths
-from utils.output.results import FLIPPED
+from utils.output.results import FLIPPED, Results
 from utils.output.storage import read_csv
 from utils.training.network import Network
 from utils.training.sgd import Optimiser, margins_of, step_batch
@@ -169,6 +171,14 @@ def test_a_run_says_what_is_flipped_and_what_was_found(
     hits = suspects[IMAGE].isin(flips[IMAGE]).sum()
     both = f"{hits} of the {flips[IMAGE].nunique()} flipped labels"
     assert f"The {len(suspects)} training images whose labels look wrong have {both}" in printed
+
+
+def test_no_suspect_is_no_flip_found(tmp_path: Path) -> None:
+    results = Results(OutputPaths(tmp_path))
+    table = pd.DataFrame({SET: ["training"] * 2, ROW: [0, 1], IS_ISSUE: [0, 0]})
+    results.keep(table, results.paths.label_issues)
+    line = "The label check found none of the 2 flipped labels"
+    assert _flips_among_suspects(results, {0, 1}) == line
 
 
 def test_the_lists_of_a_what_if_are_not_for_use(

@@ -112,6 +112,14 @@ def test_no_suspect_is_no_wrong_label(folder: Path) -> None:
     assert "No label looks wrong, so no label is suggested." in text
 
 
+def test_labels_that_were_not_judged_are_not_called_right(folder: Path) -> None:
+    none = {"n_issues": 0, "n_issues_test": 0, "given_to_suggested": [], "low": 0, "high": 320}
+    text = page_text(folder, **none, suspicious_classes=[], at_least=True, reason="poor net")
+    assert "Not judged." in text
+    assert "The labels were not judged, so no label is suggested." in text
+    assert "No label looks wrong" not in text
+
+
 def test_classes_of_suspects_and_harmful_options_are_warned_of(folder: Path) -> None:
     text = page_text(folder, suspicious_classes=[3, 7], harmful_options="cosine harms it")
     assert "More than half of the labels of each of 3, 7 look wrong: look at the class" in text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from utils.output.figures import removal_figure
+from utils.output.figures import gain_figure, removal_figure
 from utils.page.charts import learning_chart, removal_chart
 from utils.page.svg import LABEL_WIDTH, x_axis
 
@@ -42,3 +42,16 @@ def test_no_band_is_above_all_images() -> None:
     chart = removal_chart(removal_figure(summary, "val_accuracy"), "Validation accuracy")
     assert chart
     assert chart.y.high < 101
+
+
+@pytest.mark.parametrize("n_rows", [1, 2])
+def test_the_interval_of_a_single_removal_is_drawn_as_a_line(n_rows: int) -> None:
+    rows = [(10, 0.2, -0.3, 0.7), (20, 0.1, -0.4, 0.6)][:n_rows]
+    chart = removal_chart(gain_figure({"Hara": rows}, 1), "Gain", bands_of_one=True)
+    assert chart
+    x, y = chart.x, chart.y
+    around = [path for path in chart.paths if path.css == "line m0 interval"]
+    expected = [f"M{x(10)} {y(-0.3)}L{x(10)} {y(0.7)}"] if n_rows == 1 else []
+    assert [path.d for path in around] == expected
+    areas = [path.css for path in chart.paths if path.css.startswith("band")]
+    assert areas == (["band base"] if n_rows == 1 else ["band base", "band m0"])

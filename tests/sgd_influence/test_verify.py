@@ -147,7 +147,7 @@ def test_cover_epochs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert sgd_influence(tmp_path / "two", f"{QUICK} -r 0 --methods Hara --cover_epochs 2 -ra") == 0
     assert "the scores cover only the last" not in capsys.readouterr().err
     assert sgd_influence(tmp_path / "one", f"{QUICK} --methods Hara -ra") == 0
-    remark = "the scores cover only the last 1 of 2 epochs"
+    remark = "the scores cover only the last of 2 epochs"
     assert capsys.readouterr().err.count(remark) == 1
     (kept,) = json.loads((tmp_path / "one/manifest.json").read_text("utf-8"))["remarks"]
     assert remark in kept

@@ -83,7 +83,7 @@ def remarks(model: str, methods: tuple[str, ...] = ("Hara_exact",), **chosen: An
 def test_one_remark_names_all_reasons_and_their_remedy() -> None:
     (remark,) = remarks("mlp", ("Hara", "Random"), cover_epochs=1)
     assert "the net has kinks (ReLU)" in remark
-    assert "the scores cover only the last 1 of 5 epochs" in remark
+    assert "the scores cover only the last of 5 epochs" in remark
     assert "no exact sweep among the methods (Hara)" in remark
     remedy = "--preset smooth (not --model mlp) --cover_epochs all --methods Hara_exact"
     assert remark.endswith(f"use {remedy}")

@@ -98,6 +98,8 @@ def _band_and_line(curve: Curve, x: Axis, y: Axis) -> tuple[Path, Path]:
     if curve.method == NO_REMOVAL:
         mean, lower, upper = ([(x.low, v[0][1]), (x.high, v[0][1])] for v in (mean, lower, upper))
     css = css_of(curve.method)
+    if len(mean) == 1:  # an area without width would not be seen
+        return line(lower + upper, x, y, f"{css} interval"), line(mean, x, y, css, curve.label)
     return band(lower, upper, x, y, css), line(mean, x, y, css, curve.label)
 
 

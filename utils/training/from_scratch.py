@@ -61,8 +61,9 @@ def _reasons(options: Options, predicting: Sequence[str], kinks: Sequence[str]) 
         own = f" (not --model {options.model})" if chosen else ""
         reasons[f"the net has kinks ({', '.join(kinks)})"] = f"--preset smooth{own}"
     if options.n_covered_epochs < options.n_epochs:
-        epochs = f"{options.n_covered_epochs} of {options.n_epochs} epochs"
-        reasons[f"the scores cover only the last {epochs}"] = "--cover_epochs all"
+        last = f"last {options.n_covered_epochs}" if options.n_covered_epochs > 1 else "last"
+        uncovered = f"the scores cover only the {last} of {options.n_epochs} epochs"
+        reasons[uncovered] = "--cover_epochs all"
     if not set(EXACT) & set(predicting):
         inexact = f"no exact sweep among the methods ({', '.join(predicting)})"
         reasons[inexact] = f"--methods {EXACT[0]}"
