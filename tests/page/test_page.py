@@ -442,7 +442,7 @@ def test_every_table_scrolls_within_its_box(folder: Path) -> None:
 def test_an_interval_that_is_not_there_has_no_name(folder: Path) -> None:
     none = {"interval_points": [0.5, 0.5], "test_interval_points": [0.0, 0.0]}
     text = recommend(folder, VERDICT | none).text
-    assert "95 % interval" not in text.split("What each method would remove")[0]
+    assert "95 % interval" not in text.split("Band: 95 % interval")[0]
     assert "test gain (points of accuracy)" in text
 
 

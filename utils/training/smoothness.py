@@ -15,12 +15,15 @@ change, the smoothness is 1 - 3/2 c.
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from utils.console import progress
-from utils.training.trial import Trial
+
+if TYPE_CHECKING:
+    from utils.training.trial import Trial  # imports nnabla, which the page does without
 
 SHIFT = 0.1
 """h."""
