@@ -233,9 +233,7 @@ def smooth_table(figures: pd.DataFrame) -> str:
 
 
 def _mean_and_deviation(values: pd.Series) -> str:
-    if values.isna().all():
-        return ""
-    return f"{values.mean():.3f}" + (f" ± {values.std():.3f}" if len(values) > 1 else "")
+    return "" if values.isna().all() else mean_and_deviation(values, digits=3)
 
 
 def summary_of(figures: pd.DataFrame) -> dict[str, dict[str, float]]:

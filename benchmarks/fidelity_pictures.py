@@ -74,15 +74,9 @@ def draw_scatter(raw: pd.DataFrame, path: Path) -> None:
     figure = Figure(figsize=(2.6 * len(methods), 3), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, method in zip(figure.subplots(1, len(methods), sharey=True), methods, strict=True):
-        axes.scatter(shown[method], shown["true"], s=12)
-        axes.set_title(method, fontsize=9)
-        axes.tick_params(labelsize=7)
-        axes.locator_params(nbins=4)
-    figure.suptitle(
-        f"{SHOWN_TASK}, seed {SHOWN_SEED}: groups of a tenth of the images", fontsize=10
-    )
-    figure.supxlabel("predicted change of the validation loss (nats)", fontsize=9)
-    figure.supylabel("true change (nats)", fontsize=9)
+        _scatter(axes, shown, method, method)
+    title = f"{SHOWN_TASK}, seed {SHOWN_SEED}: groups of a tenth of the images"
+    _label(figure, title, "predicted change of the validation loss (nats)")
     _save(figure, path)
 
 
@@ -99,17 +93,25 @@ def draw_from_scratch(raw: pd.DataFrame, path: Path) -> None:
     for axes, (task, title) in zip(figure.subplots(1, 4), FROM_SCRATCH.items(), strict=True):
         rows = shown[shown["task"] == task]
         agreement = rows["Hara_exact"].corr(rows["true"], method="spearman")
-        axes.scatter(rows["Hara_exact"], rows["true"], s=12)
+        _scatter(axes, rows, "Hara_exact", f"{title}\nSpearman {agreement:.2f}")
         axes.axline((0, 0), slope=1, color="0.6", linewidth=0.8)
-        axes.set_title(f"{title}\nSpearman {agreement:.2f}", fontsize=9)
-        axes.tick_params(labelsize=7)
-        axes.locator_params(nbins=4)
-    figure.suptitle(
-        f"left out of the whole training, seed {SHOWN_SEED}; grey: predicted = true", fontsize=10
-    )
-    figure.supxlabel("change of the validation loss predicted by Hara_exact (nats)", fontsize=9)
-    figure.supylabel("true change (nats)", fontsize=9)
+    title = f"left out of the whole training, seed {SHOWN_SEED}; grey: predicted = true"
+    _label(figure, title, "change of the validation loss predicted by Hara_exact (nats)")
     _save(figure, path)
+
+
+def _scatter(axes: Axes, rows: pd.DataFrame, method: str, title: str) -> None:
+    """The true changes against those that a method predicts."""
+    axes.scatter(rows[method], rows["true"], s=12)
+    axes.set_title(title, fontsize=9)
+    axes.tick_params(labelsize=7)
+    axes.locator_params(nbins=4)
+
+
+def _label(figure: Figure, title: str, predicted: str) -> None:
+    figure.suptitle(title, fontsize=10)
+    figure.supxlabel(predicted, fontsize=9)
+    figure.supylabel("true change (nats)", fontsize=9)
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -34,12 +34,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from statistics import median
+from unittest.mock import patch
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -281,22 +282,10 @@ def kinked(model: Model) -> Model:
     """The same net with the functions of `KINKED`."""
 
     def twin(x: nn.Variable, n_classes: int, test: bool) -> nn.Variable:
-        with _replaced(F, {name: getattr(F, other) for name, other in KINKED.items()}):
+        with patch.multiple(F, **{name: getattr(F, other) for name, other in KINKED.items()}):
             return model(x, n_classes, test)
 
     return twin
-
-
-@contextmanager
-def _replaced(module: object, functions: Mapping[str, object]) -> Iterator[None]:
-    own = {name: getattr(module, name) for name in functions}
-    for name, function in functions.items():
-        setattr(module, name, function)
-    try:
-        yield
-    finally:
-        for name, function in own.items():
-            setattr(module, name, function)
 
 
 def stages(work: Work, log: str) -> dict[str, float]:

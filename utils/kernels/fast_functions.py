@@ -55,9 +55,7 @@ def fast_max_pooling(
     channel_last: bool = False,
 ) -> nn.Variable | None:
     """`F.max_pooling` of what lies channels last in windows that fill the maps, else None."""
-    if channel_last or any(pad or ()) or not _fills(x, kernel, stride):
-        return None
-    return channels_first(MapMaxPooling(*kernel)(channels_last(x)))
+    return _pooled(MapMaxPooling, x, kernel, stride, pad, channel_last)
 
 
 def fast_average_pooling(
@@ -70,15 +68,24 @@ def fast_average_pooling(
     including_pad: bool = True,
 ) -> nn.Variable | None:
     """`F.average_pooling` of what lies channels last in windows that fill the maps, else None."""
-    if channel_last or any(pad or ()) or not _fills(x, kernel, stride):
-        return None
-    return channels_first(MapAveragePooling(*kernel)(channels_last(x)))
+    return _pooled(MapAveragePooling, x, kernel, stride, pad, channel_last)
 
 
-def _fills(x: nn.Variable, kernel: Sequence[int], stride: Sequence[int] | None) -> bool:
-    """Whether x lies channels last and windows of two dimensions fill its maps side by side."""
+def _pooled(
+    pooling: type[MapMaxPooling | MapAveragePooling],
+    x: nn.Variable,
+    kernel: Sequence[int],
+    stride: Sequence[int] | None,
+    pad: Sequence[int] | None,
+    channel_last: bool,
+) -> nn.Variable | None:
+    """The pooled x, if it lies channels last and windows of two dimensions fill its maps."""
     side_by_side = len(kernel) == 2 and tuple(stride or kernel) == tuple(kernel)
-    return side_by_side and lies_channels_last(x) and not any(map(mod, x.shape[-2:], kernel))
+    if channel_last or any(pad or ()) or not side_by_side or not lies_channels_last(x):
+        return None
+    if any(map(mod, x.shape[-2:], kernel)):
+        return None
+    return channels_first(pooling(*kernel)(channels_last(x)))
 
 
 FAST: dict[str, Callable[..., nn.Variable | None]] = {
