@@ -34,7 +34,7 @@ from benchmarks.label_noise import N_CLASSES, SETTINGS, flipped_labels, resized
 from utils.data.images import ImageSet, normalise
 from utils.data.splits import stratified
 from utils.training.evaluation import EVALUATION_BATCH, Evaluator, batches_of
-from utils.training.models import six_convolutions
+from utils.training.models import MODELS
 from utils.training.network import Network
 from utils.training.sgd import SGD, Optimiser
 from utils.training.steps import by_epoch, plan_steps
@@ -101,7 +101,7 @@ def record(cell: Cell, seed: int, trial: int, data: Path, settings: argparse.Nam
     held = stratified(given.astype(np.int64), N_HELD_OUT, np.random.default_rng(trial))
     trained = np.setdiff1d(np.arange(len(given)), held)
     training = ImageSet(pixels[trained], given[trained], ())
-    network = Network(six_convolutions, training.shape, N_CLASSES, trial)
+    network = Network(MODELS[settings.model], training.shape, N_CLASSES, trial)
     sgd, logits_of = SGD(network, Optimiser(settings.momentum)), _logits(network)
     steps = plan_steps(
         trial, len(trained), settings.epochs, settings.batch_size, settings.lr, settings.schedule
@@ -135,7 +135,7 @@ def record_fold(cell: Cell, seed: int, fold: int, data: Path, settings: argparse
     folds = StratifiedKFold(N_FOLDS, shuffle=True, random_state=seed)
     others, held = list(folds.split(given, given))[fold]
     training = ImageSet(pixels[others], given[others], ())
-    network = Network(six_convolutions, training.shape, N_CLASSES, seed)
+    network = Network(MODELS[settings.model], training.shape, N_CLASSES, seed)
     sgd = SGD(network, Optimiser(settings.momentum))
     for step in plan_steps(
         seed, len(others), settings.epochs, settings.batch_size, settings.lr, settings.schedule
@@ -203,6 +203,7 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--model", choices=MODELS, default="six_convolutions")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--lr", type=float, default=0.05)
