@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -57,12 +58,13 @@ def analyze(options: Options, source: Source, trial: Trial, results: Results) ->
     title = f"{options.dataset}: {trial.sizes}, {counted(trial.n_epochs, 'epoch')}"
     draw(summary, title, folder)
     agreements: dict[str, Agreement] = {}
-    smoothness = math.nan
+    smoothness, learnt = math.nan, True
     if options.verify:
         agreements = compare(folder, results, options.methods, options.seeds, title)
-        smoothness = compare_smoothness(folder, results, options.methods[0], options.seeds)
+        smoothness, learnt = compare_smoothness(folder, results, options.methods[0], options.seeds)
     tried = load_tried(folder, options.methods, options.seeds)
-    found = recommend(tried, options.methods, options.seeds, unsound_methods(options, folder))
+    unsound = unsound_methods(options, folder)
+    found = recommend(tried, options.methods, options.seeds, unsound)
     labels = check_of_run(options, source, trial, results)
     recommendation = replace(
         found,
@@ -80,8 +82,9 @@ def analyze(options: Options, source: Source, trial: Trial, results: Results) ->
         for method, agreement in agreements.items()
         if METHODS[method].predicts
     ]
-    judged += [smoothness_words(smoothness)]
-    for line in ("", *first, *table, *closing_words(recommendation), *filter(None, judged)):
+    judged += [smoothness_words(smoothness, learnt)]
+    last = [*closing_words(recommendation, unsound), *filter(None, judged)]
+    for line in ("", *first, *table, *last):
         log.log(RESULT, "%s", line)
 
 
@@ -189,8 +192,15 @@ def _standing(verdict: Verdict, overall: Verdict) -> str:
     return "  good too, but gains less on validation images"
 
 
-def closing_words(recommendation: Recommendation) -> list[str]:
-    """The recommendation in words, for the terminal."""
+def closing_words(
+    recommendation: Recommendation, unsound: Mapping[str, str] = MappingProxyType({})
+) -> list[str]:
+    """The recommendation in words, for the terminal.
+
+    Args:
+        recommendation: as in summary/recommendation.json.
+        unsound: of `unsound_methods`.
+    """
     verdict = recommendation.overall
     lines = [f"Recommended: remove none ({verdict.reason})"]
     if verdict.n:
@@ -202,7 +212,20 @@ def closing_words(recommendation: Recommendation) -> list[str]:
         ]
     lines += [recommendation.about] if recommendation.about else []
     remarks = [verdict.trials_disagree, recommendation.what_if, recommendation.validation]
-    return lines + [f"But {remark}" for remark in remarks if remark]
+    lines += [f"But {remark}" for remark in remarks if remark]
+    return lines + _warnings(unsound, verdict.reason)
+
+
+def _warnings(unsound: Mapping[str, str], known: str) -> list[str]:
+    """A line for each reason why scores are not sound that is not in the text `known`."""
+    methods: dict[str, list[str]] = {}
+    for method, why in unsound.items():
+        methods.setdefault(why, []).append(method)
+    return [
+        f"Do not remove images by {' or '.join(names)}: {why}"
+        for why, names in methods.items()
+        if why not in known
+    ]
 
 
 def _points(gain: float, interval: Sequence[float]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import operator
 import os
 import tempfile
@@ -24,8 +25,12 @@ from utils.data.source import DAMPING, TEST, TRAINING, VALIDATION, Source, are_l
 from utils.errors import UserError
 from utils.options import number_or_all, options_by_name
 
+log = logging.getLogger("data_cleansing")
+
 UInt8 = npt.NDArray[np.uint8]
 CHANNELS = (1, 3)
+DARK = 32
+"""Images whose brightest pixel is below this are probably on another scale than 0 to 255."""
 LARGEST_LABEL = np.iinfo(np.int64).max
 _NAMES = {TRAINING: ("X", "y"), VALIDATION: ("X_val", "y_val"), TEST: ("X_test", "y_test")}
 
@@ -38,7 +43,8 @@ class Images:
 
     Args:
         X: (N, H, W) gray, or (N, H, W, C) or (N, C, H, W) with C = 1 or 3. Whole numbers 0 to
-            255, or floats 0 to 1, which are rounded to 8 bits.
+            255, or floats 0 to 1, which are rounded to 8 bits; a warning says where all are
+            nearly black on that scale.
         y: (N,) or (N, 1) whole numbers, one label per image; any numbers.
         X_val: validation images of the same size and colour, (N_val, ...).
         y_val: their labels (N_val,).
@@ -82,6 +88,7 @@ class Images:
         self.classes = _classes(sets)
         self._folder = temporary_folder()
         with guest():
+            _warn_if_dark(sets)
             self._source = _source_of(sets, self.classes, Path(self._folder.name))
         self._chosen: dict[str, Any] = {"dataset": "arrays of the Python interface"}
         self._from_files = False
@@ -290,6 +297,17 @@ def _bytes_of(images: npt.NDArray[Any], name: str) -> UInt8:
         what = f"{name} holds {images.dtype} from {low:g} to {high:g}"
         raise UserError(f"{what}; give whole numbers 0 to 255 or floats 0 to 1")
     return (np.rint(images * 255.0) if kind == "f" else images).astype(np.uint8)
+
+
+def _warn_if_dark(sets: Given) -> None:
+    """Warn of images that seem to be on another scale, such as whole numbers 0 and 1."""
+    for name, (pixels, _) in sets.items():
+        if 0 < (brightest := int(pixels.max())) < DARK:
+            log.warning(
+                "%s: all images are nearly black, the brightest pixel is %d of 255; whole numbers "
+                "count from 0 to 255, floats from 0 to 1: multiply them unless they are that dark",
+                _NAMES[name][0], brightest,
+            )  # fmt: skip
 
 
 def _check_finite(images: npt.NDArray[Any], name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -14,7 +15,7 @@ from utils.errors import UserError
 from utils.methods import Method, Scores
 from utils.output.results import Results
 from utils.output.storage import read_csv
-from utils.training.soundness import REMEDY, soundness_of
+from utils.training.soundness import remedy, soundness_of
 from utils.training.trial import Trial
 
 log = logging.getLogger("data_cleansing")
@@ -29,17 +30,18 @@ def save_influence(trial: Trial, scores: Scores, method: Method, results: Result
     if not np.isfinite(scores.influence).all():
         raise UserError(
             f"the influences by {method.name} are not finite in trial {trial.seed}: the sweep "
-            "diverges; choose a lower --lr and another --output_dir"
+            f"diverges; leave {method.name} out of --methods, or choose a lower --lr and another "
+            "--output_dir"
         )
     if method.predicts:
-        _check_soundness(trial, scores, method.name)
+        _check_soundness(trial, scores, method)
     table = influence_table(trial, scores.influence)
     path = trial.folder.influence(method.name, trial.seed)
     trial.folder.save_csv(table, path)
     results.keep(table, path)
 
 
-def _check_soundness(trial: Trial, scores: Scores, method: str) -> None:
+def _check_soundness(trial: Trial, scores: Scores, method: Method) -> None:
     """Write what tells whether the scores can be followed, and warn where they cannot.
 
     A training that learnt nothing is a problem of its scores too; it has been warned of already.
@@ -50,10 +52,15 @@ def _check_soundness(trial: Trial, scores: Scores, method: str) -> None:
     nothing = loss_never_falls(curve, trial.data.training.labels)
     learnt = (f"the {nothing}",) if nothing else ()
     whole = replace(soundness, problems=(*learnt, *soundness.problems))
-    trial.folder.save_json(asdict(whole), trial.folder.soundness(method, trial.seed))
-    if soundness.problems:
-        problems = "; ".join(soundness.problems)
-        log.warning("Trial %d: the scores by %s: %s; %s", trial.seed, method, problems, REMEDY)
+    trial.folder.save_json(asdict(whole), trial.folder.soundness(method.name, trial.seed))
+    warn_if_unsound(trial, method, soundness.problems)
+
+
+def warn_if_unsound(trial: Trial, method: Method, problems: Sequence[str]) -> None:
+    """Report the problems of scores, and what to do."""
+    if problems:
+        what, advice = "; ".join(problems), remedy(method, trial.retrain_all)
+        log.warning("Trial %d: the scores by %s: %s; %s", trial.seed, method.name, what, advice)
 
 
 def influence_table(trial: Trial, influence: np.ndarray) -> pd.DataFrame:

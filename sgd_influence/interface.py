@@ -22,7 +22,13 @@ from sgd_influence.arrays import Images, array_of, in_short, path_of, temporary_
 from sgd_influence.eval import SCORE_COLUMNS, evaluate_without
 from sgd_influence.guest import guest, in_python
 from sgd_influence.label_issues import check_of_run
-from sgd_influence.verify import agreement_of, judgement, smoothness_in
+from sgd_influence.verify import (
+    agreement_of,
+    check_groups,
+    judgement,
+    learnt_in,
+    smoothness_in,
+)
 from utils.columns import IMAGE, INDEX, LABEL, ROW, SET
 from utils.data.label_table import CONFIDENCE, IS_ISSUE, PREDICTED, SCORE
 from utils.data.source import Source
@@ -41,7 +47,6 @@ from utils.run.pipeline import Prepared, prepared
 from utils.run.tasks import tasks_of
 from utils.run.workers import InProcess, run_tasks
 from utils.training.device import choose_backend, set_context
-from utils.training.from_scratch import remarks_on_scratch
 from utils.training.model_check import check_once
 from utils.training.models import MODELS, Model
 from utils.training.smoothness import SMOOTH, smoothness_words
@@ -290,12 +295,14 @@ class Cleanser:
             not be trusted; a warning says so.
 
         Raises:
-            UserError: fewer than 6 groups, no such method, or `fit` was not called.
+            UserError: fewer than 6 groups or more than training images, no such method, or `fit`
+                was not called.
         """
         with self._computing() as opened:
             n_groups = int(value_of("verify", n_groups, "n_groups"))
             if not n_groups:  # which turns the option off
                 raise UserError("n_groups 0: needs 6 groups or more")
+            check_groups(n_groups, opened.trial.n_train)
             self._run(opened, [SCORES, REMOVALS, GROUPS], [_method(method)], n_groups=n_groups)
             rows = opened.results.table(opened.trial.folder.verified(opened.trial.seed))
             self.groups_ = rows[rows["method"] == method].reset_index(drop=True)
@@ -304,8 +311,11 @@ class Cleanser:
             text = judgement(method, found, n_groups) if METHODS[method].predicts else ""
             if text:
                 log.warning("%s", text)
-            if self.smoothness_ < SMOOTH:
-                log.warning("%s", smoothness_words(self.smoothness_))
+            trial = opened.trial
+            learnt = learnt_in(trial.folder, trial.seed, trial.data.training.labels)
+            words = smoothness_words(self.smoothness_, learnt)
+            if words and (self.smoothness_ < SMOOTH or not learnt):
+                log.warning("%s", words)
         both = [(found.random, found.low, found.high)]
         both += [(found.ranking, found.ranking_low, found.ranking_high)]
         kinds = ["random groups", "groups of the ranking"]
@@ -370,13 +380,14 @@ class Cleanser:
             self._temporary = temporary_folder()
             root = Path(self._temporary.name) / "output"
         context = _backend(self.options.context, self.options.device_ids)
-        options = replace(self.options, output_dir=root, context=context)
+        device_id = self.options.device_id if context == "cudnn" else Options.device_id
+        options = replace(self.options, output_dir=root, context=context, device_id=device_id)
         _register(self._model)
         work = prepared(options, self.images._source)
         folder = OutputFolder(root)
         trial = work.trial(options.seed, folder)
-        for remark in remarks_on_scratch(options, trial.network):
-            log.warning("%s", remark)
+        if work.remark:
+            log.warning("%s", work.remark)
         return _Opened(work, trial, work.results(folder))
 
     def _run(

@@ -201,13 +201,14 @@ def about_retraining(from_start: bool) -> str:
     """Which training a verdict is about.
 
     Args:
-        from_start: removals were retrained from the first step.
+        from_start: removals are retrained from the first step.
     """
     if from_start:
-        return "This is about training from scratch: removals were retrained from the first step."
+        return "This is about training from scratch: removals are retrained from the first step."
     return (
-        "This is about the last epoch: removals were retrained from its start, after the removed "
-        "images had taken part in the epochs before (-ra retrains from the first step)."
+        "This is about the last epoch: removals are retrained from its start, after the removed "
+        "images have taken part in the epochs before (-ra retrains from the first step; --preset "
+        "smooth has the net for it)."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,14 +18,17 @@ from sgd_influence.guest import guest
 from utils.data.images import ImageSet
 from utils.data.splits import SplitFiles, TrialData
 from utils.errors import UserError
-from utils.methods import METHODS
+from utils.methods import METHODS, Scores
 from utils.options import GAUSS_NEWTON, STEPS
 from utils.output.folder import OutputFolder
 from utils.training.models import Model, describe
 from utils.training.network import Network, State
 from utils.training.sgd import VELOCITY, Optimiser
+from utils.training.soundness import problems_of
 from utils.training.steps import Step
 from utils.training.trial import Trial
+
+log = logging.getLogger("data_cleansing")
 
 Float32 = npt.NDArray[np.float32]
 SOLVERS = {"Sgd": False, "Momentum": True}
@@ -173,7 +177,7 @@ class Recorder:
         Returns:
             (N,) float64 in the order of y: the change of the mean validation loss (nats) if the
             image had been left out of the recorded steps; negative = harmful, 0 for images in
-            none of them.
+            none of them. A warning says so where they are not sound.
 
         Raises:
             UserError: another method, nothing recorded, or the recorded steps are not steps of
@@ -191,10 +195,12 @@ class Recorder:
             trial = self._trial(self._network, validation)
             for t in {0, len(self._steps) - 1}:
                 _check_step(trial, t)
-            influence = METHODS[method].score(trial)
-        if not np.isfinite(influence).all():
-            raise UserError(f"the scores by {method} are not finite; record a lower learning rate")
-        return influence
+            scores = METHODS[method].scores(trial)
+            if not np.isfinite(scores.influence).all():
+                what = f"the scores by {method} are not finite"
+                raise UserError(f"{what}; record a lower learning rate")
+            _warn_if_unsound(trial, scores, method)
+        return scores.influence
 
     # ------------------------------------------------------------ what is recorded
 
@@ -329,6 +335,16 @@ def _check_step(trial: Trial, t: int) -> None:
             f"{missed / max(length, 1e-7):.0%} of its length: check model, weight_decay and x; the "
             "loss must be the mean softmax cross-entropy of the batch, gradients as they are"
         )
+
+
+def _warn_if_unsound(trial: Trial, scores: Scores, method: str) -> None:
+    trial.network.load(trial.final_state())
+    loss = trial.evaluator(trial.data.validation).loss
+    if problems := problems_of(scores, trial.steps, loss):
+        log.warning(
+            "the scores by %s: %s; do not remove by them: record a lower learning rate, or use "
+            "another method", method, "; ".join(problems),
+        )  # fmt: skip
 
 
 # ---------------------------------------------------------------- the user's solver and net

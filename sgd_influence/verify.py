@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
@@ -10,13 +11,15 @@ import numpy as np
 import pandas as pd
 
 from sgd_influence.outcomes import load_outcomes
-from utils.columns import INDEX, SEED
+from sgd_influence.train import loss_never_falls
+from utils.columns import INDEX, LABEL, SEED
+from utils.errors import UserError
 from utils.methods import METHODS, Method
 from utils.output.figures import RANDOM, RANKING, Interval, VerificationPanel, verification_panels
 from utils.output.folder import OutputFolder
 from utils.output.paths import OutputPaths
 from utils.output.results import Results
-from utils.output.storage import load_array
+from utils.output.storage import load_array, read_csv
 from utils.training.smoothness import SIGNS, smoothness_of
 from utils.training.trial import Trial
 
@@ -110,6 +113,9 @@ def judgement(method: str, agreement: Agreement, n_groups: int) -> str:
         f"with --verify {n_groups} its agreement with true retraining is {agreement.of_random} "
         f"over random groups and {agreement.of_ranking} over groups cut from the rankings"
     )
+    if math.isnan(agreement.random) or math.isnan(agreement.ranking):
+        what = "all groups of a trial have the same predicted or the same true change"
+        return f"The ranking by {method} cannot be verified: {what} of the validation loss."
     if not agreement.tells:
         what = f"Too few groups to tell whether the ranking by {method} can be trusted"
         return f"{what}: {figures}. Try more groups (--verify {max(2 * n_groups, 2 * FEWEST)})."
@@ -200,7 +206,7 @@ def compare(
     seeds: Sequence[int],
     title: str,
 ) -> dict[str, Agreement]:
-    """Join the trials' verification tables, draw them, and say how far each method agrees."""
+    """Join the trials' verification tables, draw them, and report how far each method agrees."""
     table = pd.concat(results.table(folder.verified(seed)) for seed in seeds)
     agreements = {m: agreement_of(table[table["method"] == m]) for m in methods}
     rows = [{"method": method} | asdict(agreement) for method, agreement in agreements.items()]
@@ -214,7 +220,7 @@ def compare(
 
 def compare_smoothness(
     folder: OutputFolder, results: Results, method: str, seeds: Sequence[int]
-) -> float:
+) -> tuple[float, bool]:
     """Write how smooth the training of each trial is.
 
     Args:
@@ -224,13 +230,22 @@ def compare_smoothness(
         seeds: of the trials.
 
     Returns:
-        The mean over the trials; nan where no loss changed in any of them.
+        The mean over the trials, nan where no loss changed in any of them; and whether all
+        trainings learnt something.
     """
     by_trial = [smoothness_in(folder, method, seed) for seed in seeds]
-    table = pd.DataFrame({SEED: list(seeds), "smoothness": by_trial})
+    labels = [results.influence(method, seed)[LABEL].to_numpy(np.int64) for seed in seeds]
+    learnt = [learnt_in(folder, *of_trial) for of_trial in zip(seeds, labels, strict=True)]
+    columns = {SEED: list(seeds), "smoothness": by_trial, "learnt": list(map(int, learnt))}
+    table = pd.DataFrame(columns)
     folder.save_csv(table, folder.smoothness)
     results.keep(table, folder.smoothness)
-    return float(table["smoothness"].mean())
+    return float(table["smoothness"].mean()), all(learnt)
+
+
+def learnt_in(paths: OutputPaths, seed: int, labels: np.ndarray) -> bool:
+    """Whether the training loss of a trial fell; `labels` (n_train,) are those trained on."""
+    return not loss_never_falls(read_csv(paths.learning_curve(seed)), labels)
 
 
 def smoothness_in(paths: OutputPaths, method: str, seed: int) -> float:
@@ -273,6 +288,20 @@ def make_groups(seed: int, n_train: int, n_groups: int, rankings: Rankings) -> l
     return groups
 
 
+def check_groups(n_groups: int, n_train: int) -> None:
+    """Raise a UserError for more groups than training images, of which no more tell anything new.
+
+    Args:
+        n_groups: K of `--verify`.
+        n_train: number of training images.
+    """
+    if n_groups > n_train:
+        raise UserError(
+            f"--verify {n_groups}: more groups than there are training images ({n_train}); give "
+            f"{n_train} or fewer"
+        )
+
+
 def _mask(n_train: int, members: np.ndarray) -> np.ndarray:
     return np.isin(np.arange(n_train), members)
 
@@ -303,14 +332,17 @@ def agreement_of(rows: pd.DataFrame) -> Agreement:
 
 
 def _with_interval(rows: pd.DataFrame) -> tuple[float, float, float]:
-    """The agreement over some groups, and the ends of its interval."""
+    """The agreement over some groups, and the ends of its interval; nan where there is none."""
+    value = _mean_spearman(rows)
+    if math.isnan(value):
+        return value, value, value
     rng = np.random.default_rng(0)
     resampled = [
         _mean_spearman(rows.groupby("seed").sample(frac=1, replace=True, random_state=rng))
         for _ in range(N_RESAMPLES)
     ]
     low, high = np.nanpercentile(resampled, [2.5, 97.5])
-    return _mean_spearman(rows), float(low), float(high)
+    return value, float(low), float(high)
 
 
 def _mean_spearman(rows: pd.DataFrame) -> float:

@@ -103,6 +103,11 @@ class Method:
         """It looks for wrong labels, not for what a removal changes."""
         return not self.predicts and self.name != CONTROL
 
+    @property
+    def sweeps(self) -> bool:
+        """It sweeps back over the steps of the epochs of `--cover_epochs`."""
+        return self.scored_epochs is None and not self.epochs
+
     def epochs_in(self, trial: Any) -> float | None:
         """For how many epochs of steps it takes a double backward; None: the covered ones."""
         return float(resolve_name(self.epochs)(trial)) if self.epochs else self.scored_epochs

@@ -163,7 +163,8 @@ class Options:
     )  # fmt: skip
     verify: int = option(
         0, RUN,
-        "remove K groups of a tenth of the images, retrain, and compare with the scores: half "
+        "remove K groups of a tenth of the images (K from 6 to the number of training images), "
+        "retrain, and compare with the scores: half "
         "random groups, half cut from the rankings; and retrain twice with the weights of all "
         "images moved, to measure whether small removals have predictable effects",
         type=int, nargs="?", const=40, metavar="K", shown="off; K = 40 if none is given",

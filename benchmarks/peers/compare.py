@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import subprocess
@@ -219,11 +220,18 @@ def paired(table: pd.DataFrame, column: str, best: str = "Hara_exact, all epochs
         for method in figures.columns.drop(best):
             ahead = (figures[best] - figures[method]).dropna()
             if len(ahead):
-                apart = float(ahead.mean() / (ahead.std() / len(ahead) ** 0.5))
-                rows.append((problem, method, len(ahead), ahead.mean(), apart))
+                rows.append((problem, method, len(ahead), ahead.mean(), _errors_apart(ahead)))
     return pd.DataFrame(
         rows, columns=["problem", "method", "seeds", "difference", "standard_errors"]
     )
+
+
+def _errors_apart(ahead: pd.Series) -> float:
+    """By how many standard errors the mean differs from 0; without a deviation infinite, or 0."""
+    mean, error = float(ahead.mean()), float(ahead.std()) / len(ahead) ** 0.5
+    if error == 0:
+        return math.copysign(math.inf, mean) if mean else 0.0
+    return mean / error
 
 
 # ---------------------------------------------------------------- the command

@@ -168,6 +168,17 @@ def test_a_difference_is_that_of_the_same_trainings() -> None:
     assert len(compare.paired(table, "auc")) == 1
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("other", "apart"), [(0.25, np.inf), (0.75, -np.inf), (0.5, 0.0)])
+def test_a_difference_that_is_the_same_in_all_trainings(other: float, apart: float) -> None:
+    rows = [("a", s, m, f) for s in range(3) for m, f in (("best", 0.5), ("other", other))]
+    table = pd.DataFrame(rows, columns=["problem", "seed", "method", "auc"])
+    ahead = compare.paired(table, "auc", "best").iloc[0]
+    assert ahead["standard_errors"] == apart
+    (one,) = compare.paired(table.head(2), "auc", "best")["standard_errors"]
+    assert np.isnan(one)
+
+
 def test_every_method_of_ours_is_one_of_the_product() -> None:
     assert OURS == ours.METHOD_NAMES
     assert {name.removesuffix(ours.WHOLE) for name in OURS} <= set(METHODS)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from utils.output.figures import removal_figure, verification_panels
+from utils.output.figures import Interval, removal_figure, verification_panels
 
 SUMMARY = pd.DataFrame(
     [
@@ -74,5 +74,7 @@ def test_panels_hold_groups_and_agreement() -> None:
     assert hara.of_random.worded == "−0.50 (95 % interval −0.75 to 0.10)"
     assert hara.of_random.bracketed == "-0.50 [-0.75, 0.10]"
     assert hara.of_ranking.worded == "0.25" and np.isnan(hara.of_ranking.low)
+    assert Interval(0.5, 0.501, 0.499).bracketed == Interval(0.5, 0.501, 0.499).worded == "0.50"
+    assert Interval(np.nan, np.nan, np.nan).bracketed == "unknown"
     assert hara.x_label != aum.x_label
     assert aum.of_random is None and not aum.points[0].names

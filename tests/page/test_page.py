@@ -316,6 +316,30 @@ def test_ours_bears_the_name_of_its_author_on_the_page(folder: Path) -> None:
     assert "Remove the 3 images that Ours (Suzuki) ranks worst." in text
 
 
+def test_the_closest_candidate_is_named_once_on_the_card(folder: Path) -> None:
+    best = NONE["best_tried"] | {"method": "Hara_exact", "n": 1000}
+    reason = "Hara_exact n = 1000 came closest: too little"
+    page = recommend(folder, NONE | {"reason": reason, "best_tried": best})
+    card = page.text.partition("Accuracy against")[0]
+    assert "Hara exact n = 1000 came closest: too little." in card
+    assert "Validation accuracy changes by +0.40" in card
+    assert "Hara_exact" not in card and "Closest candidate" not in card
+    other = recommend(folder, NONE | {"reason": "nothing helps", "best_tried": best})
+    assert "Closest candidate: Hara exact, n = 1,000; validation accuracy" in other.text
+
+
+@pytest.mark.parametrize(("rows", "words"), [("0,0.98,0", "It says nothing"), ("0,0.98,1", "0.98")])
+def test_the_smoothness_of_a_training_that_learnt_nothing(
+    rows: str, words: str, folder: Path
+) -> None:
+    header = "method,seed,group,kind,size,predicted,true\nHara,0,random 1,random,3,0.1,0.2\n"
+    (folder / "summary/verification.csv").write_text(header)
+    (folder / "summary/smoothness.csv").write_text(f"seed,smoothness,learnt\n{rows}\n")
+    text = parsed(write_page(OutputFolder(folder))).text
+    assert words in text
+    assert ("It says nothing" in text) == rows.endswith("0")
+
+
 def test_an_interval_of_no_width_is_left_out(folder: Path) -> None:
     nothing = {"expected_gain_points": 0.0, "interval_points": [0.0, 0.0]}
     text = recommend(folder, NONE | {"best_tried": {**NONE["best_tried"], **nothing}}).text

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from utils.output.folder import OutputFolder
+from utils.output.results import Results
 from utils.page.charts import seat_chart
-from utils.page.seats import seats_of_worst
-from utils.training.steps import Step, plan_steps
+from utils.page.seats import seats, seats_of_worst
+from utils.training.steps import Step, archive_of, plan_steps
 
 
 def _steps(n_images: int, n_steps: int) -> list[Step]:
@@ -38,3 +42,17 @@ def test_worst_images_of_the_last_step_rise_at_the_end() -> None:
     assert ratios[0] == 0
     chart = seat_chart({"Hara": (65, ratios)})
     assert chart.description == "Hara: 2.0 times chance in the last part"
+
+
+@pytest.mark.parametrize(("n_steps", "methods"), [(1, []), (2, ["Hara"])])
+def test_an_epoch_of_one_step_has_no_places(
+    n_steps: int, methods: list[str], tmp_path: Path
+) -> None:
+    folder = OutputFolder(tmp_path)
+    folder.save_bytes(archive_of(_steps(20, n_steps)), folder.steps(0))
+    folder.save_bytes(b"", folder.final_model(0))
+    table = _table(np.arange(20)).assign(**{"x:image": "a", "y:label": 0, "influence": 0.0})
+    folder.save_csv(table, folder.influence("Hara", 0))
+    results = Results(folder)
+    results.keep(table, folder.influence("Hara", 0))
+    assert list(seats(results, ["Hara"])) == methods

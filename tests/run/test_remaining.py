@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,14 +13,17 @@ import utils.output.usage
 import utils.run.costs
 import utils.run.preflight
 import utils.run.remaining
+import utils.run.workers
 from tests.helpers.runs import sgd_influence
 from utils.console import open_console
+from utils.kernels import blas
 from utils.output.usage import other_load
 from utils.run.costs import seconds_of
 from utils.run.messages import _slowed
-from utils.run.preflight import Estimate, Load, Work
+from utils.run.preflight import SHARED, Estimate, Load, Work
 from utils.run.remaining import Remaining, reported
 from utils.run.tasks import Task
+from utils.run.workers import InProcess, run_tasks
 
 SMALL = "--model mlp -r 0 5 --methods Random"
 
@@ -66,6 +70,25 @@ def test_estimate_under_load() -> None:
     assert alone.by(2).seconds == {"eval": pytest.approx(300)}
 
 
+@pytest.mark.parametrize(
+    ("others", "workers", "cores", "seconds"),
+    [
+        (0.0, 2, 1, 100 * (1 - SHARED / 2)),
+        (0.0, 1, 2, 100 * (1 - SHARED / 2)),
+        (0.0, 1, 1, 100),
+        (1.0, 2, 1, 100),
+        (5.0, 2, 2, 300),
+    ],
+)
+def test_idle_cores_shorten_what_one_process_does_alone(
+    others: float, workers: int, cores: int, seconds: float
+) -> None:
+    stages = {"train": Work.of(0, [100.0])}
+    estimate = Estimate(stages, memory=1.0, load=Load(others, 2), cores=cores)
+    assert estimate.by(workers).total.seconds == pytest.approx(seconds)
+    assert replace(estimate, load=Load()).by(workers).total.seconds == 100  # GPUs
+
+
 def test_load_and_low_priority_are_reported_where_they_matter() -> None:
     busy = Estimate({}, memory=1.0, workers=2, load=Load(5.2, 2))
     assert _slowed(busy, 0) == "; load 5.2 on 2 cores: other programs slow it 3.6-fold"
@@ -107,6 +130,38 @@ def test_parts_are_timed_by_the_cpu_time_of_the_thread(
     monkeypatch.setattr(time, "thread_time", cpu)
     monkeypatch.setattr(time, "perf_counter", wall)
     assert seconds_of(action) == seconds
+
+
+@pytest.mark.parametrize(
+    ("times", "seconds", "n_calls"),
+    [
+        ([2.9, 0.1], 0.1, 4),  # the first time builds graphs
+        ([3.1, 0.1], 3.1, 1),  # too long to be repeated
+        ([0.01, 0.001], 0.001, 8),
+        ([1.0, 0.4], 0.4, 2),
+    ],
+)
+def test_the_first_time_counts_only_if_it_is_long(
+    times: list[float], seconds: float, n_calls: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cpu, calls = Clock(), []
+
+    def action() -> None:
+        cpu.now += times[min(len(calls), 1)]
+        calls.append(cpu.now)
+
+    monkeypatch.setattr(time, "thread_time", cpu)
+    assert seconds_of(action) == pytest.approx(seconds)
+    assert len(calls) == n_calls
+
+
+def test_kernels_that_the_user_chose_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = Estimate({}, memory=1.0, load=Load(0.0, 2))
+    monkeypatch.setenv(blas.VARIABLE, "Nehalem")
+    assert "OPENBLAS_CORETYPE=Nehalem" in _slowed(here, 0)
+    assert _slowed(Estimate({}, memory=1.0), 0) == ""  # on a GPU
+    monkeypatch.setattr(blas, "kernels_for", lambda cpus: "Nehalem")
+    assert _slowed(here, 0) == ""
 
 
 # ---------------------------------------------------------------- time left
@@ -190,6 +245,20 @@ def test_quiet_says_nothing_of_the_time_left(
 ) -> None:
     assert sgd_influence(tmp_path, f"{SMALL} -q") == 0
     assert "% done" not in "".join(capsys.readouterr())
+
+
+def test_without_an_estimate_nothing_is_said_of_the_time_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(remaining: Remaining) -> None:
+        raise AssertionError("reported")
+
+    monkeypatch.setattr(utils.run.workers, "reported", fails)
+    nothing = InProcess(lambda seed: None)
+    with pytest.raises(AttributeError):  # no task, no trial
+        run_tasks([], lambda seed: None, nothing, {})  # type: ignore[arg-type, return-value]
+    with pytest.raises(AssertionError):
+        run_tasks([], lambda seed: None, nothing, {"eval": 1.0})  # type: ignore[arg-type, return-value]
 
 
 @pytest.mark.parametrize("quiet", [False, True])

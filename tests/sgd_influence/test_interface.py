@@ -163,6 +163,29 @@ def test_arrays_of_other_forms_hold_the_same_pixels(csv: Path) -> None:
         assert np.array_equal(pool.images, X)
 
 
+@pytest.mark.parametrize(
+    ("X", "brightest"),
+    [
+        (np.eye(8, dtype=np.int64), 1),
+        (np.eye(8, dtype=np.uint8), 1),
+        (np.eye(8) / 255, 1),
+        (np.eye(8) / 9, 28),
+        (16 * np.eye(8, dtype=np.uint8), 16),
+        (np.eye(8), None),
+        (32 * np.eye(8, dtype=np.uint8), None),
+        (0 * np.eye(8, dtype=np.uint8), None),
+    ],
+)
+def test_pixels_on_another_scale_are_one_warning(
+    X: np.ndarray, brightest: int | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small(X=np.broadcast_to(X, (40, 8, 8)))
+    printed = capsys.readouterr().err
+    assert printed.count("nearly black") == (brightest is not None)
+    if brightest:
+        assert f"X: all images are nearly black, the brightest pixel is {brightest} of" in printed
+
+
 def test_sets_that_are_given_are_used() -> None:
     val, test = np.zeros((4, 8, 8), np.uint8), np.full((6, 8, 8), 255, np.uint8)
     y_val, y_test = [0, 1, 0, 1], [0, 1, 2, 0, 1, 2]
@@ -486,6 +509,10 @@ def test_images_are_needed() -> None:
         (lambda c: c.remove(np.ones(40, bool)), "remove: the mask names 12 images that are held"),
         (lambda c: c.verify(n_groups=3), "n_groups 3: needs 6 groups or more"),
         (lambda c: c.verify(n_groups=0), "n_groups 0: needs 6 groups or more"),
+        (
+            lambda c: c.verify(n_groups=10**6),
+            "n_groups 1000000: more groups than there are training images (28); give 28 or fewer",
+        ),
         (lambda c: c.score(PIXELS), "method array([[[0, 0, 0, 0, 0, 0, 0, 0], [0, 0, 0"),
     ],
 )

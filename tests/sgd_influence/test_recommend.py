@@ -146,6 +146,14 @@ def test_nothing_tried() -> None:
     about = about_retraining(from_start=False)
     assert about.startswith("This is about the last epoch")
     assert about in closing_words(replace(found, about=about))
+    unsound = {"Hara": "it grows", "Ours": "it grows", "Ours_exact": "in trial 1 it is equal"}
+    assert closing_words(found, unsound)[1:] == [
+        "Do not remove images by Hara or Ours: it grows",
+        "Do not remove images by Ours_exact: in trial 1 it is equal",
+    ]
+    overall = replace(found.overall, reason="by Hara, its scores are not sound: it grows")
+    (_, *last) = closing_words(replace(found, overall=overall), {"Hara": "it grows"})
+    assert not last  # known already
 
 
 def test_test_images_decide_nothing() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import nnabla as nn
@@ -17,9 +17,10 @@ from sgd_influence import METHODS, Recorder, UserError
 from sgd_influence.recorder import METHODS_OF_STEPS
 from tests.helpers.tiny import dense_net, digit_images, smooth_net
 from utils.data.images import augment, normalise
+from utils.methods import Scores
 from utils.training.network import Network
 from utils.training.sgd import Optimiser
-from utils.training.steps import plan_steps
+from utils.training.steps import Step, plan_steps
 
 ROUNDING = 1e-4
 """Of the largest score: the loop's sums are in another order than the product's."""
@@ -101,6 +102,27 @@ def test_scores_are_those_of_the_product(
         own, ours = recorder.score(method, X_VAL, VALIDATION.labels), METHODS[method].score(trial)
         assert np.abs(own - ours).max() <= ROUNDING * np.abs(ours).max(), method
         assert np.array_equal(np.argsort(own)[:5], np.argsort(ours)[:5]), method
+
+
+def test_unsound_scores_are_reported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[float] = []
+
+    def problems(scores: Scores, steps: Sequence[Step], loss: float) -> list[str]:
+        seen.append(loss)
+        return ["the sweep grows"]
+
+    loop, recorder = Loop(S.Sgd(0.2)), Recorder(smooth_net, TRAINING.labels, n_classes=10)
+    recorded(loop, recorder)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("sgd_influence.recorder.problems_of", problems)
+    recorder.score("Hara", X_VAL, VALIDATION.labels)
+    assert "the scores by Hara: the sweep grows; do not remove by them" in capsys.readouterr().err
+    x, t = nn.Variable.from_numpy_array(X_VAL), nn.Variable.from_numpy_array(VALIDATION.labels)
+    loss = F.mean(F.softmax_cross_entropy(smooth_net(x, 10, True), F.reshape(t, (-1, 1))))
+    loss.forward()
+    assert seen == [pytest.approx(float(loss.d), rel=1e-4)]
 
 
 def test_images_in_no_recorded_step_score_zero() -> None:

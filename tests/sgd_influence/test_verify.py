@@ -11,8 +11,17 @@ import pytest
 
 import utils.run.tasks
 from sgd_influence.eval import retrain_without
-from sgd_influence.verify import Agreement, agreement_of, judgement, make_groups
+from sgd_influence.verify import (
+    Agreement,
+    agreement_of,
+    check_groups,
+    judgement,
+    learnt_in,
+    make_groups,
+)
 from tests.helpers.runs import contents, sgd_influence
+from utils.errors import UserError
+from utils.output.folder import OutputFolder
 from utils.output.storage import read_csv
 from utils.training.smoothness import retrain_moved, smoothness_words
 from utils.training.trial import Trial
@@ -50,7 +59,39 @@ def test_agreement_quotes_the_random_groups() -> None:
     assert agreement.ranking_low == pytest.approx(-1)
     assert not agreement.trusted
     assert agreement.n_groups == 8
-    assert agreement.of_random == "1.00 [1.00, 1.00]"
+    assert agreement.of_random == "1.00"  # an interval without width tells nothing
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kinds", [["random"] * 6, ["random"] * 3 + ["ranking"] * 3])
+@pytest.mark.parametrize("varying", ["predicted", "true"])
+def test_agreement_is_unknown_without_groups_or_changes(kinds: list[str], varying: str) -> None:
+    """Methods that predict nothing have no groups of rankings; some trainings change nothing."""
+    rows = pd.DataFrame({"seed": 0, "kind": kinds, "predicted": 0.5, "true": 0.1})
+    agreement = agreement_of(rows.assign(**{varying: range(6)}))
+    assert agreement.of_random == agreement.of_ranking == "unknown"
+    assert "cannot be verified" in judgement("Hara", agreement, 6)
+
+
+def test_no_more_groups_than_training_images() -> None:
+    check_groups(60, 60)
+    with pytest.raises(UserError, match=r"--verify 61: more groups .* \(60\); give 60 or fewer"):
+        check_groups(61, 60)
+
+
+def test_too_many_groups_end_a_command_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sgd_influence(tmp_path, f"{QUICK} --verify 100000") == 2
+    assert "give 60 or fewer" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("losses", "learnt"), [([0.7, 0.69], False), ([0.7, 0.5], True)])
+def test_what_counts_as_learnt(losses: list[float], learnt: bool, tmp_path: Path) -> None:
+    folder = OutputFolder(tmp_path)
+    folder.save_csv(pd.DataFrame({"train_loss": losses}), folder.learning_curve(0))
+    assert learnt_in(folder, 0, np.arange(20) % 2) == learnt
 
 
 @pytest.mark.parametrize(
@@ -60,7 +101,7 @@ def test_agreement_quotes_the_random_groups() -> None:
         (0.6, 0.9, 3, "Too few groups to tell"),
         (-1.0, -1.0, 3, "Too few groups to tell"),
         (0.2, 0.7, 10, "Too few groups to tell"),
-        (float("nan"), float("nan"), 10, "Too few groups to tell"),
+        (float("nan"), float("nan"), 10, "The ranking by Hara cannot be verified"),
         (-0.2, 0.1, 10, "The ranking by Hara should not be trusted"),
     ],
 )
@@ -71,7 +112,7 @@ def test_judgement_needs_groups_and_an_interval(
     printed = judgement("Hara", agreement, 2 * n_groups)
     assert printed.startswith(begins)
     assert bool(printed) == bool(begins)
-    if printed:
+    if "cannot" not in begins and printed:
         assert agreement.of_random in printed
         assert agreement.of_ranking in printed
 
@@ -118,8 +159,8 @@ def assert_smoothness_is_measured_and_reused(
 ) -> None:
     """Without the groups, which may not be removed again."""
     table = read_csv(output / "summary/smoothness.csv")
-    assert list(table) == ["seed", "smoothness"]
-    words = smoothness_words(table["smoothness"].mean())
+    assert list(table) == ["seed", "smoothness", "learnt"]
+    words = smoothness_words(table["smoothness"].mean(), bool(table["learnt"].all()))
     assert words in printed
     assert words in (output / "report/index.html").read_text("utf-8")
     signs: list[int] = []

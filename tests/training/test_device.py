@@ -112,6 +112,25 @@ def test_cpu_is_used_when_asked_for(cudnn: ModuleType) -> None:
     assert choose_backend("cpu", ("0",)) == "cpu"
 
 
+@pytest.mark.parametrize("requested", ["cpu", "auto"])
+@pytest.mark.parametrize("devices", [("0",), ("9",), ("0", "1")])
+def test_a_device_that_is_given_in_vain_is_one_warning(
+    requested: str, devices: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> ModuleType:
+        raise ImportError("none")
+
+    printed: list[str] = []
+    monkeypatch.setattr(
+        "utils.training.device.log.warning", lambda text, *a: printed.append(text % a)
+    )
+    monkeypatch.setattr(device, "cudnn_extension", fail)
+    monkeypatch.setattr(device, "expects_gpu", lambda: False)
+    assert choose_backend(requested, devices) == "cpu"
+    given = f"--device-id {','.join(devices)} is ignored: computing on the CPU."
+    assert printed == ([] if devices == ("0",) else [given])
+
+
 @pytest.mark.parametrize("error", [ModuleNotFoundError("none"), ImportError("libcudnn.so.8")])
 def test_missing_library_falls_back_with_one_warning(
     error: ImportError, monkeypatch: pytest.MonkeyPatch

@@ -12,7 +12,7 @@ import nnabla.parametric_functions as PF
 import pytest
 
 from utils.options import Options
-from utils.training.from_scratch import kinks_in, remarks_on_scratch
+from utils.training.from_scratch import kinks_in, remark_on_retraining
 from utils.training.models import MODELS
 from utils.training.network import Network
 
@@ -74,14 +74,14 @@ def test_kinks_of_a_users_model(
     assert kinks_in(network_of(model)) == kinks
 
 
-def remarks(model: str, methods: tuple[str, ...] = ("Hara_exact",), **chosen: Any) -> list[str]:
+def remark_of(model: str, methods: tuple[str, ...] = ("Hara_exact",), **chosen: Any) -> str:
     given = {"retrain_all": True, "cover_epochs": None, "n_epochs": 5} | chosen
     options = Options(program="", output_dir=Path("o"), methods=methods, model=model, **given)
-    return remarks_on_scratch(options, network_of(MODELS[model]))
+    return remark_on_retraining(options, network_of(MODELS[model]))
 
 
 def test_one_remark_names_all_reasons_and_their_remedy() -> None:
-    (remark,) = remarks("mlp", ("Hara", "Random"), cover_epochs=1)
+    remark = remark_of("mlp", ("Hara", "Random"), cover_epochs=1)
     assert "the net has kinks (ReLU)" in remark
     assert "the scores cover only the last of 5 epochs" in remark
     assert "no exact sweep among the methods (Hara)" in remark
@@ -90,8 +90,8 @@ def test_one_remark_names_all_reasons_and_their_remedy() -> None:
 
 
 def test_a_remark_names_only_what_is_missing() -> None:
-    (kinks,), (epochs,) = remarks("mlp"), remarks("smooth_convolutions", cover_epochs=4)
-    (sweep,) = remarks("smooth_convolutions", ("Ours",))
+    kinks, epochs = remark_of("mlp"), remark_of("smooth_convolutions", cover_epochs=4)
+    sweep = remark_of("smooth_convolutions", ("Ours",))
     assert kinks.endswith("use --preset smooth (not --model mlp)")
     assert epochs.endswith("use --cover_epochs all")
     assert sweep.endswith("use --methods Hara_exact")
@@ -99,7 +99,7 @@ def test_a_remark_names_only_what_is_missing() -> None:
 
 
 def test_the_remedy_names_a_model_that_overrides_the_preset() -> None:
-    (default,), (chosen,) = remarks("six_convolutions"), remarks("resnet", preset="smooth")
+    default, chosen = remark_of("six_convolutions"), remark_of("resnet", preset="smooth")
     assert default.endswith("use --preset smooth")
     assert chosen.endswith("use --preset smooth (not --model resnet)")
 
@@ -110,6 +110,7 @@ def test_the_remedy_names_a_model_that_overrides_the_preset() -> None:
         ("smooth_convolutions", {}),
         ("smooth_convolutions", {"methods": ("Hara_smoothed", "Hara")}),
         ("mlp", {"retrain_all": False, "cover_epochs": 1}),
+        ("mlp", {"retrain_all": False, "methods": ("Influence_functions", "AUM")}),
         ("mlp", {"n_epochs": 1}),
         ("mlp", {"methods": ("AUM", "Random")}),
     ],
@@ -117,4 +118,22 @@ def test_the_remedy_names_a_model_that_overrides_the_preset() -> None:
 def test_no_remark_where_scores_can_predict_or_nothing_is_predicted(
     model: str, chosen: dict[str, Any]
 ) -> None:
-    assert remarks(model, **chosen) == []
+    assert remark_of(model, **chosen) == ""
+
+
+def test_influence_functions_cover_no_epochs() -> None:
+    remark = remark_of("smooth_convolutions", ("Influence_functions",), cover_epochs=1)
+    assert "the scores cover" not in remark
+    assert remark.endswith("use --methods Hara_exact --cover_epochs all")
+    every = remark_of("smooth_convolutions", ("Influence_functions",))
+    assert every.endswith("use --methods Hara_exact")
+    both = remark_of("smooth_convolutions", ("Influence_functions", "Ours"), cover_epochs=1)
+    assert "the scores cover only the last of 5 epochs" in both
+    assert both.endswith("use --cover_epochs all --methods Hara_exact")
+
+
+def test_scores_of_more_epochs_than_are_retrained() -> None:
+    remark = remark_of("smooth_convolutions", retrain_all=False, cover_epochs=2)
+    assert remark.startswith("the scores cover 2 epochs")
+    assert remark.endswith("use --cover_epochs 1, or -ra")
+    assert "cover 5 epochs" in remark_of("mlp", ("Ours",), retrain_all=False)

@@ -81,4 +81,12 @@ def test_a_low_smoothness_is_explained_with_its_remedy(value: float, remedy: boo
 
 
 def test_where_nothing_changed_there_is_nothing_to_say() -> None:
-    assert smoothness_words(math.nan) == ""
+    assert smoothness_words(math.nan) == smoothness_words(math.nan, learnt=False) == ""
+
+
+@pytest.mark.parametrize("value", [0.99, -0.5])
+def test_the_smoothness_of_a_training_that_learnt_nothing(value: float) -> None:
+    words = smoothness_words(value, learnt=False)
+    assert words.startswith(f"Smoothness of the training: {value:.2f} (")
+    assert words.endswith("It says nothing here: the training loss never falls.")
+    assert "--preset" not in words

@@ -1,18 +1,19 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.helpers.runs import save_manifest, sgd_influence
-from utils.methods import Scores
+from tests.helpers.runs import contents, save_manifest, sgd_influence
+from utils.methods import METHODS, Scores
 from utils.output.manifest import Manifest
 from utils.output.paths import OutputPaths
 from utils.output.storage import read_csv
 from utils.training.adjoint import DampedAdjoint
-from utils.training.soundness import problems_in, problems_of
+from utils.training.soundness import problems_in, problems_of, remedy
 from utils.training.steps import plan_steps
 
 N = 2000
@@ -71,6 +72,39 @@ def test_few_steps_have_no_seats_to_rank():
     assert problems_of(Scores(influences()[:100]), steps, 0.5) == []
 
 
+def test_images_in_no_covered_step_are_no_worst_images() -> None:
+    """As of a loop that records its last steps: their images have all of the scores."""
+    recorded = STEPS[-15:]
+    influence = np.zeros(N)
+    in_steps = np.concatenate([step.indices for step in recorded])
+    influence[in_steps] = influences()[in_steps]
+    assert problems_of(Scores(influence), recorded, 0.5) == []
+    last = np.concatenate([step.indices for step in recorded[-10:]])
+    assert last[influence[last] < 0].size > 0.5 * in_steps[influence[in_steps] < 0].size
+
+
+def test_equal_scores_are_reported() -> None:
+    (problem,) = problems_of(Scores(np.zeros(N)), STEPS, 0.0)
+    assert problem == "all 2000 scores are 0, so that nothing is ranked"
+
+
+@pytest.mark.parametrize(
+    ("method", "from_scratch", "named", "not_named"),
+    [
+        ("Hara", False, "lower --lr", "use Hara"),
+        ("Ours", True, "lower --lr", "use Hara"),
+        ("Ours_exact", False, "use Hara, whose damped sweep", "--preset"),
+        ("Hara_exact", True, "--preset smooth", "use Hara"),
+        ("Influence_functions", False, "--damping", "--lr"),
+    ],
+)
+def test_the_remedy_is_not_what_was_done(
+    method: str, from_scratch: bool, named: str, not_named: str
+) -> None:
+    text = remedy(METHODS[method], from_scratch)
+    assert named in text and not_named not in text
+
+
 def test_a_run_warns_and_recommends_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -82,16 +116,31 @@ def test_a_run_warns_and_recommends_nothing(
         return by_weight, {name: -3e4 * g for name, g in by_theta.items()}, none
 
     monkeypatch.setattr(DampedAdjoint, "derivatives", growing)
-    assert sgd_influence(tmp_path, "-r 0 5 --methods Hara Random -j 1") == 0
+    page = tmp_path / "report/index.html"
+    assert sgd_influence(tmp_path, "-r 0 --methods Hara Random -j 1") == 0
     captured = capsys.readouterr()
     assert "Trial 0: the scores by Hara: the sweep grows" in captured.err
+    assert "Do not remove images by Hara" in page.read_text()
+    assert sgd_influence(tmp_path, "-r 0 5 --methods Hara Random -j 1") == 0
+    captured = capsys.readouterr()
+    assert "influence by Hara reused" in captured.out
+    assert re.search("Trial 0: the scores by Hara: .*the sweep grows", captured.err)
+    reason = "by Hara, its scores are not sound: in trial 0 the training loss never falls"
+    assert f"Recommended: remove none ({reason}" in captured.out
     assert problems_in(OutputPaths(tmp_path), "Hara", [0])[0]
     assert problems_in(OutputPaths(tmp_path), "Random", [0]) == {}
     verdict = json.loads((tmp_path / "summary/recommendation.json").read_text())["methods"]["Hara"]
     assert verdict["n"] == 0 and "not sound" in verdict["reason"]
-    assert "Do not remove images by Hara" in (tmp_path / "report/index.html").read_text()
+    assert "Do not remove images by Hara" in page.read_text()
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert any("the sweep grows" in problem for problem in manifest["warnings"]["Hara"]["0"])
+    scores = contents(tmp_path, "influence/Hara/*")
+    (tmp_path / "influence/Hara/soundness_0.json").unlink()
+    assert sgd_influence(tmp_path, "-r 0 5 --methods Hara Random -j 1") == 0
+    captured = capsys.readouterr()
+    assert "soundness_0.json: missing; recomputed" in captured.err
+    assert "influence by Hara written" in captured.out
+    assert contents(tmp_path, "influence/Hara/*") == scores
     assert len(read_csv(tmp_path / "influence/Hara/influence_hara_0.csv")) == 60
 
 

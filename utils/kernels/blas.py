@@ -71,3 +71,9 @@ def advised_kernels() -> str:
     """Those that this CPU should have, where NumPy's BLAS has chosen others; else empty."""
     kernels = kernels_for(_cpus()) or ""
     return kernels if kernels != kernels_here() else ""
+
+
+def given_kernels() -> str:
+    """Those that the user's OPENBLAS_CORETYPE names; empty without it, or if they are ours."""
+    named = os.environ.get(VARIABLE, "")
+    return "" if named == kernels_for(_cpus()) else named

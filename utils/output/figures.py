@@ -168,15 +168,25 @@ class Interval:
     @property
     def bracketed(self) -> str:
         """As short as in a table."""
-        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+        ends = self._ends
+        return f"{self._shown} [{ends[0]}, {ends[1]}]" if ends else self._shown
 
     @property
     def worded(self) -> str:
         """As in a sentence."""
-        if np.isnan(self.low):
-            return f"{self.value:.2f}".replace("-", "−")
-        ends = f"95 % interval {self.low:.2f} to {self.high:.2f}"
-        return f"{self.value:.2f} ({ends})".replace("-", "−")
+        ends = self._ends
+        text = f"{self._shown} (95 % interval {ends[0]} to {ends[1]})" if ends else self._shown
+        return text.replace("-", "−")
+
+    @property
+    def _shown(self) -> str:
+        return "unknown" if np.isnan(self.value) else f"{self.value:.2f}"
+
+    @property
+    def _ends(self) -> tuple[str, str] | None:
+        """The ends of the interval; None where they are not known, or it has no width."""
+        low, high = f"{self.low:.2f}", f"{self.high:.2f}"
+        return None if np.isnan(self.low) or low == high else (low, high)
 
 
 @dataclass(frozen=True)

@@ -307,11 +307,15 @@ class OutputPaths:
         return self.root / folder / inside[0] / FINAL_MODEL if folder == TRAININGS else None
 
     def lost_with(self, path: Path) -> list[Path]:
-        """The files to give up where `path` is lost, so that the training repeats what it needs.
+        """The files to give up where `path` is lost, so that what it belongs to is repeated.
 
         A label record sums over all epochs, and only the last one is kept: without it every epoch
         is repeated, as without the margins. The .nnp file is made from the final model alone.
+        Scores are computed again without the file that tells whether they are sound.
         """
+        if path.match("influence/*/soundness_*.json"):
+            seed = path.stem.removeprefix("soundness_")
+            return [path.with_name(f"influence_{path.parent.name.lower()}_{seed}.csv")]
         mark = self.mark_of_training(path)
         if mark is None or path.name == FINAL_NNP:
             return []

@@ -85,6 +85,7 @@ class Facts:
             without `--verify`.
         smoothness: of the training in the weights of its images, mean over the trials; nan
             without `--verify`.
+        learnt: the training loss falls in all of them.
         recommendation: what the run wrote; None where none is there, or one of another version.
         removed: per method the largest list of images that cleansed data leave out, where one is,
             by row.
@@ -108,6 +109,7 @@ class Facts:
     verification: pd.DataFrame | None
     agreement: pd.DataFrame | None
     smoothness: float
+    learnt: bool
     recommendation: Recommended | None
     removed: Mapping[str, pd.DataFrame]
     flips: Mapping[int, int] | None
@@ -135,6 +137,7 @@ class Facts:
         results = results or Results(paths)
         methods = tuple(METHODS)
         class_names = read_class_names(paths.classes)
+        smoothness, learnt = _smoothness(paths, results)
         return cls(
             paths=paths,
             manifest=manifest,
@@ -143,7 +146,8 @@ class Facts:
             curves={s: read_csv(paths.learning_curve(s), CURVE) for s in paths.trained()},
             verification=results.table_if_there(paths.verification, VERIFICATION),
             agreement=results.table_if_there(paths.agreement, AGREEMENT),
-            smoothness=_smoothness(paths, results),
+            smoothness=smoothness,
+            learnt=learnt,
             recommendation=read_versioned_json(paths.recommendation, READ_VERSION, recommended),
             removed=_there({method: results.removed(method) for method in methods}),
             flips=None if results.flips() is None else results.given_labels(),
@@ -219,9 +223,12 @@ def _labels(
     return LabelCheck(verdict, issues, decided)
 
 
-def _smoothness(paths: OutputPaths, results: Results) -> float:
+def _smoothness(paths: OutputPaths, results: Results) -> tuple[float, bool]:
     table = results.table_if_there(paths.smoothness, SMOOTHNESS)
-    return math.nan if table is None else float(table["smoothness"].mean())
+    if table is None:
+        return math.nan, True
+    learnt = "learnt" not in table or bool(table["learnt"].all())  # earlier versions: not recorded
+    return float(table["smoothness"].mean()), learnt
 
 
 def _solves(paths: OutputPaths, methods: Sequence[str]) -> list[tuple[str, int, Solved]]:

@@ -19,10 +19,14 @@ was used in each part (n_parts,)."""
 
 
 def seats(results: Results, methods: Sequence[str]) -> dict[str, Seats]:
-    """`seats_of_worst` of each method, over the trials whose steps are there."""
+    """`seats_of_worst` of each method, over the trials whose steps are there.
+
+    None where an epoch is a single step.
+    """
     found: dict[str, Seats] = {}
     paths = results.paths
     steps = {seed: load_steps(paths.steps(seed)) for seed in paths.trained()}
+    steps = {seed: own for seed, own in steps.items() if len(_last_epoch(own)) > 1}
     for method in methods:
         seeds = [seed for seed, _ in paths.influences(method) if seed in steps]
         if seeds:
@@ -48,7 +52,7 @@ def seats_of_worst(tables: Sequence[pd.DataFrame], steps: Sequence[Sequence[Step
 
 
 def _seats(table: pd.DataFrame, steps: Sequence[Step], n: int) -> np.ndarray:
-    last = [step.indices for step in steps if step.epoch == steps[-1].epoch]
+    last = [step.indices for step in _last_epoch(steps)]
     n_parts = min(N_PARTS, len(last))
     part = np.empty(len(table), int)
     for number, indices in enumerate(last):
@@ -56,3 +60,7 @@ def _seats(table: pd.DataFrame, steps: Sequence[Step], n: int) -> np.ndarray:
     worst = part[table[INDEX].to_numpy()[:n]]
     found, expected = (np.bincount(parts, minlength=n_parts) for parts in (worst, part))
     return (found / max(n, 1)) / (expected / len(part))
+
+
+def _last_epoch(steps: Sequence[Step]) -> list[Step]:
+    return [step for step in steps if step.epoch == steps[-1].epoch]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from utils.methods import shown
+from utils.methods import METHODS, shown
 from utils.units import shown_ends
 
 
@@ -23,6 +24,7 @@ class Verdict:
         accuracy, no_removal: test accuracy with and without removal.
         reason, disagreement: sentences.
         closest: if nothing is to be removed, a sentence about the candidate that came closest.
+        on_card: the same, without its name if `reason` has it.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Verdict:
     reason: str
     disagreement: str
     closest: str
+    on_card: str
 
 
 def verdict_of(value: Mapping[str, Any]) -> Verdict:
@@ -49,7 +52,9 @@ def verdict_of(value: Mapping[str, Any]) -> Verdict:
     n, name = int(value["n"]), str(value["method"] or "")
     method = shown(name)
     images = "the image" if n == 1 else f"the {n:,} images"
-    best = value["best_tried"]
+    best, reason = value["best_tried"], _sentence(_with_names(value["reason"]))
+    named = bool(best) and reason.startswith(f"{shown(best['method'])} n = {best['n']} ")
+    closest = _closest(best) if best else ""
     return Verdict(
         name=name,
         method=method,
@@ -61,17 +66,27 @@ def verdict_of(value: Mapping[str, Any]) -> Verdict:
         test_interval=_interval(value["test_interval_points"]),
         accuracy=f"{value['test_accuracy']:.2%}",
         no_removal=f"{value['test_accuracy_no_removal']:.2%}",
-        reason=_sentence(value["reason"]),
-        disagreement=_sentence(value["trials_disagree"]),
-        closest=_closest(best) if best else "",
+        reason=reason,
+        disagreement=_sentence(_with_names(value["trials_disagree"])),
+        closest=closest,
+        on_card=_sentence(_changes(best)) if named else closest,
     )
 
 
+def _with_names(text: str) -> str:
+    """A text of a run with the names that methods have on the page."""
+    names = "|".join(map(re.escape, METHODS))
+    return re.sub(rf"\b({names})\b", lambda found: shown(found[0]), text)
+
+
 def _closest(best: Mapping[str, Any]) -> str:
+    return f"Closest candidate: {shown(best['method'])}, n = {best['n']:,}; {_changes(best)}"
+
+
+def _changes(best: Mapping[str, Any]) -> str:
     gain = _with_interval(best["expected_gain_points"], best["interval_points"])
     test = _with_interval(best["test_gain_points"], best["test_interval_points"])
-    what = f"Closest candidate: {shown(best['method'])}, n = {best['n']:,}"
-    return f"{what}; validation accuracy changes by {gain} points, test accuracy by {test}."
+    return f"validation accuracy changes by {gain} points, test accuracy by {test}."
 
 
 def _with_interval(points: float, ends: Sequence[float]) -> str:

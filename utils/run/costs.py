@@ -20,8 +20,10 @@ from utils.training.sgd import SGD, step_batch
 from utils.training.steps import Step
 from utils.training.trial import Trial
 
-LONG = 0.25
-"""Seconds, compared with which building a graph is negligible."""
+ENOUGH, TIMES = 0.25, 7
+"""An action is repeated until it has taken so many seconds, or so many times."""
+LONG = 3.0
+"""Seconds, compared with which building a graph and allocating memory are negligible."""
 
 
 @dataclass(frozen=True)
@@ -82,22 +84,27 @@ def measure(trial: Trial, methods: Sequence[Method], n_removed: int) -> Costs:
 
 
 def seconds_of(action: Callable[[], object]) -> float:
-    """Seconds that `action` takes: the first time counts only if it takes `LONG`.
+    """Seconds that `action` takes: the first time, which builds graphs, counts only from `LONG` on.
 
     CPU time of this thread; on a GPU, for which the thread waits, by the clock.
     """
+    if (first := _timed(action)) >= LONG:
+        return first
+    times = [_timed(action)]
+    while len(times) < TIMES and sum(times) < ENOUGH:
+        times.append(_timed(action))
+    return median(times)
+
+
+def _timed(action: Callable[[], object]) -> float:
     clock = time.perf_counter if on_gpu() else time.thread_time
-    times: list[float] = []
-    while len(times) < 2 or (len(times) < 8 and sum(times) < LONG):
-        started = clock()
-        action()
-        times.append(clock() - started)
-        if times[0] > LONG:
-            return times[0]
-    return median(times[1:])
+    started = clock()
+    action()
+    return clock() - started
 
 
 def _gradient_cost(network: Network, validation: ImageSet) -> float:
+    loss_gradient(network, _first_images(validation, 1))  # numba may have to compile
     sample = _batches_of_all_sizes(validation)
     return seconds_of(lambda: loss_gradient(network, sample)) / len(sample)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from utils.data.depth import scales_text
 from utils.data.source import Source
+from utils.kernels.blas import VARIABLE, given_kernels
 from utils.options import FINAL, RECOMPUTE, STEPS, Options
 from utils.output.usage import machine_memory, memory_limit
 from utils.presets import preset_of
@@ -92,6 +93,8 @@ def _slowed(estimate: Estimate, nice: int) -> str:
     if factor >= WORTH_SAYING:
         cores = counted(load.cores or 1, "core")
         text = f"; load {load.others:.1f} on {cores}: other programs slow it {factor:.1f}-fold"
+    if (kernels := given_kernels()) and load.cores:
+        text += f"; {VARIABLE}={kernels} chooses the BLAS kernels, others may be faster"
     return text + (f"; low priority (nice {nice}): it may take longer" if nice > 0 else "")
 
 

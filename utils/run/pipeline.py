@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from sgd_influence.analyze import analyze
 from sgd_influence.flips_found import say_what_was_found
+from sgd_influence.verify import check_groups
 from utils.console import RESULT, open_log_file
 from utils.data.checks import Checks
 from utils.data.datasets import folders_of, prepare
@@ -41,7 +42,7 @@ from utils.run.tasks import tasks_of
 from utils.run.worker_process import Setup
 from utils.run.workers import InProcess, Processes, Workers, run_tasks
 from utils.training.device import choose_backend, set_context
-from utils.training.from_scratch import remarks_on_scratch
+from utils.training.from_scratch import remark_on_retraining
 from utils.training.model_check import checked_model
 from utils.training.models import Model
 from utils.training.network import Network
@@ -133,7 +134,7 @@ def _compute(
     analyze(options, work.source, trial, results)
     folder.account.warnings = warnings_of(folder, METHODS)
     folder.account.solves = solves_of(folder, METHODS)
-    folder.account.remarks = remarks_on_scratch(options, trial.network)
+    folder.account.remarks = [work.remark] if work.remark else []
     say_what_was_found(results, options.methods, options.seeds)
     record_for_page(options, work.source, work.model, folder, results)
     return 0 if client is None else memory
@@ -153,6 +154,7 @@ class Prepared:
         settings: what the results depend on.
         counts: the n to remove.
         paths: the files of the run.
+        remark: of `remark_on_retraining`.
     """
 
     options: Options
@@ -164,6 +166,7 @@ class Prepared:
     settings: Settings
     counts: list[int]
     paths: OutputPaths
+    remark: str
 
     def trial(self, seed: int, folder: OutputFolder) -> Trial:
         """Open a trial that writes into `folder`, on the GPU whose turn it is."""
@@ -239,7 +242,7 @@ def prepared(options: Options, source: Source | None = None) -> Prepared:
     training = load(options.seed).training
     model = checked_model(options.model, training.shape, source.n_classes)
     damping = damping_of(options, source)
-    graph = Network(model, training.shape, source.n_classes).graph
+    network = Network(model, training.shape, source.n_classes)
     return Prepared(
         options=options,
         backend=backend,
@@ -247,9 +250,10 @@ def prepared(options: Options, source: Source | None = None) -> Prepared:
         load=load,
         model=model,
         damping=damping,
-        settings=settings_of(options, source.fingerprint, graph, damping),
+        settings=settings_of(options, source.fingerprint, network.graph, damping),
         counts=counts_below(len(training), options),
         paths=paths,
+        remark=remark_on_retraining(options, network),
     )
 
 
@@ -301,7 +305,7 @@ def counts_below(n_train: int, options: Options) -> list[int]:
     """The n that can be removed, 0 included.
 
     Raises:
-        UserError: none of those given can.
+        UserError: none of those given can, or another option asks for more images than there are.
     """
     if min(options.remove_n_list) >= n_train:
         given = " ".join(map(str, options.remove_n_list))
@@ -313,6 +317,7 @@ def counts_below(n_train: int, options: Options) -> list[int]:
             f"--cleanse_n {options.cleanse_n}: there are only {n_train} training images in a "
             "trial; give a number below"
         )
+    check_groups(options.verify, n_train)
     return [n for n in options.removal_counts if n < n_train]
 
 
@@ -357,8 +362,8 @@ def _preflight(work: Prepared, trial: Trial, client: Any) -> Estimate:
     check_space(expected.space, free, trial.folder.root)
     if client is None:
         check_memory(alone, expected, options.jobs, memory_limit())
-    for remark in remarks_on_scratch(options, trial.network):
-        log.warning("%s", remark)
+    if work.remark:
+        log.warning("%s", work.remark)
     return expected
 
 

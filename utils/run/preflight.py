@@ -39,6 +39,9 @@ START_SECONDS = 5.0
 TRACKER = 14e6
 """Bytes of memory of the process that cleans up after workers."""
 
+SHARED = 0.7
+"""Share of a step's time in loops that idle cores take part in (six_convolutions, 32 px)."""
+
 MARGIN = 1.1
 """How many times the counted bytes are expected."""
 
@@ -87,14 +90,18 @@ class Work:
         longest, parts = max(self.longest, other.longest), self.parts + other.parts
         return Work(self.size + other.size, self.seconds + other.seconds, longest, parts)
 
-    def by(self, n_workers: int, slowdown: float = 1.0) -> Work:
+    def by(self, n_workers: int, slowdown: float = 1.0, alone: float = 1.0) -> Work:
         """The same with the seconds that several processes take, side by side.
 
         Args:
             n_workers: how many processes.
             slowdown: how many seconds one of them takes for a second of computing.
+            alone: the same, while the others have nothing to do.
         """
-        return replace(self, seconds=slowdown * max(self.seconds / n_workers, self.longest))
+        if n_workers == 1:
+            return replace(self, seconds=alone * self.seconds)
+        spread = slowdown * self.seconds / n_workers
+        return replace(self, seconds=max(spread, alone * self.longest))
 
 
 @dataclass(frozen=True)
@@ -112,6 +119,13 @@ class Load:
     def slowdown(self, n_workers: int) -> float:
         """Seconds that a worker takes for a second of computing: cores are shared evenly."""
         return max(1.0, (n_workers + self.others) / self.cores) if self.cores else 1.0
+
+    def alone(self, n_cores: int) -> float:
+        """As `slowdown`, of a process on so many cores while no other worker computes."""
+        if not self.cores:
+            return 1.0
+        idle = min(n_cores, max(1.0, self.cores - self.others))
+        return self.slowdown(1) * (1 - SHARED + SHARED / idle)
 
     def slowdown_by_others(self, n_workers: int) -> float:
         """How many times longer the workers take than without other programs."""
@@ -131,6 +145,7 @@ class Estimate:
             that all have in common; as if it computed if None.
         each: bytes of memory of each of those others, without these; the same if None.
         load: of the cores that compute.
+        cores: on which this process computes if it does.
     """
 
     stages: dict[str, Work]
@@ -140,6 +155,7 @@ class Estimate:
     waiting: float | None = None
     each: float | None = None
     load: Load = Load()
+    cores: int = 1
 
     @property
     def total(self) -> Work:
@@ -167,7 +183,8 @@ class Estimate:
         This process holds the images and waits for the workers, unless it computes itself.
         """
         slowdown = self.load.slowdown(n_workers)
-        stages = {name: work.by(n_workers, slowdown) for name, work in self.stages.items()}
+        alone = self.load.alone(n_workers if n_workers > 1 else self.cores)
+        stages = {name: work.by(n_workers, slowdown, alone) for name, work in self.stages.items()}
         if n_workers == 1:
             return replace(self, stages=stages)
         memory = max(self.memory, self._waiting + n_workers * self._each)
@@ -234,6 +251,7 @@ def estimate(options: Options, trial: Trial, counts: Sequence[int]) -> Estimate:
         waiting=taken_now().resident + TRACKER,
         each=max(0, now.own + states - images),
         load=_load(options),
+        cores=options.jobs or physical_cores(),
     )
 
 

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from sgd_influence.eval import evaluate_without, read_by_retraining, retrain_without, worst
-from sgd_influence.influence_table import save_influence
+from sgd_influence.influence_table import save_influence, warn_if_unsound
 from sgd_influence.outcomes import Outcomes, archive_of, load_outcomes
 from sgd_influence.train import (
     epochs_done,
@@ -38,6 +38,7 @@ from utils.methods import Method, Scores
 from utils.options import Options
 from utils.output.results import Results
 from utils.training.smoothness import SHIFT, SIGNS, retrain_moved
+from utils.training.soundness import problems_in
 from utils.training.trial import Trial
 
 log = logging.getLogger("data_cleansing")
@@ -212,6 +213,8 @@ def _scoring(seed: int, method: Method, trained: str, results: Results) -> Task:
 def _scores_finished(trial: Trial, scores: Scores | None, method: Method, results: Results) -> None:
     if scores is None:
         log.info("Trial %d: influence by %s reused", trial.seed, method.name)
+        known = problems_in(trial.folder, method.name, [trial.seed])
+        warn_if_unsound(trial, method, known.get(trial.seed, []))
         return
     save_influence(trial, scores, method, results)
     log.info("Trial %d: influence by %s written", trial.seed, method.name)

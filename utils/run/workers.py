@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -169,14 +169,14 @@ def run_tasks(
         tasks: as `tasks_of` gives them.
         open_trial: gives the trial of a seed.
         workers: who computes.
-        seconds: that each stage takes, as estimated.
+        seconds: that each stage takes, as estimated; if empty, the time left is not reported.
 
     Returns:
         A trial, as it is after the run, and the bytes of memory that the workers took at most.
     """
     remaining = Remaining(tasks, seconds)
     run = _Run(tasks, open_trial, workers, remaining)
-    with reported(remaining):
+    with reported(remaining) if seconds else nullcontext():
         for _ in run.finished():
             stop_if_asked()
     return run.latest, sum(run.memory.values())

@@ -25,6 +25,7 @@ from utils.training.cuda_libraries import DRIVER, load_libraries
 
 log = logging.getLogger("data_cleansing")
 
+DEFAULT_DEVICE = "0"
 INSTALL = "pip install -r requirements-cuda.txt"
 SMALLER = "choose a smaller --batch_size or --image_size"
 DRIVER_NEEDED = "install NVIDIA's driver, version 525 or later"
@@ -46,19 +47,21 @@ def choose_backend(requested: str, device_ids: Sequence[str]) -> str:
     Args:
         requested: auto (cudnn where it works, else cpu, with one warning if there is a GPU), cpu
             or cudnn.
-        device_ids: the GPU numbers that will be used.
+        device_ids: the GPU numbers that will be used; on a CPU a warning names any but the default.
 
     Raises:
         UserError: cudnn was asked for and does not work here.
     """
-    if requested == "cpu":
-        return "cpu"
-    problem = _cudnn_problem(device_ids)
+    problem = None if requested == "cpu" else _cudnn_problem(device_ids)
     if requested == "cudnn" and problem:
         raise UserError(f"--context cudnn: {problem.reason}; {problem.remedy}, or --context cpu")
+    if requested != "cpu" and not problem:
+        return "cudnn"
     if problem and expects_gpu():
         log.warning("No GPU is used (%s): computing on the CPU. For a GPU: %s.", *problem)
-    return "cpu" if problem else "cudnn"
+    elif tuple(device_ids) != (DEFAULT_DEVICE,):
+        log.warning("--device-id %s is ignored: computing on the CPU.", ",".join(device_ids))
+    return "cpu"
 
 
 def expects_gpu() -> bool:

@@ -66,7 +66,7 @@ class Evaluator:
         for rows in batches_of(len(data), EVALUATION_BATCH):
             stop_if_asked()
             graph = self._graph(rows.stop - rows.start)
-            graph.x.d = normalise(data.images[rows])
+            graph.x.d = data.batch(rows)
             graph.y.d = data.labels[rows, None]
             nn.forward_all([graph.losses, graph.errors], clear_no_need_grad=True)
             losses[rows], hits[rows] = graph.losses.d[:, 0], graph.errors.d[:, 0] == 0

@@ -1,7 +1,8 @@
-"""Whether the scores of a run can predict training from scratch, as `-ra` retrains.
+"""Whether the scores of a run can predict what its removals retrain.
 
-They can where the net has no kinks, the scores cover all epochs, and the sweep is exact
-(docs/fidelity.md).
+Training from scratch, as `-ra` retrains, they can predict where the net has no kinks, the scores
+cover all epochs, and the sweep is exact (docs/fidelity.md). Without `-ra` they have to cover the
+last epoch alone.
 """
 
 from __future__ import annotations
@@ -33,40 +34,59 @@ EXACT = ("Hara_exact", "Hara_smoothed")
 """The methods with the exact sweep over the true states."""
 
 
-def remarks_on_scratch(options: Options, network: Network) -> list[str]:
-    """Why the scores say little about training from scratch, with the remedy.
+def remark_on_retraining(options: Options, network: Network) -> str:
+    """Why the scores say little about the retraining after a removal, with the remedy.
 
     Returns:
-        One sentence, or none: without `-ra`, with one epoch, which is the whole training, where no
-        method predicts what a removal changes, and where nothing is missing.
+        A sentence; empty with one epoch, which is the whole training, where no method predicts
+        what a removal changes, and where nothing is missing.
     """
     predicting = [name for name in options.methods if METHODS[name].predicts]
-    if not options.retrain_all or options.n_epochs == 1 or not predicting:
-        return []
+    if options.n_epochs == 1 or not predicting:
+        return ""
+    if not options.retrain_all:
+        return _of_last_epoch(options, predicting)
     reasons = _reasons(options, predicting, kinks_in(network))
     if not reasons:
-        return []
+        return ""
     why, remedy = ", ".join(reasons), " ".join(reasons.values())
-    return [
+    return (
         "-ra retrains from the first step, which these scores predict poorly (docs/fidelity.md): "
         f"{why}; use {remedy}"
-    ]
+    )
+
+
+def _of_last_epoch(options: Options, predicting: Sequence[str]) -> str:
+    covered = options.n_covered_epochs
+    if covered == 1 or not _with_sweep(predicting):
+        return ""
+    return (
+        f"the scores cover {covered} epochs and predict what leaving an image out of all of them "
+        "changes, but removals retrain only the last epoch; use --cover_epochs 1, or -ra"
+    )
+
+
+def _with_sweep(methods: Sequence[str]) -> list[str]:
+    """Those of the methods that sweep over the epochs of `--cover_epochs`."""
+    return [name for name in methods if METHODS[name].sweeps]
 
 
 def _reasons(options: Options, predicting: Sequence[str], kinks: Sequence[str]) -> dict[str, str]:
     """Each reason with the options that mend it."""
-    reasons = {}
+    reasons, sweeping = {}, _with_sweep(predicting)
+    few = options.n_covered_epochs < options.n_epochs
     if kinks:
         chosen = options.preset or options.model != Options.model
         own = f" (not --model {options.model})" if chosen else ""
         reasons[f"the net has kinks ({', '.join(kinks)})"] = f"--preset smooth{own}"
-    if options.n_covered_epochs < options.n_epochs:
+    if few and sweeping:
         last = f"last {options.n_covered_epochs}" if options.n_covered_epochs > 1 else "last"
         uncovered = f"the scores cover only the {last} of {options.n_epochs} epochs"
         reasons[uncovered] = "--cover_epochs all"
     if not set(EXACT) & set(predicting):
         inexact = f"no exact sweep among the methods ({', '.join(predicting)})"
         reasons[inexact] = f"--methods {EXACT[0]}"
+        reasons[inexact] += " --cover_epochs all" if few and not sweeping else ""
     return reasons
 
 

@@ -69,14 +69,21 @@ def smoothness_of(unchanged: Losses, plus: Losses, minus: Losses) -> float:
     return float(forward @ backward) / length if length else math.nan
 
 
-def smoothness_words(smoothness: float) -> str:
-    """What the mean over the trials tells, with a remedy where it is low; empty for nan."""
+def smoothness_words(smoothness: float, learnt: bool = True) -> str:
+    """What the mean over the trials tells, with a remedy where it is low; empty for nan.
+
+    Args:
+        smoothness: the mean.
+        learnt: the training loss falls in all trials.
+    """
     if math.isnan(smoothness):
         return ""
     words = (
         f"Smoothness of the training: {smoothness:.2f} (1: removals of about "
         f"{100 * SHIFT**2:g} % of the images have predictable effects; 0 or below: chance decides)."
     )
+    if not learnt:
+        return f"{words} It says nothing here: the training loss never falls."
     if smoothness >= SMOOTH:
         return words
     return (

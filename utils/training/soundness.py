@@ -1,6 +1,6 @@
 """Checks that find scores which cannot be right, and the remedy.
 
-A ranking should be followed only if it passes four checks:
+A ranking should be followed only if it passes five checks:
 
 1. Growth. The sweep multiplies u by one linearised step after the other. If |u| grows far beyond
    |u_T|, the product of the steps is not a contraction, and early steps get arbitrary scores.
@@ -8,6 +8,7 @@ A ranking should be followed only if it passes four checks:
 3. Seats. Whether an image is harmful does not depend on when it was trained on. If most of the
    worst n sat in the last steps, the ranking is of seats, and the removal empties the last batches.
 4. Solver. A solution of a linear equation has a smaller residual than zero has.
+5. Difference. Equal scores rank nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from utils.methods import Scores, Solved
+from utils.methods import Method, Scores, Solved
 from utils.output.paths import OutputPaths
 from utils.output.storage import unreadable
 from utils.training.steps import Step
@@ -41,10 +42,23 @@ the 50 worst, where 1.6 % are expected); the exact one has more than half (docs/
 COUNTS = (50, 100, 200, 500, 1000, 2000, 5000)
 """The numbers of worst images that are checked; half of 50 is not reached by chance."""
 
-REMEDY = (
-    "do not remove by them: use Hara, whose damped sweep stays in bounds, train with a lower --lr, "
-    "or look at --verify"
-)
+
+def remedy(method: Method, from_scratch: bool) -> str:
+    """What to do about unsound scores.
+
+    Args:
+        method: that gave them.
+        from_scratch: removals retrain from the first step, which the damped sweep does not predict.
+    """
+    if method.epochs:
+        better = "raise --damping"
+    elif "sweep" in method.settings:
+        better = "train with a lower --lr"
+    elif from_scratch:
+        better = "train with --preset smooth, or a lower --lr"
+    else:
+        better = "use Hara, whose damped sweep stays in bounds, or train with a lower --lr"
+    return f"do not remove by them: {better}; --verify tests a ranking"
 
 
 @dataclass(frozen=True)
@@ -141,6 +155,7 @@ def problems_of(scores: Scores, steps: Sequence[Step], loss: float) -> list[str]
         _growth_problem(scores.growth, len(steps)),
         _size_problem(scores.influence, loss),
         _seat_problem(scores.influence, steps),
+        _difference_problem(scores.influence),
     )
     return [problem for problem in found if problem]
 
@@ -175,10 +190,10 @@ def _size_problem(influence: np.ndarray, loss: float) -> str:
 
 def _seat_problem(influence: np.ndarray, steps: Sequence[Step]) -> str:
     """The problem for the n with the largest share in the last steps, if any."""
-    last = np.zeros(len(influence), bool)
-    last[np.concatenate([step.indices for step in steps[-LAST:]])] = True
-    order, expected = np.argsort(influence, kind="stable"), last.mean()
-    shares = {n: last[order[:n]].mean() for n in COUNTS if n <= len(influence) // 2}
+    last, covered = (_images_of(some, len(influence)) for some in (steps[-LAST:], steps))
+    order, expected = np.argsort(influence, kind="stable"), last[covered].mean()
+    order = order[covered[order]]
+    shares = {n: last[order[:n]].mean() for n in COUNTS if n <= len(order) // 2}
     n = max(shares, key=lambda n: (shares[n], n), default=0)
     if not n or shares[n] <= max(MOST, CROWDED * expected):
         return ""
@@ -186,3 +201,16 @@ def _seat_problem(influence: np.ndarray, steps: Sequence[Step]) -> str:
         f"{shares[n]:.0%} of its {n} worst images sat in the last {LAST} of {len(steps)} steps, "
         f"where {expected:.1%} are expected: it ranks seats, not images"
     )
+
+
+def _images_of(steps: Sequence[Step], n_train: int) -> np.ndarray:
+    """Mask (n_train,) of the images of some steps."""
+    mask = np.zeros(n_train, bool)
+    mask[np.concatenate([step.indices for step in steps])] = True
+    return mask
+
+
+def _difference_problem(influence: np.ndarray) -> str:
+    if np.ptp(influence) > 0 or len(influence) < 2:
+        return ""
+    return f"all {len(influence)} scores are {influence[0]:.3g}, so that nothing is ranked"
