@@ -29,6 +29,7 @@ from utils.training.nnp_save import nnp_of
 from utils.training.sgd import margins_of
 from utils.training.steps import archive_of, by_epoch
 from utils.training.trial import Trial
+from utils.units import counted
 
 log = logging.getLogger("data_cleansing")
 
@@ -170,8 +171,8 @@ def warn_if_nothing_is_learnt(trial: Trial) -> None:
     if problem:
         log.warning(
             "Trial %d: the %s. Try another --lr (it was %g), more epochs, a smaller --batch_size "
-            "(there were %d steps in all) or another --model.",
-            trial.seed, problem, trial.steps[0].learning_rate, len(trial.steps),
+            "(it took %s in all) or another --model.",
+            trial.seed, problem, trial.steps[0].learning_rate, counted(len(trial.steps), "step"),
         )  # fmt: skip
 
 

@@ -113,12 +113,13 @@ def judgement(method: str, agreement: Agreement, n_groups: int) -> str:
         f"with --verify {n_groups} its agreement with true retraining is {agreement.of_random} "
         f"over random groups and {agreement.of_ranking} over groups cut from the rankings"
     )
+    more = f"Try more groups (--verify {max(2 * n_groups, 2 * FEWEST)})."
     if math.isnan(agreement.random) or math.isnan(agreement.ranking):
-        what = "all groups of a trial have the same predicted or the same true change"
-        return f"The ranking by {method} cannot be verified: {what} of the validation loss."
+        same = "all groups of a trial have the same predicted or the same true change of the loss"
+        return f"The ranking by {method} cannot be verified: {same}. {more}"
     if not agreement.tells:
         what = f"Too few groups to tell whether the ranking by {method} can be trusted"
-        return f"{what}: {figures}. Try more groups (--verify {max(2 * n_groups, 2 * FEWEST)})."
+        return f"{what}: {figures}. {more}"
     if agreement.trusted:
         return ""
     return (

@@ -98,7 +98,7 @@ def test_loss_that_never_falls_is_one_warning(
     assert re.fullmatch(
         r"Trial 0: the training loss never falls: 2\.\d\d\d at best, and guessing gives 2\.30\d; "
         r"the scores mean nothing\. Try another --lr \(it was 1e-09\), more epochs, a smaller "
-        r"--batch_size \(there were \d+ steps in all\) or another --model\.",
+        r"--batch_size \(it took \d+ steps in all\) or another --model\.",
         line,
     )
     assert sgd_influence(tmp_path / "falls", f"{more} 0.05") == 0
@@ -125,7 +125,7 @@ def test_net_that_knows_no_validation_image_is_one_warning(
     assert re.fullmatch(
         r"Trial 0: the validation accuracy may be luck: \d+\.\d% at the end, and guessing reaches "
         r"99\.9%; the scores mean little then\. Try another --lr \(it was 0\.05\), more epochs, "
-        r"a smaller --batch_size \(there were \d+ steps in all\) or another --model\.",
+        r"a smaller --batch_size \(it took \d+ steps in all\) or another --model\.",
         last_line(capsys),
     )
 

@@ -55,7 +55,8 @@ def remedy(method: Method, from_scratch: bool) -> str:
     elif "sweep" in method.settings:
         better = "train with a lower --lr"
     elif from_scratch:
-        better = "train with --preset smooth, or a lower --lr"
+        exact = "" if method.needs_states else "use Hara_exact, or "
+        better = f"{exact}train with --preset smooth or a lower --lr"
     else:
         better = "use Hara, whose damped sweep stays in bounds, or train with a lower --lr"
     return f"do not remove by them: {better}; --verify tests a ranking"
