@@ -144,7 +144,8 @@ def test_parts_are_timed_by_the_cpu_time_of_the_thread(
 def test_the_first_time_counts_only_if_it_is_long(
     times: list[float], seconds: float, n_calls: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cpu, calls = Clock(), []
+    cpu = Clock()
+    calls: list[float] = []
 
     def action() -> None:
         cpu.now += times[min(len(calls), 1)]
