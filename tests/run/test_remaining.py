@@ -20,7 +20,7 @@ from utils.kernels import blas
 from utils.output.usage import other_load
 from utils.run.costs import seconds_of
 from utils.run.messages import _slowed
-from utils.run.preflight import SHARED, Estimate, Load, Work
+from utils.run.preflight import SHARED, START_SECONDS, Estimate, Load, Work
 from utils.run.remaining import Remaining, reported
 from utils.run.tasks import Task
 from utils.run.workers import InProcess, run_tasks
@@ -87,6 +87,15 @@ def test_idle_cores_shorten_what_one_process_does_alone(
     estimate = Estimate(stages, memory=1.0, load=Load(others, 2), cores=cores)
     assert estimate.by(workers).total.seconds == pytest.approx(seconds)
     assert replace(estimate, load=Load()).by(workers).total.seconds == 100  # GPUs
+
+
+def test_the_start_of_workers_counts() -> None:
+    alone = Estimate({"eval": Work.of(5, [30.0] * 10)}, memory=1e6, load=Load(2.0, 2))
+    assert alone.by(1).whole == alone.by(1).total.seconds
+    assert alone.by(2).whole == pytest.approx(300 + 2 * START_SECONDS)
+    short = Estimate({"eval": Work.of(5, [3.0] * 10)}, memory=1e6, load=Load(0.0, 2), cores=1)
+    assert short.workers_that_pay(2) == 2  # 15 s saved
+    assert replace(short, load=Load(6.0, 2)).workers_that_pay(2) == 1  # starting takes 20 s
 
 
 def test_load_and_low_priority_are_reported_where_they_matter() -> None:

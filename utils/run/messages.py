@@ -61,7 +61,7 @@ def closing_line(estimate: Estimate, size: float, memory: float, seconds: float)
     """What the run used, compared with its estimate: bytes on disk, bytes of memory, seconds."""
     total = estimate.total
     return (
-        f"Used (estimated): {duration(seconds)} ({duration(total.seconds)}), "
+        f"Used (estimated): {duration(seconds)} ({duration(estimate.whole)}), "
         f"{shown_bytes(size)} on disk ({shown_bytes(total.size)}), "
         f"{shown_bytes(memory)} of memory at most ({shown_bytes(estimate.memory)})"
     )
@@ -73,10 +73,11 @@ def _needs(estimate: Estimate, free: int) -> dict[str, str]:
     group = "" if limit.size == machine_memory() else f" ({limit.of})"
     sizes = ", ".join(f"{name} {shown_bytes(work.size)}" for name, work in stages.items())
     times = ", ".join(f"{name} {duration(work.seconds)}" for name, work in stages.items())
+    times += f", starting workers {duration(estimate.start)}" if estimate.start else ""
     return {
         "Disk": f"{shown_bytes(total.size)} to write ({sizes}); {shown_bytes(free)} are free",
         "Memory": f"about {shown_bytes(estimate.memory)}, of {shown_bytes(limit.size)}{group}",
-        "Rough time": f"{duration(total.seconds)} on this machine for what is not done ({times})"
+        "Rough time": f"{duration(estimate.whole)} on this machine for what is not done ({times})"
         + _slowed(estimate, os.nice(0)),
     }
 

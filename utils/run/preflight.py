@@ -146,6 +146,7 @@ class Estimate:
         each: bytes of memory of each of those others, without these; the same if None.
         load: of the cores that compute.
         cores: on which this process computes if it does.
+        start: seconds until the workers on this machine have started.
     """
 
     stages: dict[str, Work]
@@ -156,11 +157,17 @@ class Estimate:
     each: float | None = None
     load: Load = Load()
     cores: int = 1
+    start: float = 0.0
 
     @property
     def total(self) -> Work:
         """All stages together."""
         return together(self.stages.values())
+
+    @property
+    def whole(self) -> float:
+        """Seconds of all stages and of starting the workers."""
+        return self.total.seconds + self.start
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -188,7 +195,8 @@ class Estimate:
         if n_workers == 1:
             return replace(self, stages=stages)
         memory = max(self.memory, self._waiting + n_workers * self._each)
-        return replace(self, stages=stages, memory=memory, workers=n_workers)
+        start = START_SECONDS * slowdown if self.load.cores else 0.0
+        return replace(self, stages=stages, memory=memory, workers=n_workers, start=start)
 
     def workers_in(self, size: float) -> int:
         """How many workers fit into `size` bytes of memory; 1 may be this process."""
@@ -211,7 +219,7 @@ class Estimate:
         room = self.workers_in(memory_limit().size)
         n_workers = max(1, min(places, self.parts, room))
         saved = self.by(1).total.seconds - self.by(n_workers).total.seconds
-        return n_workers if saved > START_SECONDS else 1
+        return n_workers if saved > START_SECONDS * self.load.slowdown(n_workers) else 1
 
 
 def together(work: Iterable[Work]) -> Work:
