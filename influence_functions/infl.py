@@ -74,9 +74,9 @@ def _log_solution(seed: int, solved: Solved) -> None:
     log.info("Trial %d: Influence_functions %s", seed, solved.words)
     if not solved.reached:
         log.warning(
-            "Trial %d: the solver of Influence_functions was to reach a relative residual of "
-            "%.2g but reached %.2g: its scores are rough. Raise --damping above %.2g, or check "
-            "them with --verify.", seed, solved.wanted, solved.residual, solved.damping,
+            "Trial %d: the solver of Influence_functions did not reach a relative residual of "
+            "%.2g but %.2g: its scores are inaccurate. Raise --damping above %.2g, or check them "
+            "with --verify.", seed, solved.wanted, solved.residual, solved.damping,
         )  # fmt: skip
 
 

@@ -198,7 +198,7 @@ def closing_words(recommendation: Recommendation) -> list[str]:
         test = _points(verdict.test_gain_points, verdict.test_interval_points)
         lines = [
             f"Recommended: remove the {verdict.n} worst by {verdict.method} ({verdict.reason})",
-            f"Points gained, validation: {gain}; test, which decided nothing: {test}",
+            f"Points gained, validation: {gain}; test (not used to decide): {test}",
         ]
     lines += [recommendation.about] if recommendation.about else []
     remarks = [verdict.trials_disagree, recommendation.what_if, recommendation.validation]

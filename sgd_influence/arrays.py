@@ -296,7 +296,7 @@ def _check_finite(images: npt.NDArray[Any], name: str) -> None:
     finite = np.isfinite(images).reshape(len(images), -1).all(axis=1)
     if not finite.all():
         what = f"{name}[{np.argmin(finite)}] has pixels that are NaN or infinite"
-        raise UserError(f"{what}; mend that image, or leave it out")
+        raise UserError(f"{what}; correct that image, or leave it out")
 
 
 def labels_of(y: npt.ArrayLike, n: int, name: str) -> npt.NDArray[Any]:

@@ -94,8 +94,8 @@ class Replay:
             log.warning(
                 "%s: the replay differs from the recorded training, by %.2g at most in the state "
                 "before step %d (another CPU, or a GPU without its deterministic mode?); every "
-                "segment goes on from its own checkpoint, so the scores differ little. --cache "
-                "steps does without a replay.",
+                "segment starts from its own checkpoint, so the scores differ little. --cache "
+                "steps needs no replay.",
                 self.name, difference, t + 1,
             )  # fmt: skip
 
@@ -161,9 +161,9 @@ def states_there(trial: Trial) -> list[int]:
     kept = trial.states_there()
     if not kept or kept[0] > trial.covered_start:
         raise UserError(
-            f"{trial.state_path(trial.covered_start)}: is not there, and Hara begins with it; "
-            "leave Hara out of --methods, or delete the folder of its trial (seed_...), and the "
-            "same command trains the trial again"
+            f"{trial.state_path(trial.covered_start)}: is not there, but Hara needs it; leave Hara "
+            "out of --methods, or delete the folder of its trial (seed_...) and give the same "
+            "command again, which trains the trial again"
         )
     return kept
 

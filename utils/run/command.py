@@ -134,7 +134,7 @@ def _goes_on(output: Path) -> str:
 
     if not os.path.exists(OutputPaths(output).manifest):  # nor where it may not be looked for
         return "nothing is finished yet"
-    return f"what is finished is kept in {output}, the same command goes on from there"
+    return f"finished work is kept in {output}; give the same command again to resume"
 
 
 def _end_by(number: signal.Signals, name: str, goes_on: str) -> int:

@@ -132,7 +132,7 @@ class Cluster(HandingOver):
             return ""
         if isinstance(error, KilledWorker):
             ended = error.allowed_failures + 1
-            return f"a job ended {ended} of the cluster's workers, maybe for want of memory"
+            return f"a task killed {ended} of the cluster's workers, perhaps for lack of memory"
         if isinstance(error, (CancelledError, CommClosedError)) or self._client.status != "running":
             return "the Dask scheduler is gone"
         return f"the Dask cluster {lack}" if (lack := lack_of(error)) else ""
@@ -257,7 +257,7 @@ def _check_workers(client: Any, option: str) -> None:
             raise UserError(f"{option}: the worker {worker} {what}; {_remedy('worker')}")
     warn_of_others(found, client.run(advised_kernels))
     if any(n > 1 for n in client.ncores().values()):
-        log.warning("Dask workers with several threads compute one job at a time: --nthreads 1")
+        log.warning("Dask workers with several threads compute one task at a time: --nthreads 1")
 
 
 def _unfit(answer: object, program: str = "") -> str:

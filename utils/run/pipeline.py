@@ -306,12 +306,12 @@ def counts_below(n_train: int, options: Options) -> list[int]:
     if min(options.remove_n_list) >= n_train:
         given = " ".join(map(str, options.remove_n_list))
         raise UserError(
-            f"--remove_n_list {given}: there are only {n_train} training images; give an n below"
+            f"--remove_n_list {given}: there are only {n_train} training images; give a smaller n"
         )
     if options.cleanse_n is not None and options.cleanse_n >= n_train:
         raise UserError(
             f"--cleanse_n {options.cleanse_n}: there are only {n_train} training images in a "
-            "trial; give a number below"
+            "trial; give a smaller number"
         )
     return [n for n in options.removal_counts if n < n_train]
 

@@ -176,7 +176,7 @@ def _epoch_job(trial: Trial, epoch: int) -> Job | None:
     done = epochs_done(trial)
     if epoch < done:
         if epoch + 1 == done:
-            log.info("Trial %d: training goes on with epoch %d", trial.seed, done + 1)
+            log.info("Trial %d: training resumes with epoch %d", trial.seed, done + 1)
         return None
     record_steps(trial)
     return Job(partial(train_epoch, epoch=epoch), read_by_epoch(trial, epoch))

@@ -144,8 +144,8 @@ def work_beside(setup: Setup, job: Callable[[Trial], Any]) -> Outcome:
     """
     if not has_claim(OutputPaths(setup.root).lock, setup.claim):
         raise UserError(
-            f"a Dask worker on {socket.gethostname()} does not see {setup.root}, which the workers "
-            "at the start shared; start workers only where the folder is; the same command goes on"
+            f"a Dask worker on {socket.gethostname()} does not see {setup.root}, which all workers "
+            "saw at the start; start workers only where it is seen, and give the same command again"
         )
     prepare(setup.backend, setup.options.device_ids[0])
     return work(setup, job)
