@@ -105,7 +105,7 @@ def load_scores(results: Results) -> Scores:
 
 
 def load_tried(paths: OutputPaths, methods: Sequence[str], seeds: Sequence[int]) -> Tried:
-    """What every removal of these methods and trials came to, earlier commands' included."""
+    """The results of every removal of these methods and trials, also of earlier commands."""
     return {
         (method, n, seed): load_outcomes(paths.outcomes(method, n, seed))
         for method in methods

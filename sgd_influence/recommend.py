@@ -175,7 +175,7 @@ class Recommendation:
             empty.
         validation: a sentence where wrong labels among the validation images take part in the
             verdict; else empty.
-        about: a sentence that tells which training the removals repeated.
+        about: a sentence on which training the removals repeated.
     """
 
     overall: Verdict
@@ -222,7 +222,7 @@ def recommend(
     """How many images to remove by each method, and by which.
 
     Args:
-        tried: what the removals of the trials came to.
+        tried: the results of the removals.
         methods: that are judged.
         seeds: of the trials.
         unsound: methods from whose scores nothing is recommended, and why.
@@ -429,7 +429,7 @@ def _none(
     among: npt.NDArray[np.bool_],
     reason: str = "",
 ) -> Verdict:
-    """Remove none; what came closest among the removals of the mask (C,) is named."""
+    """Remove none; names the removal of the mask (C,) that came closest."""
     closest = _closest(removals.gains, among)
     accuracy = float(removals.test_accuracy[0])
     return Verdict(

@@ -1,4 +1,4 @@
-"""Scores for a training loop in nnabla that is not ours: record its steps, then sweep back."""
+"""Scores for the user's own training loop in nnabla: record its steps, then sweep back."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SOLVERS = {"Sgd": False, "Momentum": True}
 METHODS_OF_STEPS = ("Hara", "Hara_exact", "Hara_smoothed", "Ours", "Ours_exact", "Ours_mean")
 """The methods that need nothing but recorded steps."""
 REPEATS = 0.05
-"""A recorded step may miss the one that is taken again by this share of its length, by rounding."""
+"""By rounding, a repeated step may differ from the recorded one by this share of its length."""
 
 
 @dataclass(frozen=True)
@@ -146,8 +146,8 @@ class Recorder:
             solver: of the loop, the learning rate of this step set.
 
         Raises:
-            UserError: the solver is not SGD with or without momentum, the batch does not fit, the
-                solver has taken other steps than those that were recorded, or the disk is full.
+            UserError: the solver is not SGD with or without momentum, rows and x do not fit, the
+                solver has made steps that were not recorded, or the disk is full.
         """
         indices, batch = array_of(rows, "rows"), array_of(x, "x", np.float32)
         self._check_batch(indices, batch)
@@ -221,7 +221,7 @@ class Recorder:
         _check_finite(x, "x")
 
     def _follow(self, solver: Any, x: Float32) -> None:
-        """Take the solver and the net's parameters of the first step; later ones must be those."""
+        """Keep the solver and the parameters of the first step; later steps must have the same."""
         if self._solver is None:
             _check_solver(solver)
             with guest():
@@ -316,7 +316,7 @@ class _RecordedTrial(Trial):
 
 
 def _check_step(trial: Trial, t: int) -> None:
-    """Take a recorded step again; raises a UserError where it does not lead to the next state."""
+    """Repeat a recorded step; raises a UserError if it does not lead to the next state."""
     before, after = trial.state_before(t), trial.state_before(t + 1)
     trial.sgd.load(before)
     trial.take_step(t)

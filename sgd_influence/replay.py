@@ -1,9 +1,10 @@
-"""The true states of the covered steps from few parameter files: recorded steps are taken again.
+"""The true states of the covered steps, from few parameter files and repeated training steps.
 
 Of T covered steps every ceil(sqrt(T))-th state is kept on disk, a checkpoint. The sweep goes back
 over the steps; when it enters the segment between two checkpoints, the segment is trained once
-more from its start and its states are held in memory. A step repeats exactly, so the states are,
-byte for byte, those of the training: sqrt(T) files instead of T, for one training step per step.
+more from its start and its states are held in memory. A step can be repeated exactly, so the states
+equal those of the training, byte for byte. This takes sqrt(T) files instead of T, and one more
+training step per covered step.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ class Replay:
                 self._held[s + 1] = self.sgd.state()
 
     def _compare_end(self, t: int) -> None:
-        """Take step t, the segment's last, and say once if it misses the next checkpoint."""
+        """Repeat step t, the segment's last, and warn once if the next checkpoint differs."""
         self.sgd.step(self.data, self.steps[t])
         difference = _difference(self.sgd.state(), self.load(t + 1))
         if difference is not None and not self._differed:
@@ -120,7 +121,7 @@ def held_places(start: int, t: int, room: int) -> Sequence[int]:
 
 
 def replayed_steps(length: int, room: int) -> int:
-    """Training steps that the replay of a segment takes, that which meets its end included.
+    """Training steps that the replay of a segment takes, including the one that reaches its end.
 
     Args:
         length: steps from one kept state to the next; 1 needs no replay.

@@ -78,7 +78,7 @@ class Cluster(HandingOver):
         log.info("Dask: %d workers, %s", len(seen), _how(self.shared))
 
     def slots(self) -> int:
-        """A job for each worker, and one that is there as soon as one of them has finished."""
+        """A job for each worker, and one more, ready for the first worker that finishes."""
         return len(self._client.ncores()) + 1
 
     def opened(self, trial: Trial) -> Trial:
@@ -124,7 +124,7 @@ class Cluster(HandingOver):
             self._executor.shutdown(wait=False)
 
     def _problem(self, error: Exception) -> str:
-        """What the cluster lacks; empty if it is something else that has failed."""
+        """What the cluster lacks; empty if the failure has another cause."""
         from distributed import KilledWorker
         from distributed.comm.core import CommClosedError
 
@@ -261,7 +261,7 @@ def _check_workers(client: Any, option: str) -> None:
 
 
 def _unfit(answer: object, program: str = "") -> str:
-    """Why a worker that gave this answer is of no use: it failed, or has another `program`."""
+    """Why a worker with this answer cannot be used: it failed, or has another `program`."""
     if isinstance(answer, Exception):
         return lack_of(answer) or _cannot(answer)
     return "has another version of this program" if program and answer != program else ""
@@ -276,9 +276,9 @@ def program_here() -> str:
 
 
 def lack_of(error: BaseException) -> str:
-    """What a machine has not that could not unpack or import something; empty for other errors.
+    """What is missing on a machine that cannot unpack or import something; empty for other errors.
 
-    Dask hands on what happened there as the error itself, as its cause, or as its text.
+    Dask passes on the error itself, or an error that has it as its cause or in its text.
     """
     text = f"{error!r} {error.__cause__!r}"
     missing = re.search(r"(?:No module named|PackageNotFoundError)\W+([\w.-]+)", text)
