@@ -289,7 +289,7 @@ class Options:
         "which states of the training are kept on disk, besides the final one and the one that "
         "removals retrain from: steps: before every covered step; recompute: before every "
         "sqrt(T)-th of T covered steps, the others are computed again when needed, with the same "
-        "scores; final: no others, so that Hara, Hara_exact, Hara_smoothed and Ours_mean cannot run",
+        "scores; final: no others: Hara, Hara_exact, Hara_smoothed and Ours_mean cannot run",
         choices=CACHES, changes_results=False,
     )  # fmt: skip
     cache_memory: int = option(

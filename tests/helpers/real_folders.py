@@ -664,7 +664,7 @@ LIST_CASES: dict[str, Case] = {
     "s3 address": Case(listed(["s3://bucket/x.png,cat"]), LINE, ("an address (s3://)",)),
     "file address": Case(listed(["file:///a/x%20y.png,cat"]), LINE, ("write the path /a/x y.png",)),
     "home folder": Case(listed(["~/x.png,cat"]), LINE, ("only shells expand ~; write /",)),
-    "variable": Case(listed(["$HOME/x.png,cat"]), LINE, ("a variable, which shells only",)),
+    "variable": Case(listed(["$HOME/x.png,cat"]), LINE, ("a variable, which only shells",)),
     "%20 for a blank": Case(
         lambda root: _with_picture(listed(["cat/a%20b.png,cat"])(root), "cat/a b.png"), LINE,
         ("no such file, it is written as in a web address (%); write cat/a b.png",),
