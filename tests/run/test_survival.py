@@ -561,7 +561,7 @@ def test_signal_ends_in_one_line(
     _, printed = process.communicate()
     assert process.returncode == 128 + number
     how = "interrupted" if name == "SIGINT" else f"ended by {name}"
-    line = f"eval_sgd_influence.py: {how}; finished work is kept in {output}, "
+    line = f"eval_sgd_influence.py: {how}; finished work is kept in {output}; "
     assert last_line(printed).startswith(line)
     assert line in (output / "run.log").read_text().splitlines()[-1]
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
