@@ -1,6 +1,6 @@
 """What the marked labels are worth to an independent net: accuracy without the marked images.
 
-    python benchmarks/label_worth.py --data PATH --records DIR CELL/SEED ... [--page docs/label_noise.md]
+    python benchmarks/label_worth.py --data PATH --records DIR CELL/SEED ... [--page PAGE]
 
 For each data set of label_records.py, a net in PyTorch of another architecture
 (benchmarks/peers/independent.py) is trained from scratch on all images, without those that the
