@@ -110,7 +110,7 @@ def _place(fields: Fields, known: Known) -> Place:
     if place[0] not in SETS:
         raise ValueError(f"set {place[0]!r}; it must be one of {', '.join(SETS)}")
     if image not in known:
-        raise ValueError(f"image {image!r} is not in labels/label_issues.csv; take the row out")
+        raise ValueError(f"image {image!r} is not in labels/label_issues.csv; remove the row")
     if place not in known[image]:
         there = " and ".join(f"row {row} of {part}" for part, row in known[image])
         here = f"row {place[1]} of {place[0]}"
@@ -118,7 +118,7 @@ def _place(fields: Fields, known: Known) -> Place:
     label = known[image][place]
     if _whole(fields, LABEL) != label:
         what = f"{LABEL} is {fields[LABEL]}, in labels/label_issues.csv it is {label}"
-        raise ValueError(f"{what}; take the row out, or decide on this label")
+        raise ValueError(f"{what}; remove the row, or decide on this label")
     return place
 
 

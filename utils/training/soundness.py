@@ -6,7 +6,8 @@ A ranking should be followed only if it passes five checks:
    |u_T|, the product of the steps is not a contraction, and early steps get arbitrary scores.
 2. Size. Leaving one image out cannot lower the validation loss by more than the whole loss.
 3. Seats. Whether an image is harmful does not depend on when it was trained on. If most of the
-   worst n sat in the last steps, the ranking is of seats, and the removal empties the last batches.
+   worst n were in the last steps, the ranking follows the order of training, and the removal
+   empties the last batches.
 4. Solver. A solution of a linear equation has a smaller residual than zero has.
 5. Difference. Equal scores rank nothing.
 """
@@ -58,8 +59,8 @@ def remedy(method: Method, from_scratch: bool) -> str:
         exact = "" if method.needs_states else "use Hara_exact, or "
         better = f"{exact}train with --preset smooth or a lower --lr"
     else:
-        better = "use Hara, whose damped sweep stays in bounds, or train with a lower --lr"
-    return f"do not remove by them: {better}; --verify tests a ranking"
+        better = "use Hara, whose damped sweep does not grow, or train with a lower --lr"
+    return f"do not remove images by them: {better}; check them with --verify"
 
 
 @dataclass(frozen=True)
@@ -165,8 +166,8 @@ def _solver_problem(solved: Solved | None) -> str:
     if solved is None or solved.residual < 1:
         return ""
     return (
-        f"its equation was not solved: the relative residual is {solved.residual:.2g}, and a zero "
-        "vector has 1"
+        f"its equation was not solved: the relative residual is {solved.residual:.2g}, where a "
+        "zero vector has 1"
     )
 
 
@@ -174,8 +175,8 @@ def _growth_problem(growth: float | None, n_steps: int) -> str:
     if growth is None or growth <= GROWTH:
         return ""
     return (
-        f"the sweep grows {growth:.2g}-fold over {n_steps} steps (at most {GROWTH:g} is sound), so "
-        "that images of early steps have scores of any size"
+        f"the sweep grows {growth:.2g}-fold over {n_steps} steps (at most {GROWTH:g}-fold is "
+        "sound), so the scores of images in early steps are arbitrary"
     )
 
 
@@ -199,8 +200,8 @@ def _seat_problem(influence: np.ndarray, steps: Sequence[Step]) -> str:
     if not n or shares[n] <= max(MOST, CROWDED * expected):
         return ""
     return (
-        f"{shares[n]:.0%} of its {n} worst images sat in the last {LAST} of {len(steps)} steps, "
-        f"where {expected:.1%} are expected: it ranks seats, not images"
+        f"{shares[n]:.0%} of its {n} worst images were in the last {LAST} of {len(steps)} steps, "
+        f"where {expected:.1%} are expected: it ranks the order of training, not the images"
     )
 
 
