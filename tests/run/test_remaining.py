@@ -93,9 +93,9 @@ def test_the_start_of_workers_counts() -> None:
     alone = Estimate({"eval": Work.of(5, [30.0] * 10)}, memory=1e6, load=Load(2.0, 2))
     assert alone.by(1).whole == alone.by(1).total.seconds
     assert alone.by(2).whole == pytest.approx(300 + 2 * START_SECONDS)
-    short = Estimate({"eval": Work.of(5, [3.0] * 10)}, memory=1e6, load=Load(0.0, 2), cores=1)
-    assert short.workers_that_pay(2) == 2  # 15 s saved
-    assert replace(short, load=Load(6.0, 2)).workers_that_pay(2) == 1  # starting takes 20 s
+    short = Estimate({"eval": Work.of(5, [1.3] * 10)}, memory=1e6, load=Load(0.0, 2), cores=1)
+    assert short.workers_that_pay(2) == 2  # saves 6.5 s, and starting takes 5 s
+    assert replace(short, load=Load(6.0, 2)).workers_that_pay(2) == 1  # 19.5 s and 20 s
 
 
 def test_load_and_low_priority_are_reported_where_they_matter() -> None:
