@@ -258,7 +258,7 @@ def test_a_list_of_validation_images_is_not_training(tmp_path: Path) -> None:
         assert set(table[IMAGE]) == {str(path) for path in (folder / part).rglob("*.png")}
 
 
-def test_the_list_alone_is_one_set(tmp_path: Path) -> None:
+def test_the_list_alone_is_one_set(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Somewhere else, or under a name of its own, it brings no other sets."""
     csv = csv_of(tmp_path, csv_rows())
     (csv.parent / "test_cleansed.csv").write_text("x:image,y:label\ncat/0.png,0\n")
@@ -266,6 +266,11 @@ def test_the_list_alone_is_one_set(tmp_path: Path) -> None:
         listed = csv.with_name(name)
         listed.write_bytes(csv.read_bytes())
         assert len(read_parts(listed)) == parts
+    assert not caplog.messages
+    alone = csv.with_name("train_reviewed.csv")
+    alone.write_bytes(csv.read_bytes())
+    assert len(read_parts(alone)) == 1
+    assert f"{csv.with_name('test_reviewed.csv')}: is not there, so other test" in caplog.text
 
 
 def test_a_class_that_loses_its_last_image_is_a_warning(

@@ -46,7 +46,8 @@ def read_users_csv(csv: Path) -> tuple[pd.DataFrame, list[str]]:
 def _check_rows(csv: Path, given: Sequence[str]) -> None:
     for row, path in enumerate(given):
         if not path.strip():
-            raise UserError(f"{csv}: row {row + 2}: no image is named; fill in {IMAGE}")
+            what = f"no image is named; fill in {IMAGE}, or take the row out"
+            raise UserError(f"{csv}: row {row + 2}: {what}")
         if path.lstrip().startswith("#") and not os.path.lexists(csv.parent / path):
             raise UserError(f"{csv}: row {row + 2}: a comment line; take it out")
 
@@ -80,6 +81,8 @@ def _read_table(csv: Path) -> pd.DataFrame:
     if not isinstance(table.index, pd.RangeIndex):  # pandas' way with one field too many
         raise UserError(f"{csv}: rows have more fields than the header; quote names with commas")
     table.columns = pd.Index([str(name).strip() for name in table.columns])
+    for name in table.columns[table.columns.duplicated()]:
+        raise UserError(f"{csv}: row 1: two columns are called {name!r}; rename one")
     table = table.rename(columns={_column(csv, table, "x"): IMAGE, _column(csv, table, "y"): LABEL})
     if table.empty:
         raise UserError(f"{csv}: no row follows its header; add a row per image")

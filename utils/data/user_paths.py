@@ -207,6 +207,9 @@ def _companions(csv: Path) -> Iterator[Part]:
         if other.exists():
             LOG.info("%s: the %s images of this list", other, name)
             yield _of_csv(name, other)
+        elif name == TEST:
+            what = "is not there, so other test images are drawn; copy it next to the list"
+            LOG.warning("%s: %s", other, what)
 
 
 def _of_csv(name: str, csv: Path) -> Part:
