@@ -84,14 +84,13 @@ def _manifest(paths: OutputPaths) -> Manifest:
 
     The table of all images is the data set: rows that a person takes out would be lost.
     """
-    manifest = manifest_of_run(paths)
-    if not paths.label_issues.exists():
+    manifest, table = manifest_of_run(paths), latest(paths.label_issues)
+    if not table.exists():
         what = "has no labels/label_issues.csv: its run is not finished, or of an earlier version"
         raise UserError(f"{paths.root}: {what}; give the run's command again")
     if not paths.classes.exists():
         what = "has no summary/classes.csv: its run is not finished, or was one from Python"
         raise UserError(f"{paths.root}: {what}; give the command of a run")
-    table = latest(paths.label_issues)
     known = manifest.outputs.get(table.relative_to(paths.root).as_posix())
     if known != FileDigest.of(table):
         what = "was edited, so it may lack images; give the run's command again, which keeps it and"
