@@ -147,9 +147,10 @@ def unfit_net(found: Learnt) -> str:
         return f"The net has learnt too little: {_compared(found)}. {_remedy(found)}"
     least = found.frequent**LEAST_POWER
     if found.cautious < least:
+        tested = counted(found.n_tested, "validation image")
         what = (
-            f"it is right about {found.accuracy:.1%} of {counted(found.n_tested, 'validation image')}"
-            f", {found.frequent:.1%} of which are of one class; about {least:.1%} are needed"
+            f"it is right about {found.accuracy:.1%} of {tested}, {found.frequent:.1%} of which are "
+            f"of one class; about {least:.1%} are needed"
         )
         return f"The net has learnt too little: {what}. {_remedy(found)}"
     return ""

@@ -23,8 +23,8 @@ from utils.data.label_table import IS_ISSUE, PREDICTED, SCORE, read_class_names,
 from utils.errors import UserError
 from utils.output.folder import OutputFolder
 from utils.output.paths import OutputPaths
-from utils.page.facts import Facts
 from utils.page import review
+from utils.page.facts import Facts
 from utils.page.page import LARGEST, page_of, write_page
 from utils.page.review import Review
 
@@ -383,10 +383,10 @@ def test_images_of_a_data_set_that_was_moved_are_known(tmp_path: Path) -> None:
 
     for image in ("/old/cat/a.png", "cat/a.png"):
         assert given(image)[IMAGE].tolist() == ["/new/cat/a.png"]
-    other = picture(tmp_path / "cat/a.png")  # of another data set, which is there
-    for image, row in ((other, 4), ("/old/cat/b.png", 4), ("/old/dog/a.png", 4), ("/o/cat/a.png", 5)):
+    other = str(picture(tmp_path / "cat/a.png"))  # of another data set, which is there
+    for image, row in ((other, 4), ("/o/cat/b.png", 4), ("/o/dog/a.png", 4), ("/o/cat/a.png", 5)):
         with pytest.raises(UserError, match=r"is not in labels/label_issues\.csv; copy x:image"):
-            given(str(image), row)
+            given(image, row)
     with pytest.raises(UserError, match="y:label is 1"):
         given("/old/cat/a.png", label=1)
 

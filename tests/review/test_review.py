@@ -19,8 +19,8 @@ from utils.data.datasets import prepare
 from utils.data.decisions import DECISION, NEW_LABEL
 from utils.data.label_table import IS_ISSUE, PREDICTED
 from utils.data.own_data import Wanted, own_source
-from utils.output.paths import OutputPaths
 from utils.errors import UserError
+from utils.output.paths import OutputPaths
 from utils.review import command, export, worth
 from utils.review.__main__ import main
 
@@ -266,6 +266,15 @@ def test_removing_every_image_of_a_set_is_refused(
     assert not (folder / "reviewed").exists()
 
 
+def test_removing_all_classes_but_one_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = pd.read_csv(folder / "labels/label_issues.csv")
+    cats = table[(table[SET] == "training") & (table[LABEL] == 0)][ROW]
+    assert reviewed(folder, decisions(folder, {("training", row): "remove" for row in cats})) == 2
+    assert "leaves training images of one class only, 'dog'; keep" in capsys.readouterr().err
+
+
 def test_a_table_from_which_rows_were_taken_is_no_data_set(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -301,7 +310,9 @@ def test_rows_without_a_decision_are_skipped(
 ) -> None:
     table = pd.read_csv(folder / "labels/label_issues.csv")
     csv = folder.parent / "copy.csv"  # of the table, with two more columns
-    table.assign(**{DECISION: ["keep"] + [""] * 59, NEW_LABEL: ""}).to_csv(csv, index=False)
+    copy = table.assign(**{DECISION: ["keep"] + [""] * 59, NEW_LABEL: ""})
+    blank = "," * (len(list(copy)) - 1) + "\n"  # as Excel writes rows that were cleared
+    csv.write_text(copy.to_csv(index=False) + 2 * blank)
     assert reviewed(folder, csv) == 0
     assert len(pd.read_csv(folder / "labels/decisions.csv")) == 1
     assert "59 rows have no decision and are skipped" in capsys.readouterr().out

@@ -259,11 +259,12 @@ def test_a_run_scores_every_image_of_its_trials(run: Path) -> None:
 def test_net_and_logistic_regression_are_compared_on_the_same_trials(run: Path) -> None:
     source, seeds = prepare("digits", None, False), (0, 1)
     options = Options("p", run, ("AUM",), dataset="digits", n_train=60, n_val=30, n_test=30)
-    pixels, nets = [], []
+    pixels, nets, shares = [], [], []
     for seed in seeds:
         split = split_of_trial(options, source, seed)
         images = [load_rows(source, rows, str, "") for rows in (split.training, split.validation)]
         pixels.append(pixel_accuracy(*images))
+        shares.append(np.bincount(images[1].labels).max() / 30)
         curve = read_csv(OutputPaths(run).learning_curve(seed))
         nets.append(curve["val_accuracy"].iloc[-1])
     assert pixels[0] != pixels[1]
@@ -271,6 +272,8 @@ def test_net_and_logistic_regression_are_compared_on_the_same_trials(run: Path) 
         found = learnt(options, source, Results(OutputPaths(run)), chosen)
         assert found.pixels == pytest.approx(np.mean([pixels[seed] for seed in chosen]))
         assert found.accuracy == pytest.approx(np.mean([nets[seed] for seed in chosen]))
+        assert found.frequent == pytest.approx(np.mean([shares[seed] for seed in chosen]))
+        assert found.n_tested == 30
 
 
 def test_the_recommendation_says_that_validation_labels_are_suspects_too(

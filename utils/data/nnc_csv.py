@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from utils.columns import CLASS, IMAGE, LABEL
@@ -84,9 +85,16 @@ def _read_table(csv: Path) -> pd.DataFrame:
     for name in table.columns[table.columns.duplicated()]:
         raise UserError(f"{csv}: row 1: two columns are called {name!r}; rename one")
     table = table.rename(columns={_column(csv, table, "x"): IMAGE, _column(csv, table, "y"): LABEL})
+    table = _without_blank_end(table.fillna(""))  # for fields that a row lacks
     if table.empty:
         raise UserError(f"{csv}: no row follows its header; add a row per image")
-    return table.fillna("")  # fields that a row lacks
+    return table
+
+
+def _without_blank_end(table: pd.DataFrame) -> pd.DataFrame:
+    """The table without blank rows at its end, which spreadsheets write for cells once filled."""
+    filled = np.flatnonzero((table != "").any(axis=1))
+    return table.iloc[: filled[-1] + 1 if len(filled) else 0]
 
 
 def _check_header(csv: Path) -> None:

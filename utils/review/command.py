@@ -110,10 +110,17 @@ def _check_some(
 
 
 def _check_left(data: Reviewed, decisions: Path) -> None:
-    """Raise a UserError if no image of a set is left; warn if a class has none for training."""
+    """Raise a UserError if no image of a set is left, or one class only for training.
+
+    Warn if a class has no training image left.
+    """
     for part, before in data.before.items():
         if len(before) and data.after[part].empty:
             raise UserError(f"{decisions}: removes every {part} image; keep some")
+    if data.after[TRAINING][LABEL].nunique() < 2 <= data.before[TRAINING][LABEL].nunique():
+        only = data.class_names[data.after[TRAINING][LABEL].iloc[0]]
+        what = f"leaves training images of one class only, {only!r}"
+        raise UserError(f"{decisions}: {what}; keep some of another")
     lost = sorted(set(data.before[TRAINING][LABEL]) - set(data.after[TRAINING][LABEL]))
     if lost:
         names = ", ".join(data.class_names.get(label, str(label)) for label in lost)

@@ -105,8 +105,8 @@ def _finished(file: Path) -> dict[tuple[str, int, str], Scores]:
             for name, seed, key, n, given, after in table.itertuples(index=False)
         }
     except (UserError, ValueError) as error:
-        what = "is not as it was written; put it back, or remove it: its trainings are then repeated"
-        raise UserError(f"{file}: {what}") from error
+        remedy = "put it back, or remove it: its trainings are then repeated"
+        raise UserError(f"{file}: is not as it was written; {remedy}") from error
 
 
 # ---------------------------------------------------------------- gains
