@@ -149,8 +149,8 @@ def unfit_net(found: Learnt) -> str:
     if found.cautious < least:
         tested = counted(found.n_tested, "validation image")
         what = (
-            f"it is right about {found.accuracy:.1%} of {tested}, {found.frequent:.1%} of which are "
-            f"of one class; about {least:.1%} are needed"
+            f"it is right about {found.accuracy:.1%} of {tested}, {found.frequent:.1%} of which "
+            f"are of one class; about {least:.1%} are needed"
         )
         return f"The net has learnt too little: {what}. {_remedy(found)}"
     return ""
