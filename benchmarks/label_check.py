@@ -92,6 +92,8 @@ def figures(records: Sequence[Record]) -> dict[str, Any]:
         "auc_loss": auc(wrong[trained], of_label),
         "auc_held": auc(wrong[first["held"]], _held_margins(first)),
         "worst_5": worst_5(wrong, checked.score),
+        "found_10": found(wrong, checked.score, 0.1),
+        "found_20": found(wrong, checked.score, 0.2),
         "suspects_wrong": float(wrong[checked.suspect].mean()) if checked.suspect.any() else np.nan,
         "brier": relative_brier(checked.score, ~wrong),
         "calibration": calibration_error(checked.score, ~wrong),
@@ -113,6 +115,12 @@ def auc(wrong: np.ndarray, score: np.ndarray) -> float:
 def worst_5(wrong: np.ndarray, score: np.ndarray) -> float:
     """The share of wrong labels among the worst 5 %, for masks and scores (N,)."""
     return float(wrong[np.argsort(score, kind="stable")[: len(wrong) // 20]].mean())
+
+
+def found(wrong: np.ndarray, score: np.ndarray, share: float) -> float:
+    """The share of the wrong labels among the worst `share` of all, for masks and scores (N,)."""
+    worst = np.argsort(score, kind="stable")[: round(share * len(wrong))]
+    return float(wrong[worst].sum() / wrong.sum()) if wrong.any() else np.nan
 
 
 def relative_brier(score: np.ndarray, right: np.ndarray) -> float:
@@ -196,8 +204,9 @@ def table_of(rows: pd.DataFrame) -> str:
     """The table of the page: first the seeds that rules were chosen on, then the others."""
     head = (
         "images, wrong labels", "seed", "trials", "wrong", "counted (95 % interval)", "AUC",
-        "AUC of AUM", "AUC of the last loss", "wrong of the worst 5 %", "wrong of the marked",
-        "Brier / base", "calibration error", "suggested >= .9: right",
+        "AUC of AUM", "AUC of the last loss", "wrong of the worst 5 %",
+        "found in the worst 10, 20 %", "wrong of the marked", "Brier / base",
+        "calibration error", "suggested >= .9: right",
     )  # fmt: skip
     table = [head]
     for row in rows.sort_values("seed", key=lambda s: s % 2, kind="stable").itertuples():
@@ -205,7 +214,9 @@ def table_of(rows: pd.DataFrame) -> str:
         table.append((
             row.cell, f"{row.seed}{', chosen on' if row.seed % 2 == 0 else ''}", str(row.trials),
             str(row.wrong), count, *(_number(v, 3) for v in (row.auc, row.auc_aum, row.auc_loss)),
-            *(_number(v, 2) for v in (row.worst_5, row.suspects_wrong, row.brier, row.calibration)),
+            _number(row.worst_5, 2),
+            f"{row.found_10:.0%}, {row.found_20:.0%}" if row.wrong else "",
+            *(_number(v, 2) for v in (row.suspects_wrong, row.brier, row.calibration)),
             f"{row.sure_right} of {row.sure}",
         ))  # fmt: skip
     return markdown(table)

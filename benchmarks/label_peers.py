@@ -119,24 +119,31 @@ def compared(wrong: np.ndarray, score: np.ndarray, theirs: np.ndarray) -> dict[s
 
 
 def table_of(rows: pd.DataFrame) -> str:
-    """The table of the page."""
+    """The table of the page: a row per cell and ranking, the mean over its seeds."""
     head = (
-        "images, wrong labels", "seed", "images: wrong", "ranking", "trainings", "counted", "AUC",
+        "images, wrong labels", "seeds", "images: wrong", "ranking", "trainings", "counted", "AUC",
         "ahead of cleanlab", "wrong of the worst 5 %", "ahead of cleanlab",
     )  # fmt: skip
     table = [head]
-    for row in rows.itertuples():
+    for (cell, ranking), own in rows.groupby(["cell", "ranking"], sort=False):
+        n = own["n"].mean()
         table.append((
-            row.cell, str(row.seed), f"{row.images}: {row.wrong}", row.ranking,
-            str(TRAININGS[row.ranking]), "" if np.isnan(row.n) else f"{row.n:.0f}",
-            f"{row.auc:.3f}", _ahead(row.ranking, row.auc_ahead, row.auc_error),
-            f"{row.worst_5:.2f}", _ahead(row.ranking, row.worst_5_ahead, row.worst_5_error),
+            str(cell), " ".join(map(str, own["seed"])),
+            f"{own['images'].sum()}: {own['wrong'].sum()}", str(ranking),
+            str(TRAININGS[str(ranking)]), "" if np.isnan(n) else f"{n:.0f}",
+            f"{own['auc'].mean():.3f}", _ahead(own, "auc"),
+            f"{own['worst_5'].mean():.2f}", _ahead(own, "worst_5"),
         ))  # fmt: skip
     return markdown(table)
 
 
-def _ahead(ranking: str, value: float, error: float) -> str:
-    return "" if ranking == CLEANLAB else f"{value:+.3f} ± {error:.3f}"
+def _ahead(own: pd.DataFrame, figure: str) -> str:
+    """How far a ranking is ahead, ± the standard error over the seeds; of one seed, by drawing."""
+    if (own["ranking"] == CLEANLAB).all():
+        return ""
+    ahead, n = own[f"{figure}_ahead"], len(own)
+    error = ahead.std() / n**0.5 if n > 1 else own[f"{figure}_error"].iloc[0]
+    return f"{ahead.mean():+.3f} ± {error:.3f}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

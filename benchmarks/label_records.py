@@ -4,9 +4,10 @@
     python benchmarks/label_records.py --data PATH --out DIR CELL/SEED/foldF ...
 
 A record is one training with the default options on 3,000 images, 450 of them held out, with wrong
-labels of the kind that the cell names. Even seeds draw from one half of the test images, odd seeds
-from the other: rules are chosen on the first half and reported on the second. The trials of a seed
-have the same images and labels, but other splits and trainings.
+labels of the kind that the cell names, such as cifar10-uniform-0.1 or cifar10-human-3. Even seeds
+draw from one half of the test images, odd seeds from the other: rules are chosen on the first half
+and reported on the second. The trials of a seed have the same images and labels, but other splits
+and trainings. cifar10full takes all 50,000 training images, 7,500 of them held out.
 
 The second form makes what cleanlab asks for: of five trainings on the same images, each to predict
 a fifth that it was not trained on, number F, from 0.
@@ -39,7 +40,8 @@ from utils.training.network import Network
 from utils.training.sgd import SGD, Optimiser
 from utils.training.steps import by_epoch, plan_steps
 
-N_IMAGES, N_HELD_OUT = 3000, 450
+N_IMAGES, HELD_OUT = 3000, 0.15
+FULL = "full"
 N_FOLDS, N_NEIGHBOURS = 5, 20
 FOLD = "fold"
 
@@ -52,25 +54,28 @@ class Cell:
         data: a row of `SETTINGS`.
         kind: uniform, similar or human.
         amount: share of wrong labels; for human labels, the number of annotators asked.
+        full: all training images instead of a few test images.
     """
 
     data: str
     kind: str
     amount: float
+    full: bool = False
 
 
 def cell_of(name: str) -> Cell:
     """The cell of a name such as cifar10-uniform-0.1 or cifar10-human-3."""
     data, kind, amount = name.split("-")
-    return Cell(data, kind, float(amount))
+    return Cell(data.removesuffix(FULL), kind, float(amount), data.endswith(FULL))
 
 
 def drawn(cell: Cell, seed: int, data: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Images uint8 (N, side, side, C), their right labels (N,) and the given labels (N,)."""
     setting = SETTINGS[cell.data]
-    images, labels = setting.images(data)
-    half = np.random.default_rng(1).permutation(len(labels))[seed % 2 :: 2]
-    rows = np.random.default_rng([seed, 7]).permutation(half)[:N_IMAGES]
+    images, labels = setting.images(data, "train" if cell.full else "test")
+    rows = np.arange(len(labels))
+    if not cell.full:
+        rows = np.random.default_rng([seed, 7]).permutation(half_of(len(labels), seed))[:N_IMAGES]
     right = labels[rows].astype(np.int32)
     if cell.kind == "human":
         given = human_labels(data, rows, right, int(cell.amount), seed)
@@ -78,6 +83,11 @@ def drawn(cell: Cell, seed: int, data: Path) -> tuple[np.ndarray, np.ndarray, np
         given = flipped_labels(right, cell.kind, setting.similar, cell.amount, seed)
     pixels = np.stack([resized(images[row], setting.side) for row in rows])
     return pixels, right, given
+
+
+def half_of(n_images: int, seed: int) -> np.ndarray:
+    """The images that an even or an odd seed draws from (N / 2,)."""
+    return np.random.default_rng(1).permutation(n_images)[seed % 2 :: 2]
 
 
 def human_labels(
@@ -98,7 +108,8 @@ def human_labels(
 def record(cell: Cell, seed: int, trial: int, data: Path, settings: argparse.Namespace) -> dict:
     """One training: the logits of images before their step, and of held-out images by epoch."""
     pixels, right, given = drawn(cell, seed, data)
-    held = stratified(given.astype(np.int64), N_HELD_OUT, np.random.default_rng(trial))
+    n_held = round(HELD_OUT * len(given))
+    held = stratified(given.astype(np.int64), n_held, np.random.default_rng(trial))
     trained = np.setdiff1d(np.arange(len(given)), held)
     training = ImageSet(pixels[trained], given[trained], ())
     network = Network(MODELS[settings.model], training.shape, N_CLASSES, trial)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator
 
 from utils.methods import METHODS, NO_REMOVAL
 from utils.options import CACHES
@@ -16,7 +17,7 @@ from utils.output.storage import save_bytes, written_beside
 from utils.training.kept_states import kept_steps
 from utils.training.models import six_convolutions
 from utils.training.network import Network, hdf5_of
-from utils.units import shown_bytes
+from utils.units import counted, shown_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,6 +28,11 @@ of sato9hara/sgd-influence. The curves themselves are in a figure only."""
 
 SCHEDULES = ((50_000, 32), (50_000, 64), (7_000, 64))
 """(training images, batch) whose storage is compared."""
+
+LINEAR = 2
+"""Changes up to so many points are drawn on a linear scale, larger ones on a logarithmic one."""
+POINTS = (-20, -10, -5, -2, -1, 0, 1, 2, 5, 10, 20, 50)
+"""Changes with a line and a label."""
 
 
 def errors_of(scores: pd.DataFrame) -> pd.DataFrame:
@@ -77,13 +83,16 @@ def _label(axes: Axes, rows: pd.DataFrame, title: str) -> None:
     axes.set_xscale("log")
     axes.set_xlim(counts[0] / 1.5, counts[-1] * 1.5)
     axes.set_xticks(counts, [f"{n:,}" for n in counts], rotation=45 if len(counts) > 6 else 0)
+    axes.set_yscale("symlog", linthresh=LINEAR)  # 30,000 removals cost ten times what others gain
+    axes.yaxis.set_major_locator(FixedLocator(POINTS))
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.minorticks_off()
-    printed = f"{len(unchanged)} trials, {NO_REMOVAL} {mean_and_deviation(unchanged)} %"
+    printed = f"{counted(len(unchanged), 'trial')}, {NO_REMOVAL} {mean_and_deviation(unchanged)} %"
     axes.set_title(f"{title}\n{printed}", fontsize=10)
     axes.set_xlabel("training images removed (log scale)")
     axes.set_ylabel("change of misclassification (points)")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+    axes.legend(fontsize=8, loc="upper left")
 
 
 # ---------------------------------------------------------------- the page
@@ -139,7 +148,7 @@ def errors_tables(scores: pd.DataFrame) -> str:
     parts = []
     for (run, dataset), rows in errors_of(scores).groupby(["run", "dataset"], sort=False):
         n_trials = rows["seed"].nunique()
-        parts.append(f"**{dataset}, run `{run}`, {n_trials} trials**")
+        parts.append(f"**{dataset}, run `{run}`, {counted(n_trials, 'trial')}**")
         parts.append(markdown(_error_rows(rows, PAPER_AXES[str(dataset)])))
         parts.append(verdict(rows))
     return "\n\n".join(parts)

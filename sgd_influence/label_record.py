@@ -59,7 +59,9 @@ def empty_record(trial: Trial) -> LabelRecord:
     )
 
 
-def with_epoch(record: LabelRecord, trial: Trial, epoch: int, seen: Float32) -> LabelRecord:
+def with_epoch(
+    record: LabelRecord, trial: Trial, epoch: int, seen: Float32, of_validation: Float32
+) -> LabelRecord:
     """The record after one more epoch.
 
     Args:
@@ -67,8 +69,8 @@ def with_epoch(record: LabelRecord, trial: Trial, epoch: int, seen: Float32) -> 
         trial: its network is in the state at the end of the epoch.
         epoch: its number, from 0.
         seen: (n_train, K) softmax of each training image before its step.
+        of_validation: (n_val, K) softmax of the validation images after the epoch.
     """
-    of_validation = trial.evaluator.probabilities(trial.data.validation.images)
     of_test = trial.evaluator.probabilities(trial.data.test.images)
     record.validation_margins[epoch] = _margins(of_validation, trial.data.validation.labels)
     record.test_margins[epoch] = _margins(of_test, trial.data.test.labels)

@@ -22,7 +22,7 @@ from sgd_influence.label_record import (
 )
 from utils.console import progress
 from utils.output.storage import read_csv
-from utils.training.evaluation import softmax
+from utils.training.evaluation import Evaluation, softmax
 from utils.training.models import describe
 from utils.training.network import Network, State
 from utils.training.nnp_save import nnp_of
@@ -52,18 +52,18 @@ def train_epoch(trial: Trial, epoch: int) -> None:
     seen = np.zeros((trial.n_train, trial.network.n_classes), np.float32)
     loss = _train_steps(trial, epoch, numbers, margins[epoch], seen)
     trial.folder.save_array(margins, trial.folder.margins(trial.seed))
-    _save_curve(trial, [*curve, _curve_row(trial, epoch, loss)])
+    validation, of_validation = trial.evaluator.with_probabilities(trial.data.validation)
+    _save_curve(trial, [*curve, _curve_row(trial, epoch, loss, validation)])
     if record is not None:
-        record = with_epoch(record, trial, epoch, seen)
+        record = with_epoch(record, trial, epoch, seen, of_validation)
         path = trial.folder.label_record(trial.seed, epoch + 1)
         trial.folder.save_bytes(record_bytes(record), path)
     _mark_epoch(trial, numbers[-1] + 1)
     remove_passed_records(trial, epoch + 1)
 
 
-def _curve_row(trial: Trial, epoch: int, loss: float) -> CurveRow:
+def _curve_row(trial: Trial, epoch: int, loss: float, validation: Evaluation) -> CurveRow:
     """The row of the learning curve for an epoch with this mean training loss; logged."""
-    validation = trial.evaluator(trial.data.validation)
     row = epoch, loss, validation.loss, validation.accuracy
     log.debug(
         "Trial %d, epoch %d: training loss %.4f, validation loss %.4f, accuracy %.4f",

@@ -56,6 +56,14 @@ def pytest_sessionstart() -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
+def files_need_not_survive_a_power_failure() -> Iterator[None]:
+    """A quarter of a small run's time is waiting for the disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
 def data_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The cache folder of all tests of one worker, never the user's."""
     from utils.data.source import CACHE_VARIABLE  # loads NumPy

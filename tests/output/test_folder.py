@@ -57,6 +57,23 @@ def test_a_result_is_announced_on_the_disk_before_it_has_its_name(
     assert claimed.account.outputs == {"summary/summary.csv": known}
 
 
+def test_a_result_is_on_the_disk_before_and_after_it_has_its_name(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, done = OutputFolder(root), []
+    rename = os.replace
+
+    def replace(source: Path, target: Path) -> None:
+        done.append(("rename", source.stat().st_ino))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    monkeypatch.setattr(os, "fsync", lambda number: done.append(("disk", os.fstat(number).st_ino)))
+    folder.save_bytes(b"1", folder.summary)
+    of_file, of_folder = folder.summary.stat().st_ino, folder.summary.parent.stat().st_ino
+    assert done == [("disk", of_file), ("rename", of_file), ("disk", of_folder)]
+
+
 def test_a_result_leaves_the_account_before_it_is_removed(claimed: ClaimedFolder) -> None:
     claimed.save_bytes(b"1", claimed.summary)
     claimed.save_account()

@@ -298,6 +298,8 @@ from itertools import count
 from pathlib import Path
 from tests.helpers.runs import sgd_influence
 
+os.fsync = lambda descriptor: None
+
 def run_and_die(output, at):
     renames, rename = count(1), os.replace
 

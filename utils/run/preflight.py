@@ -358,7 +358,7 @@ class _Rest:
         probabilities = BYTES_PER_CLASS * trial.network.n_classes
         records += probabilities * (trial.n_train + n_val + n_test)
         records += SINGLE * trial.n_epochs * (n_val + n_test)
-        seconds += trial.n_epochs * (2 * n_val + n_test) * costs.evaluation
+        seconds += trial.n_epochs * (n_val + n_test) * costs.evaluation
         with_nnp = states + 1  # the trained net is written a second time, with its graph
         return Work.of(with_nnp * costs.state_file + records, [seconds])
 

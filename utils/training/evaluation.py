@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -47,6 +48,7 @@ class _EvaluationGraph:
     y: nn.Variable
     losses: nn.Variable
     errors: nn.Variable
+    probabilities: nn.Variable
 
 
 class Evaluator:
@@ -62,17 +64,16 @@ class Evaluator:
         Raises:
             UserError: the mean loss is not a finite number.
         """
-        losses, hits = np.empty(len(data), "float32"), np.empty(len(data), bool)
-        for rows in batches_of(len(data), EVALUATION_BATCH):
-            stop_if_asked()
-            graph = self._graph(rows.stop - rows.start)
-            graph.x.d = normalise(data.images[rows])
-            graph.y.d = data.labels[rows, None]
-            nn.forward_all([graph.losses, graph.errors], clear_no_need_grad=True)
-            losses[rows], hits[rows] = graph.losses.d[:, 0], graph.errors.d[:, 0] == 0
-        evaluation = Evaluation(losses, hits)
-        check_finite(evaluation.loss, "the evaluated loss")
-        return evaluation
+        return self._evaluate(data, None)
+
+    def with_probabilities(self, data: ImageSet) -> tuple[Evaluation, np.ndarray]:
+        """What `__call__` and `probabilities` return, by one pass over `data`.
+
+        Raises:
+            UserError: the mean loss is not a finite number.
+        """
+        probabilities = self._room(len(data))
+        return self._evaluate(data, probabilities), probabilities
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """The probability that the network as it is now gives each class.
@@ -83,21 +84,46 @@ class Evaluator:
         Returns:
             float32 (N, n_classes), rows with the sum 1.
         """
-        parts = [np.empty((0, self.network.n_classes), "float32")]
+        result = self._room(len(images))
+        for rows, graph in self._batches(images):
+            graph.probabilities.forward(clear_no_need_grad=True)
+            result[rows] = graph.probabilities.d
+        return result
+
+    def _evaluate(self, data: ImageSet, probabilities: np.ndarray | None) -> Evaluation:
+        losses, hits = np.empty(len(data), "float32"), np.empty(len(data), bool)
+        for rows, graph in self._batches(data.images):
+            graph.y.d = data.labels[rows, None]
+            asked = [graph.losses, graph.errors]
+            if probabilities is not None:
+                asked.append(graph.probabilities)
+            nn.forward_all(asked, clear_no_need_grad=True)
+            losses[rows], hits[rows] = graph.losses.d[:, 0], graph.errors.d[:, 0] == 0
+            if probabilities is not None:
+                probabilities[rows] = graph.probabilities.d
+        evaluation = Evaluation(losses, hits)
+        check_finite(evaluation.loss, "the evaluated loss")
+        return evaluation
+
+    def _batches(self, images: np.ndarray) -> Iterator[tuple[slice, _EvaluationGraph]]:
+        """The rows of each batch, with the graph that holds its images."""
         for rows in batches_of(len(images), EVALUATION_BATCH):
-            x = nn.Variable.from_numpy_array(normalise(images[rows]))
-            probabilities = F.softmax(self.network.logits(x, test=True))
-            probabilities.forward(clear_buffer=True)
-            parts.append(probabilities.d.copy())
-        return np.concatenate(parts)
+            stop_if_asked()
+            graph = self._graph(rows.stop - rows.start)
+            graph.x.d = normalise(images[rows])
+            yield rows, graph
+
+    def _room(self, n: int) -> np.ndarray:
+        return np.empty((n, self.network.n_classes), "float32")
 
     def _build(self, batch_size: int) -> _EvaluationGraph:
         x = nn.Variable((batch_size, *self.network.image_shape))
         y = nn.Variable((batch_size, 1))
         logits = self.network.logits(x, test=True)
         losses, errors = F.softmax_cross_entropy(logits, y), F.top_n_error(logits, y)
-        losses.persistent = errors.persistent = True
-        return _EvaluationGraph(x, y, losses, errors)
+        probabilities = F.softmax(logits)
+        losses.persistent = errors.persistent = probabilities.persistent = True
+        return _EvaluationGraph(x, y, losses, errors, probabilities)
 
 
 def check_finite(value: float, what: str) -> None:
