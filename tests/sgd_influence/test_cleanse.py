@@ -273,6 +273,17 @@ def test_the_list_alone_is_one_set(tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert f"{csv.with_name('test_reviewed.csv')}: is not there, so other test" in caplog.text
 
 
+def test_lists_of_the_label_check_are_no_data_sets(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    decisions = csv_of(tmp_path, ["cat/0.png,0,keep,"], "x:image,y:label,decision,new_label")
+    with pytest.raises(UserError, match="decisions on labels, not a data set; apply them with"):
+        read_parts(decisions)
+    decisions.write_text("x:image,y:label,set\ncat/0.png,0,test\n")
+    read_parts(decisions)
+    assert "its column 'set' is not read, all rows are for training" in caplog.text
+
+
 def test_a_class_that_loses_its_last_image_is_a_warning(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
