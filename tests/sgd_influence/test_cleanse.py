@@ -25,6 +25,7 @@ from utils.data.own_data import Wanted, own_source
 from utils.data.source import Source
 from utils.data.splits import split_of
 from utils.data.user_paths import read_parts
+from utils.errors import UserError
 from utils.options import Options
 from utils.output.folder import OutputFolder
 from utils.output.ranking import joined
