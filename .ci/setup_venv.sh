@@ -165,7 +165,7 @@ set_up() { # set_up FILE...
     if ! { [ -d "$installed" ] && fits "$venv/bin/python"; }; then new_venv; fi
     rm -rf "$installed" "$installed.new"
     say "installing $* ($takes)"
-    pip_install "${@/#/-r}" || fail "pip could not install $*; mend what it says above and run make again"
+    pip_install "${@/#/-r}" || fail "pip could not install $*; fix what it reports above and run make again"
     say "loading the packages once, which compiles them (some seconds)"
     check_imports
     record_installed "$@"

@@ -73,7 +73,7 @@ class Setting:
     """A row of the table of data sets.
 
     Attributes:
-        images: reads them from a folder.
+        images: reads them from a folder, of the test or, by a second argument, another part.
         side: pixels that they are brought to.
         sizes: training and validation images.
         n_epochs: of the training and of each fold's.
@@ -81,7 +81,7 @@ class Setting:
         similar: pairs of classes that are taken for each other.
     """
 
-    images: Callable[[Path | None], Labelled]
+    images: Callable[..., Labelled]
     side: int
     sizes: tuple[int, int]
     n_epochs: int

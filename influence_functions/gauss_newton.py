@@ -2,9 +2,9 @@
 
     G = (1/n) sum_i J_i^T (diag(p_i) - p_i p_i^T) J_i + lambda I
 
-J_i (K, P) is the derivative of the logits of image i, p_i are its probabilities, and the matrix
-between is the Hessian of softmax cross-entropy by the logits. J q needs no forward mode: <q, J^T a>
-is linear in `a`, so its gradient by `a` is J q.
+J_i (K, P) is the derivative of the logits of image i, p_i are its probabilities, and the matrix in
+the middle is the Hessian of softmax cross-entropy by the logits. J q needs no forward mode:
+<q, J^T a> is linear in `a`, so its gradient by `a` is J q.
 """
 
 from __future__ import annotations

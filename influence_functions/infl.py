@@ -39,16 +39,16 @@ MOST_PRODUCTS = 100
 POWER = 3
 """Power iterations for the largest eigenvalue of G, from which alpha follows."""
 SHARE = 0.1
-"""Alpha in largest eigenvalues of G. A much smaller alpha predicts worse (docs/fidelity.md)."""
+"""Alpha as a share of G's largest eigenvalue; a much smaller one predicts worse (fidelity.md)."""
 AT_OPTIMUM = 1e-3
 """A state counts as an optimum if the gradient of the training loss is at most this share of the
 gradient of the validation loss."""
 OPTIMUM_SHARE = 1e-6
-"""Alpha at an optimum, in largest eigenvalues of G: nothing needs damping there."""
+"""The same at an optimum, where no damping is needed."""
 USUAL_PRODUCTS = 12
 """Products with G of a usual solution, for the estimate of a run's time."""
 SAMPLE = 1000
-"""Images at most over which G is taken; of more, a sample is drawn by the trial's seed."""
+"""G is a mean over at most so many images; of more, a sample is drawn by the trial's seed."""
 MARGIN = 0.95
 """Part of the tolerance that conjugate gradients aim at; the rest is for rounding."""
 NO_SOLUTION = 1.0
@@ -74,9 +74,9 @@ def _log_solution(seed: int, solved: Solved) -> None:
     log.info("Trial %d: Influence_functions %s", seed, solved.words)
     if not solved.reached:
         log.warning(
-            "Trial %d: the solver of Influence_functions was to reach a relative residual of "
-            "%.2g but reached %.2g: its scores are rough. Raise --damping above %.2g, or check "
-            "them with --verify.", seed, solved.wanted, solved.residual, solved.damping,
+            "Trial %d: the solver of Influence_functions did not reach a relative residual of "
+            "%.2g but %.2g: its scores are inaccurate. Raise --damping above %.2g, or check them "
+            "with --verify.", seed, solved.wanted, solved.residual, solved.damping,
         )  # fmt: skip
 
 
@@ -135,7 +135,7 @@ def at_optimum(trial: Trial, g: np.ndarray) -> bool:
 
 
 def sample_of(data: ImageSet, seed: int) -> ImageSet:
-    """The images over which G is taken: all, or `SAMPLE` of them."""
+    """The images over which G is a mean: all, or `SAMPLE` of them."""
     if len(data) <= SAMPLE:
         return data
     rows = np.sort(np.random.default_rng([seed, 8]).permutation(len(data))[:SAMPLE])

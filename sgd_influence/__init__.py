@@ -13,9 +13,8 @@ Two objects: the user fills in `Images`, and `Cleanser` computes what the comman
 (200,)
 >>> worst = np.argsort(scores)[:10]  # harmful images first; held-out images, nan, last
 
-`Recorder` scores the images of a training loop in nnabla that is the user's own. `METHODS` has the
-methods by name, and what is wrong with what a user gives raises a `UserError` of one line.
-docs/python.md describes all of it.
+`Recorder` scores the images of the user's own training loop in nnabla. `METHODS` has the methods by
+name. Invalid input raises a `UserError` with a message of one line. docs/python.md is the manual.
 
 The stages, in the order data flows, are train.py, infl.py, eval.py, verify.py and analyze.py.
 """
@@ -44,7 +43,7 @@ _HOMES = {
     "Recorder": "sgd_influence.recorder",
     "UserError": "utils.errors",
 }
-"""Where the names are; they are imported when they are used, as the commands need none of them."""
+"""The module of each name, imported when the name is first used: the commands need none."""
 
 
 def _check_utils() -> None:

@@ -105,7 +105,7 @@ def load_scores(results: Results) -> Scores:
 
 
 def load_tried(paths: OutputPaths, methods: Sequence[str], seeds: Sequence[int]) -> Tried:
-    """What every removal of these methods and trials came to, earlier commands' included."""
+    """The results of every removal of these methods and trials, also of earlier commands."""
     return {
         (method, n, seed): load_outcomes(paths.outcomes(method, n, seed))
         for method in methods
@@ -198,7 +198,7 @@ def closing_words(recommendation: Recommendation) -> list[str]:
         test = _points(verdict.test_gain_points, verdict.test_interval_points)
         lines = [
             f"Recommended: remove the {verdict.n} worst by {verdict.method} ({verdict.reason})",
-            f"Points gained, validation: {gain}; test, which decided nothing: {test}",
+            f"Points gained, validation: {gain}; test (not used to decide): {test}",
         ]
     lines += [recommendation.about] if recommendation.about else []
     remarks = [verdict.trials_disagree, recommendation.what_if, recommendation.validation]

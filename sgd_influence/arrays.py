@@ -33,13 +33,13 @@ _NAMES = {TRAINING: ("X", "y"), VALIDATION: ("X_val", "y_val"), TEST: ("X_test",
 class Images:
     """Labelled images, with or without validation and test images.
 
-    Arrays are copied. Where validation or test images are missing, 15 % of the images are drawn
-    for each: those for testing always the same, those for validation by the seed of `Cleanser`.
+    Arrays are copied. If validation or test images are missing, 15 % of the images are drawn for
+    each: always the same ones for testing, and by the seed of `Cleanser` for validation.
 
     Args:
         X: (N, H, W) gray, or (N, H, W, C) or (N, C, H, W) with C = 1 or 3. Whole numbers 0 to
             255, or floats 0 to 1, which are rounded to 8 bits.
-        y: (N,) or (N, 1) whole numbers, one label per image; any numbers.
+        y: (N,) or (N, 1) whole numbers of any value, one label per image.
         X_val: validation images of the same size and colour, (N_val, ...).
         y_val: their labels (N_val,).
         X_test: test images (N_test, ...).
@@ -100,7 +100,7 @@ class Images:
         Args:
             path: a CSV file with the columns x:image and y:label; or a folder with such files
                 for training, validation and testing, or of class folders.
-            image_size: side in pixels of the squares that images are brought to; None: from the
+            image_size: side in pixels of the square images that the net gets; None: from the
                 images, 32 to 128.
             color: "gray", "rgb", or "auto": gray if all images are gray.
             resize: "crop", "pad" or "stretch", as in docs/options.md.
@@ -199,20 +199,20 @@ def number_of(name: str, value: Any, kind: type[int] | type[float]) -> Any:
 
 
 def path_of(path: Any, name: str) -> Path:
-    """A user's path; raises a UserError for what is none, or is empty: the working directory."""
+    """A user's path; raises a UserError for anything else, and for an empty path."""
     if not isinstance(path, str | os.PathLike) or not os.fspath(path):
         raise UserError(f"{name} {in_short(path)}: give a path")
     return Path(path)
 
 
 def in_short(value: object) -> str:
-    """What a user gave where something else is wanted, in one line of 80 characters at most."""
+    """A value as an error quotes it: one line of at most 80 characters."""
     text = " ".join(repr(value).split())
     return text if len(text) <= 80 else f"{text[:76]} ..."
 
 
 def array_of(given: npt.ArrayLike, name: str, dtype: Any = None) -> npt.NDArray[Any]:
-    """A user's array; raises a UserError where NumPy makes none of it."""
+    """A user's array; raises a UserError if NumPy cannot make one."""
     try:
         return np.asarray(given, dtype)
     except Exception as error:  # of another library's array too
@@ -296,7 +296,7 @@ def _check_finite(images: npt.NDArray[Any], name: str) -> None:
     finite = np.isfinite(images).reshape(len(images), -1).all(axis=1)
     if not finite.all():
         what = f"{name}[{np.argmin(finite)}] has pixels that are NaN or infinite"
-        raise UserError(f"{what}; mend that image, or leave it out")
+        raise UserError(f"{what}; correct that image, or leave it out")
 
 
 def labels_of(y: npt.ArrayLike, n: int, name: str) -> npt.NDArray[Any]:

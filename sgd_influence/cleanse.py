@@ -1,8 +1,9 @@
 """The cleansed data set: the images for training without the worst n, and what was removed.
 
 Images for training are those that some trial trained on, or held back from training for validation.
-What no trial trained on is kept. Test images are not among them. The cleansed list has the labels
-of the data set; what was removed has those trained on, some of them wrong with `--flip_labels`.
+Images that no trial trained on are kept. Test images are not among them. The cleansed list has the
+labels of the data set; the list of removed images has the labels trained on, of which
+`--flip_labels` makes some wrong.
 """
 
 from __future__ import annotations
@@ -43,11 +44,11 @@ def cleanse(
     """Write the cleansed data set of each method, and the images that it leaves out.
 
     Args:
-        options: as parsed; `--cleanse_n` goes before `counts`.
+        options: as parsed; `--cleanse_n` replaces `counts`.
         source: the images of the data set.
         folder: of the run.
         results: its tables.
-        tried: what the removals came to.
+        tried: the results of the removals.
         counts: by method, how many images are recommended to be removed.
     """
     splits = {seed: split_of_trial(options, source, seed) for seed in options.seeds}
@@ -117,7 +118,7 @@ def _say(
 
 
 def opinions(by_trial: Sequence[tuple[np.ndarray, Mapping[int, Outcomes]]], n: int) -> pd.DataFrame:
-    """What networks retrained without an image say of it, over the trials that left it out.
+    """The class that networks retrained without an image predict for it, over all trials.
 
     In each trial the smallest removal of at least n images that has it among them counts. The
     class with the largest mean probability is suggested; a trial that prefers another class counts
@@ -157,8 +158,8 @@ def removed_table(
         images: of `joined`.
         judged: of `opinions`.
         n: how many.
-        class_names: K names; if they are not 0 to K - 1 they come along as the columns `CLASS` and
-            `SUGGESTED_CLASS`.
+        class_names: K names; if they are not 0 to K - 1, the columns `CLASS` and `SUGGESTED_CLASS`
+            have them.
     """
     removed = images.head(n).join(judged)[REMOVED_COLUMNS]
     if are_labels(class_names):
@@ -176,7 +177,7 @@ def cleansed_table(
     Args:
         training: images for training by row, with `x:image` absolute and `y:label` a whole number.
         removed: of `removed_table`.
-        class_names: K names; if they are not 0 to K - 1 they come along as the column `CLASS`.
+        class_names: K names; if they are not 0 to K - 1, the column `CLASS` has them.
     """
     return with_class_names(training.drop(index=removed.index), class_names)
 

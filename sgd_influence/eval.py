@@ -27,8 +27,8 @@ def retrain_without(trial: Trial, removed: np.ndarray, description: str) -> pd.D
             docs/how_it_works.md.
         description: what the progress bar says.
 
-    Steps before the first one that a removed image takes part in are those of the training: of
-    them only what no recorded state makes needless is repeated.
+    Steps before the first one with a removed image equal those of the training, and are repeated
+    only from the last recorded state before it.
 
     Returns:
         A row of `SCORE_COLUMNS` per retrained epoch; losses are means, accuracies fractions.
@@ -39,7 +39,7 @@ def retrain_without(trial: Trial, removed: np.ndarray, description: str) -> pd.D
 def evaluate_without(
     trial: Trial, removed: np.ndarray, description: str
 ) -> tuple[pd.DataFrame, Outcomes]:
-    """As `retrain_without`, with what the network makes of each image after the last epoch."""
+    """As `retrain_without`, with the losses and predictions by image after the last epoch."""
     scores, validation, test = _retrained(trial, removed, description)
     return scores, _outcomes(trial, removed, validation, test)
 
@@ -84,7 +84,8 @@ class Part:
         epoch: its number.
         start: the step from which it is repeated.
         end: the step after its last one.
-        loads: the recorded state before `start` is loaded; else the part goes on from the last.
+        loads: whether the recorded state before `start` is loaded; else the state is that after
+            the previous part.
     """
 
     epoch: int

@@ -19,7 +19,7 @@ log = logging.getLogger("data_cleansing")
 
 
 def say_what_was_found(results: Results, methods: Sequence[str], seeds: Sequence[int]) -> None:
-    """Say of each method how many of its worst images were flips, mean over the trials."""
+    """Log how many of the worst images of each method had flipped labels, mean over the trials."""
     flips = results.flips()
     if flips is None:
         return
@@ -41,7 +41,7 @@ def _flips_among_suspects(results: Results, flipped: set[int]) -> str:
     if suspects.empty:
         return f"The label check found none of the {len(flipped):,} flipped labels"
     hits = f"{suspects.isin(flipped).sum():,} of the {len(flipped):,} flipped labels"
-    return f"The {len(suspects):,} training images whose labels look wrong have {hits}"
+    return f"The labels of {len(suspects):,} training images look wrong: {hits} are among them"
 
 
 def _found(

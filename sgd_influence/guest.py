@@ -1,4 +1,4 @@
-"""The Python interface as a guest in a user's process: what it changes there is put back."""
+"""Computes in a user's process as the commands do, and restores what that changes there."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ WORDS = (
 def guest(verbose: bool = False) -> Iterator[None]:
     """Compute as the commands do, and leave the process as it was.
 
-    Put back afterwards: threads of BLAS, nnabla's context, auto-forward and generator of initial
+    Restored afterwards: threads of BLAS, nnabla's context, auto-forward and generator of initial
     parameters, and the levels and handlers of logs.
 
     Args:

@@ -22,7 +22,7 @@ from utils.training.steps import Step
 from utils.training.trial import Trial
 
 KINK_WIDTH = 0.3
-"""Of `Hara_smoothed`, in root mean squares of a ReLU's inputs (docs/fidelity.md)."""
+"""How far `Hara_smoothed` spreads a kink, in root mean squares of a ReLU's inputs."""
 
 
 def sweep(

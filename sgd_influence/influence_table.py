@@ -21,7 +21,7 @@ log = logging.getLogger("data_cleansing")
 
 
 def save_influence(trial: Trial, scores: Scores, method: Method, results: Results) -> None:
-    """Write and keep the scores of a method, and warn where they should not be followed.
+    """Write and keep the scores of a method, and warn if they should not be trusted.
 
     Raises:
         UserError: a score is not finite.
@@ -40,9 +40,9 @@ def save_influence(trial: Trial, scores: Scores, method: Method, results: Result
 
 
 def _check_soundness(trial: Trial, scores: Scores, method: str) -> None:
-    """Write what tells whether the scores can be followed, and warn where they cannot.
+    """Write whether the scores can be trusted, and warn if not.
 
-    A training that learnt nothing is a problem of its scores too; it has been warned of already.
+    A training that learnt nothing is a problem of its scores too, but was warned of before.
     """
     curve = read_csv(trial.folder.learning_curve(trial.seed))
     covered = trial.steps[trial.covered_start :]

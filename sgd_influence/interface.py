@@ -56,7 +56,7 @@ class _NotGiven:
 
 
 NOT_GIVEN: Any = _NotGiven()
-"""Stands for options that have the preset's value, or else the default of the command."""
+"""Stands for an option that is not given: it has the preset's value or the default."""
 
 TRAIN, SCORES, REMOVALS, GROUPS = "train", "infl", "eval", "verify"
 """The stages of tasks."""
@@ -90,14 +90,14 @@ class Cleanser:
     """Trains a net on images, scores them, removes some and verifies: one trial of the commands.
 
     Options have the names, the meaning and the defaults of the commands (docs/options.md), and
-    the same options on the same images give the same bytes. Results are in a temporary folder,
-    which is removed with the object, or in `output_dir`, as those of a command: what is there of
-    the same images and options is reused.
+    the same options on the same images give the same results, byte for byte. Results go to a
+    temporary folder, which is removed with the object, or to `output_dir`, in the files of a
+    command; results that are there from the same images and options are reused.
 
     Args:
         images: to train and to evaluate on.
-        preset: sets options that are not given: "smooth", for scores that predict training from
-            scratch (docs/options.md).
+        preset: sets several options, except those that are given: "smooth", for scores that
+            predict training from scratch (docs/options.md).
         model: "six_convolutions" (default), "smooth_convolutions", "resnet", "smooth_resnet",
             "mlp", a .nnp file, or a function (x, n_classes, test) -> logits in ordinary nnabla,
             x (|B|, C, H, W).
@@ -111,7 +111,7 @@ class Cleanser:
         cover_epochs: number of last epochs that the scores cover; None for all.
         if_solver: of Influence_functions, "gauss_newton" or "sgd".
         damping: of Influence_functions; None: chosen by the solver.
-        seed: everything random follows from it: initial parameters, batches, crops, split.
+        seed: of everything random: initial parameters, batches, crops, split.
         context: "cpu", "cudnn" (a GPU), or "auto".
         device_id: number of the GPU.
         output_dir: folder for all results; None for a temporary one.
@@ -124,10 +124,11 @@ class Cleanser:
             the others are held out for validation or testing.
         groups_: after `verify`, a row per group: its kind, size, predicted and true change of
             the validation loss (nats).
-        smoothness_: after `verify`, how far small removals have predictable effects in this
-            training: 1 for a smooth one, 0 or below where chance decides.
-        label_verdict_: after `label_issues`, what labels/verdict.json holds: n_issues labels look
-            wrong, from low to high of them, and why the number is only a lower bound (reason).
+        smoothness_: after `verify`, how predictable the effects of small removals are: 1 in a
+            smooth training, 0 or below if chance decides.
+        label_verdict_: after `label_issues`, the content of labels/verdict.json: how many labels
+            look wrong (n_issues), the 95 % interval (low, high), and why the number is only a
+            lower bound, if it is one (reason).
 
     Raises:
         UserError: of one line, for an option out of its range.
@@ -225,8 +226,8 @@ class Cleanser:
         """Train the net and record its steps; nothing is trained twice.
 
         Raises:
-            UserError: the images or the options do not allow it, the model cannot be scored (one
-                line says why), or `output_dir` holds results of others.
+            UserError: the options do not fit the images, the model cannot be scored, or
+                `output_dir` holds results of other images or options.
         """
         _check_no_scope()
         with guest(self.verbose):
@@ -312,7 +313,7 @@ class Cleanser:
         return pd.DataFrame(both, index=kinds, columns=["agreement", "low", "high"])
 
     def label_issues(self) -> pd.DataFrame:
-        """Check the labels of all images by what the training recorded; nothing is trained.
+        """Check the labels of all images from what the training recorded, without new training.
 
         Returns:
             A row per image, the label that is most likely wrong first; the index is the image's
@@ -473,7 +474,7 @@ def _check_no_scope() -> None:
 
 @cache
 def _backend(context: str, device_ids: tuple[str, ...]) -> str:
-    """Where nnabla computes; that a GPU is not used is said once in a process."""
+    """Where nnabla computes; cached, so that a process warns only once that no GPU is used."""
     return choose_backend(context, device_ids)
 
 

@@ -43,7 +43,7 @@ COLUMNS = [IMAGE, LABEL, SET, IS_ISSUE, SCORE, PREDICTED, CONFIDENCE, AUM, "n_tr
 SHOWN_DIGITS = 6
 NOT_RECORDED = (
     "Labels were not checked: the trainings in this folder are of an earlier version, which did "
-    "not record what the check needs; a run into another --output_dir does"
+    "not record what the check needs; run the command with another --output_dir"
 )
 
 PARTLY_RECORDED = (
@@ -277,5 +277,5 @@ def about_validation(verdict: dict[str, Any] | None, flipped: bool = False) -> s
         return ""
     return (
         "the validation images are drawn from the same data, some of whose labels look wrong; "
-        "wrong ones among them make gains look smaller"
+        "wrong validation labels make gains look smaller"
     )

@@ -15,6 +15,6 @@ def aum(trial: Trial) -> np.ndarray:
     it has learnt the label by heart: the mean is low.
 
     Returns:
-        (n_train,) float64 logits, the most suspicious lowest; no change of the validation loss.
+        (n_train,) float64 logits, the most suspicious lowest; not a change of the validation loss.
     """
     return trial.margins().mean(axis=0, dtype=np.float64)

@@ -14,7 +14,7 @@ from utils.output.storage import unreadable
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What the network retrained without n images makes of each image after its last epoch.
+    """Losses and predictions of a network retrained without n images, after its last epoch.
 
     Attributes:
         val_losses: (n_val,) float32, the cross-entropy of each validation image in nats.
@@ -49,7 +49,7 @@ def load_outcomes(path: Path) -> Outcomes:
     """Read outcomes from the file of their archive.
 
     Raises:
-        UserError: the file is not there, cut short or no such archive.
+        UserError: the file is missing, truncated or not such an archive.
     """
     try:
         check_regular(path)

@@ -33,11 +33,12 @@ from utils.methods import CONTROL, METHODS
 
 VERSION = 2
 RULE = (
-    "The smallest n whose mean probability of the validation labels is within one standard error "
-    "of the best, if the gain over removing none is more standard errors than the best of as many "
-    "removals reaches by noise alone in 39 of 40 runs, and validation accuracy does not fall; else "
-    "none. A wrong validation label counts little in a probability, and without bound in a loss. "
-    "Test images decide nothing."
+    "A removal counts if its gain in the mean probability of the validation labels, in standard "
+    "errors, exceeds what the best of as many removals reaches by chance in 39 of 40 runs, and if "
+    "validation accuracy does not fall. Of the removals that count, the smallest n within one "
+    "standard error of the best is recommended; if none counts, none. The probability decides, not "
+    "the loss, because a wrong validation label can change a loss without bound. Test images "
+    "decide nothing."
 )
 MEASURE = "val_probability"
 LABELS = "the mean probability of the validation labels"
@@ -174,7 +175,7 @@ class Recommendation:
             empty.
         validation: a sentence where wrong labels among the validation images take part in the
             verdict; else empty.
-        about: a sentence that tells which training the removals repeated.
+        about: a sentence on which training the removals repeated.
     """
 
     overall: Verdict
@@ -221,7 +222,7 @@ def recommend(
     """How many images to remove by each method, and by which.
 
     Args:
-        tried: what the removals of the trials came to.
+        tried: the results of the removals.
         methods: that are judged.
         seeds: of the trials.
         unsound: methods from whose scores nothing is recommended, and why.
@@ -428,7 +429,7 @@ def _none(
     among: npt.NDArray[np.bool_],
     reason: str = "",
 ) -> Verdict:
-    """Remove none; what came closest among the removals of the mask (C,) is named."""
+    """Remove none; names the removal of the mask (C,) that came closest."""
     closest = _closest(removals.gains, among)
     accuracy = float(removals.test_accuracy[0])
     return Verdict(
@@ -460,14 +461,14 @@ def _why_none(removals: Removals, limit: float, closest: int | None) -> str:
         return f"no n that was tried raises {LABELS}"
     if gains.ratio[closest] > limit:
         return f"{name} raises {LABELS}, but validation accuracy falls"
-    gain = f"its gain in {LABELS} is {gains.ratio[closest]:.1f} standard errors"
+    gain = f"its gain in {LABELS}, {gains.ratio[closest]:.1f} standard errors, may be chance"
     more = "more trials (-nt) or other n (-r) can show smaller gains"
-    return f"{name} came closest: {gain}, which is too little, as {_by_chance(limit)}; {more}"
+    return f"{name} came closest, but {gain}: {_by_chance(limit)}; {more}"
 
 
 def _by_chance(limit: float) -> str:
     """What removals without an effect reach, in words."""
-    return f"1 in 40 runs reaches {limit:.1f} by chance"
+    return f"chance alone reaches {limit:.1f} in 1 of 40 runs"
 
 
 def _figures(removals: Removals, number: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Scores for a training loop in nnabla that is not ours: record its steps, then sweep back."""
+"""Scores for the user's own training loop in nnabla: record its steps, then sweep back."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SOLVERS = {"Sgd": False, "Momentum": True}
 METHODS_OF_STEPS = ("Hara", "Hara_exact", "Hara_smoothed", "Ours", "Ours_exact", "Ours_mean")
 """The methods that need nothing but recorded steps."""
 REPEATS = 0.05
-"""A recorded step may miss the one that is taken again by this share of its length, by rounding."""
+"""By rounding, a repeated step may differ from the recorded one by this share of its length."""
 
 
 @dataclass(frozen=True)
@@ -146,8 +146,8 @@ class Recorder:
             solver: of the loop, the learning rate of this step set.
 
         Raises:
-            UserError: the solver is not SGD with or without momentum, the batch does not fit, the
-                solver has taken other steps than those that were recorded, or the disk is full.
+            UserError: the solver is not SGD with or without momentum, rows and x do not fit, the
+                solver has made steps that were not recorded, or the disk is full.
         """
         indices, batch = array_of(rows, "rows"), array_of(x, "x", np.float32)
         self._check_batch(indices, batch)
@@ -177,7 +177,7 @@ class Recorder:
 
         Raises:
             UserError: another method, nothing recorded, or the recorded steps are not steps of
-                SGD on the model (first and last are taken again and compared).
+                SGD on the model (the first and the last are repeated and compared).
         """
         if method not in METHODS_OF_STEPS:
             known = ", ".join(METHODS_OF_STEPS)
@@ -193,7 +193,8 @@ class Recorder:
                 _check_step(trial, t)
             influence = METHODS[method].score(trial)
         if not np.isfinite(influence).all():
-            raise UserError(f"the scores by {method} are not finite; record a lower learning rate")
+            what = f"the scores by {method} are not finite"
+            raise UserError(f"{what}; train with a lower learning rate")
         return influence
 
     # ------------------------------------------------------------ what is recorded
@@ -214,13 +215,13 @@ class Recorder:
         if rows.ndim != 1 or rows.dtype.kind not in "iu" or len(np.unique(rows)) != len(rows):
             raise UserError("rows: give the places in y of the batch's images, each once: (|B|,)")
         if not len(rows) or rows.min() < 0 or rows.max() >= len(self.y):
-            raise UserError(f"rows: give places from 0 to {len(self.y) - 1}, of which y has labels")
+            raise UserError(f"rows: give places in y, from 0 to {len(self.y) - 1}")
         if x.ndim < 2 or len(x) != len(rows):
             raise UserError(f"x has the shape {x.shape}; give the batch of {len(rows)} images")
         _check_finite(x, "x")
 
     def _follow(self, solver: Any, x: Float32) -> None:
-        """Take the solver and the net's parameters of the first step; later ones must be those."""
+        """Keep the solver and the parameters of the first step; later steps must have the same."""
         if self._solver is None:
             _check_solver(solver)
             with guest():
@@ -229,7 +230,7 @@ class Recorder:
             self._names = _names_in(solver, {k: self._variables[k] for k in network.theta})
             self._network, self._solver = network, solver
         if solver is not self._solver:
-            raise UserError("solver: differs from that of the steps before; give the same one")
+            raise UserError("solver: is not that of the earlier steps; give the same one")
         if x.shape[1:] != self._shape:
             raise UserError(f"x: images are {x.shape[1:]}, before they were {self._shape}")
 
@@ -251,7 +252,7 @@ class Recorder:
         _check_finite(images, "X_val")
         labels = labels_of(y_val, len(images), "y_val")
         if labels.min() < 0 or labels.max() >= self.n_classes:
-            raise UserError(f"y_val: labels from 0 to {self.n_classes - 1} are known")
+            raise UserError(f"y_val: give labels from 0 to {self.n_classes - 1}")
         return _AsGiven(cast("Any", images), labels.astype(np.int32), ())
 
     def _trial(self, network: Network, validation: ImageSet) -> _RecordedTrial:
@@ -315,7 +316,7 @@ class _RecordedTrial(Trial):
 
 
 def _check_step(trial: Trial, t: int) -> None:
-    """Take a recorded step again; raises a UserError where it does not lead to the next state."""
+    """Repeat a recorded step; raises a UserError if it does not lead to the next state."""
     before, after = trial.state_before(t), trial.state_before(t + 1)
     trial.sgd.load(before)
     trial.take_step(t)
@@ -325,9 +326,9 @@ def _check_step(trial: Trial, t: int) -> None:
     length = math.sqrt(sum(float(((after[k] - before[k]) ** 2).sum()) for k in theta))
     if missed > REPEATS * max(length, 1e-7):
         raise UserError(
-            f"step {t + 1}, taken again from what was recorded, misses the recorded result by "
+            f"step {t + 1}, repeated from the record, differs from the recorded result by "
             f"{missed / max(length, 1e-7):.0%} of its length: check model, weight_decay and x; the "
-            "loss must be the mean softmax cross-entropy of the batch, gradients as they are"
+            "loss must be the mean softmax cross-entropy of the batch, and no gradient be changed"
         )
 
 
@@ -387,8 +388,8 @@ def _variables_of(
     for name, own in network.parameters().items():
         if name not in there:
             raise UserError(
-                f"parameter {name} of the model is missing in the loop; give "
-                "parameters=nn.get_parameters(grad_only=False) of the scope of the net"
+                f"the loop has no parameter {name} of the model; give "
+                "parameters=nn.get_parameters(grad_only=False) of the net's scope"
             )
         if (found := there[name].shape) != own.shape:
             what = f"parameter {name} of the model is {found} in the loop, not {own.shape}"

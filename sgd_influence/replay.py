@@ -1,9 +1,10 @@
-"""The true states of the covered steps from few parameter files: recorded steps are taken again.
+"""The true states of the covered steps, from few parameter files and repeated training steps.
 
 Of T covered steps every ceil(sqrt(T))-th state is kept on disk, a checkpoint. The sweep goes back
 over the steps; when it enters the segment between two checkpoints, the segment is trained once
-more from its start and its states are held in memory. A step repeats exactly, so the states are,
-byte for byte, those of the training: sqrt(T) files instead of T, for one training step per step.
+more from its start and its states are held in memory. A step can be repeated exactly, so the states
+equal those of the training, byte for byte. This takes sqrt(T) files instead of T, and one more
+training step per covered step.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ class Replay:
                 self._held[s + 1] = self.sgd.state()
 
     def _compare_end(self, t: int) -> None:
-        """Take step t, the segment's last, and say once if it misses the next checkpoint."""
+        """Repeat step t, the segment's last, and warn once if the next checkpoint differs."""
         self.sgd.step(self.data, self.steps[t])
         difference = _difference(self.sgd.state(), self.load(t + 1))
         if difference is not None and not self._differed:
@@ -94,8 +95,8 @@ class Replay:
             log.warning(
                 "%s: the replay differs from the recorded training, by %.2g at most in the state "
                 "before step %d (another CPU, or a GPU without its deterministic mode?); every "
-                "segment goes on from its own checkpoint, so the scores differ little. --cache "
-                "steps does without a replay.",
+                "segment starts from its own checkpoint, so the scores differ little. --cache "
+                "steps needs no replay.",
                 self.name, difference, t + 1,
             )  # fmt: skip
 
@@ -120,7 +121,7 @@ def held_places(start: int, t: int, room: int) -> Sequence[int]:
 
 
 def replayed_steps(length: int, room: int) -> int:
-    """Training steps that the replay of a segment takes, that which meets its end included.
+    """Training steps that the replay of a segment takes, including the one that reaches its end.
 
     Args:
         length: steps from one kept state to the next; 1 needs no replay.
@@ -161,9 +162,9 @@ def states_there(trial: Trial) -> list[int]:
     kept = trial.states_there()
     if not kept or kept[0] > trial.covered_start:
         raise UserError(
-            f"{trial.state_path(trial.covered_start)}: is not there, and Hara begins with it; "
-            "leave Hara out of --methods, or delete the folder of its trial (seed_...), and the "
-            "same command trains the trial again"
+            f"{trial.state_path(trial.covered_start)}: is not there, but Hara needs it; leave Hara "
+            "out of --methods, or delete the folder of its trial (seed_...) and give the same "
+            "command again, which trains the trial again"
         )
     return kept
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 TRUSTED = 0.3
 """Below this agreement a method's ranking should not be trusted."""
 FEWEST = 10
-"""Groups of each kind, in all trials, below which an agreement tells nothing."""
+"""With fewer groups of each kind, in all trials, an agreement says nothing."""
 N_RESAMPLES = 1000
 PANELS = 3
 """At most as many panels in a row of the picture."""
@@ -99,7 +99,7 @@ class Agreement:
 
 
 def judgement(method: str, agreement: Agreement, n_groups: int) -> str:
-    """What `--verify` tells of a method's ranking; empty where it can be trusted.
+    """Whether `--verify` supports a method's ranking, in words; empty if it can be trusted.
 
     Args:
         method: that ranks.
@@ -123,7 +123,7 @@ def judgement(method: str, agreement: Agreement, n_groups: int) -> str:
 
 @dataclass
 class Verification:
-    """The verification of one trial: which groups are removed, and the tables of what came of it.
+    """The verification of one trial: which groups are removed, and the tables of the results.
 
     Attributes:
         methods: whose influences are compared; parts of the predicting ones' rankings are groups.
@@ -188,7 +188,7 @@ class Verification:
         return float(self.results.table(path)["val_loss"].iloc[-1])
 
     def _true_changes(self, trial: Trial) -> pd.DataFrame:
-        """What is known of any group: group, kind, size and true (change of loss, nats)."""
+        """The groups removed so far: group, kind, size and true (change of loss, nats)."""
         path = trial.folder.true_changes(trial.seed)
         return self.results.table(path) if path.exists() else pd.DataFrame(columns=TRUE_COLUMNS)
 
@@ -200,7 +200,7 @@ def compare(
     seeds: Sequence[int],
     title: str,
 ) -> dict[str, Agreement]:
-    """Join the trials' verification tables, draw them, and say how far each method agrees."""
+    """Join the trials' verification tables, draw them, and compute how far each method agrees."""
     table = pd.concat(results.table(folder.verified(seed)) for seed in seeds)
     agreements = {m: agreement_of(table[table["method"] == m]) for m in methods}
     rows = [{"method": method} | asdict(agreement) for method, agreement in agreements.items()]

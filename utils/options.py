@@ -112,14 +112,14 @@ class Options:
         metavar="DIR", changes_results=False,
     )  # fmt: skip
     methods: tuple[str, ...] = option(
-        MISSING, RUN, f"methods that score the images, of {', '.join(METHODS)}", nargs="+",
+        MISSING, RUN, f"methods that score the images: any of {', '.join(METHODS)}", nargs="+",
         choices=METHODS, metavar="METHOD", changes_results=False,
     )  # fmt: skip
     left_out: tuple[str, ...] = ()
     dataset: str = option(
         "cifar10", RUN,
         "data set: cifar10, mnist, stl10 or digits (built in, no download), or a path: a folder "
-        "of class folders, a folder with NNC CSV files, or one such file",
+        "of class folders, a folder with CSV files of Neural Network Console, or one such file",
         "-ds", metavar="NAME_OR_PATH",
     )  # fmt: skip
     n_trials: int = option(
@@ -132,15 +132,15 @@ class Options:
     )  # fmt: skip
     remove_n_list: tuple[int, ...] = option(
         (0, 1, 10, 40, 100, 200, 600, 1000, 3000, 5000, 10000, 30000), RUN,
-        "how many of the most harmful images to remove, in any order; 0 always runs, values "
-        "from the number of training images on are skipped",
+        "how many of the most harmful images to remove: several numbers, in any order; 0 always "
+        "runs; numbers not below the number of training images are skipped",
         "-r", type=int, nargs="+", metavar="N", least=0, changes_results=False,
     )  # fmt: skip
     retrain_all: bool = option(
         False, RUN,
         "after a removal retrain from the first step instead of from the start of the last "
-        "epoch; the scores still cover the last epochs of --cover_epochs, and predict this best "
-        "with --preset smooth --cover_epochs all --methods Hara_exact",
+        "epoch; to get scores that predict this, add --preset smooth --cover_epochs all --methods "
+        "Hara_exact",
         "-ra",
     )  # fmt: skip
     cover_epochs: int | None = option(
@@ -149,9 +149,9 @@ class Options:
     )  # fmt: skip
     if_solver: str = option(
         GAUSS_NEWTON, RUN,
-        "how Influence_functions solve (A + ALPHA I) v = gradient: gauss_newton, A the "
-        "Gauss-Newton matrix, by conjugate gradients; or sgd, A the Hessian, by the reference's "
-        "two passes of SGD, which often diverge",
+        "how Influence_functions solve (A + ALPHA I) v = gradient: gauss_newton: A is the "
+        "Gauss-Newton matrix, solver conjugate gradients; sgd: A is the Hessian, solver two passes "
+        "of SGD as in nnabla's example, which often diverge",
         choices=(GAUSS_NEWTON, SGD_SOLVER),
     )  # fmt: skip
     damping: float | None = option(
@@ -163,24 +163,25 @@ class Options:
     )  # fmt: skip
     verify: int = option(
         0, RUN,
-        "remove K groups of a tenth of the images, retrain, and compare with the scores: half "
-        "random groups, half cut from the rankings; and retrain twice with the weights of all "
-        "images moved, to measure whether small removals have predictable effects",
-        type=int, nargs="?", const=40, metavar="K", shown="off; K = 40 if none is given",
+        "measure whether the scores predict removals: remove K groups of a tenth of the images "
+        "(half of them random, half cut from the rankings), retrain, and compare; also retrain "
+        "twice with slightly changed weights of all images, to measure whether small removals "
+        "have predictable effects",
+        type=int, nargs="?", const=40, metavar="K", shown="off; 40 if K is not given",
         changes_results=False,
     )  # fmt: skip
     cleanse_n: int | None = option(
-        None, RUN, "number of images that the cleansed data set leaves out, recommended or not",
+        None, RUN, "number of images to leave out of the cleansed data set",
         type=int, metavar="N", shown="as recommended", least=0, changes_results=False,
     )  # fmt: skip
     dry_run: bool = option(
         False, RUN,
-        "print what the run would write, its memory and its time, and stop; writes no results, "
-        "only missing images and CSV files of the data set",
+        "print the estimated disk space, memory and time of the run, and stop; writes no "
+        "results, only missing images and CSV files of the data set",
         changes_results=False,
     )  # fmt: skip
     preset: str | None = option(
-        None, TRAINING, f"set options that are not given; {presets_text()}",
+        None, TRAINING, f"set several options, except those that are given; {presets_text()}",
         choices=PRESETS, metavar="NAME", shown="none", changes_results=False,
     )  # fmt: skip
     n_epochs: int = option(
@@ -205,10 +206,11 @@ class Options:
     )  # fmt: skip
     model: str = option(
         "six_convolutions", TRAINING,
-        "network: six_convolutions, the reference's; smooth_convolutions or smooth_resnet, without "
-        "kinks, where scores are to predict training from scratch (-ra); resnet; mlp; a .nnp file "
-        "of Neural Network Console or nnabla, whose graph is trained afresh; or your own as "
-        "module:function, a function (x, n_classes, test) that returns logits in ordinary nnabla",
+        "network: six_convolutions, that of nnabla's example; smooth_convolutions or "
+        "smooth_resnet, without kinks (ReLU, max pooling), for scores that predict training from "
+        "scratch (-ra); resnet; mlp; a .nnp file of Neural Network Console or nnabla, whose graph "
+        "is trained from new initial parameters; or module:function, a function of your own "
+        "(x, n_classes, test) that returns logits in ordinary nnabla",
         metavar="NAME",
     )  # fmt: skip
     data_dir: Path | None = option(
@@ -220,7 +222,7 @@ class Options:
         changes_results=False,
     )  # fmt: skip
     image_size: int | None = option(
-        None, DATA, "side in pixels of the squares that images are brought to",
+        None, DATA, "side in pixels of the square images that the net gets",
         type=int, metavar="N", shown="from the images, 32 to 128; digits: 8", least=1,
     )  # fmt: skip
     color: str = option(
@@ -229,14 +231,14 @@ class Options:
     )  # fmt: skip
     resize: str = option(
         "crop", DATA,
-        "how images become squares: crop keeps the central square, pad all of the image in black "
-        "borders, stretch all of it without its aspect ratio",
+        "how images become square: crop keeps the central square, pad adds black borders, stretch "
+        "changes the aspect ratio",
         choices=("crop", "pad", "stretch"),
     )  # fmt: skip
     skip_broken: bool = option(
         False, DATA,
-        "leave out images of your own that cannot be read, of every set, instead of stopping; "
-        "data_problems.csv lists them either way",
+        "leave out images of your own that cannot be read, in every set, instead of stopping; "
+        "data_problems.csv lists them in either case",
         changes_results=False,
     )  # fmt: skip
     n_train: int | None = _sample("training")
@@ -248,9 +250,9 @@ class Options:
     )  # fmt: skip
     flip_labels: float | None = option(
         None, DATA,
-        "what if: give this share of the images, above 0 and below 1, the label of another class "
-        "in training, the same in all trials, drawn by --split_seed (else seed 0), to see which "
-        "methods find them; the data set's own files do not change",
+        "experiment: train with wrong labels for this share of the images (above 0, below 1), to "
+        "see which methods find them; drawn by --split_seed (else seed 0), the same in all trials; "
+        "the data set's own files do not change",
         type=float, metavar="SHARE", shown="off",
     )  # fmt: skip
     allow_unverified_data: bool = option(
@@ -259,16 +261,15 @@ class Options:
     )  # fmt: skip
     jobs: int | None = option(
         None, MACHINE,
-        "number of worker processes for trials, methods, removals and groups of --verify, each "
-        "on one core or GPU and on the cores of idle ones; any number gives the same results; 1: "
-        "no worker, one core",
+        "number of worker processes; each uses one core or GPU, and the cores of idle workers; "
+        "any number gives the same results; 1: this process alone, on one core",
         "-j", type=int, metavar="N", least=1, changes_results=False,
-        shown="as many as are worth starting: one a core or, with cudnn, a GPU of --device-id",
+        shown="as many as save time, at most one per core or, with cudnn, per GPU of --device-id",
     )  # fmt: skip
     dask_scheduler: str | None = option(
         None, MACHINE,
-        "use the workers of a Dask cluster instead; the address of its scheduler, such as "
-        "tcp://host:8786, or the scheduler's file; needs requirements-dask.txt",
+        "use the workers of a Dask cluster instead of --jobs: the address of its scheduler, such "
+        "as tcp://host:8786, or the scheduler's file; needs requirements-dask.txt",
         metavar="ADDRESS", shown="none", changes_results=False,
     )  # fmt: skip
     context: str = option(
@@ -279,27 +280,28 @@ class Options:
     )  # fmt: skip
     conv: str = option(
         "fast", MACHINE,
-        "a net's functions on a CPU: fast (BLAS and compiled loops, seven times as fast) or "
-        "nnabla's own; they differ in the last bits",
+        "how a net's functions are computed on a CPU: fast (BLAS and compiled loops, seven times "
+        "as fast) or nnabla (its own functions); results differ in the last bits",
         choices=("fast", "nnabla"),
     )  # fmt: skip
     cache: str = option(
         RECOMPUTE, MACHINE,
-        "states of the training kept on disk next to the final one: steps, one for every covered "
-        "step; recompute, one for every sqrt(T)-th of T covered steps, the others are trained "
-        "again when needed, with the same scores; final: none, so that Hara cannot run",
+        "which states of the training are kept on disk, besides the final one and the one that "
+        "removals retrain from: steps: before every covered step; recompute: before every "
+        "sqrt(T)-th of T covered steps, the others are computed again when needed, with the same "
+        "scores; final: no others: Hara, Hara_exact, Hara_smoothed and Ours_mean cannot run",
         choices=CACHES, changes_results=False,
     )  # fmt: skip
     cache_memory: int = option(
         1000**3, MACHINE,
-        "memory for states that --cache recompute trains again, such as 500MB or 2GiB; with less "
-        "it trains them several times",
+        "memory for the states that --cache recompute computes again, such as 500MB or 2GiB; with "
+        "little memory they are computed several times",
         type=bytes_of, metavar="SIZE", shown="1GB", changes_results=False,
     )  # fmt: skip
     device_id: str = option(
         "0", MACHINE,
-        "GPU number, or several separated by commas, assigned to workers in turn, or to trials "
-        "with --jobs 1",
+        "GPU number, or several separated by commas, which workers (with --jobs 1: trials) use in "
+        "turn",
         "-di", metavar="ID", changes_results=False,
     )  # fmt: skip
     overwrite: bool = option(
@@ -315,7 +317,7 @@ class Options:
     )  # fmt: skip
     command_line: str = ""
     quiet: bool = option(
-        False, OUTPUT, "print warnings, errors, the verdicts and the closing table only", "-q",
+        False, OUTPUT, "print only warnings, errors, the verdicts and the closing table", "-q",
         changes_results=False,
     )  # fmt: skip
     verbose: bool = option(

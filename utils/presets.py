@@ -31,8 +31,8 @@ class Preset:
 PRESETS: dict[str, Preset] = {
     "smooth": Preset(
         {"model": "smooth_convolutions", "lr": 0.02},
-        "a net without kinks and small steps, so that scores over all epochs predict training "
-        "from scratch",
+        "a net without kinks, trained in small steps, so that scores over all epochs predict "
+        "training from scratch",
     ),
 }
 

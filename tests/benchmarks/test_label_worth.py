@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import label_records, label_worth
+from benchmarks.label_noise import SETTINGS
 from benchmarks.label_worth import ALL, MARKED, ORACLE, RANDOM, WORST, left_out, main
 from tests.benchmarks.test_label_check import write_record
 
@@ -38,12 +39,9 @@ def test_rows_are_kept_and_changes_are_against_all_images(
 
     pixels = np.zeros((600, 16, 16), np.uint8)
     labels = np.arange(600) % 3
-    setting = replace(
-        label_records.SETTINGS["mnist"], images=lambda data, part="test": (pixels, labels)
-    )
-    for module in (label_records, label_worth):
-        monkeypatch.setitem(module.SETTINGS, "mnist", setting)
-    monkeypatch.setattr(label_worth.subprocess, "run", train)
+    setting = replace(SETTINGS["mnist"], images=lambda *_: (pixels, labels))
+    monkeypatch.setitem(SETTINGS, "mnist", setting)
+    monkeypatch.setattr(subprocess, "run", train)
     for seed in (1, 3):
         write_record(tmp_path / f"mnist-uniform-0.1_{seed}_0.npz", seed, 0)
     out, page = tmp_path / "rows.csv", tmp_path / "page.md"

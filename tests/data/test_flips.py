@@ -170,7 +170,7 @@ def test_a_run_says_what_is_flipped_and_what_was_found(
     suspects = table[(table["set"] == "training") & (table["is_label_issue"] == 1)]
     hits = suspects[IMAGE].isin(flips[IMAGE]).sum()
     both = f"{hits} of the {flips[IMAGE].nunique()} flipped labels"
-    found_by_check = f"The {len(suspects)} training images whose labels look wrong have {both}"
+    found_by_check = f"The labels of {len(suspects)} training images look wrong: {both}"
     none = f"The label check found none of the {flips[IMAGE].nunique()} flipped labels"
     assert (found_by_check if len(suspects) else none) in printed
 

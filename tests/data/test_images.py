@@ -110,7 +110,7 @@ def test_further_columns_are_kept_and_byte_order_mark_and_crlf_are_fine(tmp_path
     [
         ("missing.png,1", ["row 3", "missing.png", "No such file"]),
         ("text.png,1", ["row 3", "text.png", "not an image in PNG"]),
-        ("cut.png,1", ["row 3", "cut.png", "not a whole image"]),
+        ("cut.png,1", ["row 3", "cut.png", "truncated or damaged image"]),
         ("folder.png,1", ["row 3", "folder.png", "a folder"]),
         ("small.png,1", ["row 3", "small.png", "5x6 px gray", "8x8 px gray"]),
         ("colour.png,1", ["row 3", "colour.png", "8x8 px RGB", "8x8 px gray"]),

@@ -114,7 +114,8 @@ def test_default_workers_have_room_in_the_limit(monkeypatch: pytest.MonkeyPatch)
 def test_what_does_not_fit_is_refused() -> None:
     alone, limit = estimate_of(3 * GB, 2 * GB, 1 * GB), Limit(5 * GB, "of this machine")
     check_memory(alone, alone.by(3), 3, limit)
-    with pytest.raises(UserError, match=r"--jobs 4: .* 6 GB .* 5 GB are there .* give --jobs 3"):
+    told = r"--jobs 4: .* 6 GB .* 5 GB are available .* give --jobs 3"
+    with pytest.raises(UserError, match=told):
         check_memory(alone, alone.by(4), 4, limit)
     with pytest.raises(UserError, match=r"about 3 GB of memory, but only 2 GB .*--batch_size"):
         check_memory(alone, alone, None, Limit(2 * GB, "limit of this container"))
@@ -123,7 +124,7 @@ def test_what_does_not_fit_is_refused() -> None:
 def test_a_limit_of_address_space_counts_for_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (2 * GB, 2 * GB))
     alone = estimate_of(3 * GB, 2 * GB, 1 * GB)
-    with pytest.raises(UserError, match=r"only 2 GB are there \(limit of a process, ulimit -v"):
+    with pytest.raises(UserError, match=r"only 2 GB are available \(limit of a process, ulimit -v"):
         check_memory(alone, alone, None, Limit(50 * GB, "of this machine"))
 
 
@@ -135,7 +136,7 @@ def test_a_run_without_room_is_one_line(
     monkeypatch.setattr(utils.run.pipeline, "memory_limit", lambda: limit)
     assert sgd_influence(tmp_path / "out", f"--model mlp {more}") == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "but only 20 MB are there (limit of this container or control group); give" in line
+    assert "but only 20 MB are available (limit of this container or control group); free" in line
 
 
 # ---------------------------------------------------------------- memory that is taken
@@ -323,7 +324,7 @@ def test_a_huge_field_is_a_short_line(
 def test_too_many_columns_are_refused(tmp_path: Path) -> None:
     header = ",".join(["x:image", "y:label", *(f"c{i}" for i in range(MOST_COLUMNS))])
     csv = csv_of(tmp_path, rows_of(), header)
-    with pytest.raises(UserError, match="row 1: 5,002 columns, 5,000 at most are read; take out"):
+    with pytest.raises(UserError, match="row 1: 5,002 columns, 5,000 at most are read; remove"):
         read_users_csv(csv)
 
 

@@ -194,23 +194,23 @@ CSV_CASES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "no image named": (with_row(",0"), "images.csv: row 4: no image is named; fill in x:image"),
     "missing image": (
         with_row("none.png,0"),
-        "images/none.png': No such file or directory; mend or restore it, or take it out",
+        "images/none.png': No such file or directory; restore or remove it",
     ),
     "text named .png": (
         with_file("text.png", b"this is no image"),
-        f"images/text.png': not an image in {decode.FORMAT_NAMES}; mend or restore it, or",
+        f"images/text.png': not an image in {decode.FORMAT_NAMES}; restore or remove it",
     ),
-    "PNG cut short": (with_file("cut.png", cut("PNG")), "cut.png': not a whole image; mend"),
-    "JPEG cut short": (with_file("cut.jpg", cut("JPEG")), "cut.jpg': not a whole image; mend"),
-    "file of 0 bytes": (with_file("none.png", b""), "none.png': the file is empty; mend"),
+    "PNG cut short": (with_file("cut.png", cut("PNG")), "cut.png': truncated or damaged image; "),
+    "JPEG cut short": (with_file("cut.jpg", cut("JPEG")), "cut.jpg': truncated or damaged image; "),
+    "file of 0 bytes": (with_file("none.png", b""), "none.png': the file is empty; restore"),
     "30,000 x 30,000 pixels": (
         with_file("bomb.png", png_of(30_000, 30_000)),
-        "bomb.png': its header announces more than 178 million pixels; mend",
+        "bomb.png': its header announces more than 178 million pixels; restore",
     ),
-    "unreadable file": (unreadable, "cat/1.png': Permission denied; mend"),
-    "folder named .png in a CSV": (folder_as_image, "folder.png': a folder, not a file; mend"),
-    "pipe named .png": (pipe_as_image, "pipe.png': not a plain file; mend"),
-    "link to itself": (link_to_itself, "loop.png': Too many levels of symbolic links; mend"),
+    "unreadable file": (unreadable, "cat/1.png': Permission denied; restore"),
+    "folder named .png in a CSV": (folder_as_image, "folder.png': a folder, not a file; restore"),
+    "pipe named .png": (pipe_as_image, "pipe.png': not a plain file; restore"),
+    "link to itself": (link_to_itself, "loop.png': Too many levels of symbolic links; restore"),
     "negative label": (
         with_row("cat/1.png,-1"),
         "images.csv: row 4: label '-1'; classes must be whole numbers from 0 on",
@@ -221,11 +221,11 @@ CSV_CASES: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "label NaN": (
         with_row("cat/1.png,NaN"),
-        "images.csv: row 4: label 'NaN'; give the class or take the row out",
+        "images.csv: row 4: label 'NaN'; give the class or remove the row",
     ),
     "blank label": (
         with_row("cat/1.png, "),
-        "images.csv: row 4: label ''; give the class or take the row out",
+        "images.csv: row 4: label ''; give the class or remove the row",
     ),
     "one class": (
         with_labels("3"),
@@ -293,7 +293,7 @@ def text_file(root: Path) -> Path:
 FOLDER_CASES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "empty class folder": (
         empty_class,
-        "images/emu: a class folder without images; put some in or take it out",
+        "images/emu: a class folder without images; add images or remove it",
     ),
     "folder that leads back": (folder_loop, "images/cat/again: a link that leads back to "),
     "folder named .png": (

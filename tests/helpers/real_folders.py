@@ -663,13 +663,13 @@ LIST_CASES: dict[str, Case] = {
     "URL": Case(listed(["https://a.b/x.png,cat"]), LINE, ("row 2: 'https://", "an address (https")),
     "s3 address": Case(listed(["s3://bucket/x.png,cat"]), LINE, ("an address (s3://)",)),
     "file address": Case(listed(["file:///a/x%20y.png,cat"]), LINE, ("write the path /a/x y.png",)),
-    "home folder": Case(listed(["~/x.png,cat"]), LINE, ("~ is expanded by shells only; write /",)),
-    "variable": Case(listed(["$HOME/x.png,cat"]), LINE, ("a variable, which shells only",)),
+    "home folder": Case(listed(["~/x.png,cat"]), LINE, ("only shells expand ~; write /",)),
+    "variable": Case(listed(["$HOME/x.png,cat"]), LINE, ("a variable, which only shells",)),
     "%20 for a blank": Case(
         lambda root: _with_picture(listed(["cat/a%20b.png,cat"])(root), "cat/a b.png"), LINE,
-        ("no such file, its % are those of a web address; write cat/a b.png",),
+        ("no such file, it is written as in a web address (%); write cat/a b.png",),
     ),
-    "other capitals": Case(listed(["cat/0.PNG,cat"]), LINE, ("capitals count; write 0.png",)),
+    "other capitals": Case(listed(["cat/0.PNG,cat"]), LINE, ("letters differ; write 0.png",)),
     "blanks in the header": Case(
         listed(header=" x:image , y:label "), WORKS, origin="Neural Network Console"
     ),
@@ -687,7 +687,7 @@ LIST_CASES: dict[str, Case] = {
         rows("# my list", "x:image,y:label", *every_row()), LINE, ("row 1: a comment line",)
     ),
     "comment line among the rows": Case(
-        listed(["# cats,"]), LINE, ("row 2: a comment line; take it out",)
+        listed(["# cats,"]), LINE, ("row 2: a comment line; remove it",)
     ),
     "sep= for Excel": Case(
         rows("sep=,", "x:image,y:label", *every_row()), LINE, ("row 1: a line for Excel",)
@@ -752,7 +752,7 @@ LIST_CASES: dict[str, Case] = {
     ),
     "list and class folders": Case(
         lambda root: listed()(root).parent, WORKS,
-        ("what list.csv lists is read, its folders are not taken for classes",),
+        ("the images that list.csv lists are read; its folders are not used as classes",),
     ),
 }  # fmt: skip
 
@@ -798,11 +798,11 @@ PIXEL_CASES: dict[str, Case] = {
     ),
     "PNG: bad checksum of the pixels": Case(
         with_image("x.png", damaged_png()[:-24] + b"\0\0\0\0" + damaged_png()[-20:]), LINE,
-        ("x.png: not a whole image",),
+        ("x.png: truncated or damaged image",),
     ),
     "truncated JPEG": Case(
         lambda root: _cut(saved(".jpg", size=(64, 64))(root) / "cat/0.jpg"), LINE,
-        ("0.jpg: not a whole image",), origin="keras, fastai: truncated images",
+        ("0.jpg: truncated or damaged image",), origin="keras, fastai: truncated images",
     ),
     "PPM": Case(saved(".ppm"), WORKS, origin="GTSRB"),
     "PGM and PBM": Case(saved(".pgm", "L"), WORKS),

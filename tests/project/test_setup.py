@@ -251,4 +251,4 @@ def test_errors_of_pip_are_shown_whole(project: Project) -> None:
     (project.folder / "requirements.txt").write_text("one==2\n", encoding="utf-8")
     lines = project.run("requirements.txt").stderr.splitlines()
     assert lines[:2] == ["ERROR: no one==1", "  and why"]
-    assert lines[2].startswith("setup: pip could not install requirements.txt; mend what it says")
+    assert lines[2].startswith("setup: pip could not install requirements.txt; fix what it reports")

@@ -152,7 +152,7 @@ def test_scheduler_that_dies_ends_the_run_in_one_line(
             assert sgd_influence(output, f"{RUN} --dask_scheduler {address(tmp_path)}") == 2
     assert killed == [True]
     line = last_line(capsys.readouterr().err)
-    assert "error: the Dask scheduler is gone; what is finished is kept, the same command" in line
+    assert "error: the Dask scheduler is gone; finished work is kept; give the same command" in line
     assert not list(output.rglob(".*"))
     assert sgd_influence(output, RUN) == 0
     assert differing(output, unbroken) == []

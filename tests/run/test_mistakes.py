@@ -57,7 +57,7 @@ OPTIONS = {
     "-r -1": "--remove_n_list -1: must be a whole number of at least 0",
     "-r x": "argument -r/--remove_n_list: invalid int value: 'x'",
     "-r": "argument -r/--remove_n_list: expected at least one argument",
-    "-r 60 1000": "--remove_n_list 60 1000: there are only 60 training images; give an n below",
+    "-r 60 1000": "--remove_n_list 60 1000: there are only 60 training images; give a smaller n",
     "--lr 0": "--lr 0.0: must be a number above 0",
     "--lr -0.1": "--lr -0.1: must be a number above 0",
     "--lr nan": "--lr nan: must be a number above 0",
@@ -166,8 +166,8 @@ def held_elsewhere(output: Path) -> None:
     (output / "run.lock").write_text(json.dumps(holder))
 
 
-PUT_BACK = "put it back or choose another --output_dir"
-EDITED = "manifest.json: was edited by hand (its checksum does not fit); put it back as it was, or"
+RESTORE = "restore it or choose another --output_dir"
+EDITED = "manifest.json: was edited by hand (its checksum does not match); restore it, or"
 FOLDERS: dict[str, tuple[Damage, str, str]] = {
     "manifest: option edited": (edited(lambda m: m["options"].update(lr=0.1)), "", EDITED),
     "manifest: option edited to what is asked": (
@@ -176,21 +176,21 @@ FOLDERS: dict[str, tuple[Damage, str, str]] = {
     "manifest: hash edited": (edited(lambda m: m["outputs"][HARA].update(sha256="0")), "", EDITED),
     "manifest: an output taken out": (edited(lambda m: m["outputs"].pop(HARA)), "", EDITED),
     "manifest: no checksum": (edited(lambda m: m.pop("checksum")), "", EDITED),
-    "manifest: a part taken out": (edited(lambda m: m.pop("outputs")), "", PUT_BACK),
+    "manifest: a part taken out": (edited(lambda m: m.pop("outputs")), "", RESTORE),
     "manifest: an output of another form": (
-        edited(lambda m: m["outputs"].update(x=3)), "", PUT_BACK,
+        edited(lambda m: m["outputs"].update(x=3)), "", RESTORE,
     ),
     "manifest: an output outside of the folder": (
         edited(lambda m: m["outputs"].update({"score/../../mine": {"bytes": 1, "sha256": ""}})),
-        "", PUT_BACK,
+        "", RESTORE,
     ),
-    "manifest: empty": (with_text(""), "", PUT_BACK),
-    "manifest: cut short": (with_text('{"format": 1, "opt'), "", PUT_BACK),
-    "manifest: no JSON": (with_text("lr = 0.05\n"), "", PUT_BACK),
-    "manifest: a list": (with_text("[1, 2]"), "", PUT_BACK),
-    "manifest: a number": (with_text("17"), "", PUT_BACK),
+    "manifest: empty": (with_text(""), "", RESTORE),
+    "manifest: cut short": (with_text('{"format": 1, "opt'), "", RESTORE),
+    "manifest: no JSON": (with_text("lr = 0.05\n"), "", RESTORE),
+    "manifest: a list": (with_text("[1, 2]"), "", RESTORE),
+    "manifest: a number": (with_text("17"), "", RESTORE),
     "manifest: missing": (
-        with_text(None), "", "without the manifest.json of one; choose another --output_dir",
+        with_text(None), "", "of a run whose manifest.json is missing; choose another --output_dir",
     ),
     "of a newer version": (
         edited(lambda m: m.update(format=FORMAT + 1)), "",
@@ -214,11 +214,11 @@ FOLDERS: dict[str, tuple[Damage, str, str]] = {
     "a file": (a_file, "", "out: is a file; name a folder"),
     "inside a file": (
         a_file, "-o {output}/inside",
-        "/inside: cannot be made (Not a directory); choose another",
+        "/inside: cannot be created (Not a directory); choose another",
     ),
-    "cannot be made": (
+    "cannot be created": (
         nothing, "-o /proc/nowhere",
-        "--output_dir /proc/nowhere: cannot be made (No such file or directory); choose another",
+        "--output_dir /proc/nowhere: cannot be created (No such file or directory); choose another",
     ),
     "with the score of another run": (
         foreign_score, "", "score_delete_worst_6_seed_0.csv: was not written by a run into this",
@@ -227,7 +227,7 @@ FOLDERS: dict[str, tuple[Damage, str, str]] = {
         other_labels, "",
         "digits_training_0.csv: names other images, labels or sizes (60 images of",
     ),
-    "being run into": (being_run, "", "is running into it; wait until it ends or choose another"),
+    "being run into": (being_run, "", "is writing to it; wait until it ends or choose another"),
     "being run into elsewhere": (held_elsewhere, "", "if it has ended, delete "),
 }  # fmt: skip
 
@@ -436,7 +436,7 @@ def test_folder_of_something_else_is_left_alone(
     (tmp_path / "fig" / "mine.png").write_text("mine")
     for more in ("", "--overwrite"):
         assert sgd_influence(tmp_path, f"{RUN} {more}") == 2
-        assert "without the manifest.json of one" in one_line(capsys.readouterr().err)
+        assert "of a run whose manifest.json is missing" in one_line(capsys.readouterr().err)
     assert (tmp_path / "fig" / "mine.png").read_text() == "mine"
 
 

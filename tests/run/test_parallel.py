@@ -59,7 +59,7 @@ def test_workers_give_the_same_files_and_say_everything_once(
     assert sorted(of_trials) == sorted(
         line for line in alone.out.splitlines() if line.startswith("Trial ")
     )
-    assert "2 processes side by side" in printed.out
+    assert "2 processes in parallel" in printed.out
     removal = r"n = 5 evaluated: validation loss \d+\.\d{4}, accuracy \d\.\d{4}; test loss"
     assert re.search(removal, alone.out)
     log = (tmp_path / "two/run.log").read_text()
@@ -97,8 +97,8 @@ def test_worker_that_is_killed_is_one_line(tmp_path: Path, data_cache: Path) -> 
     _, printed = process.communicate()
     assert process.returncode == 2
     line = last_line(printed)
-    assert "error: a worker process died (SIGKILL): killed, or for want of memory; " in line
-    assert line.endswith("the same command goes on from there")
+    assert "error: a worker process died (SIGKILL), perhaps for lack of memory; " in line
+    assert line.endswith("give the same command again to resume")
     assert not list(output.rglob(".*"))
     assert sgd_influence(output, QUICK) == 0
 

@@ -113,8 +113,8 @@ def test_too_little_space_is_refused_with_both_figures(
     assert sgd_influence(tmp_path, f"--cache steps {dry}") == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert re.search(
-        r"--output_dir \S+: the run writes about 8\.\d+ MB, but only 3 MB are free there; make "
-        r"room, or choose another --output_dir or a smaller --cache$",
+        r"--output_dir \S+: the run writes about 8\.\d+ MB, but only 3 MB are free there; free "
+        r"some space, or choose another --output_dir or a --cache that keeps less$",
         line,
     )
     assert not list(tmp_path.glob("infl_results_sgd/**/*"))

@@ -216,7 +216,7 @@ def test_other_versions_are_said(finished: Path, capsys: pytest.CaptureFixture[s
     manifest.versions["nnabla"] = "1.38.0"
     save_manifest(manifest)
     assert sgd_influence(finished, QUICK) == 0
-    assert "begun with nnabla 1.38.0, now 1.39.0; what is added" in capsys.readouterr().err
+    assert "begun with nnabla 1.38.0, now 1.39.0; new results" in capsys.readouterr().err
 
 
 def test_training_that_repeats_with_other_numbers_is_said(
@@ -230,7 +230,7 @@ def test_training_that_repeats_with_other_numbers_is_said(
     (finished / TRAINING / "final_model.h5").unlink()
     assert sgd_influence(finished, QUICK) == 0
     printed = capsys.readouterr().err
-    assert printed.count("the training repeats with other numbers than before") == 1
+    assert printed.count("the repeated training gives other numbers than before") == 1
 
 
 # ---------------------------------------------------------------- the lock
@@ -244,7 +244,7 @@ def test_second_run_says_who_holds_the_folder(
     line = last_line(capsys.readouterr().err)
     held = f"{finished}: process {os.getpid()} on {socket.gethostname()}, since "
     assert held in line
-    assert "is running into it; wait until it ends or choose another --output_dir" in line
+    assert "is writing to it; wait until it ends or choose another --output_dir" in line
     assert sgd_influence(finished, QUICK) == 0
     assert not (finished / "run.lock").exists()
 
@@ -367,7 +367,7 @@ def test_killed_training_goes_on_where_it_was(
     monkeypatch.setattr(SGD, "step", step)
     capsys.readouterr()
     assert sgd_influence(tmp_path / "out", more) == 0
-    assert "Trial 0: training goes on with epoch 3" in capsys.readouterr().out
+    assert "Trial 0: training resumes with epoch 3" in capsys.readouterr().out
     assert differing(tmp_path / "out", files_of(tmp_path / "unbroken")) == []
 
 
@@ -421,7 +421,7 @@ def test_full_disk(jobs: str, small_disk: Path, data_cache: Path, unbroken: Path
         (small_disk / "of others").write_bytes(bytes(30 << 20))
     _, printed = process.communicate()
     assert process.returncode == 2
-    full = "No space left on device; free some space; what is finished is kept in"
+    full = "No space left on device; free some space; finished work is kept in"
     assert full in last_line(printed)
     assert f"error: {output}/" in last_line(printed)
     assert not list(output.rglob("*.tmp*"))
@@ -561,7 +561,7 @@ def test_signal_ends_in_one_line(
     _, printed = process.communicate()
     assert process.returncode == 128 + number
     how = "interrupted" if name == "SIGINT" else f"ended by {name}"
-    line = f"eval_sgd_influence.py: {how}; what is finished is kept in {output}, "
+    line = f"eval_sgd_influence.py: {how}; finished work is kept in {output}; "
     assert last_line(printed).startswith(line)
     assert line in (output / "run.log").read_text().splitlines()[-1]
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
@@ -606,7 +606,7 @@ def test_terminal_that_hangs_up(tmp_path: Path, data_cache: Path) -> None:
     os.close(terminal)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 128 + signal.SIGHUP
-    assert "ended by SIGHUP; what is finished" in (output / "run.log").read_text().splitlines()[-1]
+    assert "ended by SIGHUP; finished work" in (output / "run.log").read_text().splitlines()[-1]
     assert sgd_influence(output, QUICK) == 0
 
 
@@ -645,7 +645,7 @@ def test_worker_that_is_killed(tmp_path: Path, data_cache: Path) -> None:
     _, printed = process.communicate()
     assert process.returncode == 2
     line = last_line(printed)
-    assert "and other images died, killed or for want of memory; free some memory, and" in line
+    assert "and other images died, perhaps for lack of memory; free some memory and" in line
     again = start(output, data_cache, *own)
     _, printed = again.communicate()
     assert again.returncode == 0, printed

@@ -235,7 +235,7 @@ def test_closing_lines() -> None:
         "Recommended: remove the 20 worst by Hara (the mean probability of the validation labels "
         "rises by 13.6 points, "
     )
-    assert "test, which decided nothing" in words[1]
+    assert "test (not used to decide)" in words[1]
     doubted = replace(found, what_if="not for use", validation="drawn from the same")
     assert closing_words(doubted) == [*words, "But not for use", "But drawn from the same"]
 

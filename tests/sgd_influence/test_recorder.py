@@ -156,7 +156,7 @@ def test_steps_that_are_not_those_of_the_model_are_refused(wrong: str) -> None:
     order = -1 if wrong == "inputs" else 1
     loop.solver.set_learning_rate(0.2)
     loop.run(lambda rows, x: recorder.record(rows, x[::order], loop.solver))
-    with pytest.raises(UserError, match=r"^step \d, taken again .* misses .*: check model, weight"):
+    with pytest.raises(UserError, match=r"^step \d, repeated .* differs .*: check model, weight"):
         recorder.score("Hara", X_VAL, VALIDATION.labels)
 
 
@@ -186,7 +186,7 @@ def record(**change: Any) -> Callable[[Loop, Recorder], object]:
 @pytest.mark.parametrize(
     ("call", "line"),
     [
-        (record(rows=np.arange(23, 31)), "rows: give places from 0 to 29"),
+        (record(rows=np.arange(23, 31)), "rows: give places in y, from 0 to 29"),
         (record(rows=np.zeros(8, int)), "rows: give the places in y of the batch's images, each"),
         (record(rows=np.arange(7)), "x has the shape (8, 1, 8, 8); give the batch of 7 images"),
         (record(x=np.zeros((8, 8))), "model: fails on images of shape (8,)"),
@@ -238,7 +238,7 @@ def test_a_full_disk_ends_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_another_net_than_that_of_the_loop_is_refused() -> None:
     loop = Loop(S.Sgd(0.2), model=dense_net)
-    with pytest.raises(UserError, match=r"^parameter \S+ of the model is missing in the loop"):
+    with pytest.raises(UserError, match=r"^the loop has no parameter \S+ of the model"):
         recorded(loop, Recorder(smooth_net, TRAINING.labels, n_classes=10))
 
 

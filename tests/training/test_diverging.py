@@ -68,7 +68,7 @@ def test_what_was_done_before_is_kept(
     assert kept == {name: good[name] for name in first_trial}
     monkeypatch.setattr(SGD, "step", step)
     assert sgd_influence(tmp_path / "bad", more) == 0
-    assert "Trial 1: training goes on with epoch 2" in capsys.readouterr().out
+    assert "Trial 1: training resumes with epoch 2" in capsys.readouterr().out
     assert differing(tmp_path / "bad", files_of(tmp_path / "good")) == []
 
 

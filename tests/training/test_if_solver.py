@@ -68,7 +68,7 @@ def test_a_solve_that_does_not_get_there_warns_and_is_written(
     monkeypatch.setattr(infl, "MOST_PRODUCTS", 4)
     assert influence_functions(tmp_path, f"{ALONE} --damping 1e-6") == 0
     printed = capsys.readouterr()
-    assert "was to reach a relative residual of 0.01 but reached " in printed.err
+    assert "did not reach a relative residual of 0.01 but " in printed.err
     assert "Raise --damping above 1e-06" in printed.err
     solved = solved_in(tmp_path)
     assert not solved.reached
@@ -91,7 +91,7 @@ def test_sgd_that_diverges_warns_and_writes_its_best_iterate(
     monkeypatch.setattr(infl, "Descent", partial(Descent, learning_rate=1e3))
     assert influence_functions(tmp_path / "wild", f"{sgd} --damping 0.001") == 0
     printed = capsys.readouterr()
-    assert "the solver of Influence_functions was to reach a relative residual of 1" in printed.err
+    assert "the solver of Influence_functions did not reach a relative residual of 1" in printed.err
     wild = solved_in(tmp_path / "wild")
     assert wild.residual > 1 and np.isfinite(wild.residual)
     assert np.isfinite(influence_in(tmp_path / "wild")).all()

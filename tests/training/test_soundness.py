@@ -50,12 +50,12 @@ def test_worst_images_of_the_last_steps_are_reported():
     seated_last = np.concatenate([step.indices for step in STEPS[-10:]])
     influence[seated_last[:60]] = -0.1
     (problem,) = problems_of(Scores(influence), STEPS, 0.5)
-    assert "100% of its 50 worst images sat in the last 10 of 100 steps" in problem
+    assert "100% of its 50 worst images were in the last 10 of 100 steps" in problem
     assert "10.0% are expected" in problem
 
 
 def test_the_share_that_the_damped_sweep_has_is_sound():
-    """28 % of its 50 worst images sat in the last 10 of 625 steps, and removing them helps."""
+    """28 % of its 50 worst images were in the last 10 of 625 steps, and removing them helps."""
     steps = plan_steps(0, 6250, 1, 10, 0.1)
     influence = np.random.default_rng(0).standard_normal(6250) / 1000
     seated_last = np.concatenate([step.indices for step in steps[-10:]])
@@ -63,7 +63,7 @@ def test_the_share_that_the_damped_sweep_has_is_sound():
     assert problems_of(Scores(influence), steps, 0.5) == []
     influence[seated_last[:30]] = -0.1
     (problem,) = problems_of(Scores(influence), steps, 0.5)
-    assert "60% of its 50 worst images sat in the last 10 of 625 steps" in problem
+    assert "60% of its 50 worst images were in the last 10 of 625 steps" in problem
 
 
 def test_few_steps_have_no_seats_to_rank():

@@ -73,10 +73,10 @@ def _class_images(one: ClassFolder, left_out: list[Path]) -> list[str]:
     others = [path for path in files if not is_image(path)]
     if not images and others:
         what = f"{counted(len(others), 'file')}, none named .png, .jpg, ..."
-        remedy = "convert them (HEIC: pip install pillow-heif) or take the folder out"
+        remedy = "convert them (HEIC: pip install pillow-heif) or remove the folder"
         raise UserError(f"{one.folder.path}: {what}; {remedy}")
     if not images:
-        what = "a class folder without images; put some in or take it out"
+        what = "a class folder without images; add images or remove it"
         raise UserError(f"{one.folder.path}: {what}")
     left_out += others
     return images

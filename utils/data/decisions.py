@@ -141,7 +141,7 @@ class _Known:
         label = self.at[place][1]
         if _whole(fields, LABEL) != label:
             what = f"{LABEL} is {fields[LABEL]}, in labels/label_issues.csv it is {label}"
-            raise ValueError(f"{what}; take the row out, or decide on this label")
+            raise ValueError(f"{what}; remove the row, or decide on this label")
         return place
 
     def _check_image(self, image: str, place: Place) -> None:
@@ -153,7 +153,7 @@ class _Known:
             return
         there = self.at[place][0] if place in self.at else ""
         if _end(there) != _end(image) or os.path.lexists(image):
-            remedy = f"copy {IMAGE} from there, or take the row out"
+            remedy = f"copy {IMAGE} from there, or remove the row"
             raise ValueError(f"image {image!r} is not in labels/label_issues.csv; {remedy}")
         self.moved = self.moved or f"{image} is {there}"
 

@@ -286,7 +286,7 @@ def problem_of(error: Exception) -> str:
         return f"its header announces more than {limit} million pixels"
     if isinstance(error, _Refused):
         return str(error)
-    return getattr(error, "strerror", None) or "not a whole image"
+    return getattr(error, "strerror", None) or "truncated or damaged image"
 
 
 class _Refused(ValueError):
@@ -536,8 +536,8 @@ def over_chunks(
     except BrokenProcessPool as error:
         stop_if_asked()  # what ends the run may have ended the processes first
         raise UserError(
-            f"a process that read {paths[0]} and other images died, killed or for want of memory; "
-            "free some memory, and the same command reads them again"
+            f"a process that read {paths[0]} and other images died, perhaps for lack of memory; "
+            "free some memory and give the same command again"
         ) from error
 
 

@@ -98,7 +98,7 @@ class Folder:
             raise UserError(f"{path}: a folder with the name of an image; rename it")
         real = os.path.realpath(path)
         if real in self.chain:
-            raise UserError(f"{path}: a link that leads back to {real}; take it out")
+            raise UserError(f"{path}: a link that leads back to {real}; remove it")
         return Folder(path, (*self.chain, real))
 
 

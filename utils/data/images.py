@@ -159,7 +159,7 @@ def broken_images(problems: Sequence[tuple[int, str]], where: Callable[[int], st
     """The error that names the first of the images with problems, and how many there are."""
     row, problem = problems[0]
     more = f" ({len(problems)} such images)" if len(problems) > 1 else ""
-    remedy = "" if "; " in problem else "; mend or restore it, or take it out"
+    remedy = "" if "; " in problem else "; restore or remove it"
     return UserError(f"{where(row)}: {problem}{remedy}{more}")
 
 

@@ -60,7 +60,7 @@ def bad_label(csv: Path, row: int, label: str, remedy: str) -> UserError:
 def _check_each(csv: Path, labels: Sequence[str]) -> None:
     for row, label in enumerate(labels):
         if label.lower() in NONE:
-            raise bad_label(csv, row, label, "give the class or take the row out")
+            raise bad_label(csv, row, label, "give the class or remove the row")
     check_lengths(csv, labels)
 
 

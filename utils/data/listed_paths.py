@@ -82,9 +82,9 @@ def what_it_is(given: str, folder: str) -> str:
         return _address(text, scheme)
     if text.startswith("~"):
         where = os.path.expanduser(text)
-        return f"~ is expanded by shells only; write {where if where != text else 'the whole path'}"
+        return f"only shells expand ~; write {where if where != text else 'the whole path'}"
     if _VARIABLE.search(text):
-        return "a variable, which shells only replace; write the whole path"
+        return "a variable, which only shells replace; write the whole path"
     return _nearly(text, folder)
 
 
@@ -99,9 +99,9 @@ def _nearly(text: str, folder: str) -> str:
     """Explains a path that differs from one on disk only in its spelling."""
     plain = unquote(text)
     if plain != text and os.path.lexists(_joined(folder, plain)):
-        return f"no such file, its % are those of a web address; write {plain}"
+        return f"no such file, it is written as in a web address (%); write {plain}"
     where, name = os.path.split(_joined(folder, text))
     others = {other.casefold(): other for other in _names(where).values()}
     if name.casefold() in others:
-        return f"no such file, capitals count; write {others[name.casefold()]}"
-    return "no such file, with / for \\ neither; restore it" if "\\" in text else ""
+        return f"no such file, capital letters differ; write {others[name.casefold()]}"
+    return "no such file, nor with / for \\; restore it" if "\\" in text else ""

@@ -128,7 +128,7 @@ def _check_shared(tables: dict[str, pd.DataFrame], names: tuple[str, ...], where
         if name != TRAINING and not training & set(table[LABEL]):
             here, there = (_first_names(labels, names) for labels in (set(table[LABEL]), training))
             what = f"no class of the {name} set ({here}) is one of training ({there})"
-            raise UserError(f"{where}: {what}; call them alike, or take the {name} set out")
+            raise UserError(f"{where}: {what}; give them the same names, or remove the {name} set")
 
 
 def _first_names(labels: set[int], names: tuple[str, ...]) -> str:

@@ -47,10 +47,10 @@ def read_users_csv(csv: Path) -> tuple[pd.DataFrame, list[str]]:
 def _check_rows(csv: Path, given: Sequence[str]) -> None:
     for row, path in enumerate(given):
         if not path.strip():
-            what = f"no image is named; fill in {IMAGE}, or take the row out"
+            what = f"no image is named; fill in {IMAGE}, or remove the row"
             raise UserError(f"{csv}: row {row + 2}: {what}")
         if path.lstrip().startswith("#") and not os.path.lexists(csv.parent / path):
-            raise UserError(f"{csv}: row {row + 2}: a comment line; take it out")
+            raise UserError(f"{csv}: row {row + 2}: a comment line; remove it")
 
 
 def is_nnc_csv(csv: Path) -> bool:
@@ -103,15 +103,15 @@ def _check_header(csv: Path) -> None:
         header = [name.strip() for name in next(csv_module.reader(stream), ())]
     if len(header) > MOST_COLUMNS:
         raise UserError(
-            f"{csv}: row 1: {len(header):,} columns, {MOST_COLUMNS:,} at most are read; take out "
-            f"those next to {IMAGE}, {LABEL} and {CLASS}"
+            f"{csv}: row 1: {len(header):,} columns, {MOST_COLUMNS:,} at most are read; remove "
+            f"those other than {IMAGE}, {LABEL} and {CLASS}"
         )
     if all(_named(header, letter) for letter in "xy"):
         return
     if header and (header[0].startswith("#") or header[0].lower().startswith("sep=")):
         what = "a comment line" if header[0].startswith("#") else "a line for Excel"
         raise UserError(
-            f"{csv}: row 1: {what}; take it out, the header {IMAGE},{LABEL} comes first"
+            f"{csv}: row 1: {what}; remove it, the header {IMAGE},{LABEL} must come first"
         )
     for separator, name in SEPARATORS.items():
         fields = [field.strip() for field in ",".join(header).split(separator)]

@@ -214,7 +214,7 @@ def _check_what_is_left(every: Rows, rows: Rows, path: Path) -> None:
     """Raise UserError if a set has no image left, or too few classes; log classes that are lost."""
     for name in dict.fromkeys(part.name for part in every.parts):
         if name not in {part.name for part in rows.parts}:
-            remedy = "mend them, or take that set out"
+            remedy = "replace them, or remove that set"
             raise UserError(f"{shown(path)}: all images of the {name} set are broken; {remedy}")
     _check_classes(rows, path)
     lost = sorted(set(every.labels) - set(rows.labels))
@@ -353,7 +353,7 @@ def _warn_of_crops(findings: Sequence[Finding], form: Form) -> None:
     if form.resize == CROP and lost > MOST_CROPPED:
         LOG.warning(
             "The central squares leave out %.0f %% of the median image; --resize pad keeps all of "
-            "it in black borders, --resize stretch without its aspect ratio", 100 * lost,
+            "it and adds black borders, --resize stretch changes the aspect ratio", 100 * lost,
         )  # fmt: skip
 
 

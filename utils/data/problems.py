@@ -18,7 +18,7 @@ from utils.units import counted
 
 LOG = logging.getLogger("data_cleansing")
 PROBLEMS = "data_problems.csv"
-REMEDY = "mend or restore it, or take it out"
+REMEDY = "restore or remove it"
 
 
 class Problem(NamedTuple):

@@ -146,7 +146,7 @@ def _by_kind(top: Folder, sets: list[_Part]) -> dict[str, _Part]:
         kind = str(part.named.kind)
         if kind in by_kind:
             both = f"{by_kind[kind].folder.name} and {part.folder.name}"
-            remedy = "join them, or take one out"
+            remedy = "merge them, or remove one"
             raise UserError(f"{top.path}: {both} are both for {kind}; {remedy}")
         by_kind[kind] = part
     return by_kind

@@ -247,9 +247,9 @@ def _only_csv(root: Path, csv: Path, with_folders: bool) -> Part:
     kind = set_name(csv.stem).kind
     if with_folders and kind in (VALIDATION, TEST):
         what = f"{csv.name} lists a {kind} set, next to class folders"
-        raise UserError(f"{root}: {what}; give a list for training too, or take {csv.name} out")
-    more = ", its folders are not taken for classes" if with_folders else ""
-    LOG.info("%s: what %s lists is read%s", root, csv.name, more)
+        raise UserError(f"{root}: {what}; give a list for training too, or remove {csv.name}")
+    more = "; its folders are not used as classes" if with_folders else ""
+    LOG.info("%s: the images that %s lists are read%s", root, csv.name, more)
     return _of_csv(TRAINING, csv)
 
 

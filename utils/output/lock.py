@@ -131,12 +131,12 @@ class FolderLock:
             holder = self._holder() or "another process"
             self._release()
             raise UserError(
-                f"{self.path.parent}: {holder}, is running into it; wait until it ends or choose "
+                f"{self.path.parent}: {holder}, is writing to it; wait until it ends or choose "
                 "another --output_dir"
             ) from error
         except OSError as error:
             log.warning(
-                "%s: cannot be locked (%s); do not run two commands into this folder at once",
+                "%s: cannot be locked (%s); do not run two commands on this folder at once",
                 self.path, error.strerror,
             )  # fmt: skip
             return False
@@ -151,13 +151,13 @@ class FolderLock:
         before, me = self._holder(), Holder.here()
         if before and before.host != me.host:
             raise UserError(
-                f"{self.path.parent}: {before}, was running into it, and whether it still is "
+                f"{self.path.parent}: {before}, was writing to it, and whether it still is "
                 f"cannot be seen from {me.host}; if it has ended, delete {self.path}"
             )
         if before and not seen and before.lives():
             raise UserError(
-                f"{self.path.parent}: {before}, is running into it, as far as can be seen where "
-                f"files cannot be locked; if it has ended, delete {self.path}"
+                f"{self.path.parent}: {before}, seems to be writing to it (files cannot be locked "
+                f"here, so this is not certain); if it has ended, delete {self.path}"
             )
         if before:
             log.warning("%s: taken over from %s, which was killed", self.path.parent, before)

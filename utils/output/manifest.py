@@ -298,7 +298,7 @@ class Manifest:
             what = f"{len(others)} of the files that it names are other files"
             raise UserError(
                 f"{self.paths.manifest}: seems to belong to another folder ({what}, such as "
-                f"{others[0]}); put the right one back, or choose another --output_dir"
+                f"{others[0]}); restore the right one, or choose another --output_dir"
             )
 
     def _remove_killed(self) -> None:
@@ -333,7 +333,7 @@ class Manifest:
         ]
         if differing:
             log.warning(
-                "%s: begun with %s; what is added may differ in the last bits",
+                "%s: begun with %s; new results may differ in the last bits",
                 self.paths.root, ", ".join(differing),
             )  # fmt: skip
 
@@ -347,8 +347,8 @@ class Manifest:
         if known != found:
             raise UserError(
                 f"{csv}: names other images, labels or sizes ({_counts(found)}) than the results "
-                f"in {self.paths.root} were made from ({_counts(known)}); put the data back as "
-                "they were, choose another --output_dir, or delete the results with --overwrite"
+                f"in {self.paths.root} were made from ({_counts(known)}); restore the data, choose "
+                "another --output_dir, or delete the results with --overwrite"
             )
 
     # ------------------------------------------------------------ while the run goes on
@@ -403,8 +403,8 @@ class Manifest:
         if self._repeats:
             self._repeats = False
             log.warning(
-                "%s: the training repeats with other numbers than before (another machine or "
-                "library?); what was computed from the earlier ones stays", path,
+                "%s: the repeated training gives other numbers than before (another machine or "
+                "library?); results computed from the earlier ones stay", path,
             )  # fmt: skip
 
     def _check_is_own(self, name: str, known: FileDigest) -> None:
@@ -545,14 +545,14 @@ def _json_of(paths: OutputPaths) -> Any:
         return json.loads(read_file(paths.manifest).decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(
-            f"{paths.manifest}: cannot be read ({error}), so that nothing says what the results "
-            "next to it were made from; put it back or choose another --output_dir"
+            f"{paths.manifest}: cannot be read ({error}), so it is not known what the results next "
+            "to it were made from; restore it or choose another --output_dir"
         ) from error
 
 
 def _no_account(paths: OutputPaths) -> UserError:
     return UserError(
-        f"{paths.manifest}: is not the account of a run; put it back or choose another --output_dir"
+        f"{paths.manifest}: is not the manifest of a run; restore it or choose another --output_dir"
     )
 
 

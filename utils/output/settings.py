@@ -75,7 +75,7 @@ def claimed(paths: OutputPaths, settings: Settings, overwrite: bool) -> Iterator
         paths.root.mkdir(parents=True, exist_ok=True)
     except (FileNotFoundError, NotADirectoryError, FileExistsError) as error:
         raise UserError(
-            f"--output_dir {paths.root}: cannot be made ({error.strerror}); choose another"
+            f"--output_dir {paths.root}: cannot be created ({error.strerror}); choose another"
         ) from error
     with FolderLock(paths.lock) as lock:
         _check_is_of_a_run(paths)
@@ -123,7 +123,7 @@ def _check_is_of_a_run(paths: OutputPaths) -> None:
     elif others:
         what = f"holds files of something else ({others[0]})"
         raise UserError(
-            f"{paths.root}: {what}, or of a run, without the {paths.manifest.name} of one; choose "
+            f"{paths.root}: {what}, or of a run whose {paths.manifest.name} is missing; choose "
             "another --output_dir"
         )
 
@@ -182,8 +182,8 @@ def _problem(manifest: Manifest, settings: Settings) -> str:
     """Why the results that are there are not this run's; empty if they are."""
     root, remedy = manifest.paths.root, "or delete the results with --overwrite"
     if not manifest.intact:
-        what = "was edited by hand (its checksum does not fit)"
-        return f"{manifest.paths.manifest}: {what}; put it back as it was, {remedy}"
+        what = "was edited by hand (its checksum does not match)"
+        return f"{manifest.paths.manifest}: {what}; restore it, {remedy}"
     there, wanted = EARLIER | manifest.options, _with_those_of_methods(manifest, settings)
     for name in OF_METHODS:
         if not any((root / "influence" / method).exists() for method in _methods_of(name)):

@@ -89,7 +89,7 @@ def _reviewed(chosen: argparse.Namespace) -> int:
         return 2
     except KeyboardInterrupt:
         number = received() or signal.SIGINT
-        kept = "finished trainings are kept, the same command goes on from there"
+        kept = "finished trainings are kept; give the same command again to resume"
         print(f"{PROGRAM}: {how_ended(number)}; {kept}", file=sys.stderr)
         return SIGNALLED + number
     return 0

@@ -31,7 +31,7 @@ REMEDIES = {
     errno.EPERM: _NOT_WRITABLE,
     errno.EROFS: _NOT_WRITABLE,
 }
-"""What helps against an error of the operating system, where that is known."""
+"""Remedies for some errors of the operating system."""
 
 
 def program(command: Command) -> NoReturn:
@@ -44,7 +44,7 @@ def program(command: Command) -> NoReturn:
 def main(command: Command, arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit status.
 
-    0: done; 2: a mistake that the user can mend, reported in one line; 128 + n: ended by signal n
+    0: done; 2: a mistake of the user, reported in one line; 128 + n: ended by signal n
     (130: Ctrl-C); 141: nobody reads the output any more.
     """
     try:
@@ -134,7 +134,7 @@ def _goes_on(output: Path) -> str:
 
     if not os.path.exists(OutputPaths(output).manifest):  # nor where it may not be looked for
         return "nothing is finished yet"
-    return f"what is finished is kept in {output}, the same command goes on from there"
+    return f"finished work is kept in {output}; give the same command again to resume"
 
 
 def _end_by(number: signal.Signals, name: str, goes_on: str) -> int:
@@ -142,7 +142,7 @@ def _end_by(number: signal.Signals, name: str, goes_on: str) -> int:
 
 
 def _end(status: int, line: str) -> int:
-    """Say the closing line on the terminal and in the log file."""
+    """Print the closing line on the terminal and in the log file."""
     if log.handlers:
         log.error(line)
     else:

@@ -78,7 +78,7 @@ class Cluster(HandingOver):
         log.info("Dask: %d workers, %s", len(seen), _how(self.shared))
 
     def slots(self) -> int:
-        """A job for each worker, and one that is there as soon as one of them has finished."""
+        """A job for each worker, and one more, ready for the first worker that finishes."""
         return len(self._client.ncores()) + 1
 
     def opened(self, trial: Trial) -> Trial:
@@ -124,7 +124,7 @@ class Cluster(HandingOver):
             self._executor.shutdown(wait=False)
 
     def _problem(self, error: Exception) -> str:
-        """What the cluster lacks; empty if it is something else that has failed."""
+        """What the cluster lacks; empty if the failure has another cause."""
         from distributed import KilledWorker
         from distributed.comm.core import CommClosedError
 
@@ -132,7 +132,7 @@ class Cluster(HandingOver):
             return ""
         if isinstance(error, KilledWorker):
             ended = error.allowed_failures + 1
-            return f"a job ended {ended} of the cluster's workers, maybe for want of memory"
+            return f"a task killed {ended} of the cluster's workers, perhaps for lack of memory"
         if isinstance(error, (CancelledError, CommClosedError)) or self._client.status != "running":
             return "the Dask scheduler is gone"
         return f"the Dask cluster {lack}" if (lack := lack_of(error)) else ""
@@ -257,11 +257,11 @@ def _check_workers(client: Any, option: str) -> None:
             raise UserError(f"{option}: the worker {worker} {what}; {_remedy('worker')}")
     warn_of_others(found, client.run(advised_kernels))
     if any(n > 1 for n in client.ncores().values()):
-        log.warning("Dask workers with several threads compute one job at a time: --nthreads 1")
+        log.warning("Dask workers with several threads compute one task at a time: --nthreads 1")
 
 
 def _unfit(answer: object, program: str = "") -> str:
-    """Why a worker that gave this answer is of no use: it failed, or has another `program`."""
+    """Why a worker with this answer cannot be used: it failed, or has another `program`."""
     if isinstance(answer, Exception):
         return lack_of(answer) or _cannot(answer)
     return "has another version of this program" if program and answer != program else ""
@@ -276,9 +276,9 @@ def program_here() -> str:
 
 
 def lack_of(error: BaseException) -> str:
-    """What a machine has not that could not unpack or import something; empty for other errors.
+    """What is missing on a machine that cannot unpack or import something; empty for other errors.
 
-    Dask hands on what happened there as the error itself, as its cause, or as its text.
+    Dask passes on the error itself, or an error that has it as its cause or in its text.
     """
     text = f"{error!r} {error.__cause__!r}"
     missing = re.search(r"(?:No module named|PackageNotFoundError)\W+([\w.-]+)", text)

@@ -75,7 +75,7 @@ def _needs(estimate: Estimate, free: int) -> dict[str, str]:
     return {
         "Disk": f"{shown_bytes(total.size)} to write ({sizes}); {shown_bytes(free)} are free",
         "Memory": f"about {shown_bytes(estimate.memory)}, of {shown_bytes(limit.size)}{group}",
-        "Rough time": f"{duration(total.seconds)} on this machine for what is not done ({times})"
+        "Rough time": f"{duration(total.seconds)} on this machine for the work left ({times})"
         + _slowed(estimate, os.nice(0)),
     }
 
@@ -101,7 +101,7 @@ def _cache(trial: Trial) -> str:
     states = {
         STEPS: f"the state before each of the {len(covered)} covered steps",
         RECOMPUTE: f"parameters are kept before {len(kept)} of the {len(covered)} covered steps, "
-        "those of the others are computed again",
+        "and computed again for the others",
         FINAL: "the final state and the one that removals retrain from",
     }
     return f"{trial.cache}: {states[trial.cache]}"
@@ -133,14 +133,14 @@ def _preset(options: Options) -> dict[str, str]:
     if options.preset is None:
         return {}
     flags = preset_of(options.preset).flags
-    return {"Preset": f"{options.preset}: {flags}, where not given otherwise"}
+    return {"Preset": f"{options.preset}: {flags}, unless given otherwise"}
 
 
 def _workers(options: Options, estimate: Estimate) -> str:
     """Who computes."""
     if options.dask_scheduler:
         return f"{estimate.workers} of the Dask cluster at {options.dask_scheduler}"
-    several = f"{estimate.workers} processes side by side"
+    several = f"{estimate.workers} processes in parallel"
     return several if estimate.workers > 1 else "this process"
 
 

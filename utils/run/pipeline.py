@@ -119,7 +119,7 @@ def _compute(
 ) -> int:
     """Compute what is missing and put it together.
 
-    Returns bytes that workers took at most which are not processes of this one.
+    Returns the peak memory, in bytes, of workers that are not processes of this one.
     """
     options = work.options
     methods = [METHODS[name] for name in options.methods]
@@ -274,7 +274,7 @@ def _cluster_of(options: Options) -> Iterator[Any]:
 
 @contextmanager
 def _workers(work: Prepared, n_workers: int, client: Any) -> Iterator[Workers]:
-    """Who computes the tasks; nothing of them is left in the output folder."""
+    """The workers that compute the tasks; they leave nothing in the output folder."""
     if client is None and n_workers == 1:
         cores.share(work.options.jobs or physical_cores())
         try:
@@ -306,12 +306,12 @@ def counts_below(n_train: int, options: Options) -> list[int]:
     if min(options.remove_n_list) >= n_train:
         given = " ".join(map(str, options.remove_n_list))
         raise UserError(
-            f"--remove_n_list {given}: there are only {n_train} training images; give an n below"
+            f"--remove_n_list {given}: there are only {n_train} training images; give a smaller n"
         )
     if options.cleanse_n is not None and options.cleanse_n >= n_train:
         raise UserError(
             f"--cleanse_n {options.cleanse_n}: there are only {n_train} training images in a "
-            "trial; give a number below"
+            "trial; give a smaller number"
         )
     return [n for n in options.removal_counts if n < n_train]
 
@@ -347,7 +347,7 @@ def steps_of(options: Options, seed: int, n_train: int, paths: OutputPaths) -> l
 
 
 def _preflight(work: Prepared, trial: Trial, client: Any) -> Estimate:
-    """Say what will be done and what it takes; refuse it where the disk has no room for it."""
+    """Log what will be done and what it takes; refuse it if the disk has too little space."""
     options = work.options
     alone = estimate(options, trial, work.counts)
     expected, free = alone.by(_n_workers(work, alone, client)), free_space(trial.folder.root)

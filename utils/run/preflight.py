@@ -259,17 +259,17 @@ def check_memory(alone: Estimate, expected: Estimate, jobs: int | None, limit: L
     single = process_limit()
     if single is not None and single < min(alone.memory, limit.size):
         limit = Limit(single, "limit of a process, ulimit -v")
-    there = f"but only {shown_bytes(limit.size)} are there ({limit.of})"
+    there = f"but only {shown_bytes(limit.size)} are available ({limit.of})"
     if alone.memory > limit.size:
         raise UserError(
-            f"the run takes about {shown_bytes(alone.memory)} of memory, {there}; give it more, or "
-            "a smaller --batch_size, --image_size, --n_train or --cache_memory"
+            f"the run takes about {shown_bytes(alone.memory)} of memory, {there}; free some, or "
+            "give a smaller --batch_size, --image_size, --n_train or --cache_memory"
         )
     if jobs is not None and expected.memory > limit.size:
         raise UserError(
             f"--jobs {jobs}: {expected.workers} processes take about "
             f"{shown_bytes(expected.memory)} of memory, {there}; give --jobs "
-            f"{alone.workers_in(limit.size)}, or more memory"
+            f"{alone.workers_in(limit.size)}, or free some memory"
         )
 
 
@@ -282,8 +282,8 @@ def check_space(needed: float, free: int, root: Path) -> None:
     if needed > free:
         raise UserError(
             f"--output_dir {root}: the run writes about {shown_bytes(needed)}, but only "
-            f"{shown_bytes(free)} are free there; make room, or choose another --output_dir or a "
-            "smaller --cache"
+            f"{shown_bytes(free)} are free there; free some space, or choose another --output_dir "
+            "or a --cache that keeps less"
         )
 
 

@@ -5,8 +5,8 @@
     all of these -> retrain without each group of --verify -> the verification table
     training -> retrain with moved weights, twice, for --verify
 
-What a piece computes is a function of its trial alone that may be run in any process; what it
-gives is written by the process that has the output folder.
+A piece depends on its trial alone and can be computed in any process; its result is written by the
+process that owns the output folder.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from utils.training.trial import Trial
 log = logging.getLogger("data_cleansing")
 
 Evaluated = tuple[pd.DataFrame, Outcomes]
-"""What removing some images came to: scores by epoch, and outcomes by image."""
+"""The result of a removal: scores by epoch, and outcomes by image."""
 
 Computation = Callable[[Trial], Any]
 """Writes nothing but through the folder of the trial, and can be pickled."""
@@ -63,7 +63,7 @@ class Job:
 
 
 def _nothing(trial: Trial) -> None:
-    """No job: what the task is for is there already."""
+    """No job, because the result is there already."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,8 @@ class Task:
         seed: of its trial.
         needs: names of the tasks that are finished before.
         job: gives what a worker computes; None if there is nothing to be computed (any more).
-        finish: writes and says what the job gave, None if there was no job; runs where the
-            output folder is, one task after the other.
+        finish: writes and logs the result of the job, None if there was no job; runs in the
+            process that owns the output folder, one task after the other.
         stage: whose part of the estimate it is.
     """
 
@@ -176,7 +176,7 @@ def _epoch_job(trial: Trial, epoch: int) -> Job | None:
     done = epochs_done(trial)
     if epoch < done:
         if epoch + 1 == done:
-            log.info("Trial %d: training goes on with epoch %d", trial.seed, done + 1)
+            log.info("Trial %d: training resumes with epoch %d", trial.seed, done + 1)
         return None
     record_steps(trial)
     return Job(partial(train_epoch, epoch=epoch), read_by_epoch(trial, epoch))
@@ -261,7 +261,7 @@ def _removal(seed: int, method: Method, n: int, results: Results) -> Task:
 
 
 def _print_scores(trial: Trial, method: Method, n: int, results: Results, what: str) -> None:
-    """For --verbose: what a removal came to."""
+    """For --verbose: the result of a removal."""
     last = results.table(trial.folder.score(method.name, n, trial.seed)).iloc[-1]
     losses = "validation loss %.4f, accuracy %.4f; test loss %.4f, accuracy %.4f"
     figures = last["val_loss"], last["val_accuracy"], last["test_loss"], last["test_accuracy"]
@@ -270,7 +270,7 @@ def _print_scores(trial: Trial, method: Method, n: int, results: Results, what: 
 
 
 def _read_evaluated(trial: Trial, method: str, results: Results) -> Evaluated:
-    """What removing none came to."""
+    """The result of removing none."""
     scores = results.table(trial.folder.score(method, 0, trial.seed))
     return scores, load_outcomes(trial.folder.outcomes(method, 0, trial.seed))
 

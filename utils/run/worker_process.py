@@ -72,7 +72,7 @@ class Outcome:
         files: files that it wrote or removes; paths are relative to the output folder.
         contents: by path, the content of the files of a worker without access to that folder.
         messages: level and text of what it logged.
-        error: that ended it, if the user can mend it.
+        error: that ended it, if it is a mistake of the user.
         process: name of host and process.
         memory: bytes that the process took at most so far.
     """
@@ -112,7 +112,7 @@ def device_of(name: str, device_ids: Sequence[str]) -> str:
 
 
 def prepare(backend: str, device_id: str) -> None:
-    """Compute on a device, or with one thread of BLAS a call, as all processes do."""
+    """Choose the device; on a CPU, BLAS uses one thread per call, as in all processes."""
     logging.getLogger("nnabla").setLevel(logging.WARNING)
     from threadpoolctl import threadpool_limits
 
@@ -144,8 +144,8 @@ def work_beside(setup: Setup, job: Callable[[Trial], Any]) -> Outcome:
     """
     if not has_claim(OutputPaths(setup.root).lock, setup.claim):
         raise UserError(
-            f"a Dask worker on {socket.gethostname()} does not see {setup.root}, which the workers "
-            "at the start shared; start workers only where the folder is; the same command goes on"
+            f"a Dask worker on {socket.gethostname()} does not see {setup.root}, which all workers "
+            "saw at the start; start workers only where it is seen, and give the same command again"
         )
     prepare(setup.backend, setup.options.device_ids[0])
     return work(setup, job)

@@ -25,7 +25,7 @@ from utils.signals import LOOK_EVERY, stop_if_asked
 from utils.training.device import release_memory
 from utils.training.trial import Trial
 
-KEPT = "what is finished is kept, the same command goes on from there"
+KEPT = "finished work is kept; give the same command again to resume"
 
 
 class Workers(Protocol):
@@ -149,7 +149,7 @@ class Processes(HandingOver):
 
 def _died(error: BrokenProcessPool) -> UserError:
     return UserError(
-        f"a worker process died ({error}): killed, or for want of memory; free some memory or give "
+        f"a worker process died ({error}), perhaps for lack of memory; free some memory or give "
         f"fewer --jobs; {KEPT}"
     )
 

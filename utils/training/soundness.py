@@ -6,7 +6,8 @@ A ranking should be followed only if it passes four checks:
    |u_T|, the product of the steps is not a contraction, and early steps get arbitrary scores.
 2. Size. Leaving one image out cannot lower the validation loss by more than the whole loss.
 3. Seats. Whether an image is harmful does not depend on when it was trained on. If most of the
-   worst n sat in the last steps, the ranking is of seats, and the removal empties the last batches.
+   worst n were in the last steps, the ranking follows the order of training, and the removal
+   empties the last batches.
 4. Solver. A solution of a linear equation has a smaller residual than zero has.
 """
 
@@ -42,8 +43,8 @@ COUNTS = (50, 100, 200, 500, 1000, 2000, 5000)
 """The numbers of worst images that are checked; half of 50 is not reached by chance."""
 
 REMEDY = (
-    "do not remove by them: use Hara, whose damped sweep stays in bounds, train with a lower --lr, "
-    "or look at --verify"
+    "do not remove images by them: use Hara, whose damped sweep does not grow, train with a lower "
+    "--lr, or check them with --verify"
 )
 
 
@@ -149,8 +150,8 @@ def _solver_problem(solved: Solved | None) -> str:
     if solved is None or solved.residual < 1:
         return ""
     return (
-        f"its equation was not solved: the relative residual is {solved.residual:.2g}, and a zero "
-        "vector has 1"
+        f"its equation was not solved: the relative residual is {solved.residual:.2g}, where a "
+        "zero vector has 1"
     )
 
 
@@ -158,8 +159,8 @@ def _growth_problem(growth: float | None, n_steps: int) -> str:
     if growth is None or growth <= GROWTH:
         return ""
     return (
-        f"the sweep grows {growth:.2g}-fold over {n_steps} steps (at most {GROWTH:g} is sound), so "
-        "that images of early steps have scores of any size"
+        f"the sweep grows {growth:.2g}-fold over {n_steps} steps (at most {GROWTH:g}-fold is "
+        "sound), so the scores of images in early steps are arbitrary"
     )
 
 
@@ -183,6 +184,6 @@ def _seat_problem(influence: np.ndarray, steps: Sequence[Step]) -> str:
     if not n or shares[n] <= max(MOST, CROWDED * expected):
         return ""
     return (
-        f"{shares[n]:.0%} of its {n} worst images sat in the last {LAST} of {len(steps)} steps, "
-        f"where {expected:.1%} are expected: it ranks seats, not images"
+        f"{shares[n]:.0%} of its {n} worst images were in the last {LAST} of {len(steps)} steps, "
+        f"where {expected:.1%} are expected: it ranks the order of training, not the images"
     )
