@@ -137,7 +137,7 @@ def runs_table(runs: pd.DataFrame) -> str:
         seeds = ", ".join(map(str, trials["seed"]))
         minutes = f"{trials['cpu_seconds'].max() / 60:.1f}"
         machines = "; ".join(trials["machine"].unique())
-        options = f"`{trials['options'].iloc[0]}`"
+        options = "; ".join(f"`{given}`" for given in trials["options"].unique())
         commits = ", ".join(trials["commit"].dropna().unique())
         rows.append((run, dataset, seeds, options, minutes, machines, commits))
     return markdown(rows)

@@ -396,15 +396,22 @@ def _count(
     n, n_held = int(rows.sum()), int((rows & (evidence.n_held > 0)).sum())
     trained = rows & (evidence.n_trained > 0)
     low, high = interval_of(fits.similar.rate, n_held)
+    learnt = 0.0
+    if trained.any():
+        # too low: the net has learnt wrong labels too, which hides some of them
+        sample = _sample(evidence.trained, evidence.labels, trained)
+        learnt = fit_similar_classes(*sample).rate
+    if good and learnt > high:  # the held-out images have better labels than those trained on
+        share, n_trained = trained.mean() / rows.mean(), int(trained.sum())
+        rate = max(lower_share(seen.trained[trained]) or learnt, learnt)
+        ends = (learnt, low), (rate, fits.similar.rate), (interval_of(rate, n_trained)[1], high)
+        low, rate, high = (float(share * own + (1 - share) * other) for own, other in ends)
+        return rate, _count_of(n, rate, low, high)
     if good:
         rate = _rate_of_good(fits, n_held, seen.trained[trained], (low, high))
         moved = rate - fits.similar.rate
         return rate, _count_of(n, rate, low + min(0.0, moved), high + max(0.0, moved))
-    rate = fits.any_class.rate
-    if trained.any():
-        # too low: the net has learnt wrong labels too, which hides some of them
-        learnt = fit_similar_classes(*_sample(evidence.trained, evidence.labels, trained))
-        rate = max(rate, learnt.rate)
+    rate = max(fits.any_class.rate, learnt)
     high = max(fits.any_class.high, high)
     return fits.eps + NEAR, _count_of(n, rate, fits.any_class.low, high)
 

@@ -179,6 +179,10 @@ CSV_CASES: dict[str, tuple[Callable[[Path], Path], str]] = {
         with_bytes(b"x:image;y:label\ncat/0.png;0\n"),
         "images.csv: row 1: fields are separated by semicolons; save it with commas",
     ),
+    "a column twice": (
+        with_bytes(b"x:image,y:label,note, note\ncat/0.png,0,a,b\n"),
+        "images.csv: row 1: two columns are called 'note'; rename one",
+    ),
     "comma in a name without quotes": (
         with_row("cat/a, b.png,0"),
         "Expected 2 fields in line 4, saw 3; give an NNC CSV file, names with commas",

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from tests.helpers.runs import record
 from utils.columns import IMAGE, LABEL, ROW, SET
 from utils.data.label_table import CONFIDENCE, IS_ISSUE, PREDICTED, SCORE
 from utils.output.paths import OutputPaths
@@ -47,10 +48,11 @@ def verdict_of(table: pd.DataFrame, **changed: Any) -> dict[str, Any]:
 
 
 def write_label_check(output: Path, rows: list[dict[str, Any]], **changed: Any) -> pd.DataFrame:
-    """Write both files into an output folder; returns the table."""
+    """Write both files into an output folder, the table as if by its run; returns the table."""
     paths = OutputPaths(output)
     table = pd.DataFrame(rows).sort_values(SCORE, kind="stable").reset_index(drop=True)
     paths.label_issues.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(paths.label_issues, index=False)
+    record(output, paths.label_issues)
     paths.label_verdict.write_text(json.dumps(verdict_of(table, **changed)))
     return table

@@ -382,6 +382,22 @@ def test_labels_by_models_trained_without_the_image_go_first(folder: Path) -> No
     assert "classes of the 3 worst" in text
 
 
+def test_lists_that_a_person_changed_beyond_use_are_passed_over(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    paths, ranking = OutputPaths(folder), read_csv(folder / "influence/Hara/influence_hara_0.csv")
+    removed = ranking[[IMAGE, LABEL, "influence"]].head(3).assign(rank=[1, 2, 3], confidence=0.9)
+    paths.removed("Hara", 3).parent.mkdir(exist_ok=True)
+    for n, label, separator in ((3, 1, ","), (5, "dog", ","), (7, 1, ";")):
+        table = removed.assign(suggested_label=label)
+        table.to_csv(paths.removed("Hara", n), index=False, sep=separator)
+    facts = Facts.read(paths)
+    assert facts.removed_files["Hara"] == paths.removed("Hara", 3)
+    for n in (5, 7):
+        assert f"{paths.removed('Hara', n)}: was edited and cannot be read" in caplog.text
+    assert "cleansed/Hara_removed_3.csv" in parsed(write_page(OutputFolder(folder))).text
+
+
 def test_a_card_shows_what_the_models_of_its_own_method_predict(folder: Path) -> None:
     paths = OutputPaths(folder)
     first = read_csv(paths.influence("Hara", 0)).head(2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from codecs import BOM_UTF8
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -22,12 +23,13 @@ from utils.data.label_table import IS_ISSUE, PREDICTED, SCORE, read_class_names,
 from utils.errors import UserError
 from utils.output.folder import OutputFolder
 from utils.output.paths import OutputPaths
+from utils.page import review
 from utils.page.facts import Facts
 from utils.page.page import LARGEST, page_of, write_page
 from utils.page.review import Review
 
 N, N_SUSPECTS = 320, 310
-ODD = 'it\'s, "quoted" <script>alert(1)</script> & more'
+ODD = 'it\'s, "quoted" <script>alert(1)</script> & möre'
 needs_browser = pytest.mark.skipif(
     not browser.PROGRAM, reason="needs Chromium (apt-get install chromium)"
 )
@@ -234,6 +236,7 @@ def test_300_decisions_by_keyboard_reload_export_and_import(checked: Path, tmp_p
         assert "60 keep, 210 relabel, 30 remove" in counts
         assert text_in(page, "r-place") == "Image 301 of 310"  # the first undecided one
         csv = download(page, tmp_path)
+        assert (tmp_path / "decisions.csv").read_bytes().startswith(BOM_UTF8)  # for Excel, for ö
         assert page.logged == []
     names = {"k": "keep", "r": "relabel", "x": "remove"}
     table = pd.read_csv(checked / "labels/label_issues.csv").head(300)
@@ -326,9 +329,74 @@ def test_decisions_in_the_folder_are_known_to_the_page(folder: Path) -> None:
         loaded = "7 decisions loaded from decisions.csv; 0 others replaced."
         wait_until(lambda: text_in(page, "r-message") == loaded)
         assert "7 remove" in text_in(page, "r-counts")
+        blank = folder / "blank.csv"
+        blank.write_text(",".join(COLUMNS) + "\n/a.png,0,training,0,,\n")
+        choose_file(page, blank)
+        loaded = "0 decisions loaded from blank.csv; 0 others replaced."
+        wait_until(lambda: text_in(page, "r-message") == loaded)
+
+
+@needs_browser
+def test_decisions_that_came_into_the_folder_later_replace_those_of_the_browser(
+    folder: Path,
+) -> None:
+    worst = read_label_issues(OutputPaths(folder)).head(3)
+    decide(folder, worst.head(1))
+    with browser.opened(write_page(OutputFolder(folder))) as page:
+        page.evaluate("document.getElementById('review-card').focus()")
+        press(page, "x")  # the second and the third image; the first is decided on
+        press(page, "x")
+        decide(folder, worst.head(2), "remove")  # somebody else's, of the first one too
+        write_page(OutputFolder(folder))
+        reload(page)
+        assert "0 keep, 0 relabel, 3 remove" in text_in(page, "r-counts")
+        assert text_in(page, "r-message") == ""
+        decide(folder, worst.iloc[[2]])
+        write_page(OutputFolder(folder))
+        reload(page)
+        assert "1 keep, 0 relabel, 1 remove" in text_in(page, "r-counts")
+        replaced = "Newer decisions in the output folder replace 1 of this browser."
+        assert text_in(page, "r-message") == replaced
 
 
 # ---------------------------------------------------------------- decisions.csv
+
+
+def test_the_page_does_without_decisions_that_it_cannot_use(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    decide(folder, read_label_issues(OutputPaths(folder)).head(3).assign(**{IMAGE: "/other.png"}))
+    text = text_of(page_of(Facts.read(OutputPaths(folder))))
+    line = "The page does not use these decisions: " + str(OutputPaths(folder).decisions)
+    assert f"{line}: row 2: image '/other.png' is not in labels/label_issues.csv" in text
+    assert line in caplog.text
+    assert "images are decided on" not in text
+
+
+def test_images_of_a_data_set_that_was_moved_are_known(tmp_path: Path) -> None:
+    issues = pd.DataFrame({SET: ["training"], ROW: [4], IMAGE: ["/new/cat/a.png"], LABEL: [0]})
+    csv, names = tmp_path / "decisions.csv", {0: "cat", 1: "dog"}
+
+    def given(image: str, row: int = 4, label: int = 0) -> pd.DataFrame:
+        csv.write_text(f"{','.join(COLUMNS)}\n{image},{label},training,{row},remove,\n")
+        return read_decisions(csv, issues, names)
+
+    for image in ("/old/cat/a.png", "cat/a.png"):
+        assert given(image)[IMAGE].tolist() == ["/new/cat/a.png"]
+    other = str(picture(tmp_path / "cat/a.png"))  # of another data set, which is there
+    for image, row in ((other, 4), ("/o/cat/b.png", 4), ("/o/dog/a.png", 4), ("/o/cat/a.png", 5)):
+        with pytest.raises(UserError, match=r"is not in labels/label_issues\.csv; copy x:image"):
+            given(image, row)
+    with pytest.raises(UserError, match="y:label is 1"):
+        given("/old/cat/a.png", label=1)
+
+
+def test_a_page_knows_the_decisions_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    decided = pd.DataFrame({IMAGE: ["/ä" * 100] * 9})
+    assert len(review._fitting_known(decided)) == 9
+    monkeypatch.setattr(review, "KNOWN", 4 * (300 + review.PER_KNOWN))
+    assert len(review._fitting_known(decided)) == 4
+    assert review._fitting_known(decided.head(0)).empty
 
 
 @pytest.mark.parametrize(
@@ -341,7 +409,8 @@ def test_decisions_in_the_folder_are_known_to_the_page(folder: Path) -> None:
         ({SET: "tests"}, "set 'tests'; it must be one of training, validation, test"),
         ({LABEL: "7"}, "y:label is 7, in labels/label_issues.csv it is 3"),
         ({DECISION: "drop"}, "decision 'drop'; it must be one of keep, relabel, remove"),
-        ({DECISION: "relabel", NEW_LABEL: "10"}, "new_label 10: there is no such class; labels"),
+        ({DECISION: "relabel", NEW_LABEL: "10"}, "new_label 10: no such class; summary/classes"),
+        ({DECISION: "", NEW_LABEL: "4"}, "decision ''; it must be one of keep, relabel"),
         ({DECISION: "relabel", NEW_LABEL: "-1"}, "new_label '-1'; it must be a whole number"),
         ({DECISION: "relabel", NEW_LABEL: ""}, "new_label ''; it must be a whole number"),
         ({DECISION: "relabel", NEW_LABEL: "3"}, "new_label 3 is the label it has"),

@@ -13,14 +13,15 @@ from scipy import stats
 
 from tests.helpers.labels import issue, write_label_check
 from tests.helpers.own_images import class_folders
-from tests.helpers.runs import contents, sgd_influence
+from tests.helpers.runs import contents, record, sgd_influence
 from utils.columns import CLASS, IMAGE, LABEL, ROW, SET
 from utils.data.datasets import prepare
 from utils.data.decisions import DECISION, NEW_LABEL
 from utils.data.label_table import IS_ISSUE, PREDICTED
 from utils.data.own_data import Wanted, own_source
+from utils.errors import UserError
 from utils.output.paths import OutputPaths
-from utils.review import export, worth
+from utils.review import command, export, worth
 from utils.review.__main__ import main
 
 TINY = "-e 1 -nt 1 -r 0 --batch_size 8 --image_size 8"
@@ -235,7 +236,8 @@ def test_the_results_of_the_run_stay_as_they_are(folder: Path) -> None:
         (lambda out, csv: shutil.rmtree(out), "no such folder"),
         (lambda out, csv: (out / "manifest.json").unlink(), "holds no run"),
         (lambda out, csv: (out / "labels/label_issues.csv").unlink(), "has no labels/label_issues"),
-        (lambda out, csv: (out / "labels/label_issues.csv").write_text("a\n1\n"), "is not whole"),
+        (lambda out, csv: (out / "labels/label_issues.csv").write_text("a\n1\n"), "was edited"),
+        (lambda out, csv: (out / "summary/classes.csv").unlink(), "has no summary/classes.csv"),
         (lambda out, csv: csv.unlink(), "mine.csv: does not exist; correct the path"),
         (lambda out, csv: csv.write_text("a,b\n1,2\n"), "row 1: a column x:image is needed"),
         (lambda out, csv: csv.write_text("x:image,y:label\na,0\n"), "row 1: a column set is"),
@@ -253,14 +255,81 @@ def test_a_mistake_is_one_line(
     assert line.startswith("python -m utils.review: error: ") and printed in line
 
 
-def test_removing_every_training_image_is_refused(
+@pytest.mark.parametrize("part", ["training", "test"])
+def test_removing_every_image_of_a_set_is_refused(
+    part: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    n = (pd.read_csv(folder / "labels/label_issues.csv")[SET] == part).sum()
+    csv = decisions(folder, {(part, row): "remove" for row in range(n)})
+    assert reviewed(folder, csv) == 2
+    assert f"removes every {part} image; keep some" in capsys.readouterr().err
+    assert not (folder / "reviewed").exists()
+
+
+def test_removing_all_classes_but_one_is_refused(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    n = (pd.read_csv(folder / "labels/label_issues.csv")[SET] == "training").sum()
-    csv = decisions(folder, {("training", row): "remove" for row in range(n)})
+    table = pd.read_csv(folder / "labels/label_issues.csv")
+    cats = table[(table[SET] == "training") & (table[LABEL] == 0)][ROW]
+    assert reviewed(folder, decisions(folder, {("training", row): "remove" for row in cats})) == 2
+    assert "leaves training images of one class only, 'dog'; keep" in capsys.readouterr().err
+
+
+def test_a_table_from_which_rows_were_taken_is_no_data_set(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    csv, issues = of_suspects(folder), folder / "labels/label_issues.csv"
+    table = pd.read_csv(issues)
+    table[table[IS_ISSUE] == 1].to_csv(issues, index=False)
     assert reviewed(folder, csv) == 2
-    assert "removes every training image; keep some" in capsys.readouterr().err
+    assert f"{issues}: was edited, so it may lack images; give the" in capsys.readouterr().err
     assert not (folder / "reviewed").exists()
+    table.to_csv(issues.with_name("label_issues.new.csv"), index=False)  # of the next run
+    record(folder, issues.with_name("label_issues.new.csv"))
+    assert reviewed(folder, csv) == 0
+
+
+def test_images_that_are_gone_are_not_exported(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    csv, issues = of_suspects(folder), folder / "labels/label_issues.csv"
+    table = pd.read_csv(issues)
+    other = table.index[(table[SET] == "training") & (table[ROW] == 7)].item()
+    table.loc[other, IMAGE] = "/gone/cat.png"
+    table.to_csv(issues, index=False)
+    record(folder, issues)
+    for how in ("csv", "folder"):
+        assert reviewed(folder, csv, "-nt", "0", "--export", how) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "1 of 59 images are not where the run read them, such as '/gone/cat.png'" in line
+    assert not (folder / "reviewed").exists()
+
+
+def test_rows_without_a_decision_are_skipped(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = pd.read_csv(folder / "labels/label_issues.csv")
+    csv = folder.parent / "copy.csv"  # of the table, with two more columns
+    copy = table.assign(**{DECISION: ["keep"] + [""] * 59, NEW_LABEL: ""})
+    blank = "," * (len(list(copy)) - 1) + "\n"  # as Excel writes rows that were cleared
+    csv.write_text(copy.to_csv(index=False) + 2 * blank)
+    assert reviewed(folder, csv) == 0
+    assert len(pd.read_csv(folder / "labels/decisions.csv")) == 1
+    assert "59 rows have no decision and are skipped" in capsys.readouterr().out
+    table.assign(**{DECISION: "", NEW_LABEL: ""}).to_csv(csv, index=False)
+    assert reviewed(folder, csv) == 2
+    assert "has no decision; fill in the column decision" in capsys.readouterr().err
+
+
+def test_a_new_label_that_is_also_the_name_of_another_class_is_explained(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    given = pd.DataFrame({DECISION: ["relabel", "keep"], NEW_LABEL: [1, 2]})
+    command._log_numbers(Path("mine.csv"), given, {0: "cat", 1: "dog", 2: "2"})
+    assert not caplog.messages
+    command._log_numbers(Path("mine.csv"), given, {0: "1", 1: "2", 2: "3"})
+    assert "new_label is a label, not a name: 1 is the class '2'" in caplog.text
 
 
 # ---------------------------------------------------------------- what it is worth
@@ -307,6 +376,14 @@ def test_both_lists_are_trained_and_tested_once(
     monkeypatch.delattr(worth._Work, "trained")
     assert reviewed(folder, csv, "-nt", "2") == 0  # nothing is trained again
     assert capsys.readouterr().out.splitlines()[-3:] == printed.splitlines()[-3:]
+
+
+def test_a_list_of_trainings_that_was_edited_gets_a_remedy(tmp_path: Path) -> None:
+    row = "original,0,k,9,0.5,0.5"
+    for text in ("list;seed\n", ",".join(worth.COLUMNS) + f"\n{row.replace('9', 'many')}\n"):
+        (tmp_path / "trainings.csv").write_text(text)
+        with pytest.raises(UserError, match="put it back, or remove it"):
+            worth._finished(tmp_path / "trainings.csv")
 
 
 def test_keeping_every_label_leaves_nothing_to_measure(

@@ -25,6 +25,7 @@ from utils.data.own_data import Wanted, own_source
 from utils.data.source import Source
 from utils.data.splits import split_of
 from utils.data.user_paths import read_parts
+from utils.errors import UserError
 from utils.options import Options
 from utils.output.folder import OutputFolder
 from utils.output.ranking import joined
@@ -258,7 +259,7 @@ def test_a_list_of_validation_images_is_not_training(tmp_path: Path) -> None:
         assert set(table[IMAGE]) == {str(path) for path in (folder / part).rglob("*.png")}
 
 
-def test_the_list_alone_is_one_set(tmp_path: Path) -> None:
+def test_the_list_alone_is_one_set(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Somewhere else, or under a name of its own, it brings no other sets."""
     csv = csv_of(tmp_path, csv_rows())
     (csv.parent / "test_cleansed.csv").write_text("x:image,y:label\ncat/0.png,0\n")
@@ -266,6 +267,22 @@ def test_the_list_alone_is_one_set(tmp_path: Path) -> None:
         listed = csv.with_name(name)
         listed.write_bytes(csv.read_bytes())
         assert len(read_parts(listed)) == parts
+    assert "is not there" not in caplog.text
+    alone = csv.with_name("train_reviewed.csv")
+    alone.write_bytes(csv.read_bytes())
+    assert len(read_parts(alone)) == 1
+    assert f"{csv.with_name('test_reviewed.csv')}: is not there, so other test" in caplog.text
+
+
+def test_lists_of_the_label_check_are_no_data_sets(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    decisions = csv_of(tmp_path, ["cat/0.png,0,keep,"], "x:image,y:label,decision,new_label")
+    with pytest.raises(UserError, match="decisions on labels, not a data set; apply them with"):
+        read_parts(decisions)
+    decisions.write_text("x:image,y:label,set\ncat/0.png,0,test\n")
+    read_parts(decisions)
+    assert "its column 'set' is not read, all rows are for training" in caplog.text
 
 
 def test_a_class_that_loses_its_last_image_is_a_warning(

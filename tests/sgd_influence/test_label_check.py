@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -84,6 +86,18 @@ def test_next_to_none_where_nothing_is_wrong(clear: float) -> None:
     checked = check_labels(evidence(rate=0, clear=clear)[0])
     assert checked.count.n <= 0.02 * 3000
     assert checked.count.low == 0
+
+
+@pytest.mark.parametrize("similar", [False, True])
+def test_right_labels_of_held_out_images_hide_no_wrong_ones(similar: bool) -> None:
+    """As with validation images that somebody checked, or with --flip_labels."""
+    given, true = evidence(rate=0.2, similar=similar)
+    labels = np.where(given.n_held > 0, true, given.labels)
+    checked = check_labels(replace(given, labels=labels))
+    n = (labels != true).sum()
+    assert checked.good
+    assert checked.count.low <= n <= checked.count.high
+    assert checked.count.n == pytest.approx(n, rel=0.3)
 
 
 def test_a_poor_net_counts_at_most_what_is_there() -> None:

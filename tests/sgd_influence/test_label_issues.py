@@ -153,23 +153,43 @@ def test_an_interval_without_width_is_not_printed() -> None:
     assert verdict_in(found | {"low": 2, "high": 2}).headline == "About 2 of 4 labels look wrong"
 
 
+def net(
+    accuracy: float, pixels: float, falling: float, frequent: float = 0.1, n_tested: int = 450
+) -> Learnt:
+    return Learnt(accuracy, pixels, falling, frequent, n_tested)
+
+
 def test_the_sentences_on_a_poor_net() -> None:
     good, wrong = checked([0.9] * 4, [0] * 4), replace(checked([0.9] * 4, [0] * 4), accuracy=0.85)
-    assert poor_net(Learnt(accuracy=0.9, pixels=0.9, falling=0.01), good) == ""
-    assert poor_net(Learnt(accuracy=0.912, pixels=0.96, falling=0.07), good) == (
+    assert poor_net(net(accuracy=0.9, pixels=0.9, falling=0.01), good) == ""
+    assert poor_net(net(accuracy=0.912, pixels=0.96, falling=0.07), good) == (
         "The net is not good enough to estimate the number: it is right about 91.2% of the "
         "validation images, a logistic regression on their pixels about 96.0%; its training loss "
         "is still falling (7% of its fall is in the last quarter of the epochs). Train longer (-e)"
     )
-    printed = poor_net(Learnt(accuracy=0.9, pixels=0.8, falling=0.01), wrong)
+    printed = poor_net(net(accuracy=0.9, pixels=0.8, falling=0.01), wrong)
     assert "right about an estimated 85% of the images" in printed
     assert printed.endswith("Train longer (-e), or use another --model or --lr")
     for accuracy, pixels in ((0.5, 0.9), (0.5, 0.5), (0.4, 0.3), (0.9, 0.95)):
-        assert unfit_net(Learnt(accuracy, pixels, falling=0.9)) == ""
+        assert unfit_net(net(accuracy, pixels, falling=0.9)) == ""
     for accuracy, pixels in ((0.44, 0.9), (0.46, 0.5)):
-        assert unfit_net(Learnt(accuracy, pixels, 0.0)).startswith("The net has learnt too little")
-    assert not Learnt(0.9, 0.91, 0).sound and not Learnt(0.9, 0.8, 0.06).sound
-    assert Learnt(0.9, 0.9, 0.05).sound
+        assert unfit_net(net(accuracy, pixels, 0.0)).startswith("The net has learnt too little")
+    assert not net(0.9, 0.91, 0).sound and not net(0.9, 0.8, 0.06).sound
+    assert net(0.9, 0.9, 0.05).sound
+
+
+def test_a_net_hardly_better_than_the_most_frequent_class_is_unfit() -> None:
+    """Whatever a logistic regression makes of the pixels."""
+    for frequent, accuracy, n in ((0.5, 0.7, 90), (0.9, 0.92, 90), (0.1, 0.3, 450), (0.5, 1.0, 2)):
+        found = net(accuracy, 0.2, 0.01, frequent, n)
+        assert unfit_net(found).startswith("The net has learnt too little: it is right about ")
+    for frequent, accuracy, n in ((0.5, 0.78, 90), (0.9, 0.98, 90), (0.1, 0.45, 450)):
+        assert unfit_net(net(accuracy, 0.2, 0.01, frequent, n)) == ""
+    assert unfit_net(net(0.6, 0.2, 0.01, 0.5, 90)) == (
+        "The net has learnt too little: it is right about 60.0% of 90 validation images, 50.0% of "
+        "which are of one class; about 75.8% are needed. Train longer (-e), or use another --model "
+        "or --lr"
+    )
 
 
 def test_a_net_that_learnt_nothing_judges_no_label(
@@ -239,11 +259,12 @@ def test_a_run_scores_every_image_of_its_trials(run: Path) -> None:
 def test_net_and_logistic_regression_are_compared_on_the_same_trials(run: Path) -> None:
     source, seeds = prepare("digits", None, False), (0, 1)
     options = Options("p", run, ("AUM",), dataset="digits", n_train=60, n_val=30, n_test=30)
-    pixels, nets = [], []
+    pixels, nets, shares = [], [], []
     for seed in seeds:
         split = split_of_trial(options, source, seed)
         images = [load_rows(source, rows, str, "") for rows in (split.training, split.validation)]
         pixels.append(pixel_accuracy(*images))
+        shares.append(np.bincount(images[1].labels).max() / 30)
         curve = read_csv(OutputPaths(run).learning_curve(seed))
         nets.append(curve["val_accuracy"].iloc[-1])
     assert pixels[0] != pixels[1]
@@ -251,6 +272,8 @@ def test_net_and_logistic_regression_are_compared_on_the_same_trials(run: Path) 
         found = learnt(options, source, Results(OutputPaths(run)), chosen)
         assert found.pixels == pytest.approx(np.mean([pixels[seed] for seed in chosen]))
         assert found.accuracy == pytest.approx(np.mean([nets[seed] for seed in chosen]))
+        assert found.frequent == pytest.approx(np.mean([shares[seed] for seed in chosen]))
+        assert found.n_tested == 30
 
 
 def test_the_recommendation_says_that_validation_labels_are_suspects_too(

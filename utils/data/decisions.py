@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,19 +20,21 @@ UNDO = "undo"
 DECISIONS = (KEEP, RELABEL, REMOVE, UNDO)
 DECISION, NEW_LABEL = "decision", "new_label"
 COLUMNS = (IMAGE, LABEL, SET, ROW, DECISION, NEW_LABEL)
+_NUMBERS = dict.fromkeys((LABEL, ROW, NEW_LABEL), "int64")
 Place = tuple[str, int]
 """Set and row of an image."""
-Known = dict[str, dict[Place, int]]
-"""The label of an image at each of its places, by image."""
 Fields = Mapping[str, str]
 """A row of the file: text by column."""
+log = logging.getLogger("data_cleansing")
 
 
 def read_decisions(csv: Path, issues: pd.DataFrame, class_names: Mapping[int, str]) -> pd.DataFrame:
     """The decisions of a file, a row per image, with the columns `COLUMNS`.
 
     `new_label` is the label after the review: the given one unless the image is relabelled. Rows
-    with `UNDO` are among them; `merged` leaves them out.
+    with `UNDO` are among them; `merged` leaves them out. Rows without a decision are skipped. An
+    image that is gone from its path was moved if the table has its place, label and name. Both are
+    logged.
 
     Args:
         csv: the file, as the page writes it.
@@ -42,25 +45,31 @@ def read_decisions(csv: Path, issues: pd.DataFrame, class_names: Mapping[int, st
         UserError: a row has an unknown image, label, place or decision, or an image that another
             row decides on; the line names the row.
     """
-    table = _table(csv)
-    columns = issues[[SET, ROW, IMAGE, LABEL]].itertuples(index=False)
-    known: Known = {}
-    for part, row, image, label in columns:
-        known.setdefault(image, {})[part, row] = label
+    table, known = _table(csv), _Known(issues)
     numbers: dict[Place, int] = {}
     rows = []
     for number, fields in enumerate(table.to_dict("records"), start=2):
+        if not fields[DECISION] and not fields[NEW_LABEL]:
+            continue
         try:
-            place = _place(fields, known)
+            place = known.place(fields)
             if place in numbers:
                 raise ValueError(f"row {numbers[place]} decides on this image too; leave out one")
-            label = known[fields[IMAGE]][place]
+            image, label = known.at[place]
             new = _new_label(fields, label, class_names)
         except ValueError as error:
             raise UserError(f"{csv}: row {number}: {error}") from error
         numbers[place] = number
-        rows.append((fields[IMAGE], label, *place, fields[DECISION], new))
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+        rows.append((image, label, *place, fields[DECISION], new))
+    _log_oddities(csv, known.moved, len(table) - len(rows))
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(_NUMBERS)
+
+
+def _log_oddities(csv: Path, moved: str, n_without: int) -> None:
+    if moved:
+        log.warning("%s: its images were moved, and are known by set, row and name: %s", csv, moved)
+    if n_without:
+        log.info("%s: %d rows have no decision and are skipped", csv, n_without)
 
 
 def merged(earlier: pd.DataFrame, later: pd.DataFrame) -> pd.DataFrame:
@@ -68,13 +77,16 @@ def merged(earlier: pd.DataFrame, later: pd.DataFrame) -> pd.DataFrame:
 
     The later decision on an image counts; `UNDO` leaves the image without one.
     """
-    some = [table for table in (earlier, later) if len(table)] or [later]
-    numbers = dict.fromkeys((LABEL, ROW, NEW_LABEL), "int64")
-    both = pd.concat(some, ignore_index=True).astype(numbers)
+    both = pd.concat([earlier, later], ignore_index=True)
     last = both.drop_duplicates([SET, ROW], keep="last")
     order = {name: number for number, name in enumerate(SETS)}
     held = last[last[DECISION] != UNDO]
     return held.sort_values([SET, ROW], key=lambda c: c.map(order) if c.name == SET else c)
+
+
+def no_decisions() -> pd.DataFrame:
+    """A table of decisions without rows."""
+    return pd.DataFrame(columns=list(COLUMNS)).astype(_NUMBERS)
 
 
 def as_written(decided: pd.DataFrame) -> pd.DataFrame:
@@ -104,22 +116,51 @@ def _check_content(csv: Path) -> None:
         raise UserError(f"{csv}: is empty; save it from the page again, or give it {header}")
 
 
-def _place(fields: Fields, known: Known) -> Place:
-    """Set and row of an image; ValueError unless the table has this image and label there."""
-    image, place = fields[IMAGE], (fields[SET], _whole(fields, ROW))
-    if place[0] not in SETS:
-        raise ValueError(f"set {place[0]!r}; it must be one of {', '.join(SETS)}")
-    if image not in known:
-        raise ValueError(f"image {image!r} is not in labels/label_issues.csv; remove the row")
-    if place not in known[image]:
-        there = " and ".join(f"row {row} of {part}" for part, row in known[image])
+class _Known:
+    """The images on which a person may decide.
+
+    Attributes:
+        at: image and label by place.
+        moved: of an image that was moved, both paths; empty if none was.
+    """
+
+    def __init__(self, issues: pd.DataFrame) -> None:
+        columns = issues[[SET, ROW, IMAGE, LABEL]].itertuples(index=False)
+        self.at = {(part, row): (image, label) for part, row, image, label in columns}
+        self.moved = ""
+        self._places: dict[str, list[Place]] = {}
+        for place, (image, _) in self.at.items():
+            self._places.setdefault(image, []).append(place)
+
+    def place(self, fields: Fields) -> Place:
+        """Set and row of an image; ValueError unless this image and label are there."""
+        place = fields[SET], _whole(fields, ROW)
+        if place[0] not in SETS:
+            raise ValueError(f"set {place[0]!r}; it must be one of {', '.join(SETS)}")
+        self._check_image(fields[IMAGE], place)
+        label = self.at[place][1]
+        if _whole(fields, LABEL) != label:
+            what = f"{LABEL} is {fields[LABEL]}, in labels/label_issues.csv it is {label}"
+            raise ValueError(f"{what}; remove the row, or decide on this label")
+        return place
+
+    def _check_image(self, image: str, place: Place) -> None:
         here = f"row {place[1]} of {place[0]}"
-        raise ValueError(f"image {image!r} is {there}, not {here}; correct set and row")
-    label = known[image][place]
-    if _whole(fields, LABEL) != label:
-        what = f"{LABEL} is {fields[LABEL]}, in labels/label_issues.csv it is {label}"
-        raise ValueError(f"{what}; remove the row, or decide on this label")
-    return place
+        if image in self._places:
+            if place not in self._places[image]:
+                there = " and ".join(f"row {row} of {part}" for part, row in self._places[image])
+                raise ValueError(f"image {image!r} is {there}, not {here}; correct set and row")
+            return
+        there = self.at[place][0] if place in self.at else ""
+        if _end(there) != _end(image) or os.path.lexists(image):
+            remedy = f"copy {IMAGE} from there, or remove the row"
+            raise ValueError(f"image {image!r} is not in labels/label_issues.csv; {remedy}")
+        self.moved = self.moved or f"{image} is {there}"
+
+
+def _end(image: str) -> str:
+    """What stays of a path if a data set is moved: the name of the file and of its folder."""
+    return "/".join(image.split("/")[-2:])
 
 
 def _new_label(fields: Fields, label: int, class_names: Mapping[int, str]) -> int:
@@ -134,8 +175,7 @@ def _new_label(fields: Fields, label: int, class_names: Mapping[int, str]) -> in
         return label
     new = _label_of(fields[NEW_LABEL], class_names)
     if new not in class_names:
-        labels = f"labels are {min(class_names)} to {max(class_names)}, see summary/classes.csv"
-        raise ValueError(f"{NEW_LABEL} {new}: there is no such class; {labels}")
+        raise ValueError(f"{NEW_LABEL} {new}: no such class; summary/classes.csv has the labels")
     if new == label:
         raise ValueError(f"{NEW_LABEL} {new} is the label it has; make the decision {KEEP}")
     return new

@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from utils.columns import CLASS, IMAGE, LABEL
@@ -46,7 +47,8 @@ def read_users_csv(csv: Path) -> tuple[pd.DataFrame, list[str]]:
 def _check_rows(csv: Path, given: Sequence[str]) -> None:
     for row, path in enumerate(given):
         if not path.strip():
-            raise UserError(f"{csv}: row {row + 2}: no image is named; fill in {IMAGE}")
+            what = f"no image is named; fill in {IMAGE}, or remove the row"
+            raise UserError(f"{csv}: row {row + 2}: {what}")
         if path.lstrip().startswith("#") and not os.path.lexists(csv.parent / path):
             raise UserError(f"{csv}: row {row + 2}: a comment line; remove it")
 
@@ -80,10 +82,19 @@ def _read_table(csv: Path) -> pd.DataFrame:
     if not isinstance(table.index, pd.RangeIndex):  # pandas' way with one field too many
         raise UserError(f"{csv}: rows have more fields than the header; quote names with commas")
     table.columns = pd.Index([str(name).strip() for name in table.columns])
+    for name in table.columns[table.columns.duplicated()]:
+        raise UserError(f"{csv}: row 1: two columns are called {name!r}; rename one")
     table = table.rename(columns={_column(csv, table, "x"): IMAGE, _column(csv, table, "y"): LABEL})
+    table = _without_blank_end(table.fillna(""))  # for fields that a row lacks
     if table.empty:
         raise UserError(f"{csv}: no row follows its header; add a row per image")
-    return table.fillna("")  # fields that a row lacks
+    return table
+
+
+def _without_blank_end(table: pd.DataFrame) -> pd.DataFrame:
+    """The table without blank rows at its end, which spreadsheets write for cells once filled."""
+    filled = np.flatnonzero((table != "").any(axis=1))
+    return table.iloc[: filled[-1] + 1 if len(filled) else 0]
 
 
 def _check_header(csv: Path) -> None:

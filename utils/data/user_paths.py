@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from utils.columns import CLASS, IMAGE, LABEL
+from utils.columns import CLASS, IMAGE, LABEL, SET
 from utils.data.class_folders import class_folder_tables, has_class_folders
+from utils.data.decisions import DECISION, NEW_LABEL
 from utils.data.folder_tree import listed
 from utils.data.labels import class_labels
 from utils.data.listed_paths import what_it_is
@@ -207,10 +208,18 @@ def _companions(csv: Path) -> Iterator[Part]:
         if other.exists():
             LOG.info("%s: the %s images of this list", other, name)
             yield _of_csv(name, other)
+        elif name == TEST:
+            what = "is not there, so other test images are drawn; copy it next to the list"
+            LOG.warning("%s: %s", other, what)
 
 
 def _of_csv(name: str, csv: Path) -> Part:
     table, given = read_users_csv(csv)
+    if DECISION in table and NEW_LABEL in table:
+        what = "holds decisions on labels, not a data set; apply them with python -m utils.review"
+        raise UserError(f"{csv}: {what}, which writes the reviewed data set")
+    if SET in table:
+        LOG.warning("%s: its column %r is not read, all rows are for %s", csv, SET, name)
     if climbing := paths_that_climb(given):
         LOG.info("%s: %d paths lead out of a folder by '..'; they are followed", csv, climbing)
     return Part(name, table, csv, tuple(given))

@@ -6,6 +6,7 @@ people who read them; where only files are there, their names are made into rows
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterable
 from functools import cached_property
 from pathlib import Path
@@ -15,10 +16,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from utils.columns import IMAGE, INDEX, LABEL, SEED, TO, TRUE
+from utils.errors import UserError
 from utils.methods import METHODS
 from utils.output.paths import OutputPaths
 from utils.output.ranking import ranked
 from utils.output.storage import check_whole, read_csv, read_if_there, unreadable
+
+log = logging.getLogger("data_cleansing")
 
 Rows = npt.NDArray[np.int64]
 INFLUENCE = (IMAGE, LABEL, "influence", INDEX)
@@ -114,10 +118,18 @@ class Results:
                 self._rankings[method] = ranked(tables)
         return {method: self._rankings[method] for method in METHODS if method in self._rankings}
 
-    def removed(self, method: str) -> pd.DataFrame | None:
-        """The largest list of images that cleansed data of a method leave out, by row."""
-        lists = self.paths.removed_lists(method)
-        return self.table_of_images(lists[max(lists)], REMOVED) if lists else None
+    def removed(self, method: str) -> tuple[Path, pd.DataFrame] | None:
+        """The largest list of images that cleansed data of a method leave out, by row; its path.
+
+        A list that can no longer be used, because a person edited it, is passed over and logged.
+        """
+        for _, path in sorted(self.paths.removed_lists(method).items(), reverse=True):
+            try:
+                if (table := self.table_of_images(path, REMOVED)) is not None:
+                    return path, table.astype(dict.fromkeys(REMOVED[3:], "float64"))
+            except (UserError, TypeError, ValueError):
+                log.warning("%s: was edited and cannot be read; the page does without it", path)
+        return None
 
     def predictions(self) -> pd.DataFrame | None:
         """What the final models say of the images that the page shows, by row."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import pandas as pd
 
-from utils.data.decisions import COLUMNS, merged, read_decisions
+from utils.data.decisions import merged, no_decisions, read_decisions
 from utils.data.label_table import (
     LabelVerdict,
     read_class_names,
@@ -29,6 +31,8 @@ from utils.output.storage import check_columns, read_csv, read_versioned_json
 from utils.page.seats import Seats, seats
 from utils.page.verdict import Recommended, recommended
 from utils.training.soundness import solves_in, warnings_of
+
+log = logging.getLogger("data_cleansing")
 
 READ_VERSION = 2
 """Of summary/recommendation.json."""
@@ -64,11 +68,13 @@ class LabelCheck:
         verdict: how many labels look wrong.
         issues: all images, the most suspicious first.
         decided: the decisions in the folder, as `merged` gives them; maybe none.
+        problem: why those in the folder are not used: a sentence without full stop; maybe empty.
     """
 
     verdict: LabelVerdict
     issues: pd.DataFrame
     decided: pd.DataFrame
+    problem: str
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,7 @@ class Facts:
         learnt: the training loss falls in all of them.
         recommendation: what the run wrote; None where none is there, or one of another version.
         removed: per method the largest list of images that cleansed data leave out, where one is,
-            by row.
+            by row; removed_files: their paths.
         flips: the given label of each image that bears a flipped one, by row; None without
             `--flip_labels`.
         class_names: by label; empty where the run wrote none.
@@ -112,6 +118,7 @@ class Facts:
     learnt: bool
     recommendation: Recommended | None
     removed: Mapping[str, pd.DataFrame]
+    removed_files: Mapping[str, Path]
     flips: Mapping[int, int] | None
     class_names: Mapping[int, str]
     predictions: Mapping[int, Prediction]
@@ -137,7 +144,12 @@ class Facts:
         results = results or Results(paths)
         methods = tuple(METHODS)
         class_names = read_class_names(paths.classes)
+<<<<<<< HEAD
         smoothness, learnt = _smoothness(paths, results)
+=======
+        found = {method: results.removed(method) for method in methods}
+        lists = {method: one for method, one in found.items() if one}
+>>>>>>> main
         return cls(
             paths=paths,
             manifest=manifest,
@@ -149,7 +161,8 @@ class Facts:
             smoothness=smoothness,
             learnt=learnt,
             recommendation=read_versioned_json(paths.recommendation, READ_VERSION, recommended),
-            removed=_there({method: results.removed(method) for method in methods}),
+            removed={method: table for method, (_, table) in lists.items()},
+            removed_files={method: path for method, (path, _) in lists.items()},
             flips=None if results.flips() is None else results.given_labels(),
             class_names=class_names,
             predictions=_predictions(results.predictions()),
@@ -217,10 +230,15 @@ def _labels(
     if verdict is None:
         return None
     issues = read_label_issues(paths, results)
-    decided = pd.DataFrame(columns=list(COLUMNS))
+    decided, problem = no_decisions(), ""
     if os.path.lexists(paths.decisions):
-        decided = merged(decided, read_decisions(paths.decisions, issues, class_names))
-    return LabelCheck(verdict, issues, decided)
+        try:
+            given = read_decisions(paths.decisions, issues, class_names)
+            decided = merged(decided, given)
+        except UserError as error:
+            problem = f"The page does not use these decisions: {error}"
+            log.warning("%s", problem)
+    return LabelCheck(verdict, issues, decided, problem)
 
 
 def _smoothness(paths: OutputPaths, results: Results) -> tuple[float, bool]:
@@ -243,10 +261,6 @@ def _summary(paths: OutputPaths, results: Results) -> pd.DataFrame:
     table = results.table(paths.summary)
     check_columns(table, SUMMARY, paths.summary)
     return table
-
-
-def _there(tables: Mapping[str, pd.DataFrame | None]) -> dict[str, pd.DataFrame]:
-    return {method: table for method, table in tables.items() if table is not None}
 
 
 def _predictions(table: pd.DataFrame | None) -> dict[int, Prediction]:

@@ -22,10 +22,10 @@ from utils.signals import stop_if_asked
 
 MOST, MOST_OTHERS = 5000, 2500
 """Images of the review at most, and images in it that are no suspects, at most."""
-N_KNOWN = 10_000
-"""Decisions that the page knows at most."""
-PER_IMAGE = 150
-"""Bytes of an image in the page without its picture and its name, at most."""
+KNOWN = 1_000_000
+"""Bytes of the decisions that the page knows, at most."""
+PER_IMAGE, PER_KNOWN = 150, 60
+"""Bytes of an image in the page without its picture and its name, and of a decision, at most."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def review_data(
         "sets": SETS,
         "folders": [folder.rstrip("/") + "/" for folder in folders],
         "images": [_image(row, folders, pictures, uris) for row in rows.to_dict("records")],
-        "known": [_known(row) for row in check.decided.head(N_KNOWN).to_dict("records")],
+        "known": [_known(row) for row in _fitting_known(check.decided).to_dict("records")],
     }
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
@@ -162,6 +162,11 @@ def _image(
         round(row[CONFIDENCE], 4) if judged and not pd.isna(row[CONFIDENCE]) else None,
         pictures[row[IMAGE]] if uris[row[IMAGE]] else "",
     ]  # fmt: skip
+
+
+def _fitting_known(decided: pd.DataFrame) -> pd.DataFrame:
+    sizes = [len(file.encode()) + PER_KNOWN for file in decided[IMAGE]]
+    return decided[np.cumsum(sizes) <= KNOWN]
 
 
 def _known(row: Mapping[Any, Any]) -> list:

@@ -127,6 +127,7 @@ def _method_view(facts: Facts, method: str, worst: int, best: int) -> MethodView
     bars, more = class_bars(facts, first, ranking)
     judged = _judged(facts, first, method)
     none = ranking.head(0)
+    listed_in = facts.removed_files.get(method)
     return MethodView(
         name=method,
         shown=shown(method),
@@ -144,14 +145,8 @@ def _method_view(facts: Facts, method: str, worst: int, best: int) -> MethodView
         pairs=_confused_pairs(facts, judged),
         n_judged=len(judged),
         n_removed=len(facts.removed.get(method, none)),
-        removed_file=_removed_file(facts, method),
+        removed_file=f"cleansed/{listed_in.name}" if listed_in else "",
     )
-
-
-def _removed_file(facts: Facts, method: str) -> str:
-    """The name of the largest list of removed images, below the output folder."""
-    lists = facts.paths.removed_lists(method)
-    return f"cleansed/{lists[max(lists)].name}" if lists else ""
 
 
 def _gallery_titles(method: str) -> tuple[str, str]:

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from utils.columns import LABEL, ROW, SET
+from utils.columns import IMAGE, LABEL, ROW, SET
 from utils.console import RESULT
 from utils.data.decisions import (
-    COLUMNS,
     DECISION,
     NEW_LABEL,
     RELABEL,
@@ -20,6 +19,7 @@ from utils.data.decisions import (
     UNDO,
     as_written,
     merged,
+    no_decisions,
     read_decisions,
 )
 from utils.data.label_table import IS_ISSUE, read_class_names, read_label_issues
@@ -27,8 +27,8 @@ from utils.data.source import TEST, TRAINING, VALIDATION
 from utils.errors import UserError
 from utils.link_free import check_place, read_file
 from utils.output.folder import OutputFolder
-from utils.output.manifest import Manifest, manifest_of_run
-from utils.output.paths import OutputPaths, free_name
+from utils.output.manifest import FileDigest, Manifest, manifest_of_run
+from utils.output.paths import OutputPaths, free_name, latest
 from utils.output.storage import csv_bytes
 from utils.review.export import export
 from utils.review.reviewed import Reviewed
@@ -48,8 +48,8 @@ def review(folder: Path, decisions: Path, how: str, n_trials: int) -> None:
         n_trials: trainings on each list; 0 for none.
 
     Raises:
-        UserError: the folder has no label check, a decision cannot be followed, or no training
-            image is left.
+        UserError: the folder has no label check, or its table was edited; an image is gone, a
+            decision cannot be followed, or a set has no image left.
     """
     paths = OutputFolder(folder)
     manifest = _manifest(paths)
@@ -58,13 +58,13 @@ def review(folder: Path, decisions: Path, how: str, n_trials: int) -> None:
     given = read_decisions(decisions, issues, names)
     earlier = _earlier(paths, issues, names)
     decided = merged(earlier, given)
+    _check_some(decisions, given, decided, paths)
     data = Reviewed.of(issues, decided, names)
-    if decided.empty:
-        what = "leaves no decision to apply"
-        raise UserError(f"{decisions}: {what}; to begin again, remove {paths.decisions}")
     _check_left(data, decisions)
+    _check_images(data, paths)
     check_place(paths.root, paths.reviewed.name, folder=True)
     log.info("%s: %s", decisions, _counts(given))
+    _log_numbers(decisions, given, names)
     written = export(data, paths.reviewed, how)
     log.info("Reviewed data set: %s (%s)", written.resolve(), _sizes(data))
     if not _is_kept(decisions, paths):
@@ -80,22 +80,70 @@ def review(folder: Path, decisions: Path, how: str, n_trials: int) -> None:
 
 
 def _manifest(paths: OutputPaths) -> Manifest:
-    """The manifest of a folder with a label check; UserError if it has none."""
-    manifest = manifest_of_run(paths)
-    if not paths.label_issues.exists():
+    """The manifest of a folder with a label check; UserError if it has none, or an edited one.
+
+    The table of all images is the data set: rows that a person takes out would be lost.
+    """
+    manifest, table = manifest_of_run(paths), latest(paths.label_issues)
+    if not table.exists():
         what = "has no labels/label_issues.csv: its run is not finished, or of an earlier version"
         raise UserError(f"{paths.root}: {what}; give the run's command again")
+    if not paths.classes.exists():
+        what = "has no summary/classes.csv: its run is not finished, or was one from Python"
+        raise UserError(f"{paths.root}: {what}; give the command of a run")
+    known = manifest.outputs.get(table.relative_to(paths.root).as_posix())
+    if known != FileDigest.of(table):
+        what = "was edited, so it may lack images; give the run's command again, which keeps it and"
+        raise UserError(f"{table}: {what} writes the whole table next to it")
     return manifest
 
 
+def _check_some(
+    decisions: Path, given: pd.DataFrame, decided: pd.DataFrame, paths: OutputPaths
+) -> None:
+    """Raise a UserError if there is no decision."""
+    if given.empty:
+        raise UserError(f"{decisions}: has no decision; fill in the column {DECISION}")
+    if decided.empty:
+        what = "leaves no decision to apply"
+        raise UserError(f"{decisions}: {what}; to begin again, remove {paths.decisions}")
+
+
 def _check_left(data: Reviewed, decisions: Path) -> None:
-    """Raise a UserError if no training image is left; warn if a class has none left."""
-    if data.after[TRAINING].empty:
-        raise UserError(f"{decisions}: removes every training image; keep some")
+    """Raise a UserError if no image of a set is left, or one class only for training.
+
+    Warn if a class has no training image left.
+    """
+    for part, before in data.before.items():
+        if len(before) and data.after[part].empty:
+            raise UserError(f"{decisions}: removes every {part} image; keep some")
+    if data.after[TRAINING][LABEL].nunique() < 2 <= data.before[TRAINING][LABEL].nunique():
+        only = data.class_names[data.after[TRAINING][LABEL].iloc[0]]
+        what = f"leaves training images of one class only, {only!r}"
+        raise UserError(f"{decisions}: {what}; keep some of another")
     lost = sorted(set(data.before[TRAINING][LABEL]) - set(data.after[TRAINING][LABEL]))
     if lost:
         names = ", ".join(data.class_names.get(label, str(label)) for label in lost)
         log.warning("%s: no training image is left of %s", decisions, names)
+
+
+def _check_images(data: Reviewed, paths: OutputPaths) -> None:
+    """Raise a UserError unless all images of the reviewed data set are where the run read them."""
+    files = [file for table in data.after.values() for file in table[IMAGE]]
+    gone = [file for file in files if not os.path.isfile(file)]
+    if gone:
+        what = f"{len(gone):,} of {len(files):,} images are not where the run read them"
+        remedy = "put them back, or run on the data set as it is now into another --output_dir"
+        raise UserError(f"{paths.root}: {what}, such as {gone[0]!r}; {remedy}")
+
+
+def _log_numbers(decisions: Path, given: pd.DataFrame, names: Mapping[int, str]) -> None:
+    """Log what a new label means, where some class has that number for a name."""
+    for label in sorted(set(given[NEW_LABEL][given[DECISION] == RELABEL])):
+        if str(label) in names.values() and names[label] != str(label):
+            what = f"{NEW_LABEL} is a label, not a name: {label} is the class {names[label]!r}"
+            log.info("%s: %s (summary/classes.csv)", decisions, what)
+            return
 
 
 def _counts(decided: pd.DataFrame) -> str:
@@ -115,10 +163,9 @@ def _sizes(data: Reviewed) -> str:
 
 def _earlier(paths: OutputPaths, issues: pd.DataFrame, names: Mapping[int, str]) -> pd.DataFrame:
     """The decisions of earlier reviews; maybe none."""
-    none = pd.DataFrame(columns=list(COLUMNS))
     if not os.path.lexists(paths.decisions):
-        return none
-    return merged(none, read_decisions(paths.decisions, issues, names))
+        return no_decisions()
+    return merged(no_decisions(), read_decisions(paths.decisions, issues, names))
 
 
 def _is_kept(decisions: Path, paths: OutputPaths) -> bool:

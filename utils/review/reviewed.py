@@ -39,9 +39,8 @@ class Reviewed:
         joined = rows.join(by_place, on=[SET, ROW])
         new = joined[NEW_LABEL].fillna(joined[LABEL]).astype("int64")
         left = joined[joined[DECISION] != REMOVE].assign(**{LABEL: new})
-        names = dict(class_names) or {int(k): str(k) for k in sorted(set(rows[LABEL]))}
         is_test = decided[SET] == TEST
-        return cls(_by_set(rows), _by_set(left), names, decided[is_test][DECISION])
+        return cls(_by_set(rows), _by_set(left), dict(class_names), decided[is_test][DECISION])
 
     @property
     def changes_training(self) -> bool:

@@ -98,11 +98,15 @@ def _finished(file: Path) -> dict[tuple[str, int, str], Scores]:
     """The trainings of earlier commands by list, seed and key."""
     if not file.exists():
         return {}
-    table = read_csv(file, COLUMNS)[list(COLUMNS)]
-    return {
-        (str(name), int(seed), str(key)): (int(n), float(given), float(after))
-        for name, seed, key, n, given, after in table.itertuples(index=False)
-    }
+    try:
+        table = read_csv(file, COLUMNS)[list(COLUMNS)]
+        return {
+            (str(name), int(seed), str(key)): (int(n), float(given), float(after))
+            for name, seed, key, n, given, after in table.itertuples(index=False)
+        }
+    except (UserError, ValueError) as error:
+        remedy = "put it back, or remove it: its trainings are then repeated"
+        raise UserError(f"{file}: is not as it was written; {remedy}") from error
 
 
 # ---------------------------------------------------------------- gains
@@ -233,7 +237,7 @@ def _accuracies(predicted: np.ndarray, data: Reviewed) -> tuple[float, float]:
     before, after = data.before[TEST], data.after[TEST]
     given = float((predicted == before[LABEL].to_numpy()).mean())
     left = predicted[before[ROW].isin(after[ROW]).to_numpy()]
-    return given, float((left == after[LABEL].to_numpy()).mean()) if len(left) else given
+    return given, float((left == after[LABEL].to_numpy()).mean())
 
 
 def _key(options: Mapping[str, Any], training: pd.DataFrame, data: Reviewed) -> str:

@@ -16,19 +16,33 @@
   }));
 
   // Decisions by "set/row": [path, label, set, row, decision, new label or ""]; null where one was undone.
-  const decisions = new Map(data.known.map((d) => [`${d[2]}/${d[3]}`, d[4] === "relabel" ? d : [...d.slice(0, 5), ""]]));
+  const known = new Map(data.known.map((d) => [`${d[2]}/${d[3]}`, d[4] === "relabel" ? d : [...d.slice(0, 5), ""]]));
+  const decisions = new Map(known);
+  const briefly = (decision) => decision ? `${decision[4]} ${decision[5]}` : "";
+  // What the output folder had when this browser decided, by the key of each of its own decisions.
+  const before = new Map();
   let shown = [], at = 0;
+
+  function put(key, decision) {
+    before.set(key, briefly(known.get(key)));
+    decisions.set(key, decision);
+  }
 
   // ------------------------------------------------------------ kept by the browser
 
+  // A decision that came into the output folder after one in this browser replaces it.
   function restore() {
+    let replaced = 0;
     try {
       const kept = JSON.parse(localStorage.getItem(STORED) ?? "[]"), here = new Map(images.map((i) => [i.key, i]));
-      for (const [key, decision] of kept) {
-        const image = here.get(key);
+      for (const [key, decision, then] of kept) {
+        const image = here.get(key), now = briefly(known.get(key));
         if (decision && image && decision[1] !== image.label) continue;
+        if (now && now !== then && now !== briefly(decision)) { replaced += 1; continue; }
+        before.set(key, then);
         decisions.set(key, decision && image ? [image.path, ...decision.slice(1)] : decision);
       }
+      if (replaced) say(`Newer decisions in the output folder replace ${replaced} of this browser.`);
     } catch {
       say("This browser keeps no decisions: download them before you leave the page.");
     }
@@ -36,7 +50,7 @@
 
   function keep() {
     try {
-      localStorage.setItem(STORED, JSON.stringify([...decisions]));
+      localStorage.setItem(STORED, JSON.stringify([...before].map(([key, then]) => [key, decisions.get(key), then])));
     } catch {
       say("This browser could not keep the decision: download decisions.csv before you leave the page.");
     }
@@ -159,14 +173,14 @@
     const image = shown[at];
     if (!image) return;
     if (decision === "relabel" && newLabel === image.label) decision = "keep", newLabel = "";
-    decisions.set(image.key, [image.path, image.label, image.set, image.row, decision, newLabel]);
+    put(image.key, [image.path, image.label, image.set, image.row, decision, newLabel]);
     keep();
     move(1);
   }
 
   function undo() {
     if (!shown[at]) return;
-    decisions.set(shown[at].key, null);
+    put(shown[at].key, null);
     keep();
     show();
   }
@@ -207,10 +221,11 @@
 
   // A decision of the output folder that was undone here is a row too, so that it does not come back.
   function asCsv() {
-    const known = new Map(data.known.map((d) => [`${d[2]}/${d[3]}`, [...d.slice(0, 4), UNDO, ""]]));
-    const rows = [...decisions].map(([key, decision]) => decision ?? known.get(key)).filter(Boolean)
+    const undone = ([path, label, part, row]) => [path, label, part, row, UNDO, ""];
+    const rows = [...decisions].map(([key, decision]) => decision ?? (known.has(key) ? undone(known.get(key)) : null)).filter(Boolean)
       .sort((a, b) => data.sets.indexOf(a[2]) - data.sets.indexOf(b[2]) || a[3] - b[3]);
-    return [HEADER, ...rows].map((row) => row.map(quoted).join(",") + "\n").join("");
+    const csv = [HEADER, ...rows].map((row) => row.map(quoted).join(",") + "\n").join("");
+    return /[^\x00-\x7f]/.test(csv) ? `\uFEFF${csv}` : csv;  // without the mark, Excel takes UTF-8 for another code
   }
 
   function parsed(text) {
@@ -231,14 +246,15 @@
     const places = HEADER.map((name) => header.indexOf(name));
     if (places.includes(-1)) throw new Error(`the header must be ${HEADER.join(",")}`);
     const byKey = new Map(images.map((image) => [image.key, image]));
-    return rows.map((row, n) => {
+    return rows.flatMap((row, n) => {
       const [path, label, set, number, decision, newLabel] = places.map((place) => (row[place] ?? "").trim());
       const where = `row ${n + 2}`, image = byKey.get(`${set}/${Number(number)}`);
+      if (!decision && !newLabel) return [];
       if (!data.sets.includes(set) || !/^\d+(\.0)?$/.test(number)) throw new Error(`${where}: no set ${set} or row ${number}`);
       if (image && (image.path !== path || image.label !== Number(label))) throw new Error(`${where}: ${path} is another image, or has another label here`);
       if (![...DECISIONS, UNDO].includes(decision)) throw new Error(`${where}: decision ${decision}; it must be one of ${DECISIONS.join(", ")}`);
       if (decision === "relabel" && (newLabel === "" || !className.has(Number(newLabel)))) throw new Error(`${where}: no class ${newLabel}`);
-      return [path, Number(label), set, Number(number), decision, decision === "relabel" ? Number(newLabel) : ""];
+      return [[path, Number(label), set, Number(number), decision, decision === "relabel" ? Number(newLabel) : ""]];
     });
   }
 
@@ -258,9 +274,9 @@
       const rows = loaded(await file.text());
       let replaced = 0;
       for (const row of rows) {
-        const key = `${row[2]}/${row[3]}`, before = decisions.get(key);
-        if (before && String(before) !== String(row)) replaced += 1;
-        decisions.set(key, row[4] === UNDO ? null : row);
+        const key = `${row[2]}/${row[3]}`, earlier = decisions.get(key);
+        if (earlier && String(earlier) !== String(row)) replaced += 1;
+        put(key, row[4] === UNDO ? null : row);
       }
       keep();
       filter();
