@@ -144,12 +144,9 @@ class Facts:
         results = results or Results(paths)
         methods = tuple(METHODS)
         class_names = read_class_names(paths.classes)
-<<<<<<< HEAD
         smoothness, learnt = _smoothness(paths, results)
-=======
         found = {method: results.removed(method) for method in methods}
         lists = {method: one for method, one in found.items() if one}
->>>>>>> main
         return cls(
             paths=paths,
             manifest=manifest,
