@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -49,6 +50,13 @@ def dask(folder: Path, *arguments: str, path: str = str(ROOT)) -> Iterator[subpr
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.fixture(autouse=True)
+def no_client_is_collected_while_another_starts() -> Iterator[None]:
+    """A client that found no scheduler closes itself in __del__, where it can wait for ever."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="module")
@@ -165,9 +173,9 @@ def no_setup(trial: Trial, folder: Path) -> Setup:
 @pytest.mark.parametrize(
     ("status", "raised", "error", "printed"),
     [
-        ("connecting", OSError("disk full"), UserError, "the Dask scheduler is gone; what is fin"),
+        ("connecting", OSError("disk full"), UserError, "the Dask scheduler is gone; finished"),
         ("running", OSError("disk full"), OSError, "disk full"),
-        ("running", ImportError("No module named 'nets'"), UserError, "cluster has no nets; what"),
+        ("running", ImportError("No module named 'nets'"), UserError, "cluster has no nets; finished"),
         ("running", ValueError("a mistake of ours"), ValueError, "a mistake of ours"),
     ],
 )

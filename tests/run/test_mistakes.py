@@ -353,6 +353,7 @@ CASES = (
 )
 
 
+@pytest.mark.usefixtures("learnt")
 @pytest.mark.parametrize(("before", "options", "meanwhile", "expected"), CASES)
 def test_mistake_is_one_line_and_status_2(
     before: Damage,
