@@ -175,7 +175,7 @@ def no_setup(trial: Trial, folder: Path) -> Setup:
     [
         ("connecting", OSError("disk full"), UserError, "the Dask scheduler is gone; finished"),
         ("running", OSError("disk full"), OSError, "disk full"),
-        ("running", ImportError("No module named 'nets'"), UserError, "cluster has no nets; finished"),
+        ("running", ImportError("No module named 'nets'"), UserError, "cluster has no nets; fin"),
         ("running", ValueError("a mistake of ours"), ValueError, "a mistake of ours"),
     ],
 )
