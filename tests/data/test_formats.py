@@ -287,6 +287,13 @@ def test_cut_batches_are_refused() -> None:
             read_cifar_batch(content[:cut], "a")
 
 
+def test_a_memo_larger_than_the_file_is_refused() -> None:
+    for put in (b"r" + (10**6).to_bytes(4, "little"), b"p1000000\n"):
+        with pytest.raises(UserError) as caught:
+            read_cifar_batch(b"\x80\x02]" + put + b".", "a")
+        one_line(caught, "a: no CIFAR-10 batch", "its memo has no place 1000000")
+
+
 @ANY_BYTES
 @given(content=st.binary(max_size=200))
 def test_arbitrary_bytes_as_batch_are_refused(content: bytes) -> None:
