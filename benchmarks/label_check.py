@@ -114,13 +114,18 @@ def auc(wrong: np.ndarray, score: np.ndarray) -> float:
 
 def worst_5(wrong: np.ndarray, score: np.ndarray) -> float:
     """The share of wrong labels among the worst 5 %, for masks and scores (N,)."""
-    return float(wrong[np.argsort(score, kind="stable")[: len(wrong) // 20]].mean())
+    return float(wrong[worst(score, len(wrong) // 20)].mean())
 
 
 def found(wrong: np.ndarray, score: np.ndarray, share: float) -> float:
     """The share of the wrong labels among the worst `share` of all, for masks and scores (N,)."""
-    worst = np.argsort(score, kind="stable")[: round(share * len(wrong))]
-    return float(wrong[worst].sum() / wrong.sum()) if wrong.any() else np.nan
+    among = wrong[worst(score, round(share * len(wrong)))].sum()
+    return float(among / wrong.sum()) if wrong.any() else np.nan
+
+
+def worst(score: np.ndarray, n: int) -> np.ndarray:
+    """The n images (n,) with the lowest scores (N,)."""
+    return np.argsort(score, kind="stable")[:n]
 
 
 def relative_brier(score: np.ndarray, right: np.ndarray) -> float:

@@ -24,7 +24,7 @@ import pandas as pd
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the repository, when run as a script
 
-from benchmarks.label_check import evidence_of
+from benchmarks.label_check import evidence_of, worst
 from benchmarks.label_noise import SETTINGS, resized
 from benchmarks.label_records import cell_of, drawn, half_of
 from benchmarks.reproduction_tables import fill_page, markdown, mean_and_deviation
@@ -46,14 +46,12 @@ def left_out(record: dict[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
     """By name the mask (N,) of the images that a training leaves out."""
     wrong = record["right"] != record["given"]
     checked, n = check_labels(evidence_of([record])), len(wrong)
-    rng = np.random.default_rng([seed, 13])
-    drawn_rows = rng.permutation(n)[: checked.suspect.sum()]
-    worst = np.argsort(checked.score, kind="stable")[: wrong.sum()]
+    by_chance = np.random.default_rng([seed, 13]).permutation(n)[: checked.suspect.sum()]
     return {
         ALL: np.zeros(n, bool),
         MARKED: checked.suspect,
-        RANDOM: np.isin(np.arange(n), drawn_rows),
-        WORST: np.isin(np.arange(n), worst),
+        RANDOM: np.isin(np.arange(n), by_chance),
+        WORST: np.isin(np.arange(n), worst(checked.score, wrong.sum())),
         ORACLE: wrong,
     }
 

@@ -53,9 +53,14 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def shown_ends(interval: Sequence[float]) -> tuple[str, str] | None:
-    """The two ends of an interval with sign and two decimals; None if it then has no width."""
-    low, high = (f"{round(end, 2) + 0.0:+.2f}" for end in interval)
+def shown_ends(interval: Sequence[float], sign: str = "+") -> tuple[str, str] | None:
+    """The two ends of an interval with two decimals; None if it then has no width, or is nan.
+
+    Args:
+        interval: the ends.
+        sign: "+" to print it for positive numbers too, or "".
+    """
+    low, high = (f"{round(end, 2) + 0.0:{sign}.2f}" for end in interval)
     return (low, high) if low != high else None
 
 

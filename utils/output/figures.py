@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from utils.methods import METHODS, NO_REMOVAL, shown
+from utils.units import shown_ends
 
 RANDOM, RANKING = "random", "ranking"
 """Kinds of groups that `--verify` removes."""
@@ -184,9 +185,7 @@ class Interval:
 
     @property
     def _ends(self) -> tuple[str, str] | None:
-        """The ends of the interval; None where they are not known, or it has no width."""
-        low, high = f"{self.low:.2f}", f"{self.high:.2f}"
-        return None if np.isnan(self.low) or low == high else (low, high)
+        return shown_ends((self.low, self.high), sign="")
 
 
 @dataclass(frozen=True)
