@@ -29,8 +29,8 @@ of sato9hara/sgd-influence. The curves themselves are in a figure only."""
 SCHEDULES = ((50_000, 32), (50_000, 64), (7_000, 64))
 """(training images, batch) whose storage is compared."""
 
-LINEAR = 2
-"""Changes up to so many points are drawn on a linear scale, larger ones on a logarithmic one."""
+WIDE, LINEAR = 5, 2
+"""If a change is above `WIDE` points, those above `LINEAR` are drawn on a logarithmic scale."""
 POINTS = (-20, -10, -5, -2, -1, 0, 1, 2, 5, 10, 20, 50)
 """Changes with a line and a label."""
 
@@ -83,9 +83,10 @@ def _label(axes: Axes, rows: pd.DataFrame, title: str) -> None:
     axes.set_xscale("log")
     axes.set_xlim(counts[0] / 1.5, counts[-1] * 1.5)
     axes.set_xticks(counts, [f"{n:,}" for n in counts], rotation=45 if len(counts) > 6 else 0)
-    axes.set_yscale("symlog", linthresh=LINEAR)  # 30,000 removals cost ten times what others gain
-    axes.yaxis.set_major_locator(FixedLocator(POINTS))
-    axes.yaxis.set_major_formatter("{x:g}")
+    if rows["change"].abs().max() > WIDE:  # 30,000 removals cost ten times what others gain
+        axes.set_yscale("symlog", linthresh=LINEAR)
+        axes.yaxis.set_major_locator(FixedLocator(POINTS))
+        axes.yaxis.set_major_formatter("{x:g}")
     axes.minorticks_off()
     printed = f"{counted(len(unchanged), 'trial')}, {NO_REMOVAL} {mean_and_deviation(unchanged)} %"
     axes.set_title(f"{title}\n{printed}", fontsize=10)
