@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterable
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -101,18 +102,8 @@ def _rendered(
         labels = labels_view(facts)
         uris = {file: review.uris[file] for file in (*files_of(labels), *review.rows[IMAGE])} | uris
     pictures = {file: f"p{number}" for number, file in enumerate(uris)}
-    environment = Environment(
-        loader=PackageLoader("utils.page"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters |= {
-        "smoothness": smoothness_words,
-        "size": shown_bytes, "duration": duration, "number": "{:,}".format, "shown": shown
-    }  # fmt: skip
-    scripts = [
-        _source_of(environment, name) for name in ("page.js", "review.js")[: 1 + bool(review)]
-    ]
-    text = environment.get_template("page.html").render(
+    scripts = [_source_of(name) for name in ("page.js", "review.js")[: 1 + bool(review)]]
+    text = _environment().get_template("page.html").render(
         facts=facts,
         overall=overall,
         verdicts=list(facts.recommendation.methods.values()) if facts.recommendation else [],
@@ -137,7 +128,22 @@ def _rendered(
     return text.encode("utf-8", errors="backslashreplace")
 
 
-def _source_of(environment: Environment, name: str) -> str:
+@cache
+def _environment() -> Environment:
+    """Where the templates are; it keeps those that it has compiled."""
+    environment = Environment(
+        loader=PackageLoader("utils.page"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {
+        "smoothness": smoothness_words,
+        "size": shown_bytes, "duration": duration, "number": "{:,}".format, "shown": shown
+    }  # fmt: skip
+    return environment
+
+
+def _source_of(name: str) -> str:
+    environment = _environment()
     return environment.loader.get_source(environment, name)[0]  # type: ignore[union-attr]
 
 
