@@ -12,6 +12,9 @@ the given labels on predictions of nets that held the images out, in two forms:
 - *similar classes*: every T(z, y) is free. It counts those too, but takes the confusions of a poor
   net for wrong labels, so that it counts only where the net makes few errors of its own.
 
+Where the log odds of right and wrong labels of the training images hardly overlap, the share of the
+lower ones is the count, whatever the fits say.
+
 A poor net cannot tell labels of a similar class from its own errors, so its scores assume both
 kinds of wrong labels: eps, at least `LEAST`, are of any class, and `NEAR` are of classes that the
 net sees in the image too: T(z, y) = eps / (K - 1) + NEAR q(y) / (1 - q(z)).
@@ -31,6 +34,8 @@ Bools = npt.NDArray[np.bool_]
 
 GOOD_NET = 0.9
 """The fit of similar classes is used where it estimates the net's accuracy at least this high."""
+FAIR_NET = 0.75
+"""Or at least this high, if right and wrong labels of the training images are `APART`."""
 LEAST, NEAR = 0.05, 0.04
 """For the scores of a poor net: the least eps, and near."""
 SLOPE = 2.0
@@ -50,8 +55,8 @@ FIT_ERROR = 0.1
 """Standard error of the fit of similar classes itself, as a share of its rate."""
 FEW = 4.0
 """Fewer wrong labels than this among the held-out images may all be errors of the net."""
-APART = 2.0
-"""Ashman's D of two normal distributions that count as two."""
+APART = 3.0
+"""Ashman's D of two normal distributions of log odds that hardly overlap."""
 MOST_SHIFT = 5.0
 """Log odds by which the scores of a good net are raised at most: clear evidence stays evidence."""
 _TINY = 1e-6
@@ -327,9 +332,10 @@ def check_labels(evidence: Evidence, sound: bool = True) -> Checked:
     if evidence.held.shape[1] == 1:
         return _all_right(labels)
     fits = _Fits.of(*_sample(evidence.held, labels, _reference(evidence)))
-    good = sound and fits.similar.accuracy >= GOOD_NET
-    seen = _opinions(evidence, _views(evidence, fits, good))
-    odds, suspect, counts = _by_group(evidence, seen, fits, good)
+    neutral = _opinions(evidence, _neutral_views(evidence, fits))
+    good = sound and _is_good(fits.similar, neutral.trained[evidence.n_trained > 0])
+    seen = _opinions(evidence, _learnt_views(evidence, fits)) if good else neutral
+    odds, suspect, counts = _by_group(evidence, seen, neutral, fits, good)
     suspect &= ~_never_suspected(odds, labels)
     score = _probability(odds)
     predicted = np.where(suspect | (score < 0.5), seen.other, labels)
@@ -344,14 +350,21 @@ def check_labels(evidence: Evidence, sound: bool = True) -> Checked:
     )
 
 
+def _is_good(fit: SimilarClasses, odds: Floats) -> bool:
+    """Whether the net can tell wrong labels from its own errors; `odds`: of training images."""
+    is_fair = fit.accuracy >= FAIR_NET and lower_part(odds).distance > APART
+    return fit.accuracy >= GOOD_NET or is_fair
+
+
 def _by_group(
-    evidence: Evidence, seen: _Opinions, fits: _Fits, good: bool
+    evidence: Evidence, seen: _Opinions, neutral: _Opinions, fits: _Fits, good: bool
 ) -> tuple[Floats, Bools, list[Count]]:
     """Log odds that each label is right (N,), the suspects (N,), and their count in each set."""
     odds, suspect, counts = np.zeros(len(evidence.labels)), np.zeros(len(evidence.labels), bool), []
     for group in np.unique(evidence.groups):
         rows = evidence.groups == group
-        rate, count = _count(evidence, seen, rows, _fits_of(evidence, rows, group, fits), good)
+        own_fits = _fits_of(evidence, rows, group, fits)
+        rate, count = _count(evidence, neutral, seen, rows, own_fits, good)
         odds[rows] = _combined(evidence, seen, rows, rate, good)
         if good:  # the scores of a poor net assume a share of wrong labels
             count = count.with_at_least(round(float((1 - _probability(odds[rows])).sum())))
@@ -376,12 +389,19 @@ def _reference(evidence: Evidence) -> Bools:
     return held
 
 
-def _views(evidence: Evidence, fits: _Fits, good: bool) -> tuple[_View, _View]:
-    """How predictions of trials that trained on an image are read, and of those that held it."""
+def _learnt_views(evidence: Evidence, fits: _Fits) -> tuple[_View, _View]:
+    """How predictions of trials that trained on an image are read, and of those that held it.
+
+    With the confusions that were fitted: for a good net.
+    """
     trained = _sample(evidence.trained, evidence.labels, evidence.n_trained > 0)
-    if good:
-        own, similar = fit_similar_classes(*trained), fits.similar
-        return _View(own.beta, own.confusion), _View(similar.beta, similar.confusion)
+    own, similar = fit_similar_classes(*trained), fits.similar
+    return _View(own.beta, own.confusion), _View(similar.beta, similar.confusion)
+
+
+def _neutral_views(evidence: Evidence, fits: _Fits) -> tuple[_View, _View]:
+    """The same with all confusions alike: for a poor net, and to tell wrong labels apart."""
+    trained = _sample(evidence.trained, evidence.labels, evidence.n_trained > 0)
     k = evidence.held.shape[1]
     confusion = np.full((k, k), fits.eps / (k - 1))
     np.fill_diagonal(confusion, 1 - fits.eps - NEAR)
@@ -390,46 +410,72 @@ def _views(evidence: Evidence, fits: _Fits, good: bool) -> tuple[_View, _View]:
 
 
 def _count(
-    evidence: Evidence, seen: _Opinions, rows: Bools, fits: _Fits, good: bool
+    evidence: Evidence, neutral: _Opinions, seen: _Opinions, rows: Bools, fits: _Fits, good: bool
 ) -> tuple[float, Count]:
     """Of the images `rows` (N,) of one set: the share of wrong labels for the scores, the count."""
-    n, n_held = int(rows.sum()), int((rows & (evidence.n_held > 0)).sum())
-    trained = rows & (evidence.n_trained > 0)
-    low, high = interval_of(fits.similar.rate, n_held)
-    learnt = 0.0
-    if trained.any():
-        # too low: the net has learnt wrong labels too, which hides some of them
-        sample = _sample(evidence.trained, evidence.labels, trained)
-        learnt = fit_similar_classes(*sample).rate
-    if good and learnt > high:  # the held-out images have better labels than those trained on
-        share, n_trained = trained.mean() / rows.mean(), int(trained.sum())
-        rate = max(lower_share(seen.trained[trained]) or learnt, learnt)
-        ends = (learnt, low), (rate, fits.similar.rate), (interval_of(rate, n_trained)[1], high)
-        low, rate, high = (float(share * own + (1 - share) * other) for own, other in ends)
+    n = int(rows.sum())
+    held, trained = rows & (evidence.n_held > 0), rows & (evidence.n_trained > 0)
+    own = _share_of_trained(evidence, neutral, trained)
+    low, high = interval_of(fits.similar.rate, int(held.sum()))
+    if not good:
+        high = max(fits.any_class.high, high, own.high if own.apart else 0.0)
+        rate = max(fits.any_class.rate, own.learnt)
+        return fits.eps + NEAR, _count_of(n, rate, fits.any_class.low, high)
+    if own.rate > high and not (own.apart and lower_part(neutral.held[held]).distance > APART):
+        # the held-out images have better labels than those trained on
+        high = max(high, own.high) if own.apart else high  # or the fit to them is wrong
+        ends = (own.low, low), (own.rate, fits.similar.rate), (own.high, high)
+        share = trained.sum() / n
+        low, rate, high = (float(share * one + (1 - share) * other) for one, other in ends)
         return rate, _count_of(n, rate, low, high)
-    if good:
-        rate = _rate_of_good(fits, n_held, seen.trained[trained], (low, high))
-        moved = rate - fits.similar.rate
-        return rate, _count_of(n, rate, low + min(0.0, moved), high + max(0.0, moved))
-    rate = max(fits.any_class.rate, learnt)
-    high = max(fits.any_class.high, high)
-    return fits.eps + NEAR, _count_of(n, rate, fits.any_class.low, high)
+    if own.apart:
+        return own.rate, _count_of(n, own.rate, own.low, own.high)
+    rate = _rate_of_good(fits, int(held.sum()), seen.trained[trained])
+    moved = rate - fits.similar.rate
+    return rate, _count_of(n, rate, low + min(0.0, moved), high + max(0.0, moved))
 
 
-def _rate_of_good(fits: _Fits, n_held: int, odds: Floats, interval: tuple[float, float]) -> float:
-    """The share of wrong labels where the net is good.
+@dataclass(frozen=True)
+class _Share:
+    """The share of wrong labels among images that the net has trained on.
+
+    Attributes:
+        learnt: by the fit of similar classes; too low, for the net has learnt wrong labels too,
+            which hides some of them.
+        apart: whether right and wrong labels hardly overlap.
+        rate: the lower part then, else `learnt`.
+        low: lower end of its 95 % interval.
+        high: upper end.
+    """
+
+    learnt: float
+    apart: bool
+    rate: float
+    low: float
+    high: float
+
+
+def _share_of_trained(evidence: Evidence, neutral: _Opinions, rows: Bools) -> _Share:
+    learnt = 0.0
+    if rows.any():
+        sample = _sample(evidence.trained, evidence.labels, rows)
+        learnt = fit_similar_classes(*sample).rate
+    lower = lower_part(neutral.trained[rows])
+    apart = lower.distance > APART
+    rate = lower.share if apart else learnt
+    return _Share(learnt, apart, rate, *interval_of(rate, int(rows.sum())))
+
+
+def _rate_of_good(fits: _Fits, n_held: int, odds: Floats) -> float:
+    """The share of wrong labels by the held-out images, where the net is good.
 
     Args:
         fits: to the held-out images of the set, or to those of the reference.
         n_held: the held-out images of the set.
         odds: (N,) of the training images, maybe none.
-        interval: of the share by the fit of similar classes.
     """
-    similar, (low, high) = fits.similar.rate, interval
-    if similar * n_held < FEW and not fits.any_class.rate and not (odds < 0).any():
-        return 0.0
-    share = lower_share(odds) if len(odds) else None
-    return share if share is not None and low <= share <= high else similar
+    few = fits.similar.rate * n_held < FEW and not fits.any_class.rate
+    return 0.0 if few and not (odds < 0).any() else fits.similar.rate
 
 
 def interval_of(rate: float, n_held: int) -> tuple[float, float]:
@@ -442,11 +488,23 @@ def interval_of(rate: float, n_held: int) -> tuple[float, float]:
     return max(0.0, float(low)), float(rate + np.hypot(middle + half - rate, error))
 
 
-def lower_share(odds: Floats) -> float | None:
-    """The share of the lower component in a mixture of two normals, fitted to log odds (N,).
+@dataclass(frozen=True)
+class LowerPart:
+    """The lower of two normal distributions.
 
-    None if the two are not `APART`: then there is one component.
+    Attributes:
+        share: of the values in it.
+        distance: of the two, Ashman's D.
     """
+
+    share: float
+    distance: float
+
+
+def lower_part(odds: Floats) -> LowerPart:
+    """The lower component of a mixture of two normals, fitted to log odds (N,), maybe none."""
+    if not len(odds):
+        return LowerPart(0.0, 0.0)
     x = np.clip(odds, -_WIDEST, _WIDEST)
     share, means, widths = 0.1, np.quantile(x, [0.05, 0.5]), np.full(2, 2.0)
     for _ in range(100):
@@ -458,8 +516,7 @@ def lower_share(odds: Floats) -> float | None:
         share, means = float(lower.mean()), both @ x / total
         squares = (both * (x - means[:, None]) ** 2).sum(axis=1)
         widths = np.sqrt(squares / total) + 0.1
-    apart = np.sqrt(2) * (means[1] - means[0]) / np.hypot(*widths)
-    return share if apart > APART else None
+    return LowerPart(share, float(np.sqrt(2) * (means[1] - means[0]) / np.hypot(*widths)))
 
 
 def _count_of(n: int, rate: float, low: float, high: float) -> Count:

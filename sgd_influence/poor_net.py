@@ -125,7 +125,7 @@ def poor_net(found: Learnt, checked: Checked) -> str:
     if found.falling > STEEP:
         share = f"{found.falling:.0%} of its fall is in the last quarter of the epochs"
         problems.append(f"its training loss is still falling ({share})")
-    if checked.accuracy < GOOD_NET:
+    if not checked.good and checked.accuracy < GOOD_NET:
         problems.append(
             f"it is right about an estimated {checked.accuracy:.0%} of the images, and "
             f"{GOOD_NET:.0%} are needed to count labels of a similar class"

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from sgd_influence.label_check import (
+    APART,
     Checked,
     Evidence,
     check_labels,
     fit_any_class,
     fit_similar_classes,
     interval_of,
-    lower_share,
+    lower_part,
     posterior_of,
     sharpened,
 )
@@ -77,7 +78,7 @@ def test_a_good_net_counts_and_finds_wrong_labels(rate: float, similar: bool) ->
     assert checked.suspect.sum() == checked.count.n
     assert min(found(checked, given, true)) > 0.7
     right = checked.predicted == true
-    assert right[checked.suspect].mean() > 0.7
+    assert right[checked.suspect].mean() > 0.65
     assert right[checked.suspect & (checked.predicted_score >= 0.9)].mean() > 0.9
 
 
@@ -98,6 +99,24 @@ def test_right_labels_of_held_out_images_hide_no_wrong_ones(similar: bool) -> No
     assert checked.good
     assert checked.count.low <= n <= checked.count.high
     assert checked.count.n == pytest.approx(n, rel=0.3)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_wrong_labels_that_the_net_has_learnt_too_count_if_they_stand_apart(seed: int) -> None:
+    """The net gives the class of the wrong labels a fifth to a third of every image."""
+    given, true = evidence(rate=0.2, similar=True, clear=7, seed=seed)
+    share = np.random.default_rng(seed).uniform(0.2, 0.35, (len(true), 1))
+
+    def drawn(softmax: np.ndarray) -> np.ndarray:
+        both = (1 - share) * softmax + share * np.eye(K)[(true + 1) % K]
+        return np.where(softmax.any(axis=1, keepdims=True), both, 0).astype(np.float32)
+
+    learnt = replace(given, trained=drawn(given.trained), held=drawn(given.held))
+    checked, n = check_labels(learnt), (given.labels != true).sum()
+    assert checked.good and checked.accuracy < 0.9
+    assert checked.count.n == pytest.approx(n, rel=0.2)
+    assert checked.count.low <= n <= checked.count.high
+    assert found(checked, learnt, true)[0] > 0.7
 
 
 def test_a_poor_net_counts_at_most_what_is_there() -> None:
@@ -261,9 +280,11 @@ def test_the_fit_of_similar_classes_finds_which_are_confused() -> None:
 def test_the_share_of_the_lower_of_two_normal_distributions() -> None:
     rng = np.random.default_rng(0)
     odds = np.concatenate([rng.normal(-2, 2, 120), rng.normal(7, 1.5, 880)])
-    assert lower_share(odds) == pytest.approx(0.12, abs=0.02)
-    for one in (rng.normal(3, 1.5, 1000), np.full(200, 12.0)):
-        assert lower_share(one) is None
+    lower = lower_part(odds)
+    assert lower.share == pytest.approx(0.12, abs=0.02)
+    assert lower.distance == pytest.approx(np.sqrt(2) * 9 / np.hypot(2, 1.5), rel=0.1)
+    for one in (rng.normal(3, 1.5, 1000), np.full(200, 12.0), np.empty(0)):
+        assert lower_part(one).distance < APART
 
 
 def test_the_interval_of_few_held_out_images_is_wide() -> None:

@@ -103,7 +103,8 @@ def _rendered(
         uris = {file: review.uris[file] for file in (*files_of(labels), *review.rows[IMAGE])} | uris
     pictures = {file: f"p{number}" for number, file in enumerate(uris)}
     scripts = [_source_of(name) for name in ("page.js", "review.js")[: 1 + bool(review)]]
-    text = _environment().get_template("page.html").render(
+    template = _environment().get_template("page.html")
+    text = template.render(
         facts=facts,
         overall=overall,
         verdicts=list(facts.recommendation.methods.values()) if facts.recommendation else [],
