@@ -143,7 +143,7 @@ def test_replayed_states_and_scores_are_those_of_the_training(
 @pytest.mark.parametrize(
     ("more", "n_covered", "little"),
     [
-        ("-ra --cover_epochs all --momentum 0.9", 8, "10MB"),
+        ("--model mlp -ra --cover_epochs all --momentum 0.9", 8, "2MB"),
         ("--model mlp --verify 6", 4, "1MB"),
         ("--model mlp -ra", 4, "1MB"),
         ("--model mlp --cover_epochs all --batch_size 7", 18, "1MB"),
