@@ -35,7 +35,7 @@ Bools = npt.NDArray[np.bool_]
 GOOD_NET = 0.9
 """The fit of similar classes is used where it estimates the net's accuracy at least this high."""
 FAIR_NET = 0.75
-"""Or at least this high, if right and wrong labels of the training images are `APART`."""
+"""Or at least this high, if wrong labels of the training images stand apart."""
 LEAST, NEAR = 0.05, 0.04
 """For the scores of a poor net: the least eps, and near."""
 SLOPE = 2.0
@@ -54,9 +54,11 @@ WIDTH = 1.96
 FIT_ERROR = 0.1
 """Standard error of the fit of similar classes itself, as a share of its rate."""
 FEW = 4.0
-"""Fewer wrong labels than this among the held-out images may all be errors of the net."""
-APART = 3.0
-"""Ashman's D of two normal distributions of log odds that hardly overlap."""
+"""Fewer wrong labels than this among the held-out images may all be errors of the net: they count
+only if the other fit or a training image agrees."""
+APART, LEAST_SHARE = 3.3, 0.01
+"""Wrong labels stand apart if Ashman's D of two normal distributions of log odds is larger, and the
+share of the lower one is not smaller: a few odd images lie apart in clean data too."""
 MOST_SHIFT = 5.0
 """Log odds by which the scores of a good net are raised at most: clear evidence stays evidence."""
 _TINY = 1e-6
@@ -326,14 +328,15 @@ def check_labels(evidence: Evidence, sound: bool = True) -> Checked:
 
     Args:
         evidence: the predictions.
-        sound: nothing else speaks against the net; else it is not good, however accurate it seems.
+        sound: nothing else speaks against the net; else it is good if wrong labels stand apart.
     """
     labels = evidence.labels
     if evidence.held.shape[1] == 1:
         return _all_right(labels)
     fits = _Fits.of(*_sample(evidence.held, labels, _reference(evidence)))
     neutral = _opinions(evidence, _neutral_views(evidence, fits))
-    good = sound and _is_good(fits.similar, neutral.trained[evidence.n_trained > 0])
+    lower = lower_part(neutral.trained[evidence.n_trained > 0])
+    good = fits.similar.accuracy >= (FAIR_NET if lower.apart else GOOD_NET if sound else np.inf)
     seen = _opinions(evidence, _learnt_views(evidence, fits)) if good else neutral
     odds, suspect, counts = _by_group(evidence, seen, neutral, fits, good)
     suspect &= ~_never_suspected(odds, labels)
@@ -348,12 +351,6 @@ def check_labels(evidence: Evidence, sound: bool = True) -> Checked:
         accuracy=fits.similar.accuracy,
         good=good,
     )
-
-
-def _is_good(fit: SimilarClasses, odds: Floats) -> bool:
-    """Whether the net can tell wrong labels from its own errors; `odds`: of training images."""
-    is_fair = fit.accuracy >= FAIR_NET and lower_part(odds).distance > APART
-    return fit.accuracy >= GOOD_NET or is_fair
 
 
 def _by_group(
@@ -421,7 +418,7 @@ def _count(
         high = max(fits.any_class.high, high, own.high if own.apart else 0.0)
         rate = max(fits.any_class.rate, own.learnt)
         return fits.eps + NEAR, _count_of(n, rate, fits.any_class.low, high)
-    if own.rate > high and not (own.apart and lower_part(neutral.held[held]).distance > APART):
+    if own.rate > high and not (own.apart and lower_part(neutral.held[held]).apart):
         # the held-out images have better labels than those trained on
         high = max(high, own.high) if own.apart else high  # or the fit to them is wrong
         ends = (own.low, low), (own.rate, fits.similar.rate), (own.high, high)
@@ -430,9 +427,10 @@ def _count(
         return rate, _count_of(n, rate, low, high)
     if own.apart:
         return own.rate, _count_of(n, own.rate, own.low, own.high)
-    rate = _rate_of_good(fits, int(held.sum()), seen.trained[trained])
-    moved = rate - fits.similar.rate
-    return rate, _count_of(n, rate, low + min(0.0, moved), high + max(0.0, moved))
+    few = fits.similar.rate * held.sum() < FEW
+    agreed = not few or fits.any_class.rate or (seen.trained[trained] < 0).any()
+    rate = fits.similar.rate if agreed else 0.0
+    return rate, _count_of(n, rate, 0.0 if few else low, high)
 
 
 @dataclass(frozen=True)
@@ -442,7 +440,7 @@ class _Share:
     Attributes:
         learnt: by the fit of similar classes; too low, for the net has learnt wrong labels too,
             which hides some of them.
-        apart: whether right and wrong labels hardly overlap.
+        apart: whether wrong labels stand apart.
         rate: the lower part then, else `learnt`.
         low: lower end of its 95 % interval.
         high: upper end.
@@ -461,21 +459,8 @@ def _share_of_trained(evidence: Evidence, neutral: _Opinions, rows: Bools) -> _S
         sample = _sample(evidence.trained, evidence.labels, rows)
         learnt = fit_similar_classes(*sample).rate
     lower = lower_part(neutral.trained[rows])
-    apart = lower.distance > APART
-    rate = lower.share if apart else learnt
-    return _Share(learnt, apart, rate, *interval_of(rate, int(rows.sum())))
-
-
-def _rate_of_good(fits: _Fits, n_held: int, odds: Floats) -> float:
-    """The share of wrong labels by the held-out images, where the net is good.
-
-    Args:
-        fits: to the held-out images of the set, or to those of the reference.
-        n_held: the held-out images of the set.
-        odds: (N,) of the training images, maybe none.
-    """
-    few = fits.similar.rate * n_held < FEW and not fits.any_class.rate
-    return 0.0 if few and not (odds < 0).any() else fits.similar.rate
+    rate = lower.share if lower.apart else learnt
+    return _Share(learnt, lower.apart, rate, *interval_of(rate, int(rows.sum())))
 
 
 def interval_of(rate: float, n_held: int) -> tuple[float, float]:
@@ -499,6 +484,11 @@ class LowerPart:
 
     share: float
     distance: float
+
+    @property
+    def apart(self) -> bool:
+        """Whether it can only be that of wrong labels."""
+        return self.distance > APART and self.share >= LEAST_SHARE
 
 
 def lower_part(odds: Floats) -> LowerPart:

@@ -119,19 +119,19 @@ def _images(source: Source, rows: npt.NDArray[np.int64]) -> ImageSet:
 
 def poor_net(found: Learnt, checked: Checked) -> str:
     """Why the number of wrong labels is a lower bound: a sentence; empty if it is an estimate."""
+    if checked.good:
+        return ""
     problems = []
     if found.accuracy < found.pixels:
         problems.append(_compared(found))
     if found.falling > STEEP:
         share = f"{found.falling:.0%} of its fall is in the last quarter of the epochs"
         problems.append(f"its training loss is still falling ({share})")
-    if not checked.good and checked.accuracy < GOOD_NET:
+    if checked.accuracy < GOOD_NET:
         problems.append(
             f"it is right about an estimated {checked.accuracy:.0%} of the images, and "
             f"{GOOD_NET:.0%} are needed to count labels of a similar class"
         )
-    if not problems:
-        return ""
     what = f"The net is not good enough to estimate the number: {'; '.join(problems)}"
     return f"{what}. {_remedy(found)}"
 
