@@ -17,7 +17,8 @@ lower ones is the count, whatever the fits say.
 
 A poor net cannot tell labels of a similar class from its own errors, so its scores assume both
 kinds of wrong labels: eps, at least `LEAST`, are of any class, and `NEAR` are of classes that the
-net sees in the image too: T(z, y) = eps / (K - 1) + NEAR q(y) / (1 - q(z)).
+net sees in the image too: T(z, y) = eps / (K - 1) + NEAR q(y) / (1 - q(z)). Their sum is the mean
+of the scores' probabilities, unless `HIDDEN` times the fit to the training images is less.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ FAIR_NET = 0.75
 """Or at least this high, if wrong labels of the training images stand apart."""
 LEAST, NEAR = 0.05, 0.04
 """For the scores of a poor net: the least eps, and near."""
+HIDDEN = 3.0
+"""A poor net hides two of three wrong labels from the fit to the images that it learnt from."""
 SLOPE = 2.0
 """A good net's predictions before it learns an image are surer of its label than they claim."""
 FITTED = 4_000_000
@@ -302,19 +305,32 @@ class _View:
 
 @dataclass(frozen=True)
 class _Fits:
-    """Both fits to the same predictions."""
+    """What is fitted to the predictions.
+
+    Attributes:
+        similar, any_class: both models, to images that were held out.
+        learnt: the model of similar classes, to images that were trained on.
+    """
 
     similar: SimilarClasses
     any_class: AnyClass
-
-    @classmethod
-    def of(cls, logs: Floats, labels: Ints) -> _Fits:
-        return cls(fit_similar_classes(logs, labels), fit_any_class(logs, labels))
+    learnt: SimilarClasses
 
     @property
     def eps(self) -> float:
-        """For the scores of a poor net."""
+        """For the views of a poor net."""
         return min(max(self.any_class.rate, LEAST), 1 - 2 * NEAR)
+
+    @property
+    def assumed(self) -> float:
+        """The share of wrong labels that the scores of a poor net assume."""
+        return min(self.eps + NEAR, HIDDEN * self.learnt.rate)
+
+
+def _fits(evidence: Evidence) -> _Fits:
+    held = _sample(evidence.held, evidence.labels, _reference(evidence))
+    trained = _sample(evidence.trained, evidence.labels, evidence.n_trained > 0)
+    return _Fits(fit_similar_classes(*held), fit_any_class(*held), fit_similar_classes(*trained))
 
 
 def _all_right(labels: Ints) -> Checked:
@@ -333,11 +349,11 @@ def check_labels(evidence: Evidence, sound: bool = True) -> Checked:
     labels = evidence.labels
     if evidence.held.shape[1] == 1:
         return _all_right(labels)
-    fits = _Fits.of(*_sample(evidence.held, labels, _reference(evidence)))
+    fits = _fits(evidence)
     neutral = _opinions(evidence, _neutral_views(evidence, fits))
     lower = lower_part(neutral.trained[evidence.n_trained > 0])
     good = fits.similar.accuracy >= (FAIR_NET if lower.apart else GOOD_NET if sound else np.inf)
-    seen = _opinions(evidence, _learnt_views(evidence, fits)) if good else neutral
+    seen = _opinions(evidence, _learnt_views(fits)) if good else neutral
     odds, suspect, counts = _by_group(evidence, seen, neutral, fits, good)
     suspect &= ~_never_suspected(odds, labels)
     score = _probability(odds)
@@ -374,7 +390,8 @@ def _fits_of(evidence: Evidence, rows: Bools, group: int, fits: _Fits) -> _Fits:
     """The fits for one set: its own if it is held out as a whole, else those of the reference."""
     held = rows & (evidence.n_held > 0)
     if group > 0 and held.any():
-        return _Fits.of(*_sample(evidence.held, evidence.labels, held))
+        own = _sample(evidence.held, evidence.labels, held)
+        return replace(fits, similar=fit_similar_classes(*own), any_class=fit_any_class(*own))
     return fits
 
 
@@ -386,14 +403,13 @@ def _reference(evidence: Evidence) -> Bools:
     return held
 
 
-def _learnt_views(evidence: Evidence, fits: _Fits) -> tuple[_View, _View]:
+def _learnt_views(fits: _Fits) -> tuple[_View, _View]:
     """How predictions of trials that trained on an image are read, and of those that held it.
 
     With the confusions that were fitted: for a good net.
     """
-    trained = _sample(evidence.trained, evidence.labels, evidence.n_trained > 0)
-    own, similar = fit_similar_classes(*trained), fits.similar
-    return _View(own.beta, own.confusion), _View(similar.beta, similar.confusion)
+    learnt, similar = fits.learnt, fits.similar
+    return _View(learnt.beta, learnt.confusion), _View(similar.beta, similar.confusion)
 
 
 def _neutral_views(evidence: Evidence, fits: _Fits) -> tuple[_View, _View]:
@@ -412,12 +428,12 @@ def _count(
     """Of the images `rows` (N,) of one set: the share of wrong labels for the scores, the count."""
     n = int(rows.sum())
     held, trained = rows & (evidence.n_held > 0), rows & (evidence.n_trained > 0)
-    own = _share_of_trained(evidence, neutral, trained)
+    own = _share_of_trained(fits, neutral, trained)
     low, high = interval_of(fits.similar.rate, int(held.sum()))
     if not good:
         high = max(fits.any_class.high, high, own.high if own.apart else 0.0)
         rate = max(fits.any_class.rate, own.learnt)
-        return fits.eps + NEAR, _count_of(n, rate, fits.any_class.low, high)
+        return fits.assumed, _count_of(n, rate, fits.any_class.low, high)
     if own.rate > high and not (own.apart and lower_part(neutral.held[held]).apart):
         # the held-out images have better labels than those trained on
         high = max(high, own.high) if own.apart else high  # or the fit to them is wrong
@@ -453,11 +469,8 @@ class _Share:
     high: float
 
 
-def _share_of_trained(evidence: Evidence, neutral: _Opinions, rows: Bools) -> _Share:
-    learnt = 0.0
-    if rows.any():
-        sample = _sample(evidence.trained, evidence.labels, rows)
-        learnt = fit_similar_classes(*sample).rate
+def _share_of_trained(fits: _Fits, neutral: _Opinions, rows: Bools) -> _Share:
+    learnt = fits.learnt.rate if rows.any() else 0.0
     lower = lower_part(neutral.trained[rows])
     rate = lower.share if lower.apart else learnt
     return _Share(learnt, lower.apart, rate, *interval_of(rate, int(rows.sum())))

@@ -158,7 +158,7 @@ def test_scores_of_a_poor_net_allow_for_labels_that_look_like_its_own_errors() -
     checked = check_labels(given)
     right = labels == true
     assert not checked.good
-    assert checked.score.mean() == pytest.approx(right.mean(), abs=0.06)
+    assert checked.score.mean() == pytest.approx(right.mean(), abs=0.07)
     assert ((checked.score - right) ** 2).mean() < right.mean() * (1 - right.mean())
 
 
