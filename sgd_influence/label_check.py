@@ -12,13 +12,14 @@ the given labels on predictions of nets that held the images out, in two forms:
 - *similar classes*: every T(z, y) is free. It counts those too, but takes the confusions of a poor
   net for wrong labels, so that it counts only where the net makes few errors of its own.
 
-Where the log odds of right and wrong labels of the training images hardly overlap, the share of the
-lower ones is the count, whatever the fits say.
+Where the log odds of right and wrong labels of the training images hardly overlap, wrong labels
+stand apart (`LowerPart`): their share is the count, if the net makes few errors of its own.
 
 A poor net cannot tell labels of a similar class from its own errors, so its scores assume both
 kinds of wrong labels: eps, at least `LEAST`, are of any class, and `NEAR` are of classes that the
-net sees in the image too: T(z, y) = eps / (K - 1) + NEAR q(y) / (1 - q(z)). Their sum is the mean
-of the scores' probabilities, unless `HIDDEN` times the fit to the training images is less.
+net sees in the image too: T(z, y) = eps / (K - 1) + NEAR q(y) / (1 - q(z)). The mean probability
+of a wrong label is then eps + NEAR, or `MOST_HIDDEN` times the rate that is fitted to the training
+images, if that is less.
 """
 
 from __future__ import annotations
@@ -39,8 +40,9 @@ FAIR_NET = 0.75
 """Or at least this high, if wrong labels of the training images stand apart."""
 LEAST, NEAR = 0.05, 0.04
 """For the scores of a poor net: the least eps, and near."""
-HIDDEN = 3.0
-"""A poor net hides two of three wrong labels from the fit to the images that it learnt from."""
+MOST_HIDDEN = 3.0
+"""The scores of a poor net assume at most so many wrong labels for each one that the fit to the
+training images finds."""
 SLOPE = 2.0
 """A good net's predictions before it learns an image are surer of its label than they claim."""
 FITTED = 4_000_000
@@ -55,13 +57,16 @@ TRUSTED_SHARE = 0.1
 WIDTH = 1.96
 """Standard errors from the middle to the ends of a 95 % interval."""
 FIT_ERROR = 0.1
-"""Standard error of the fit of similar classes itself, as a share of its rate."""
+"""Standard error of a rate that is fitted, as a share of it, by the fit alone."""
 FEW = 4.0
 """Fewer wrong labels than this among the held-out images may all be errors of the net: they count
 only if the other fit or a training image agrees."""
-APART, LEAST_SHARE = 3.3, 0.01
-"""Wrong labels stand apart if Ashman's D of two normal distributions of log odds is larger, and the
-share of the lower one is not smaller: a few odd images lie apart in clean data too."""
+APART, MOST_ODDS = 3.3, 2.5
+"""Wrong labels stand apart if Ashman's D of the two distributions is larger, and the mean log odds
+of the lower one are smaller; images that the net learns late have larger ones."""
+LEAST_SHARE, MOST_SHARE = 0.01, 0.5
+"""And if the lower one has this share of the images, and `FEW` of them: a few odd images lie apart
+in clean data too."""
 MOST_SHIFT = 5.0
 """Log odds by which the scores of a good net are raised at most: clear evidence stays evidence."""
 _TINY = 1e-6
@@ -256,7 +261,7 @@ class Checked:
         predicted_score: (N,) its probability.
         count: how many labels look wrong.
         accuracy: of the net on the true classes, as the check estimates it.
-        good: whether that is enough for an estimate; else `count.n` is a lower bound.
+        good: whether `count` is an estimate; else `count.n` is a lower bound.
     """
 
     score: Floats
@@ -308,13 +313,16 @@ class _Fits:
     """What is fitted to the predictions.
 
     Attributes:
-        similar, any_class: both models, to images that were held out.
+        similar, any_class: both models, to `n_held` images that were held out.
         learnt: the model of similar classes, to images that were trained on.
+        learnt_beta: of the other model, to the same images.
     """
 
     similar: SimilarClasses
     any_class: AnyClass
+    n_held: int
     learnt: SimilarClasses
+    learnt_beta: float
 
     @property
     def eps(self) -> float:
@@ -324,13 +332,26 @@ class _Fits:
     @property
     def assumed(self) -> float:
         """The share of wrong labels that the scores of a poor net assume."""
-        return min(self.eps + NEAR, HIDDEN * self.learnt.rate)
+        most = min(self.eps + NEAR, MOST_HIDDEN * self.learnt.rate)
+        return max(self.any_class.rate, self.learnt.rate, most)
 
 
 def _fits(evidence: Evidence) -> _Fits:
-    held = _sample(evidence.held, evidence.labels, _reference(evidence))
-    trained = _sample(evidence.trained, evidence.labels, evidence.n_trained > 0)
-    return _Fits(fit_similar_classes(*held), fit_any_class(*held), fit_similar_classes(*trained))
+    held = _reference(evidence)
+    logs, labels = _sample(evidence.trained, evidence.labels, evidence.n_trained > 0)
+    similar, any_class = _both_fits(evidence, held)
+    return _Fits(
+        similar=similar,
+        any_class=any_class,
+        n_held=int(held.sum()),
+        learnt=fit_similar_classes(logs, labels),
+        learnt_beta=fit_any_class(logs, labels).beta,
+    )
+
+
+def _both_fits(evidence: Evidence, held: Bools) -> tuple[SimilarClasses, AnyClass]:
+    logs, labels = _sample(evidence.held, evidence.labels, held)
+    return fit_similar_classes(logs, labels), fit_any_class(logs, labels)
 
 
 def _all_right(labels: Ints) -> Checked:
@@ -344,17 +365,29 @@ def check_labels(evidence: Evidence, sound: bool = True) -> Checked:
 
     Args:
         evidence: the predictions.
-        sound: nothing else speaks against the net; else it is good if wrong labels stand apart.
+        sound: there is no other sign of a poor net; with one, wrong labels have to stand apart.
     """
     labels = evidence.labels
     if evidence.held.shape[1] == 1:
         return _all_right(labels)
     fits = _fits(evidence)
-    neutral = _opinions(evidence, _neutral_views(evidence, fits))
-    lower = lower_part(neutral.trained[evidence.n_trained > 0])
-    good = fits.similar.accuracy >= (FAIR_NET if lower.apart else GOOD_NET if sound else np.inf)
-    seen = _opinions(evidence, _learnt_views(fits)) if good else neutral
-    odds, suspect, counts = _by_group(evidence, seen, neutral, fits, good)
+    neutral = _opinions(evidence, _neutral_views(fits))
+    is_good = sound and fits.similar.accuracy >= GOOD_NET
+    apart = lower_part(neutral.trained[evidence.n_trained > 0]).apart
+    good = is_good or (apart and fits.similar.accuracy >= FAIR_NET)
+    seen = _opinions(evidence, _fitted_views(fits)) if good else neutral
+    odds, suspect, counts = np.zeros(len(labels)), np.zeros(len(labels), bool), []
+    for group in np.unique(evidence.groups):
+        rows = evidence.groups == group
+        one = _Set.of(evidence, neutral, seen, rows, _fits_of(evidence, rows, group, fits))
+        # of a set held out as a whole, the errors of a fair net stand apart too
+        told_apart = is_good or (good and one.n_trained > 0)
+        rate, count = one.estimate() if told_apart else one.lower_bound()
+        odds[rows] = _combined(evidence, seen, rows, rate, good)
+        if told_apart:  # other scores assume a share of wrong labels
+            count = count.with_at_least(round(float((1 - _probability(odds[rows])).sum())))
+        suspect[np.flatnonzero(rows)[np.argsort(odds[rows], kind="stable")[: count.n]]] = True
+        counts.append(count)
     suspect &= ~_never_suspected(odds, labels)
     score = _probability(odds)
     predicted = np.where(suspect | (score < 0.5), seen.other, labels)
@@ -369,29 +402,12 @@ def check_labels(evidence: Evidence, sound: bool = True) -> Checked:
     )
 
 
-def _by_group(
-    evidence: Evidence, seen: _Opinions, neutral: _Opinions, fits: _Fits, good: bool
-) -> tuple[Floats, Bools, list[Count]]:
-    """Log odds that each label is right (N,), the suspects (N,), and their count in each set."""
-    odds, suspect, counts = np.zeros(len(evidence.labels)), np.zeros(len(evidence.labels), bool), []
-    for group in np.unique(evidence.groups):
-        rows = evidence.groups == group
-        own_fits = _fits_of(evidence, rows, group, fits)
-        rate, count = _count(evidence, neutral, seen, rows, own_fits, good)
-        odds[rows] = _combined(evidence, seen, rows, rate, good)
-        if good:  # the scores of a poor net assume a share of wrong labels
-            count = count.with_at_least(round(float((1 - _probability(odds[rows])).sum())))
-        suspect[np.flatnonzero(rows)[np.argsort(odds[rows], kind="stable")[: count.n]]] = True
-        counts.append(count)
-    return odds, suspect, counts
-
-
 def _fits_of(evidence: Evidence, rows: Bools, group: int, fits: _Fits) -> _Fits:
     """The fits for one set: its own if it is held out as a whole, else those of the reference."""
     held = rows & (evidence.n_held > 0)
     if group > 0 and held.any():
-        own = _sample(evidence.held, evidence.labels, held)
-        return replace(fits, similar=fit_similar_classes(*own), any_class=fit_any_class(*own))
+        similar, any_class = _both_fits(evidence, held)
+        return replace(fits, similar=similar, any_class=any_class, n_held=int(held.sum()))
     return fits
 
 
@@ -403,82 +419,128 @@ def _reference(evidence: Evidence) -> Bools:
     return held
 
 
-def _learnt_views(fits: _Fits) -> tuple[_View, _View]:
-    """How predictions of trials that trained on an image are read, and of those that held it.
-
-    With the confusions that were fitted: for a good net.
-    """
+def _fitted_views(fits: _Fits) -> tuple[_View, _View]:
+    """For a good net: how predictions of trials that trained on an image are read, or held it."""
     learnt, similar = fits.learnt, fits.similar
     return _View(learnt.beta, learnt.confusion), _View(similar.beta, similar.confusion)
 
 
-def _neutral_views(evidence: Evidence, fits: _Fits) -> tuple[_View, _View]:
-    """The same with all confusions alike: for a poor net, and to tell wrong labels apart."""
-    trained = _sample(evidence.trained, evidence.labels, evidence.n_trained > 0)
-    k = evidence.held.shape[1]
+def _neutral_views(fits: _Fits) -> tuple[_View, _View]:
+    """The same with assumed errors, alike for all classes: for a poor net, and to tell apart."""
+    k = len(fits.similar.confusion)
     confusion = np.full((k, k), fits.eps / (k - 1))
     np.fill_diagonal(confusion, 1 - fits.eps - NEAR)
-    beta = fit_any_class(*trained).beta
-    return _View(beta, confusion, NEAR), _View(fits.any_class.beta, confusion, NEAR)
-
-
-def _count(
-    evidence: Evidence, neutral: _Opinions, seen: _Opinions, rows: Bools, fits: _Fits, good: bool
-) -> tuple[float, Count]:
-    """Of the images `rows` (N,) of one set: the share of wrong labels for the scores, the count."""
-    n = int(rows.sum())
-    held, trained = rows & (evidence.n_held > 0), rows & (evidence.n_trained > 0)
-    own = _share_of_trained(fits, neutral, trained)
-    low, high = interval_of(fits.similar.rate, int(held.sum()))
-    if not good:
-        high = max(fits.any_class.high, high, own.high if own.apart else 0.0)
-        rate = max(fits.any_class.rate, own.learnt)
-        return fits.assumed, _count_of(n, rate, fits.any_class.low, high)
-    if own.rate > high and not (own.apart and lower_part(neutral.held[held]).apart):
-        # the held-out images have better labels than those trained on
-        high = max(high, own.high) if own.apart else high  # or the fit to them is wrong
-        ends = (own.low, low), (own.rate, fits.similar.rate), (own.high, high)
-        share = trained.sum() / n
-        low, rate, high = (float(share * one + (1 - share) * other) for one, other in ends)
-        return rate, _count_of(n, rate, low, high)
-    if own.apart:
-        return own.rate, _count_of(n, own.rate, own.low, own.high)
-    few = fits.similar.rate * held.sum() < FEW
-    agreed = not few or fits.any_class.rate or (seen.trained[trained] < 0).any()
-    rate = fits.similar.rate if agreed else 0.0
-    return rate, _count_of(n, rate, 0.0 if few else low, high)
+    return _View(fits.learnt_beta, confusion, NEAR), _View(fits.any_class.beta, confusion, NEAR)
 
 
 @dataclass(frozen=True)
-class _Share:
-    """The share of wrong labels among images that the net has trained on.
+class _Set:
+    """The images of one set, and what tells how many of their labels are wrong.
 
     Attributes:
-        learnt: by the fit of similar classes; too low, for the net has learnt wrong labels too,
-            which hides some of them.
-        apart: whether wrong labels stand apart.
-        rate: the lower part then, else `learnt`.
+        n: images; n_trained: of them, how many some trial trained on.
+        fits: to the held-out images of the set, or to those of the reference.
+        trained: the lower part of the log odds of the images trained on.
+        held: the same of the images held out.
+        doubted: whether some label trained on is more likely wrong than right.
+    """
+
+    n: int
+    n_trained: int
+    fits: _Fits
+    trained: LowerPart
+    held: LowerPart
+    doubted: bool
+
+    @classmethod
+    def of(
+        cls, evidence: Evidence, neutral: _Opinions, seen: _Opinions, rows: Bools, fits: _Fits
+    ) -> _Set:
+        trained, held = rows & (evidence.n_trained > 0), rows & (evidence.n_held > 0)
+        return cls(
+            n=int(rows.sum()),
+            n_trained=int(trained.sum()),
+            fits=fits,
+            trained=lower_part(neutral.trained[trained]),
+            held=lower_part(neutral.held[held]),
+            doubted=bool((seen.trained[trained] < 0).any()),
+        )
+
+    @property
+    def _on_trained(self) -> _Rate:
+        """Of the images trained on.
+
+        Too low unless they stand apart: the net has learnt wrong labels too, which hides some.
+        """
+        rate = self.trained.share if self.trained.apart else self.fits.learnt.rate
+        return _Rate.of(rate, self.n_trained)
+
+    @property
+    def _on_held(self) -> _Rate:
+        """Of the images held out."""
+        return _Rate.of(self.fits.similar.rate, self.fits.n_held)
+
+    def lower_bound(self) -> tuple[float, Count]:
+        """The share of wrong labels for the scores, and the count, where the net is poor."""
+        one = self.fits.any_class
+        found = _Rate(one.rate, one.low, max(one.high, self._on_held.high))
+        if self.n_trained:
+            own = self._on_trained
+            high = max(found.high, own.high) if self.trained.apart else found.high
+            found = _Rate(max(found.rate, self.fits.learnt.rate), found.low, high)
+        return self.fits.assumed, found.count(self.n)
+
+    def estimate(self) -> tuple[float, Count]:
+        """The same where the net is good."""
+        own, held = self._on_trained, self._on_held
+        if self.n_trained and own.rate > held.high and not (self.trained.apart and self.held.apart):
+            # the held-out images have better labels, unless the fit to them is wrong
+            held = replace(held, high=own.high) if self.trained.apart else held
+            found = own.mixed(held, self.n_trained / self.n)
+        elif self.trained.apart:
+            found = own if own.rate >= held.low else replace(held, low=min(held.low, own.low))
+        elif held.rate * self.fits.n_held < FEW:
+            agreed = self.fits.any_class.rate or self.doubted
+            found = _Rate(held.rate if agreed else 0.0, 0.0, held.high)
+        else:
+            found = held
+        return found.rate, found.count(self.n)
+
+
+@dataclass(frozen=True)
+class _Rate:
+    """A share of wrong labels.
+
+    Attributes:
+        rate: the share.
         low: lower end of its 95 % interval.
         high: upper end.
     """
 
-    learnt: float
-    apart: bool
     rate: float
     low: float
     high: float
 
+    @classmethod
+    def of(cls, rate: float, n: int) -> _Rate:
+        """A rate found in n images."""
+        return cls(rate, *interval_of(rate, n))
 
-def _share_of_trained(fits: _Fits, neutral: _Opinions, rows: Bools) -> _Share:
-    learnt = fits.learnt.rate if rows.any() else 0.0
-    lower = lower_part(neutral.trained[rows])
-    rate = lower.share if lower.apart else learnt
-    return _Share(learnt, lower.apart, rate, *interval_of(rate, int(rows.sum())))
+    def mixed(self, other: _Rate, share: float) -> _Rate:
+        """This rate for `share` of the images, the other for the rest."""
+        pairs = (self.rate, other.rate), (self.low, other.low), (self.high, other.high)
+        return _Rate(*(share * one + (1 - share) * two for one, two in pairs))
+
+    def count(self, n: int) -> Count:
+        """How many of n images."""
+        middle = round(n * self.rate)
+        low, high = min(middle, int(n * self.low)), max(middle, round(n * self.high))
+        return Count(middle, max(0, low), min(n, high))
 
 
-def interval_of(rate: float, n_held: int) -> tuple[float, float]:
-    """The 95 % interval of a rate by `n_held` images: Wilson's, with the fit's error added."""
-    n = max(1, n_held)
+def interval_of(rate: float, n: int) -> tuple[float, float]:
+    """The 95 % interval of a rate by `n` images: Wilson's, with the fit's error added."""
+    n = max(1, n)
     middle = (rate + WIDTH**2 / (2 * n)) / (1 + WIDTH**2 / n)
     half = WIDTH * np.sqrt(rate * (1 - rate) / n + (WIDTH / (2 * n)) ** 2) / (1 + WIDTH**2 / n)
     error = WIDTH * FIT_ERROR * rate
@@ -488,26 +550,34 @@ def interval_of(rate: float, n_held: int) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class LowerPart:
-    """The lower of two normal distributions.
+    """The lower of two normal distributions of log odds.
 
     Attributes:
-        share: of the values in it.
+        n: images in both; share: of them in the lower one.
+        mean: of its log odds.
         distance: of the two, Ashman's D.
     """
 
+    n: int
     share: float
+    mean: float
     distance: float
 
     @property
     def apart(self) -> bool:
-        """Whether it can only be that of wrong labels."""
-        return self.distance > APART and self.share >= LEAST_SHARE
+        """Whether these are wrong labels that stand apart from right ones."""
+        return (
+            self.distance > APART
+            and self.mean < MOST_ODDS
+            and LEAST_SHARE <= self.share <= MOST_SHARE
+            and self.share * self.n >= FEW
+        )
 
 
 def lower_part(odds: Floats) -> LowerPart:
-    """The lower component of a mixture of two normals, fitted to log odds (N,), maybe none."""
+    """The lower one of a mixture of two normals that is fitted to log odds (N,); N may be 0."""
     if not len(odds):
-        return LowerPart(0.0, 0.0)
+        return LowerPart(0, 0.0, 0.0, 0.0)
     x = np.clip(odds, -_WIDEST, _WIDEST)
     share, means, widths = 0.1, np.quantile(x, [0.05, 0.5]), np.full(2, 2.0)
     for _ in range(100):
@@ -519,12 +589,8 @@ def lower_part(odds: Floats) -> LowerPart:
         share, means = float(lower.mean()), both @ x / total
         squares = (both * (x - means[:, None]) ** 2).sum(axis=1)
         widths = np.sqrt(squares / total) + 0.1
-    return LowerPart(share, float(np.sqrt(2) * (means[1] - means[0]) / np.hypot(*widths)))
-
-
-def _count_of(n: int, rate: float, low: float, high: float) -> Count:
-    middle = round(n * rate)
-    return Count(middle, max(0, min(middle, int(n * low))), min(n, max(middle, round(n * high))))
+    distance = float(np.sqrt(2) * (means[1] - means[0]) / np.hypot(*widths))
+    return LowerPart(len(x), share, float(means[0]), distance)
 
 
 def _total(counts: list[Count], n: int) -> Count:

@@ -47,7 +47,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What the tests import lives on: no garbage collection looks at it again."""
+    """Imported modules live to the end: garbage collection skips them."""
     gc.freeze()
 
 

@@ -100,6 +100,90 @@ def test_right_labels_of_held_out_images_hide_no_wrong_ones(similar: bool) -> No
     assert checked.count.n == pytest.approx(n, rel=0.3)
 
 
+def predicted(
+    logits: np.ndarray, labels: np.ndarray, held: np.ndarray, groups: np.ndarray | None = None
+) -> Evidence:
+    """The evidence of a net with logits (N, K), the images `held` (N,) being held out."""
+    softmax, zero = sharpened(logits, 1.0), np.zeros_like(logits)
+    return Evidence(
+        labels=labels,
+        groups=np.zeros(len(labels), np.int64) if groups is None else groups,
+        trained=np.where(held[:, None], zero, softmax).astype(np.float32),
+        n_trained=(~held).astype(np.int64),
+        held=np.where(held[:, None], softmax, zero).astype(np.float32),
+        n_held=held.astype(np.int64),
+    )
+
+
+def logits_of(classes: np.ndarray, k: int, height: float, rng: np.random.Generator) -> np.ndarray:
+    """Logits (N, k) in which the class of each image stands out by about `height`."""
+    logits = 0.4 * rng.standard_normal((len(classes), k))
+    logits[np.arange(len(classes)), classes] += height + 0.5 * rng.standard_normal(len(classes))
+    return logits
+
+
+def test_right_labels_that_the_net_learns_late_do_not_count() -> None:
+    """A rare class that it hardly tells from another one."""
+    rng = np.random.default_rng(0)
+    true = np.where(np.arange(1500) < 60, 9, rng.integers(0, 9, 1500))
+    logits = logits_of(true, 10, 8.0, rng)
+    logits[:60] = logits_of(true[:60], 10, 2.2, rng)
+    logits[:60, 3] += 2.0
+    given = predicted(logits, true, rng.random(1500) < 0.15)
+    for sound in (True, False):
+        assert check_labels(given, sound).count.n <= 3
+
+
+def test_one_odd_image_among_few_makes_no_estimate() -> None:
+    rng = np.random.default_rng(0)
+    true = rng.integers(0, 3, 70)
+    logits = logits_of(true, 3, 6.0, rng)
+    logits[0] = 8.0 * np.eye(3)[(true[0] + 1) % 3]
+    assert not check_labels(predicted(logits, true, np.arange(70) >= 58), sound=False).good
+
+
+def test_wrong_labels_that_were_learnt_by_heart_count_too() -> None:
+    """2 % stand apart; 10 % of a similar class are seen on held-out images alone."""
+    rng = np.random.default_rng(0)
+    true, chance = rng.integers(0, 10, 2000), rng.random(2000)
+    far, near, held = chance < 0.02, (chance > 0.03) & (chance < 0.13), rng.random(2000) < 0.25
+    labels = np.where(far, (true + 4) % 10, np.where(near, (true + 1) % 10, true))
+    logits = logits_of(true, 10, 6.0, rng)
+    logits[near & ~held] += 12 * np.eye(10)[labels[near & ~held]]
+    count = check_labels(predicted(logits, labels, held)).count
+    assert count.low <= (labels != true).sum() <= count.high
+
+
+def test_the_scores_of_a_net_that_learnt_all_by_heart_expect_what_is_counted() -> None:
+    rng = np.random.default_rng(0)
+    true, held = rng.integers(0, 10, 1500), rng.random(1500) < 0.3
+    labels = np.where(rng.random(1500) < 0.15, (true + rng.integers(1, 10, 1500)) % 10, true)
+    logits = np.where(held[:, None], logits_of(true, 10, 0.6, rng), logits_of(labels, 10, 8.0, rng))
+    checked = check_labels(predicted(logits, labels, held))
+    assert not checked.good
+    assert (1 - checked.score).sum() >= 0.9 * checked.count.n > 100
+
+
+def test_validation_images_of_their_own_make_the_interval_narrow() -> None:
+    rng = np.random.default_rng(0)
+    true, held = rng.integers(0, 5, 1500), np.arange(1500) >= 1000
+    given = predicted(logits_of(true, 5, 6.0, rng), true, held, held.astype(np.int64))
+    assert check_labels(given).count.high < 40
+
+
+def test_errors_of_a_doubted_net_on_test_images_do_not_count() -> None:
+    rng = np.random.default_rng(0)
+    true, is_test = rng.integers(0, 5, 1800), np.arange(1800) >= 1200
+    held = (rng.random(1800) < 0.25) | is_test
+    wrong, missed = (rng.random(1800) < 0.12) & ~is_test, (rng.random(1800) < 0.18) & held
+    logits = logits_of(true, 5, 6.0, rng)
+    logits[missed] = logits_of((true[missed] + 1) % 5, 5, 3.0, rng)
+    labels = np.where(wrong, (true + 2) % 5, true)
+    checked = check_labels(predicted(logits, labels, held, 2 * is_test), sound=False)
+    assert checked.good and checked.suspect[wrong].mean() > 0.7
+    assert checked.suspect[is_test].sum() <= 6
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_wrong_labels_that_the_net_has_learnt_too_count_if_they_stand_apart(seed: int) -> None:
     """The net gives the class of the wrong labels a fifth to a third of every image."""
