@@ -18,8 +18,8 @@ stand apart (`LowerPart`): their share is the count, if the net makes few errors
 A poor net cannot tell labels of a similar class from its own errors, so its scores assume both
 kinds of wrong labels: eps, at least `LEAST`, are of any class, and `NEAR` are of classes that the
 net sees in the image too: T(z, y) = eps / (K - 1) + NEAR q(y) / (1 - q(z)). The mean probability
-of a wrong label is then eps + NEAR, or `MOST_HIDDEN` times the rate that is fitted to the training
-images, if that is less.
+of a wrong label is then eps + NEAR, or less: at most `MOST_HIDDEN` times the rate that is fitted to
+the training images; of a set without any, the rate by the fit of similar classes.
 """
 
 from __future__ import annotations
@@ -329,12 +329,6 @@ class _Fits:
         """For the views of a poor net."""
         return min(max(self.any_class.rate, LEAST), 1 - 2 * NEAR)
 
-    @property
-    def assumed(self) -> float:
-        """The share of wrong labels that the scores of a poor net assume."""
-        most = min(self.eps + NEAR, MOST_HIDDEN * self.learnt.rate)
-        return max(self.any_class.rate, self.learnt.rate, most)
-
 
 def _fits(evidence: Evidence) -> _Fits:
     held = _reference(evidence)
@@ -482,13 +476,14 @@ class _Set:
 
     def lower_bound(self) -> tuple[float, Count]:
         """The share of wrong labels for the scores, and the count, where the net is poor."""
-        one = self.fits.any_class
+        one, most = self.fits.any_class, self.fits.similar.rate
         found = _Rate(one.rate, one.low, max(one.high, self._on_held.high))
         if self.n_trained:
-            own = self._on_trained
+            own, learnt = self._on_trained, self.fits.learnt.rate
             high = max(found.high, own.high) if self.trained.apart else found.high
-            found = _Rate(max(found.rate, self.fits.learnt.rate), found.low, high)
-        return self.fits.assumed, found.count(self.n)
+            found, most = _Rate(max(found.rate, learnt), found.low, high), MOST_HIDDEN * learnt
+        assumed = max(found.rate, min(self.fits.eps + NEAR, most))
+        return assumed, found.count(self.n)
 
     def estimate(self) -> tuple[float, Count]:
         """The same where the net is good."""

@@ -184,6 +184,19 @@ def test_errors_of_a_doubted_net_on_test_images_do_not_count() -> None:
     assert checked.suspect[is_test].sum() <= 6
 
 
+def test_scores_of_test_images_do_not_assume_the_wrong_labels_of_training_images() -> None:
+    rng = np.random.default_rng(0)
+    true, is_test = rng.integers(0, 5, 1800), np.arange(1800) >= 1200
+    held, wrong = (rng.random(1800) < 0.25) | is_test, (rng.random(1800) < 0.15) & ~is_test
+    logits = logits_of(true, 5, 6.0, rng)
+    unsure = (rng.random(1800) < 0.1) & held
+    logits[unsure] = logits_of(true[unsure], 5, 0.5, rng)
+    labels = np.where(wrong, (true + 2) % 5, true)
+    checked = check_labels(predicted(logits, labels, held, 2 * is_test), sound=False)
+    assert (checked.score[is_test] < 0.5).mean() < 0.005
+    assert (checked.score[~is_test] < 0.5).sum() == pytest.approx(wrong.sum(), rel=0.1)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_wrong_labels_that_the_net_has_learnt_too_count_if_they_stand_apart(seed: int) -> None:
     """The net gives the class of the wrong labels a fifth to a third of every image."""
