@@ -215,7 +215,7 @@ def table_of(rows: pd.DataFrame) -> str:
     )  # fmt: skip
     table = [head]
     for row in rows.sort_values("seed", key=lambda s: s % 2, kind="stable").itertuples():
-        count = f"{'at least ' if row.at_least else ''}{row.n} ({row.low} to {row.high})"
+        count = f"{row.n}{' marked' if row.at_least else ''} ({row.low} to {row.high})"
         table.append((
             row.cell, f"{row.seed}{', chosen on' if row.seed % 2 == 0 else ''}", str(row.trials),
             str(row.wrong), count, *(_number(v, 3) for v in (row.auc, row.auc_aum, row.auc_loss)),

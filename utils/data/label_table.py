@@ -34,7 +34,7 @@ class LabelVerdict:
         n_images: images of the data set; n_issues: how many of their labels look wrong.
         low, high: ends of the 95 % interval of that number.
         n_issues_test: how many of them are of test images.
-        at_least: the number is a lower bound.
+        at_least: the net is too poor for an estimate; only the ends of the interval are sure.
         reason: why it is only a lower bound; harmful: which options make the check worse; empty for
             none.
         per_class: (label, number of labels, number of suspects).
@@ -64,13 +64,17 @@ class LabelVerdict:
         """How many labels look wrong, without a full stop."""
         if self.not_judged:
             return "Not judged"
-        n, verb = self.n_issues, "looks" if self.n_issues == 1 else "look"
-        of_all = f"{n:,} of {self.n_images:,} labels {verb} wrong"
+        n, low = self.n_issues, round(self.low)
         if self.at_least:
-            return f"{'At least ' if self.low else ''}{of_all}, and up to {self.high:,.0f} may be"
+            least = f"At least {self._of_all(low)}" if low else self._of_all(n)
+            marked = f"; {n:,} are marked" if 0 < low < n else ""
+            return f"{least}, and up to {self.high:,.0f} may be{marked}"
         if n:
-            return f"About {of_all}{self._interval}"
+            return f"About {self._of_all(n)}{self._interval}"
         return f"None of {self.n_images:,} labels looks wrong{self._interval}"
+
+    def _of_all(self, n: int) -> str:
+        return f"{n:,} of {self.n_images:,} labels {'looks' if n == 1 else 'look'} wrong"
 
     @property
     def _interval(self) -> str:
