@@ -47,6 +47,7 @@ SLOPE = 2.0
 """A good net's predictions before it learns an image are surer of its label than they claim."""
 FITTED = 4_000_000
 """Probabilities (images times classes) that a fit uses; of more images it takes a sample."""
+BETAS = np.exp(np.linspace(np.log(0.4), np.log(6.0), 40))
 ROUNDS = 40
 PRIOR = 5.0
 """Weight of the prior of a class's confusions, in images."""
@@ -117,25 +118,37 @@ def sharpened(logs: Floats, beta: float) -> Floats:
 
 
 def fit_any_class(logs: Floats, labels: Ints) -> AnyClass:
-    """The most likely beta and eps, from the likelihood on a grid of both.
+    """The most likely beta and eps, from the likelihood on a grid of both, and on a finer one.
 
     Args:
         logs: (N, K) log s.
         labels: (N,), the given ones.
     """
-    n, k = logs.shape
-    betas = np.exp(np.linspace(np.log(0.4), np.log(6.0), 40))
     rates = np.concatenate([[0.0], np.exp(np.linspace(np.log(0.001), np.log(0.8), 80))])
-    likelihood = np.empty((len(betas), len(rates)))
-    for number, beta in enumerate(betas):
+    inside = _inside(_on_grid(logs, labels, rates).max(axis=0))
+    ends = rates[max(0, inside[0] - 1)], rates[min(len(rates) - 1, inside[-1] + 1)]
+    rates = np.linspace(*ends, 41)
+    likelihood = _on_grid(logs, labels, rates)
+    profile = likelihood.max(axis=0)
+    best, inside = int(profile.argmax()), _inside(profile)
+    beta = float(BETAS[likelihood[:, best].argmax()])
+    return AnyClass(beta, *(float(rates[i]) for i in (best, inside[0], inside[-1])))
+
+
+def _on_grid(logs: Floats, labels: Ints, rates: Floats) -> Floats:
+    """The log-likelihood of each of `BETAS` and each rate."""
+    n, k = logs.shape
+    likelihood = np.empty((len(BETAS), len(rates)))
+    for number, beta in enumerate(BETAS):
         own = sharpened(logs, float(beta))[np.arange(n), labels]
         mixed = own * (1 - rates[:, None]) + (1 - own) * rates[:, None] / (k - 1)
         likelihood[number] = np.log(np.maximum(mixed, 1e-300)).sum(axis=1)
-    profile = likelihood.max(axis=0)
-    best = int(profile.argmax())
-    inside = rates[2 * (profile[best] - profile) <= CHI2]
-    beta = float(betas[likelihood[:, best].argmax()])
-    return AnyClass(beta, float(rates[best]), float(inside.min()), float(inside.max()))
+    return likelihood
+
+
+def _inside(profile: Floats) -> Ints:
+    """Which places of a profile of the log-likelihood are in its 95 % interval, ascending."""
+    return np.flatnonzero(2 * (profile.max() - profile) <= CHI2)
 
 
 def fit_similar_classes(logs: Floats, labels: Ints) -> SimilarClasses:
@@ -367,7 +380,9 @@ def check_labels(evidence: Evidence, sound: bool = True) -> Checked:
     fits = _fits(evidence)
     neutral = _opinions(evidence, _neutral_views(fits))
     is_good = sound and fits.similar.accuracy >= GOOD_NET
-    apart = lower_part(neutral.trained[evidence.n_trained > 0]).apart
+    lower = lower_part(neutral.trained[evidence.n_trained > 0])
+    least = interval_of(fits.similar.rate, fits.n_held)[0]
+    apart = lower.apart and lower.share >= least  # else only some of the wrong labels stand apart
     good = is_good or (apart and fits.similar.accuracy >= FAIR_NET)
     seen = _opinions(evidence, _fitted_views(fits)) if good else neutral
     odds, suspect, counts = np.zeros(len(labels)), np.zeros(len(labels), bool), []
