@@ -42,7 +42,7 @@ venv-dev:
 
 demo: venv
 	@echo "Reading the digits and timing the work; the first lines come in some seconds"
-	$(PYTHON) eval_sgd_influence.py -ds digits -o "$(DEMO_OUTPUT)" -e 8 -r 0 10 40 100 \
+	$(PYTHON) eval_sgd_influence.py -ds digits -o "$(DEMO_OUTPUT)" -e 10 -r 0 10 40 100 \
 		--flip_labels 0.1 --methods Hara Ours AUM Random $(DEMO_ARGS)
 	@echo "The page to look at is $(CURDIR)/$(DEMO_OUTPUT)/report/index.html"
 	@echo "The picture is $(CURDIR)/$(DEMO_OUTPUT)/fig/result.png"

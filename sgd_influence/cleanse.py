@@ -94,7 +94,8 @@ def _unscored(count: int) -> str:
     """Why some of the images kept were never judged."""
     if not count:
         return ""
-    return f"; {count:,} of those kept have no score, because no trial trained on them"
+    have, them = ("has", "it") if count == 1 else ("have", "them")
+    return f"; {count:,} of those kept {have} no score, because no trial trained on {them}"
 
 
 def _say(

@@ -392,7 +392,7 @@ def check_labels(evidence: Evidence, sound: bool = True) -> Checked:
         # of a set held out as a whole, the errors of a fair net stand apart too
         told_apart = is_good or (good and one.n_trained > 0)
         rate, count = one.estimate() if told_apart else one.lower_bound()
-        odds[rows] = _combined(evidence, seen, rows, rate, good)
+        odds[rows] = _combined(evidence, seen if told_apart else neutral, rows, rate, told_apart)
         if told_apart:  # other scores assume a share of wrong labels
             count = count.with_at_least(round(float((1 - _probability(odds[rows])).sum())))
         suspect[np.flatnonzero(rows)[np.argsort(odds[rows], kind="stable")[: count.n]]] = True

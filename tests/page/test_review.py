@@ -403,9 +403,9 @@ def test_a_page_knows_the_decisions_that_fit(monkeypatch: pytest.MonkeyPatch) ->
     ("change", "printed"),
     [
         ({IMAGE: "/none.png"}, "image '/none.png' is not in labels/label_issues.csv"),
-        ({ROW: "5"}, "is row 3 of training, not row 5 of training"),
+        ({ROW: "5"}, "is row 3 of training in labels/label_issues.csv, not row 5 of training"),
         ({ROW: "x"}, "row 'x'; it must be a whole number"),
-        ({ROW: "99999"}, "is row 3 of training, not row 99999 of training"),
+        ({ROW: "99999"}, "in labels/label_issues.csv, not row 99999 of training"),
         ({SET: "tests"}, "set 'tests'; it must be one of training, validation, test"),
         ({LABEL: "7"}, "y:label is 7, in labels/label_issues.csv it is 3"),
         ({DECISION: "drop"}, "decision 'drop'; it must be one of keep, relabel, remove"),

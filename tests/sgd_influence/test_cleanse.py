@@ -280,6 +280,9 @@ def test_lists_of_the_label_check_are_no_data_sets(
     decisions = csv_of(tmp_path, ["cat/0.png,0,keep,"], "x:image,y:label,decision,new_label")
     with pytest.raises(UserError, match="decisions on labels, not a data set; apply them with"):
         read_parts(decisions)
+    issues = csv_of(tmp_path, ["cat/0.png,0,test,1"], "x:image,y:label,set,is_label_issue")
+    with pytest.raises(UserError, match="the label check of a run, not a data set; give the data"):
+        read_parts(issues)
     decisions.write_text("x:image,y:label,set\ncat/0.png,0,test\n")
     read_parts(decisions)
     assert "its column 'set' is not read, all rows are for training" in caplog.text

@@ -149,7 +149,8 @@ class _Known:
         if image in self._places:
             if place not in self._places[image]:
                 there = " and ".join(f"row {row} of {part}" for part, row in self._places[image])
-                raise ValueError(f"image {image!r} is {there}, not {here}; correct set and row")
+                what = f"image {image!r} is {there} in labels/label_issues.csv, not {here}"
+                raise ValueError(f"{what}; correct set and row")
             return
         there = self.at[place][0] if place in self.at else ""
         if _end(there) != _end(image) or os.path.lexists(image):

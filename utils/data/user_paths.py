@@ -17,6 +17,7 @@ from utils.columns import CLASS, IMAGE, LABEL, SET
 from utils.data.class_folders import class_folder_tables, has_class_folders
 from utils.data.decisions import DECISION, NEW_LABEL
 from utils.data.folder_tree import listed
+from utils.data.label_table import IS_ISSUE
 from utils.data.labels import class_labels
 from utils.data.listed_paths import what_it_is
 from utils.data.nnc_csv import is_nnc_csv, paths_that_climb, read_users_csv
@@ -218,6 +219,9 @@ def _of_csv(name: str, csv: Path) -> Part:
     if DECISION in table and NEW_LABEL in table:
         what = "holds decisions on labels, not a data set; apply them with python -m utils.review"
         raise UserError(f"{csv}: {what}, which writes the reviewed data set")
+    if IS_ISSUE in table:
+        what = "holds the label check of a run, not a data set; give the data set of that run"
+        raise UserError(f"{csv}: {what}")
     if SET in table:
         LOG.warning("%s: its column %r is not read, all rows are for %s", csv, SET, name)
     if climbing := paths_that_climb(given):
