@@ -274,7 +274,7 @@ class Checked:
         predicted_score: (N,) its probability.
         count: how many labels look wrong.
         accuracy: of the net on the true classes, as the check estimates it.
-        good: whether `count` is an estimate; else `count.n` is a lower bound.
+        good: whether `count` is an estimate; else only its ends are sure.
     """
 
     score: Floats
@@ -379,22 +379,20 @@ def check_labels(evidence: Evidence, sound: bool = True) -> Checked:
         return _all_right(labels)
     fits = _fits(evidence)
     neutral = _opinions(evidence, _neutral_views(fits))
-    is_good = sound and fits.similar.accuracy >= GOOD_NET
     lower = lower_part(neutral.trained[evidence.n_trained > 0])
-    least = interval_of(fits.similar.rate, fits.n_held)[0]
-    apart = lower.apart and lower.share >= least  # else only some of the wrong labels stand apart
-    good = is_good or (apart and fits.similar.accuracy >= FAIR_NET)
+    reliable = sound and fits.similar.accuracy >= GOOD_NET
+    # if the held-out images show more, only some of the wrong labels stand apart
+    apart = lower.apart and lower.share >= _Rate.of(fits.similar.rate, fits.n_held).low
+    good = reliable or (apart and fits.similar.accuracy >= FAIR_NET)
     seen = _opinions(evidence, _fitted_views(fits)) if good else neutral
     odds, suspect, counts = np.zeros(len(labels)), np.zeros(len(labels), bool), []
     for group in np.unique(evidence.groups):
         rows = evidence.groups == group
-        one = _Set.of(evidence, neutral, seen, rows, _fits_of(evidence, rows, group, fits))
+        one = _Set.of(evidence, neutral, seen, rows, _fits_of(evidence, rows, group, fits), lower)
         # of a set held out as a whole, the errors of a fair net stand apart too
-        told_apart = is_good or (good and one.n_trained > 0)
-        rate, count = one.estimate() if told_apart else one.lower_bound()
-        odds[rows] = _combined(evidence, seen if told_apart else neutral, rows, rate, told_apart)
-        if told_apart:  # other scores assume a share of wrong labels
-            count = count.with_at_least(round(float((1 - _probability(odds[rows])).sum())))
+        told_apart = reliable or (good and one.n_trained > 0)
+        own = seen if told_apart else neutral
+        odds[rows], count = _judged(one, evidence, own, rows, told_apart)
         suspect[np.flatnonzero(rows)[np.argsort(odds[rows], kind="stable")[: count.n]]] = True
         counts.append(count)
     suspect &= ~_never_suspected(odds, labels)
@@ -409,6 +407,17 @@ def check_labels(evidence: Evidence, sound: bool = True) -> Checked:
         accuracy=fits.similar.accuracy,
         good=good,
     )
+
+
+def _judged(
+    one: _Set, evidence: Evidence, seen: _Opinions, rows: Bools, told_apart: bool
+) -> tuple[Floats, Count]:
+    """Log odds that the labels of a set are right, and how many look wrong."""
+    rate, count = one.estimate() if told_apart else one.lower_bound()
+    odds = _combined(evidence, seen, rows, rate, told_apart)
+    if told_apart:  # other scores assume a share of wrong labels
+        count = count.with_at_least(round(float((1 - _probability(odds)).sum())))
+    return odds, count
 
 
 def _fits_of(evidence: Evidence, rows: Bools, group: int, fits: _Fits) -> _Fits:
@@ -463,14 +472,21 @@ class _Set:
 
     @classmethod
     def of(
-        cls, evidence: Evidence, neutral: _Opinions, seen: _Opinions, rows: Bools, fits: _Fits
+        cls,
+        evidence: Evidence,
+        neutral: _Opinions,
+        seen: _Opinions,
+        rows: Bools,
+        fits: _Fits,
+        lower: LowerPart,
     ) -> _Set:
+        """The set of the images `rows` (N,); `lower`: of all images trained on, which are one's."""
         trained, held = rows & (evidence.n_trained > 0), rows & (evidence.n_held > 0)
         return cls(
             n=int(rows.sum()),
             n_trained=int(trained.sum()),
             fits=fits,
-            trained=lower_part(neutral.trained[trained]),
+            trained=lower if trained.any() else lower_part(np.empty(0)),
             held=lower_part(neutral.held[held]),
             doubted=bool((seen.trained[trained] < 0).any()),
         )

@@ -84,13 +84,8 @@ def measure(
         paths.save_csv(pd.DataFrame(rows, columns=list(COLUMNS)), file)
         if number == 0 and len(missing) > 1:
             took = time.monotonic() - started
-            left = duration(took * (len(missing) - 1))
-            log.info(
-                "The first of %d trainings took %s: about %s left",
-                len(missing),
-                duration(took),
-                left,
-            )
+            one, left = duration(took), duration(took * (len(missing) - 1))
+            log.info("The first of %d trainings took %s: about %s left", len(missing), one, left)
     rows = [(*key, *done[key]) for key in ((*one, work.keys[one[0]]) for one in wanted)]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
