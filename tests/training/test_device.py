@@ -38,6 +38,7 @@ def cudnn(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         context=lambda device_id, **_: nn.Context(backends, "CudaCachedArray", device_id),
     )
     monkeypatch.setitem(sys.modules, "nnabla_ext.cudnn", module)
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: SimpleNamespace(returncode=0))
     for name in device.REPEATABLE:
         monkeypatch.setenv(name, "0")
     return module
@@ -68,6 +69,44 @@ def test_loaded_extension_leaves_standard_output_alone(
     """Threads of a Dask worker may choose the device at the same time."""
     monkeypatch.delattr(device, "redirect_stdout")
     assert device.cudnn_extension() is cudnn
+
+
+@pytest.mark.parametrize(
+    ("stderr", "reason"),
+    [
+        (
+            'x.cuh:639 (cudaGetLastError()) failed with "an illegal instruction was encountered" '
+            "(cudaErrorIllegalInstruction).",
+            r"GPU 1 fails in nnabla's functions \(an illegal instruction was encountered\); run "
+            "python .ci/repair_cuda.py, which mends nnabla's extension for H100 and H200",
+        ),
+        (
+            "convolution.cu:205 CUDNN_STATUS_EXECUTION_FAILED occured in `cudnnConvolution",
+            r"GPU 1 fails in nnabla's functions \(CUDNN_STATUS_EXECUTION_FAILED\); check the GPU",
+        ),
+        ("\nSegmentation fault\n\n", r"GPU 1 .* \(Segmentation fault\); check the GPU"),
+    ],
+)
+def test_gpu_that_cannot_compute(
+    cudnn: ModuleType, monkeypatch: pytest.MonkeyPatch, stderr: str, reason: str
+) -> None:
+    """It is tried in another process, since this one could not go on after such a failure."""
+
+    def run(command: list[str], **_: object) -> SimpleNamespace:
+        return SimpleNamespace(returncode=int(command[-1]), stderr=stderr)
+
+    monkeypatch.setattr("subprocess.run", run)
+    monkeypatch.setattr(device, "expects_gpu", lambda: True)
+    assert choose_backend("cudnn", ("0",)) == "cudnn"
+    with pytest.raises(UserError, match=f"--context cudnn: {reason}.*, or --context cpu"):
+        choose_backend("cudnn", ("0", "1"))
+    assert choose_backend("auto", ("0", "1")) == "cpu"
+
+
+def test_what_is_tried_on_a_gpu_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["-c", "0"])
+    monkeypatch.setattr(device, "set_context", lambda *_: nn.set_default_context(nn.Context()))
+    exec(device.TRIED, {})
 
 
 def test_device_that_this_process_does_not_have(cudnn: ModuleType) -> None:

@@ -12,7 +12,7 @@ from tests.helpers.runs import sgd_influence
 from tests.helpers.tiny import smooth_net
 from tests.training.test_influence import CENTRAL_DIFFERENCE, error_of_sweep
 from utils.errors import UserError
-from utils.training.model_check import checked_model
+from utils.training.model_check import check_once, checked_model
 from utils.training.models import MODELS
 from utils.training.sgd import Optimiser
 from utils.training.steps import learning_rates, plan_steps
@@ -91,6 +91,17 @@ def test_model_that_cannot_work_is_named_in_one_line(name: str) -> None:
         checked_model(name, (1, 8, 8), 10)
     assert str(raised.value).startswith(f"--model {name}: ")
     assert "\n" not in str(raised.value)
+
+
+def test_failure_of_the_machine_is_not_the_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError('failed with "an illegal instruction" (cudaErrorIllegalInstruction)')
+
+    check_once.cache_clear()
+    monkeypatch.setattr("utils.training.adjoint.StepAdjoint.derivatives", fail)
+    with pytest.raises(RuntimeError, match="cudaErrorIllegalInstruction"):
+        checked_model("mlp", (1, 8, 8), 10)
+    check_once.cache_clear()
 
 
 def test_run_with_own_model_and_optimiser(tmp_path) -> None:

@@ -8,6 +8,7 @@ import io
 import logging
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
@@ -28,10 +29,32 @@ log = logging.getLogger("data_cleansing")
 DEFAULT_DEVICE = "0"
 INSTALL = "pip install -r requirements-cuda.txt"
 SMALLER = "choose a smaller --batch_size or --image_size"
+MENDED = "run python .ci/repair_cuda.py, which mends nnabla's extension for H100 and H200"
+ROOT = Path(__file__).parents[2]
 DRIVER_NEEDED = "install NVIDIA's driver, version 525 or later"
 REPEATABLE = {"NNABLA_CUDNN_DETERMINISTIC": "1", "NNABLA_CUDNN_ALGORITHM_BY_HEURISTIC": "1"}
 """Without these two a replay is not byte-equal: cuDNN would take whichever algorithm was fastest
 when it was tried, and some give other bytes at each call. nnabla reads them once."""
+
+
+TRIED = """
+import sys
+import nnabla as nn
+import nnabla.functions as F
+from utils.training.device import set_context
+
+set_context("cudnn", sys.argv[1])
+image, weights = (nn.Variable(s, need_grad=True) for s in ((64, 3, 32, 32), (8, 3, 3, 3)))
+total = F.sum(F.convolution(image, weights, pad=(1, 1)))
+try:
+    total.forward()
+    total.backward()
+    total.d, image.g
+except RuntimeError as error:
+    sys.exit(str(error))
+"""
+"""What is tried on a GPU before it is used, in a process of its own: one in which a GPU failed
+cannot use it again, and does not even end in order."""
 
 
 class _Problem(NamedTuple):
@@ -52,7 +75,7 @@ def choose_backend(requested: str, device_ids: Sequence[str]) -> str:
     Raises:
         UserError: cudnn was asked for and does not work here.
     """
-    problem = None if requested == "cpu" else _cudnn_problem(device_ids)
+    problem = None if requested == "cpu" else _cudnn_problem(device_ids) or _failure(device_ids)
     if requested == "cudnn" and problem:
         raise UserError(f"--context cudnn: {problem.reason}; {problem.remedy}, or --context cpu")
     if requested != "cpu" and not problem:
@@ -123,6 +146,19 @@ def _cudnn_problem(device_ids: Sequence[str]) -> _Problem | None:
             extension.context(device_id=device_id)  # which asks the driver for the GPU's name
     except Exception as error:  # of several kinds: ImportError, RuntimeError, nnabla's NVMLError
         return _problem_of(error)
+    return None
+
+
+def _failure(device_ids: Sequence[str]) -> _Problem | None:
+    """Why a GPU that is there cannot compute; None where all can."""
+    for device_id in device_ids:
+        command = [sys.executable, "-c", TRIED, device_id]
+        tried = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        if tried.returncode:
+            said = re.search(r'failed with "(.+?)"|(CU\w+_STATUS_\w+)', tried.stderr)
+            text = said[said.lastindex or 0] if said else " ".join(tried.stderr.split())[-200:]
+            remedy = MENDED if "illegal instruction" in text else "check the GPU with nvidia-smi"
+            return _Problem(f"GPU {device_id} fails in nnabla's functions ({text})", remedy)
     return None
 
 

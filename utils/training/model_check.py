@@ -14,6 +14,7 @@ from nnabla.backward_functions import registry
 from utils.errors import UserError
 from utils.kernels.batch_norm import weighted_batch_normalization
 from utils.training.adjoint import StepAdjoint
+from utils.training.device import machine_failure
 from utils.training.models import Model, describe, find_model, is_nnp
 from utils.training.network import Network
 from utils.training.nnp_net import NnpNet
@@ -59,6 +60,7 @@ def check_once(name: str, net: Model | None, image_shape: tuple[int, ...], n_cla
     except UserError:
         raise
     except Exception as error:
+        _raise_of_machine(error)
         raise UserError(
             f"--model {name}: fails on images of shape {image_shape} ({describe(error)})"
         ) from error
@@ -76,6 +78,12 @@ def check_once(name: str, net: Model | None, image_shape: tuple[int, ...], n_cla
     if isinstance(model, NnpNet) and model.remark:
         log.warning("--model %s: %s", name, model.remark)
     return model
+
+
+def _raise_of_machine(error: Exception) -> None:
+    """Raise again what the GPU or too little memory caused, and no model."""
+    if isinstance(error, RuntimeError) and machine_failure(error):
+        raise error
 
 
 def _check_functions(name: str, logits: nn.Variable) -> None:
@@ -99,6 +107,7 @@ def _check_scoring(name: str, network: Network) -> None:
     try:
         adjoint_of.derivatives(x, y, ones, ones)
     except Exception as error:
+        _raise_of_machine(error)
         named = re.search(r"(\w+)_backward\b", str(error))
         function = f"{named[1]} has no second derivative" if named else "no second derivative"
         raise UserError(
