@@ -36,7 +36,7 @@ venv:
 
 venv-cuda:
 	@TAKES="1.8 GB to download, 3.8 GB on disk" bash .ci/setup_venv.sh requirements.txt requirements-cuda.txt
-	@$(PYTHON) .ci/repair_cuda.py
+	@$(PYTHON) -m utils.training.repair_cuda
 
 venv-dev:
 	@bash .ci/setup_venv.sh requirements.txt requirements-dask.txt requirements-dev.txt

@@ -5,7 +5,8 @@
 Runs eval_sgd_influence.py on the embedded digits a few times, compares what the runs wrote, and
 times the steps of three nets; 3 to 10 minutes. Needs `make venv-cuda` and a GPU; with --context cpu
 the CPU is compared with itself. The output folders stay in DIR, and runs that are there are not
-repeated. Prints a row of docs/gpu.md's table for each question.
+repeated. Prints questions and answers, and writes them to DIR/gpu.csv; docs/gpu.md has those of an
+H100 in short.
 """
 
 from __future__ import annotations
@@ -24,16 +25,18 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the repository, when run as a script
 
 import numpy as np
+import pandas as pd
 
 from benchmarks.speed import scoring_step, training_step
-from utils.output.storage import read_csv
+from utils.errors import UserError
+from utils.output.storage import read_csv, save_csv
 from utils.training.device import choose_backend, set_context
 from utils.training.models import MODELS
 
 COMMAND = "eval_sgd_influence.py -ds digits -nt 1 -r 0 40 --no_report -q"
 ALL = "--methods Hara Hara_exact Ours Ours_exact Ours_mean Influence_functions AUM"
 SHORT = "-e 1 --n_train 640"
-"""Ten steps: after more, a maximum or a ReLU that rounding turns has led to another net."""
+"""Ten steps. In longer trainings rounding changes a ReLU or a maximum, and the nets part."""
 TRAININGS = {
     "first": f"{ALL} --cache steps",
     "again": f"{ALL} --cache steps",
@@ -49,37 +52,45 @@ TIMES = 30
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run, compare and print each answer as it is known."""
+    """Run, compare, print and write."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for the runs")
-    parser.add_argument("--context", default="cudnn", help="of nnabla; default: cudnn")
+    parser.add_argument("--context", default="cudnn", choices=("cpu", "cudnn"))
     options = parser.parse_args(arguments)
+    try:
+        set_context(choose_backend(options.context, ("0",)), "0")
+    except UserError as error:
+        parser.error(str(error))
     options.out.mkdir(parents=True, exist_ok=True)
+    rows = []
     for question, answer in answers(options.out, options.context):
-        print(f"| {question} | {answer} |", flush=True)
+        print(f"{question}: {answer}", flush=True)
+        rows.append({"question": question, "answer": answer})
+    save_csv(pd.DataFrame(rows), options.out / "gpu.csv")
 
 
 def answers(out: Path, context: str) -> Iterator[tuple[str, str]]:
     """Questions and their answers."""
     for name, options in TRAININGS.items():
         run(out / name, f"{options} --context {context}")
-    yield "same bytes, run twice", shared_bytes(out / "first", out / "again", WRITTEN)
-    yield "largest difference of their scores", largest(agreement(out / "first", out / "again"))
-    recomputed = shared_bytes(out / "first", out / "recomputed", ("influence", "score"))
-    yield "same bytes, states kept or recomputed", recomputed
-    recomputed = largest(agreement(out / "first", out / "recomputed"))
-    yield "largest difference of their scores", recomputed
-    copied = scored_again(out / "first", out / "first_on_cpu")
-    for method, figure in agreement(out / "first", copied).items():
+    yield from repeatability(out)
+    for method, figure in agreement(out / "first", scored_on_cpu(out)).items():
         yield f"same states scored on the CPU, {method}", shown(*figure)
     run(out / "short_on_cpu", f"{TRAININGS['short']} --context cpu --conv nnabla")
     for method, figure in agreement(out / "short", out / "short_on_cpu").items():
         yield f"ten steps trained and scored on the CPU, {method}", shown(*figure)
-    yield from speeds(context)
-    memory = memory_of(out / "trials", f"{SIX_TRIALS} --context {context}")
-    yield "memory of the GPU after each of six trials, MB", memory
+    yield from speeds()
+    yield "memory of the GPU after each of six trials, MB", memory_of(out / "trials", context)
+
+
+def repeatability(out: Path) -> Iterator[tuple[str, str]]:
+    """Whether a run gives the same when it is run again, and when states are recomputed."""
+    for name, case in (("again", "run twice"), ("recomputed", "states kept or recomputed")):
+        folders = WRITTEN if name == "again" else WRITTEN[1:]
+        yield f"{case}: files with the same bytes", shared_bytes(out / "first", out / name, folders)
+        yield f"{case}: largest difference", largest(agreement(out / "first", out / name))
 
 
 def run(folder: Path, options: str) -> None:
@@ -111,12 +122,14 @@ def _content(path: Path) -> bytes | None:
     return path.read_bytes() if path.exists() else None
 
 
-def scored_again(run_folder: Path, copy: Path) -> Path:
-    """A copy of a run whose training is scored on the CPU."""
+def scored_on_cpu(out: Path) -> Path:
+    """A copy of the first run whose training is scored on the CPU."""
+    copy, copying = out / "first_on_cpu", out / "first_copied"
     if not copy.exists():
-        shutil.copytree(run_folder, copy)
-        for folder in ("influence", "score", "summary"):
-            shutil.rmtree(copy / folder)
+        left_out = shutil.ignore_patterns("influence", "score", "summary")
+        shutil.rmtree(copying, ignore_errors=True)
+        shutil.copytree(out / "first", copying, ignore=left_out)
+        copying.rename(copy)
     run(copy, f"{TRAININGS['first']} --context cpu")
     return copy
 
@@ -150,9 +163,8 @@ def largest(figures: Mapping[str, tuple[float, float]]) -> str:
     return f"{method}: {shown(*figures[method])}"
 
 
-def speeds(context: str) -> Iterator[tuple[str, str]]:
+def speeds() -> Iterator[tuple[str, str]]:
     """Milliseconds of a training step of 64 images of 3x32x32 and of its exact adjoint."""
-    set_context(choose_backend(context, ("0",)), "0")
     for net in NETS:
         step, score = (milliseconds(kind(MODELS[net])) for kind in (training_step, scoring_step))
         yield f"a training step; its adjoint, {net}", f"{step:.1f} ms; {score:.1f} ms"
@@ -168,16 +180,16 @@ def milliseconds(action: Callable[[], object]) -> float:
     return 1000 * median(seconds[3:])
 
 
-def memory_of(folder: Path, options: str) -> str:
-    """What nvidia-smi says that the GPU holds, whenever a trial of a run has ended."""
+def memory_of(folder: Path, context: str) -> str:
+    """What nvidia-smi says that the first GPU holds when each trial of a run has just ended."""
     if not shutil.which("nvidia-smi"):
         return "not known: there is no nvidia-smi"
+    shutil.rmtree(folder, ignore_errors=True)
     held: dict[int, int] = {}
     with ThreadPoolExecutor() as threads:
-        running = threads.submit(run, folder, options)
+        running = threads.submit(run, folder, f"{SIX_TRIALS} --context {context}")
         while not running.done():
-            trials = len(list((folder / "score").glob("*/score_*_seed_*.csv")))
-            held[trials] = _memory_held()
+            held.setdefault(len(list((folder / "score").glob("*/score_*.csv"))), _memory_held())
             time.sleep(0.1)
         running.result()
     return ", ".join(str(held[n]) for n in sorted(held) if n)

@@ -4,9 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 
+from benchmarks import gpu
 from benchmarks.gpu import agreement, largest, milliseconds, shared_bytes
-from utils.output.storage import save_csv
+from utils.errors import UserError
+from utils.output.storage import read_csv, save_csv
 
 
 def write_scores(run: Path, method: str, scores: dict[int, float]) -> None:
@@ -42,3 +45,33 @@ def test_actions_are_timed_after_three_others() -> None:
     done: list[int] = []
     assert 0 <= milliseconds(lambda: done.append(1)) < 1000
     assert len(done) == 33
+
+
+def test_answers_on_a_small_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The CPU in the GPU's place: all is equal, and a run that was cut off is continued."""
+    small = "-e 2 --n_train 64 --n_val 32 --n_test 32 -r 0 5 --model mlp --cache steps"
+    few = dict.fromkeys(("first", "again", "recomputed"), f"{small} --methods Hara AUM")
+    monkeypatch.setattr(gpu, "TRAININGS", few | {"short": f"{small} --methods Ours"})
+    monkeypatch.setattr(gpu, "speeds", lambda: iter([("speed", "high")]))
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    (tmp_path / "first_copied" / "influence").mkdir(parents=True)
+    gpu.main(["--out", str(tmp_path), "--context", "cpu"])
+    answers = read_csv(tmp_path / "gpu.csv").set_index("question")["answer"]
+    same = "difference 0.0e+00 of the scores' norm, Spearman 1.0000"
+    assert answers["run twice: largest difference"] == f"AUM: {same}"
+    assert answers["same states scored on the CPU, Hara"] == same
+    n, of = answers["run twice: files with the same bytes"].removesuffix(" files").split(" of ")
+    assert n == of != "0"
+    assert answers["memory of the GPU after each of six trials, MB"].startswith("not known")
+
+
+def test_gpu_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> str:
+        raise UserError("--context cudnn: there is none")
+
+    monkeypatch.setattr(gpu, "choose_backend", fail)
+    with pytest.raises(SystemExit, match="2"):
+        gpu.main(["--out", str(tmp_path)])
+    assert "--context cudnn: there is none" in capsys.readouterr().err

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -29,8 +32,8 @@ def default_context():
 
 
 @pytest.fixture
-def cudnn(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """An extension with the GPUs 0 and 1."""
+def extension(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """An extension with the GPUs 0 and 1, in this process alone."""
     module = ModuleType("nnabla_ext.cudnn")
     backends = ["cudnn:float", "cuda:float", "cpu:float"]
     vars(module).update(
@@ -38,10 +41,16 @@ def cudnn(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         context=lambda device_id, **_: nn.Context(backends, "CudaCachedArray", device_id),
     )
     monkeypatch.setitem(sys.modules, "nnabla_ext.cudnn", module)
-    monkeypatch.setattr("subprocess.run", lambda *_, **__: SimpleNamespace(returncode=0))
     for name in device.REPEATABLE:
         monkeypatch.setenv(name, "0")
     return module
+
+
+@pytest.fixture
+def cudnn(extension: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """An extension whose GPUs compute."""
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: SimpleNamespace(returncode=0))
+    return extension
 
 
 @pytest.mark.parametrize("requested", ["auto", "cudnn"])
@@ -71,42 +80,68 @@ def test_loaded_extension_leaves_standard_output_alone(
     assert device.cudnn_extension() is cudnn
 
 
+ILLEGAL = 'x.cuh:639 (cudaGetLastError()) failed with "an illegal instruction was encountered" (c).'
+
+
 @pytest.mark.parametrize(
-    ("stderr", "reason"),
+    ("stderr", "status", "reason"),
     [
         (
-            'x.cuh:639 (cudaGetLastError()) failed with "an illegal instruction was encountered" '
-            "(cudaErrorIllegalInstruction).",
-            r"GPU 1 fails in nnabla's functions \(an illegal instruction was encountered\); run "
-            "python .ci/repair_cuda.py, which mends nnabla's extension for H100 and H200",
+            ILLEGAL,
+            -signal.SIGABRT,
+            "an illegal instruction was encountered; run python -m utils.training.repair_cuda, "
+            "which mends nnabla's extension for H100 and H200",
         ),
         (
             "convolution.cu:205 CUDNN_STATUS_EXECUTION_FAILED occured in `cudnnConvolution",
-            r"GPU 1 fails in nnabla's functions \(CUDNN_STATUS_EXECUTION_FAILED\); check the GPU",
+            1,
+            "CUDNN_STATUS_EXECUTION_FAILED; check the GPU with nvidia-smi",
         ),
-        ("\nSegmentation fault\n\n", r"GPU 1 .* \(Segmentation fault\); check the GPU"),
+        ("[nnabla][INFO]: Initializing", -signal.SIGSEGV, "SIGSEGV; check the GPU"),
+        ("a\nb is amiss\n\n[nnabla][INFO]: x\n", 1, "b is amiss; check the GPU"),
+        ("", 3, "status 3; check the GPU"),
     ],
 )
 def test_gpu_that_cannot_compute(
-    cudnn: ModuleType, monkeypatch: pytest.MonkeyPatch, stderr: str, reason: str
+    cudnn: ModuleType, monkeypatch: pytest.MonkeyPatch, stderr: str, status: int, reason: str
 ) -> None:
     """It is tried in another process, since this one could not go on after such a failure."""
 
     def run(command: list[str], **_: object) -> SimpleNamespace:
-        return SimpleNamespace(returncode=int(command[-1]), stderr=stderr)
+        return SimpleNamespace(returncode=int(command[-1]) * status, stderr=stderr)
 
     monkeypatch.setattr("subprocess.run", run)
     monkeypatch.setattr(device, "expects_gpu", lambda: True)
     assert choose_backend("cudnn", ("0",)) == "cudnn"
-    with pytest.raises(UserError, match=f"--context cudnn: {reason}.*, or --context cpu"):
+    expected = f"--context cudnn: GPU 1 fails in nnabla's functions: {reason}"
+    with pytest.raises(UserError, match=f"{re.escape(expected)}.*, or --context cpu"):
         choose_backend("cudnn", ("0", "1"))
     assert choose_backend("auto", ("0", "1")) == "cpu"
+
+
+def test_gpu_that_does_not_answer(cudnn: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(command: list[str], timeout: float, **_: object) -> SimpleNamespace:
+        raise subprocess.TimeoutExpired(command, timeout)
+
+    monkeypatch.setattr("subprocess.run", run)
+    with pytest.raises(UserError, match="no result after 300 s; check the GPU"):
+        choose_backend("cudnn", ("0",))
+
+
+def test_gpu_is_tried_in_a_process_of_its_own(
+    extension: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """That process has no extension, and says so wherever it is started."""
+    monkeypatch.chdir(tmp_path)
+    reason = "fails in nnabla's functions: .*cudnn extension cannot be loaded"
+    with pytest.raises(UserError, match=reason):
+        choose_backend("cudnn", ("0",))
 
 
 def test_what_is_tried_on_a_gpu_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["-c", "0"])
     monkeypatch.setattr(device, "set_context", lambda *_: nn.set_default_context(nn.Context()))
-    exec(device.TRIED, {})
+    exec(device.GPU_CHECK, {})
 
 
 def test_device_that_this_process_does_not_have(cudnn: ModuleType) -> None:
@@ -236,7 +271,9 @@ def test_gpu_whose_name_the_driver_does_not_tell(
     [
         ("memory error in alloc\nFailed to allocate again.", "or a GPU that nobody else uses"),
         ("target_specific error\n(cudaGetLastError()) failed: illegal access", "nvidia-smi"),
+        (f"target_specific error in forward_impl\n{ILLEGAL}", "utils.training.repair_cuda"),
         ("value error in setup_impl\nshapes differ", ""),
+        ("value error in setup_impl\nsrc/nbla/cuda/cudnn/convolution.cu:57\nmismatch", ""),
     ],
 )
 def test_failure_of_a_gpu_is_one_line(cudnn: ModuleType, text: str, reported: str) -> None:

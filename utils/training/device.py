@@ -8,6 +8,7 @@ import io
 import logging
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -29,32 +30,35 @@ log = logging.getLogger("data_cleansing")
 DEFAULT_DEVICE = "0"
 INSTALL = "pip install -r requirements-cuda.txt"
 SMALLER = "choose a smaller --batch_size or --image_size"
-MENDED = "run python .ci/repair_cuda.py, which mends nnabla's extension for H100 and H200"
+REPAIR = (
+    "run python -m utils.training.repair_cuda, which mends nnabla's extension for H100 and H200"
+)
 ROOT = Path(__file__).parents[2]
 DRIVER_NEEDED = "install NVIDIA's driver, version 525 or later"
 REPEATABLE = {"NNABLA_CUDNN_DETERMINISTIC": "1", "NNABLA_CUDNN_ALGORITHM_BY_HEURISTIC": "1"}
 """Without these two a replay is not byte-equal: cuDNN would take whichever algorithm was fastest
 when it was tried, and some give other bytes at each call. nnabla reads them once."""
 
-
-TRIED = """
+GPU_CHECK = """
 import sys
 import nnabla as nn
 import nnabla.functions as F
 from utils.training.device import set_context
 
-set_context("cudnn", sys.argv[1])
-image, weights = (nn.Variable(s, need_grad=True) for s in ((64, 3, 32, 32), (8, 3, 3, 3)))
-total = F.sum(F.convolution(image, weights, pad=(1, 1)))
 try:
+    set_context("cudnn", sys.argv[1])
+    image, weights = (nn.Variable(s, need_grad=True) for s in ((64, 3, 32, 32), (8, 3, 3, 3)))
+    total = F.sum(F.convolution(image, weights, pad=(1, 1)))
     total.forward()
     total.backward()
     total.d, image.g
-except RuntimeError as error:
+except Exception as error:
     sys.exit(str(error))
 """
-"""What is tried on a GPU before it is used, in a process of its own: one in which a GPU failed
-cannot use it again, and does not even end in order."""
+"""What is computed on a GPU before it is used: in a separate process, because a process cannot use
+a GPU again after a failure."""
+PATIENCE = 300
+"""Seconds after which such a process counts as failed."""
 
 
 class _Problem(NamedTuple):
@@ -75,7 +79,9 @@ def choose_backend(requested: str, device_ids: Sequence[str]) -> str:
     Raises:
         UserError: cudnn was asked for and does not work here.
     """
-    problem = None if requested == "cpu" else _cudnn_problem(device_ids) or _failure(device_ids)
+    problem = (
+        None if requested == "cpu" else _cudnn_problem(device_ids) or _compute_problem(device_ids)
+    )
     if requested == "cudnn" and problem:
         raise UserError(f"--context cudnn: {problem.reason}; {problem.remedy}, or --context cpu")
     if requested != "cpu" and not problem:
@@ -121,6 +127,8 @@ def release_memory() -> None:
 def machine_failure(error: RuntimeError) -> str:
     """What nnabla reports of a GPU or of memory, in one line; empty for another error."""
     text = _one_line(error)
+    if re.match("(value|type|not_implemented) error in ", text):
+        return ""  # of what a function was given, though the text names a file of the extension
     no_memory = re.search("failed to allocate", text, re.IGNORECASE)
     if no_memory and not on_gpu():
         return f"not enough memory ({text:.300}); {SMALLER}"
@@ -128,7 +136,7 @@ def machine_failure(error: RuntimeError) -> str:
         r"\b(cuda|cudnn|cublas|curand|cusolver)", text, re.IGNORECASE
     ):
         return ""
-    remedy = "check the GPU with nvidia-smi, or use --context cpu"
+    remedy = f"{_remedy_of(text)}, or use --context cpu"
     if re.search("memory|alloc", text, re.IGNORECASE):
         remedy = f"{SMALLER}, or a GPU that nobody else uses"
     return f"the GPU failed ({text:.300}); {remedy}"
@@ -149,17 +157,36 @@ def _cudnn_problem(device_ids: Sequence[str]) -> _Problem | None:
     return None
 
 
-def _failure(device_ids: Sequence[str]) -> _Problem | None:
+def _compute_problem(device_ids: Sequence[str]) -> _Problem | None:
     """Why a GPU that is there cannot compute; None where all can."""
     for device_id in device_ids:
-        command = [sys.executable, "-c", TRIED, device_id]
-        tried = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        if tried.returncode:
-            said = re.search(r'failed with "(.+?)"|(CU\w+_STATUS_\w+)', tried.stderr)
-            text = said[said.lastindex or 0] if said else " ".join(tried.stderr.split())[-200:]
-            remedy = MENDED if "illegal instruction" in text else "check the GPU with nvidia-smi"
-            return _Problem(f"GPU {device_id} fails in nnabla's functions ({text})", remedy)
+        if failure := _failure_of(device_id):
+            reason = f"GPU {device_id} fails in nnabla's functions: {failure:.200}"
+            return _Problem(reason, _remedy_of(failure))
     return None
+
+
+def _failure_of(device_id: str) -> str:
+    """How `GPU_CHECK` ends on a GPU; empty where it succeeds."""
+    command = [sys.executable, "-c", GPU_CHECK, device_id]
+    try:
+        done = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return f"no result after {PATIENCE} s"
+    if not done.returncode:
+        return ""
+    if quoted := re.search(r'failed with "(.+?)"|(CU\w+_STATUS_\w+)', done.stderr):
+        return quoted[quoted.lastindex or 0]
+    if done.returncode < 0:
+        return signal.Signals(-done.returncode).name
+    lines = [line for line in done.stderr.splitlines() if line.strip() and "[nnabla]" not in line]
+    return lines[-1] if lines else f"status {done.returncode}"
+
+
+def _remedy_of(failure: str) -> str:
+    return REPAIR if "illegal instruction" in failure else "check the GPU with nvidia-smi"
 
 
 def _problem_of(error: Exception) -> _Problem:

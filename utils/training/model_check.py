@@ -60,7 +60,7 @@ def check_once(name: str, net: Model | None, image_shape: tuple[int, ...], n_cla
     except UserError:
         raise
     except Exception as error:
-        _raise_of_machine(error)
+        _reraise_machine_failure(error)
         raise UserError(
             f"--model {name}: fails on images of shape {image_shape} ({describe(error)})"
         ) from error
@@ -80,8 +80,8 @@ def check_once(name: str, net: Model | None, image_shape: tuple[int, ...], n_cla
     return model
 
 
-def _raise_of_machine(error: Exception) -> None:
-    """Raise again what the GPU or too little memory caused, and no model."""
+def _reraise_machine_failure(error: Exception) -> None:
+    """Raise it again where the GPU or too little memory caused it, not the model."""
     if isinstance(error, RuntimeError) and machine_failure(error):
         raise error
 
@@ -107,7 +107,7 @@ def _check_scoring(name: str, network: Network) -> None:
     try:
         adjoint_of.derivatives(x, y, ones, ones)
     except Exception as error:
-        _raise_of_machine(error)
+        _reraise_machine_failure(error)
         named = re.search(r"(\w+)_backward\b", str(error))
         function = f"{named[1]} has no second derivative" if named else "no second derivative"
         raise UserError(

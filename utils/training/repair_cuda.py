@@ -1,12 +1,12 @@
 """Mends nnabla's CUDA extension 1.39.0 in this environment for the GPUs H100 and H200.
 
-    python .ci/repair_cuda.py
+    python -m utils.training.repair_cuda
 
-Its sums, means and the like name 28 of the 32 threads of a warp as taking part: the mask in the
-extension's warp_shuffle.cuh is 0x0fffffff, which lacks an f. Older GPUs pass over it; those of
-compute capability 9.0 end in "an illegal instruction was encountered". This program writes
-0xffffffff into the 3,746 instructions for 9.0 that load the mask, and changes nothing else. It does
-so only if the library's SHA-256 is that of the package. `make venv-cuda` runs it.
+nnabla's sums, means and the like pass a wrong mask of a warp's threads: 0x0fffffff in the place of
+0xffffffff (warp_shuffle.cuh). GPUs of compute capability 9.0 then stop with "an illegal instruction
+was encountered". This program corrects the 3,746 instructions for 9.0 that load the mask, and
+changes nothing else. It does so only if the library's SHA-256 is that of the package.
+`make venv-cuda` runs it.
 
 Delete it when nnabla has mended the mask.
 """
@@ -14,13 +14,14 @@ Delete it when nnabla has mended the mask.
 from __future__ import annotations
 
 import hashlib
-import os
 import struct
 import sys
-import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
+
+from utils.errors import UserError
 
 PACKAGED = "3832520805cf51b47ccab17783ba3a7b803006b21223c2c9590942af4d082fa7"
 """SHA-256 of libnnabla_cuda-120_8.so in nnabla-ext-cuda120 1.39.0."""
@@ -36,20 +37,31 @@ EXECUTABLE, INSTRUCTION = 4, 16
 
 
 def main() -> None:
-    """Mend the library of this Python, and say what was done."""
-    library = find_library()
+    """Mend the library of this Python, and say what was done; exit status 2 where it cannot be."""
+    try:
+        print(mend_installed(find_library()))
+    except UserError as error:
+        print(f"repair_cuda: error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def mend_installed(library: Path | None) -> str:
+    """Mend a library in its place; returns what was done.
+
+    Raises:
+        UserError: there is none, it is not that of the package, or it cannot be replaced.
+    """
     if library is None:
-        sys.exit("nnabla-ext-cuda120 is not installed: there is nothing to mend")
+        raise UserError("nnabla-ext-cuda120 is not installed: there is nothing to mend")
     content = bytearray(library.read_bytes())
     digest = hashlib.sha256(content).hexdigest()
     if digest == MENDED:
-        print(f"{library}: mended already")
-        return
-    if digest != PACKAGED:
-        sys.exit(f"{library} is not that of nnabla-ext-cuda120 1.39.0: left as it is")
-    n = mend(content)
+        return f"{library}: mended already"
+    n = mend(content) if digest == PACKAGED else 0
+    if hashlib.sha256(content).hexdigest() != MENDED:
+        raise UserError(f"{library} is not that of nnabla-ext-cuda120 1.39.0: left as it is")
     replace(library, content)
-    print(f"{library}: {n:,} masks mended, for GPUs of compute capability 9.0")
+    return f"{library}: {n:,} masks mended, for GPUs of compute capability 9.0"
 
 
 def find_library() -> Path | None:
@@ -69,7 +81,10 @@ def mend(library: bytearray) -> int:
 
 
 def cubins(library: bytearray) -> Iterator[int]:
-    """Where each ELF file with code for the capability begins; no compressed one holds a mask."""
+    """Where each ELF file with code for the capability begins.
+
+    Compressed ones are passed over: none in this release holds a mask.
+    """
     at = library.find(CONTAINER)
     while at >= 0:
         (size,) = struct.unpack_from("<Q", library, at + 8)
@@ -108,10 +123,18 @@ def mend_code(library: bytearray, start: int, size: int) -> int:
 
 def replace(library: Path, content: bytearray) -> None:
     """Put the content in the library's place, whole or not at all."""
-    with tempfile.NamedTemporaryFile(dir=library.parent, delete=False) as new:
-        new.write(content)
-    os.chmod(new.name, library.stat().st_mode)
-    os.replace(new.name, library)
+    new = library.with_suffix(".new")
+    try:
+        new.write_bytes(content)
+        new.chmod(library.stat().st_mode)
+        new.replace(library)
+    except OSError as error:
+        with suppress(OSError):
+            new.unlink()
+        raise UserError(
+            f"{library}: cannot be replaced ({error.strerror}); run this as the user who installed "
+            "it, with 500 MB free"
+        ) from error
 
 
 if __name__ == "__main__":
