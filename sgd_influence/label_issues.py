@@ -39,7 +39,9 @@ from utils.training.trial import Trial
 log = logging.getLogger("data_cleansing")
 
 AUM = "aum"
+NAME, PREDICTED_NAME = "class", "predicted_class"
 COLUMNS = [IMAGE, LABEL, SET, IS_ISSUE, SCORE, PREDICTED, CONFIDENCE, AUM, "n_trials", ROW]
+COLUMNS += [NAME, PREDICTED_NAME]
 SHOWN_DIGITS = 6
 NOT_RECORDED = (
     "Labels were not checked: the trainings in this folder are of an earlier version, which did "
@@ -83,7 +85,7 @@ def check_of_run(
     if reason:
         checked = checked.without_suspects(evidence.labels)
     reason = reason or poor_net(found, checked)
-    table = issue_table(images, checked)
+    table = issue_table(images, checked, source.class_names)
     verdict = verdict_of(table, checked, source, reason, harmful_options(options))
     folder.save_csv(table, folder.label_issues)
     results.keep(table, latest(folder.label_issues))
@@ -194,10 +196,19 @@ def _evidence(order: Sequence[Seen], images: pd.DataFrame, number: np.ndarray) -
     )
 
 
-def issue_table(images: pd.DataFrame, checked: Checked) -> pd.DataFrame:
-    """`COLUMNS`, the label that is most likely wrong first; suspects before all others."""
+def issue_table(images: pd.DataFrame, checked: Checked, class_names: Sequence[str]) -> pd.DataFrame:
+    """`COLUMNS`, the label that is most likely wrong first; suspects before all others.
+
+    Args:
+        images: (N,) rows of the data set.
+        checked: what the check says of their labels.
+        class_names: (K,), by label.
+    """
+    name_of = dict(enumerate(class_names))
     table = images.assign(
         **{
+            NAME: images[LABEL].map(name_of),
+            PREDICTED_NAME: pd.Series(checked.predicted, images.index).map(name_of),
             IS_ISSUE: checked.suspect.astype(int),
             SCORE: checked.score.round(SHOWN_DIGITS),
             PREDICTED: checked.predicted,

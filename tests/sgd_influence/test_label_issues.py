@@ -98,7 +98,7 @@ SOURCE: Any = SimpleNamespace(class_names=("cat", "dog"), validation=None)
 
 def verdict(score: list[float], suspect: list[int], reason: str = "") -> tuple:
     found = checked(score, suspect)
-    table = issue_table(merged(TRIALS)[0], found)
+    table = issue_table(merged(TRIALS)[0], found, SOURCE.class_names)
     return table, verdict_of(table, found, SOURCE, reason, "")
 
 
@@ -107,6 +107,9 @@ def test_the_table_is_worst_first_and_the_verdict_counts_it() -> None:
     assert list(table) == COLUMNS
     assert table["is_label_issue"].tolist() == [1, 1, 0, 0]
     assert table["label_score"].tolist() == [0.1, 0.2, 0.05, 0.9]
+    assert table["class"].tolist() == ["cat" if label == 0 else "dog" for label in table["y:label"]]
+    assert set(table["y:label"]) == {0, 1}
+    assert table["predicted_class"].tolist() == ["cat"] * 4
     assert (found["n_images"], found["n_issues"], found["n_issues_test"]) == (4, 2, 1)
     assert found["per_class"] == [
         {"label": 0, "class": "cat", "n": 1, "n_issues": 0},
