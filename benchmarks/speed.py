@@ -70,7 +70,7 @@ KINKED = {"swish": "relu", "average_pooling": "max_pooling"}
 STAGES = {
     "train": r": trained$",
     "infl, {}": r": influence by (\w+) written$",
-    "eval": r", n = \d+ evaluated$",
+    "eval": r", n = [\d,]+ evaluated\b",
 }
 
 

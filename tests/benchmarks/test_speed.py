@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
+from pathlib import Path
 
 import nnabla as nn
 import nnabla.functions as F
 
 import benchmarks.speed as speed
+from tests.helpers.runs import sgd_influence
 from utils.training.models import MODELS
 from utils.training.network import Network
 
@@ -28,3 +31,12 @@ def test_actions_take_turns() -> None:
     seconds = speed.least_seconds({name: partial(order.append, name) for name in "ab"})
     assert order == ["a", "b"] * (1 + speed.TIMES)
     assert seconds.keys() == {"a", "b"}
+
+
+def test_stages_are_told_by_the_log_of_a_run(tmp_path: Path) -> None:
+    begun = time.time()
+    assert sgd_influence(tmp_path, "--model mlp --methods Hara Random --no_report") == 0
+    work = speed.Work([], begun, time.time())
+    seconds = speed.stages(work, (tmp_path / "run.log").read_text(encoding="utf-8"))
+    assert {"train", "infl, Hara", "infl, Random", "eval", "rest"} == seconds.keys()
+    assert abs(sum(seconds.values()) - (work.ended - begun)) < 0.1
