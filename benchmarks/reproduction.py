@@ -37,6 +37,7 @@ from utils.data.datasets import DATASETS
 from utils.methods import NO_REMOVAL
 from utils.options import Options
 from utils.output.storage import read_csv, save_csv
+from utils.training.device import choose_backend
 
 METHODS = ("Hara", "Ours", "Influence_functions", "Random")
 ONE_METHOD = ("Influence_functions",)
@@ -140,7 +141,8 @@ def scores_of(summary: pd.DataFrame) -> pd.DataFrame:
 
 def machine() -> str:
     """The kind of machine, as far as Python knows it."""
-    return f"{processor()}, nnabla {nn.__version__} on the CPU"
+    place = "a GPU" if choose_backend("auto", ("0",)) == "cudnn" else "the CPU"
+    return f"{processor()}, nnabla {nn.__version__} on {place}"
 
 
 def commit() -> str:
