@@ -136,7 +136,8 @@ def runs_table(runs: pd.DataFrame) -> str:
     ]
     for (run, dataset), trials in runs.groupby(["run", "dataset"], sort=False):
         seeds = ", ".join(map(str, trials["seed"]))
-        minutes = f"{trials['cpu_seconds'].max() / 60:.1f}"
+        most = trials["cpu_seconds"].max()  # 0: it was put together from parts, and not timed
+        minutes = f"{most / 60:.1f}" if most else ""
         machines = "; ".join(trials["machine"].unique())
         options = "; ".join(f"`{given}`" for given in trials["options"].unique())
         commits = ", ".join(trials["commit"].dropna().unique())
@@ -162,8 +163,9 @@ def _error_rows(rows: pd.DataFrame, paper: str) -> list[tuple[str, ...]]:
     table.append((NO_REMOVAL, *([mean_and_deviation(unchanged)] * len(counts))))
     for method, of_method in rows[rows["n_drops"] > 0].groupby("method", sort=False):
         by_count = dict(iter(of_method.groupby("n_drops")))
-        errors = (mean_and_deviation(by_count[n]["error"]) for n in counts)
-        changes = (mean_and_deviation(by_count[n]["change"], "+") for n in counts)
+        run = [by_count.get(n) for n in counts]  # not every method with every n
+        errors = ("" if r is None else mean_and_deviation(r["error"]) for r in run)
+        changes = ("" if r is None else mean_and_deviation(r["change"], "+") for r in run)
         table.append((f"{method}{_missing(of_method, rows)}", *errors))
         table.append((f"{method}, change in points", *changes))
     return [*table, ("[H], full sets: its figure's axis", *([paper] * len(counts)))]
