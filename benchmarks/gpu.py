@@ -57,12 +57,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for the runs")
-    parser.add_argument("--context", default="cudnn", choices=("cpu", "cudnn"))
+    parser.add_argument(
+        "--context", default="cudnn", choices=("cpu", "cudnn"), help="default: %(default)s"
+    )
     options = parser.parse_args(arguments)
     try:
         set_context(choose_backend(options.context, ("0",)), "0")
     except UserError as error:
-        parser.error(str(error))
+        print(f"gpu.py: error: {error}", file=sys.stderr)
+        sys.exit(2)
     options.out.mkdir(parents=True, exist_ok=True)
     rows = []
     for question, answer in answers(options.out, options.context):

@@ -24,7 +24,7 @@ the training images; of a set without any, the rate by the fit of similar classe
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,8 @@ GOOD_NET = 0.9
 """The fit of similar classes is used where it estimates the net's accuracy at least this high."""
 FAIR_NET = 0.75
 """Or at least this high, if wrong labels of the training images stand apart."""
+UNDECIDED = 0.5
+"""The score of a label that is not judged, as no trial trained on its class."""
 LEAST, NEAR = 0.05, 0.04
 """For the scores of a poor net: the least eps, and near."""
 MOST_HIDDEN = 3.0
@@ -275,6 +277,7 @@ class Checked:
         count: how many labels look wrong.
         accuracy: of the net on the true classes, as the check estimates it.
         good: whether `count` is an estimate; else only its ends are sure.
+        untrained: given classes that no trial trained on, so that their labels are not judged.
     """
 
     score: Floats
@@ -284,6 +287,7 @@ class Checked:
     count: Count
     accuracy: float
     good: bool
+    untrained: tuple[int, ...] = ()
 
     def without_suspects(self, labels: Ints) -> Checked:
         """The same scores with nothing marked or suggested: any number may be wrong.
@@ -365,6 +369,36 @@ def _all_right(labels: Ints) -> Checked:
     """The result where nothing can be wrong."""
     none, sure = np.zeros(len(labels), bool), np.ones(len(labels))
     return Checked(sure, none, labels, sure, Count(0, 0, 0), 1.0, good=True)
+
+
+def check_known_classes(evidence: Evidence, sound: bool) -> Checked:
+    """As `check_labels`, of the images whose given class some trial trained on.
+
+    A net knows nothing of another class: such a label is never suspect, and scores `UNDECIDED`.
+
+    Args:
+        evidence: of N images, some of them trained on.
+        sound: as in `check_labels`.
+    """
+    labels = evidence.labels
+    known = np.isin(labels, labels[evidence.n_trained > 0])
+    parts = {f.name: getattr(evidence, f.name)[known] for f in fields(Evidence)}
+    checked = check_labels(Evidence(**parts), sound)
+    undecided = np.full(len(labels), UNDECIDED)
+
+    def among_all(values: np.ndarray, of_others: np.ndarray) -> np.ndarray:
+        of_all = of_others.astype(values.dtype)
+        of_all[known] = values
+        return of_all
+
+    return replace(
+        checked,
+        score=among_all(checked.score, undecided),
+        suspect=among_all(checked.suspect, np.zeros(len(labels))),
+        predicted=among_all(checked.predicted, labels),
+        predicted_score=among_all(checked.predicted_score, undecided),
+        untrained=tuple(int(label) for label in np.unique(labels[~known])),
+    )
 
 
 def check_labels(evidence: Evidence, sound: bool = True) -> Checked:

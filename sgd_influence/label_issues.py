@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sgd_influence.label_check import Checked, Evidence, check_labels
+from sgd_influence.label_check import Checked, Evidence, check_known_classes
 from sgd_influence.label_record import load_record, sizes_of
 from sgd_influence.poor_net import harmful_options, learnt, poor_net, unfit_net
 from utils.columns import IMAGE, LABEL, ROW, SET
@@ -80,7 +80,7 @@ def check_of_run(
     seen = [part for seed in seeds for part in seen_by(options, source, trial, results, seed)]
     images, evidence = merged(seen)
     found = learnt(options, source, results, seeds)
-    checked = check_labels(evidence, found.sound)
+    checked = check_known_classes(evidence, found.sound)
     reason = unfit_net(found)
     if reason:
         checked = checked.without_suspects(evidence.labels)
@@ -246,6 +246,7 @@ def verdict_of(
         "per_class": per_class,
         "given_to_suggested": _given_to_suggested(suspects),
         "suspicious_classes": [row["label"] for row in per_class if row["n_issues"] > row["n"] / 2],
+        "untrained_classes": list(checked.untrained),
         "validation_from_suspects": source.validation is None
         and bool((suspects[SET] != TEST).any()),
     }

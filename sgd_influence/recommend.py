@@ -462,14 +462,16 @@ def _why_none(removals: Removals, limit: float, closest: int | None) -> str:
         return f"no n that was tried raises {LABELS}"
     if gains.ratio[closest] > limit:
         return f"{name} raises {LABELS}, but validation accuracy falls"
-    gain = f"its gain in {LABELS}, {gains.ratio[closest]:.1f} standard errors, may be chance"
+    ratio = gains.ratio[closest]
+    digits = 1 if f"{ratio:.1f}" != f"{limit:.1f}" else 2
+    gain = f"its gain in {LABELS}, {ratio:.{digits}f} standard errors, may be chance"
     more = "more trials (-nt) or other n (-r) can show smaller gains"
-    return f"{name} came closest, but {gain}: {_by_chance(limit)}; {more}"
+    return f"{name} came closest, but {gain}: {_by_chance(limit, digits)}; {more}"
 
 
-def _by_chance(limit: float) -> str:
+def _by_chance(limit: float, digits: int = 1) -> str:
     """What removals without an effect reach, in words."""
-    return f"chance alone reaches {limit:.1f} in 1 of 40 runs"
+    return f"chance alone reaches {limit:.{digits}f} in 1 of 40 runs"
 
 
 def _figures(removals: Removals, number: int) -> dict[str, Any]:

@@ -215,6 +215,22 @@ def test_archives_in_data_dir_go_before_images_in_the_cache(
     assert prepare("cifar10", data, True).folder.parent == data
 
 
+@pytest.mark.parametrize("name", ["mnist", "own"])
+@pytest.mark.parametrize("dangling", [False, True])
+def test_data_dir_that_is_no_folder(
+    name: str, dangling: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own").mkdir()
+    place = tmp_path / "place"
+    if dangling:
+        place.symlink_to("nowhere")
+    else:
+        place.touch()
+    with pytest.raises(UserError, match="place is not a folder; give one with --data_dir"):
+        prepare(f"./{name}" if name == "own" else name, place, False)
+
+
 def test_what_a_read_only_folder_cannot_take_goes_to_the_cache(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ import pytest
 from sgd_influence.label_check import (
     Checked,
     Evidence,
+    check_known_classes,
     check_labels,
     fit_any_class,
     fit_similar_classes,
@@ -79,6 +80,33 @@ def test_a_good_net_counts_and_finds_wrong_labels(rate: float, similar: bool) ->
     right = checked.predicted == true
     assert right[checked.suspect].mean() > 0.65
     assert right[checked.suspect & (checked.predicted_score >= 0.9)].mean() > 0.9
+
+
+def without(given: Evidence, gone: np.ndarray) -> Evidence:
+    """The evidence without some images."""
+    return Evidence(**{f.name: getattr(given, f.name)[~gone] for f in fields(Evidence)})
+
+
+def test_a_class_without_training_images_is_not_judged() -> None:
+    given = evidence(rate=0.1)[0]
+    given = without(given, (given.labels == 3) & (given.n_trained > 0))
+    of_it = given.labels == 3
+    checked, others = check_known_classes(given, True), check_labels(without(given, of_it))
+    assert of_it.sum() > 10
+    assert checked.untrained == (3,)
+    assert not checked.suspect[of_it].any()
+    assert set(checked.score[of_it]) == set(checked.predicted_score[of_it]) == {0.5}
+    assert set(checked.predicted[of_it]) == {3}
+    assert checked.count == others.count
+    for name in ("score", "suspect", "predicted", "predicted_score"):
+        assert np.array_equal(getattr(checked, name)[~of_it], getattr(others, name))
+
+
+def test_classes_with_training_images_are_all_judged() -> None:
+    given = evidence(rate=0.1)[0]
+    checked, same = check_known_classes(given, True), check_labels(given)
+    assert checked.untrained == ()
+    assert np.array_equal(checked.suspect, same.suspect)
 
 
 @pytest.mark.parametrize("clear", [2.5, 6.0])

@@ -102,6 +102,18 @@ def verdict(score: list[float], suspect: list[int], reason: str = "") -> tuple:
     return table, verdict_of(table, found, SOURCE, reason, "")
 
 
+def test_classes_that_are_not_judged_are_named() -> None:
+    found = replace(checked([0.1, 0.2, 0.5, 0.9], [1, 0, 0, 0]), untrained=(0,))
+    table = issue_table(merged(TRIALS)[0], found, SOURCE.class_names)
+    verdict = verdict_of(table, found, SOURCE, "", "")
+    said = "Class cat has no training image, so these labels are not judged"
+    assert label_words(verdict)[-1] == said
+    found = replace(found, untrained=(0, 1))
+    verdict = verdict_of(table, found, SOURCE, "", "")
+    said = "Classes cat, dog have no training image, so these labels are not judged"
+    assert label_words(verdict)[-1] == said
+
+
 def test_the_table_is_worst_first_and_the_verdict_counts_it() -> None:
     table, found = verdict([0.2, 0.1, 0.05, 0.9], [1, 1, 0, 0])
     assert list(table) == COLUMNS

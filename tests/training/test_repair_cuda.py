@@ -78,21 +78,21 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def fails(capsys: pytest.CaptureFixture[str]) -> str:
     """The one line with which the program ends."""
     with pytest.raises(SystemExit) as ended:
-        repair_cuda.main()
+        repair_cuda.main([])
     assert ended.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     return line
 
 
 def test_library_is_mended_once(installed: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    repair_cuda.main()
+    repair_cuda.main([])
     assert capsys.readouterr().out == (
         f"{installed}: 6 masks mended, for GPUs of compute capability 9.0\n"
     )
     assert hashlib.sha256(installed.read_bytes()).hexdigest() == repair_cuda.MENDED
     assert installed.stat().st_mode & 0o777 == 0o755
     assert {path.name for path in installed.parent.iterdir()} == {"__init__.py", installed.name}
-    repair_cuda.main()
+    repair_cuda.main([])
     assert capsys.readouterr().out == f"{installed}: mended already\n"
 
 
@@ -123,4 +123,4 @@ def test_nothing_is_installed(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nnabla_ext.__path__", [])
-    assert "is not installed: there is nothing to mend" in fails(capsys)
+    assert "is not installed, so there is nothing to mend; for an NVIDIA GPU" in fails(capsys)

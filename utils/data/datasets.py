@@ -227,7 +227,8 @@ def prepare(
             no folder can be written, or something is wrong with a user's images.
     """
     if _is_path(name):
-        return own_source(Path(name), data_dir, Wanted(image_size, color, resize, skip_broken))
+        wanted = Wanted(image_size, color, resize, skip_broken)
+        return own_source(Path(name), data_dir and _root(data_dir), wanted)
     if name not in DATASETS:
         known = f"known are {', '.join(DATASETS)}{_suggested(name)}"
         raise UserError(f"data set '{name}' is not known and no such path exists; {known}")
@@ -293,7 +294,7 @@ def _suggested(name: str) -> str:
 
 
 def _root(folder: Path) -> Path:
-    if folder.exists() and not folder.is_dir():
+    if os.path.lexists(folder) and not folder.is_dir():
         raise UserError(f"{folder} is not a folder; give one with --data_dir")
     return Path(os.path.abspath(folder))
 

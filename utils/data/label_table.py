@@ -40,6 +40,7 @@ class LabelVerdict:
         per_class: (label, number of labels, number of suspects).
         given_to_suggested: (label, suggested label, images), the most frequent first.
         suspicious_classes: labels of classes with more than half suspects.
+        untrained_classes: labels of classes that no trial trained on, which are not judged.
     """
 
     n_images: int
@@ -53,6 +54,7 @@ class LabelVerdict:
     per_class: tuple[tuple[int, int, int], ...]
     given_to_suggested: tuple[tuple[int, int, int], ...]
     suspicious_classes: tuple[int, ...]
+    untrained_classes: tuple[int, ...] = ()
 
     @property
     def not_judged(self) -> bool:
@@ -107,6 +109,13 @@ class LabelVerdict:
             of_them = names[0] if len(names) == 1 else "each of " + ", ".join(names)
             remedy = "look at the class as a whole (swapped or merged folders?) first"
             warnings.append(f"More than half of the labels of {of_them} look wrong: {remedy}")
+        if self.untrained_classes:
+            names = [name_of(label) for label in self.untrained_classes]
+            of_them = (
+                f"class {names[0]} has" if len(names) == 1 else f"classes {', '.join(names)} have"
+            )
+            reason = f"{of_them} no training image, so these labels are not judged"
+            warnings.append(_capital(reason))
         return warnings
 
 
@@ -165,6 +174,7 @@ def verdict_in(value: Mapping[str, Any]) -> LabelVerdict:
         per_class=_triples(per_class),
         given_to_suggested=_triples(pairs),
         suspicious_classes=tuple(int(label) for label in value["suspicious_classes"]),
+        untrained_classes=tuple(int(label) for label in value.get("untrained_classes", ())),
     )
 
 

@@ -28,7 +28,10 @@ from utils.training.cuda_libraries import DRIVER, load_libraries
 log = logging.getLogger("data_cleansing")
 
 DEFAULT_DEVICE = "0"
-INSTALL = "pip install -r requirements-cuda.txt"
+INSTALL = (
+    "make venv-cuda, or pip install -r requirements-cuda.txt and then "
+    "python -m utils.training.repair_cuda"
+)
 SMALLER = "choose a smaller --batch_size or --image_size"
 REPAIR = (
     "run python -m utils.training.repair_cuda, which mends nnabla's extension for H100 and H200"

@@ -13,10 +13,11 @@ Delete it when nnabla has mended the mask.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -36,8 +37,12 @@ MOVES = {0x802, 0x424, 0x882}
 EXECUTABLE, INSTRUCTION = 4, 16
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Mend the library of this Python, and say what was done; exit status 2 where it cannot be."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.parse_args(arguments)
     try:
         print(mend_installed(find_library()))
     except UserError as error:
@@ -52,7 +57,10 @@ def mend_installed(library: Path | None) -> str:
         UserError: there is none, it is not that of the package, or it cannot be replaced.
     """
     if library is None:
-        raise UserError("nnabla-ext-cuda120 is not installed: there is nothing to mend")
+        raise UserError(
+            "nnabla-ext-cuda120 is not installed, so there is nothing to mend; for an NVIDIA GPU "
+            "install it by make venv-cuda"
+        )
     content = bytearray(library.read_bytes())
     digest = hashlib.sha256(content).hexdigest()
     if digest == MENDED:
