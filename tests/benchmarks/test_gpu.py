@@ -1,5 +1,6 @@
 """The comparisons of benchmarks/gpu.py."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from benchmarks import gpu
 from benchmarks.gpu import agreement, largest, milliseconds, shared_bytes
+from tests.helpers.runs import sgd_influence
 from utils.errors import UserError
 from utils.output.storage import read_csv, save_csv
 
@@ -48,15 +50,20 @@ def test_actions_are_timed_after_three_others() -> None:
 
 
 def test_answers_on_a_small_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The CPU in the GPU's place: all is equal, and a run that was cut off is continued."""
-    small = "-e 2 --n_train 64 --n_val 32 --n_test 32 -r 0 5 --model mlp --cache steps"
-    few = dict.fromkeys(("first", "again", "recomputed"), f"{small} --methods Hara AUM")
-    monkeypatch.setattr(gpu, "TRAININGS", few | {"short": f"{small} --methods Ours"})
+    """One run in the place of all: what is compared is equal, and a copy cut off is made again."""
+    small, out = tmp_path / "small", tmp_path / "out"
+    assert sgd_influence(small, "--model mlp --methods Hara AUM --no_report") == 0
+    (out / "first_copied" / "influence").mkdir(parents=True)
+
+    def run(folder: Path, options: str) -> None:
+        assert not (folder / "influence").exists()
+        shutil.copytree(small, folder, dirs_exist_ok=True)
+
+    monkeypatch.setattr(gpu, "run", run)
     monkeypatch.setattr(gpu, "speeds", lambda: iter([("speed", "high")]))
     monkeypatch.setattr("shutil.which", lambda name: None)
-    (tmp_path / "first_copied" / "influence").mkdir(parents=True)
-    gpu.main(["--out", str(tmp_path), "--context", "cpu"])
-    answers = read_csv(tmp_path / "gpu.csv").set_index("question")["answer"]
+    gpu.main(["--out", str(out), "--context", "cpu"])
+    answers = read_csv(out / "gpu.csv").set_index("question")["answer"]
     same = "difference 0.0e+00 of the scores' norm, Spearman 1.0000"
     assert answers["run twice: largest difference"] == f"AUM: {same}"
     assert answers["same states scored on the CPU, Hara"] == same
