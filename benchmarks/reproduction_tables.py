@@ -166,14 +166,14 @@ def _error_rows(rows: pd.DataFrame, paper: str) -> list[tuple[str, ...]]:
         run = [by_count.get(n) for n in counts]  # not every method with every n
         errors = ("" if r is None else mean_and_deviation(r["error"]) for r in run)
         changes = ("" if r is None else mean_and_deviation(r["change"], "+") for r in run)
-        table.append((f"{method}{_missing(str(method), of_method, rows)}", *errors))
+        table.append((f"{method}{_missing(of_method, rows)}", *errors))
         table.append((f"{method}, change in points", *changes))
     return [*table, ("[H], full sets: its figure's axis", *([paper] * len(counts)))]
 
 
-def _missing(method: str, of_method: pd.DataFrame, rows: pd.DataFrame) -> str:
+def _missing(of_method: pd.DataFrame, rows: pd.DataFrame) -> str:
     there, n_trials = of_method["seed"].nunique(), rows["seed"].nunique()
-    why = "not run" if method == "Random" else "diverged"
+    why = "not run" if "Random" in set(of_method["method"]) else "diverged"
     return "" if there == n_trials else f" ({why} in {n_trials - there} of {n_trials} trials)"
 
 
