@@ -18,6 +18,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from pathlib import Path
 
@@ -139,6 +140,7 @@ def scores_of(summary: pd.DataFrame) -> pd.DataFrame:
     ]
 
 
+@cache
 def machine() -> str:
     """The kind of machine, as far as Python knows it."""
     place = "a GPU" if choose_backend("auto", ("0",)) == "cudnn" else "the CPU"

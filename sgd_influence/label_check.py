@@ -382,6 +382,8 @@ def check_known_classes(evidence: Evidence, sound: bool) -> Checked:
     """
     labels = evidence.labels
     known = np.isin(labels, labels[evidence.n_trained > 0])
+    if known.all():
+        return check_labels(evidence, sound)
     parts = {f.name: getattr(evidence, f.name)[known] for f in fields(Evidence)}
     checked = check_labels(Evidence(**parts), sound)
     undecided = np.full(len(labels), UNDECIDED)

@@ -60,6 +60,8 @@ except Exception as error:
 """
 """What is computed on a GPU before it is used: in a separate process, because a process cannot use
 a GPU again after a failure."""
+QUOTED = re.compile('failed with "(.+?)"')
+"""What CUDA says, in the text of nnabla's errors, after a file and a line."""
 PATIENCE = 300
 """Seconds after which such a process counts as failed."""
 
@@ -180,8 +182,8 @@ def _failure_of(device_id: str) -> str:
         return f"no result after {PATIENCE} s"
     if not done.returncode:
         return ""
-    if quoted := re.search(r'failed with "(.+?)"|(CU\w+_STATUS_\w+)', done.stderr):
-        return quoted[quoted.lastindex or 0]
+    if said := QUOTED.search(done.stderr) or re.search(r"(CU\w+_STATUS_\w+)", done.stderr):
+        return said[1]
     if done.returncode < 0:
         return signal.Signals(-done.returncode).name
     lines = [line for line in done.stderr.splitlines() if line.strip() and "[nnabla]" not in line]
@@ -196,7 +198,7 @@ def _problem_of(error: Exception) -> _Problem:
     """What an error in loading the extension or in asking it for a GPU means."""
     reason = _one_line(error)
     if not isinstance(error, ImportError):
-        quoted = re.search('failed with "(.+)"', reason)  # after the file and line of nnabla's
+        quoted = QUOTED.search(reason)
         text = quoted[1] if quoted else reason
         return _Problem(f"nnabla finds no GPU: {text:.200}", DRIVER_NEEDED)
     if DRIVER in reason:

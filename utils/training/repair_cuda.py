@@ -18,11 +18,11 @@ import hashlib
 import struct
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
 from utils.errors import UserError
+from utils.output.storage import written_beside
 
 PACKAGED = "3832520805cf51b47ccab17783ba3a7b803006b21223c2c9590942af4d082fa7"
 """SHA-256 of libnnabla_cuda-120_8.so in nnabla-ext-cuda120 1.39.0."""
@@ -131,14 +131,11 @@ def mend_code(library: bytearray, start: int, size: int) -> int:
 
 def replace(library: Path, content: bytearray) -> None:
     """Put the content in the library's place, whole or not at all."""
-    new = library.with_suffix(".new")
     try:
-        new.write_bytes(content)
-        new.chmod(library.stat().st_mode)
-        new.replace(library)
+        with written_beside(library) as new:
+            new.write_bytes(content)
+            new.chmod(library.stat().st_mode)
     except OSError as error:
-        with suppress(OSError):
-            new.unlink()
         raise UserError(
             f"{library}: cannot be replaced ({error.strerror}); run this as the user who installed "
             "it, with 500 MB free"
