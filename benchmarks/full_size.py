@@ -5,8 +5,8 @@
 RUN_DIR is the output folder of a finished `eval_sgd_influence.py --cache steps` with the same
 options. Each variant scores the training images of each trial; its n worst are removed and the
 last epoch is retrained. Scores and rows are kept in --work, so that a benchmark that was cut off
-resumes; several processes may share one --work. At the end benchmarks/results/full_size.csv and
-the table of docs/fidelity.md are written from what --work holds.
+resumes; several processes may share one --work. At the end the rows of --work are put next to the
+others of benchmarks/results/full_size.csv, and the table of docs/fidelity.md is written from all.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ sys.path.insert(0, str(ROOT))  # the repository, when run as a script
 
 from benchmarks.deviations import Derivatives, WithoutHessian
 from benchmarks.reproduction_tables import fill_page, markdown, mean_and_deviation
+from benchmarks.stored import beside_stored
 from eval_sgd_influence import COMMAND
 from sgd_influence.eval import retrain_without
 from sgd_influence.replay import states_of
@@ -43,13 +44,17 @@ from utils.options import parse_options
 from utils.output.folder import OutputFolder
 from utils.output.storage import read_csv, save_csv
 from utils.run.pipeline import prepared
-from utils.training.adjoint import Arrays, DampedAdjoint, StepAdjoint
+from utils.training.adjoint import Arrays, DampedAdjoint, StepAdjoint, loss_gradient
 from utils.training.network import Network
 from utils.training.sgd import Optimiser, step_batch
 from utils.training.soundness import LAST
+from utils.training.steps import by_epoch
 from utils.training.trial import Trial
 
-TRUE, FINAL = "true", "final"
+RESULTS = ROOT / "benchmarks" / "results" / "full_size.csv"
+TRUE, FINAL, MEAN = "true", "final", "mean"
+N_MEAN = 3
+"""Epochs that `MEAN` averages over."""
 SEATED = 200
 """The n of the worst images whose seats are reported."""
 NAMES = {
@@ -59,6 +64,7 @@ NAMES = {
     "published-final": "damped, batches of one, final state",
     "exact-true": "exact, true states (**Hara_exact**)",
     "exact-final": "exact, final state (**Ours_exact**)",
+    "exact-mean": "exact, true states, mean of the last three epochs",
     "no_hessian-true": "no Hessian term, true states",
     "gauss_newton-true": "exact with the Gauss-Newton matrix, true states",
 }
@@ -185,18 +191,25 @@ VARIANTS: dict[str, type[StepAdjoint]] = {
 
 
 def scores_of(trial: Trial, variant: str, states: str) -> tuple[np.ndarray, np.ndarray]:
-    """The influences (n_train,), and |u| after each covered step, last step first (T,)."""
-    adjoint_of, adjoint = VARIANTS[variant](trial.network, trial.optimiser), trial.final_gradient
-    final = trial.final_state()
-    state_before = states_of(trial) if states == TRUE else lambda t: final
+    """The influences (n_train,), and |u| after each step of the sweep, last step first (T,).
+
+    The sweep covers the last epoch. With the states of `MEAN` it is repeated for the epochs before,
+    each with the validation loss at its own end, and the influences are averaged.
+    """
+    adjoint_of, final = VARIANTS[variant](trial.network, trial.optimiser), trial.final_state()
+    state_before = (lambda _: final) if states == FINAL else states_of(trial)
+    epochs = list(by_epoch(trial.steps))[::-1][: N_MEAN if states == MEAN else 1]
     influence, norms = np.zeros(trial.n_train), []
-    for t in trial.covered[::-1]:
-        trial.network.load(state_before(t))
-        step = trial.steps[t]
-        x, y = step_batch(trial.data.training, step, augmented=trial.optimiser.augmented)
-        by_weight, adjoint = adjoint_of(x, y, step.learning_rate, adjoint)
-        influence[step.indices] -= by_weight
-        norms.append(adjoint.length)
+    trial.network.load(final)
+    for _, numbers in epochs:  # the network is at the end of this epoch
+        adjoint = loss_gradient(trial.network, trial.data.validation)
+        for t in numbers[::-1]:
+            trial.network.load(state_before(t))
+            step = trial.steps[t]
+            x, y = step_batch(trial.data.training, step, augmented=trial.optimiser.augmented)
+            by_weight, adjoint = adjoint_of(x, y, step.learning_rate, adjoint)
+            influence[step.indices] -= by_weight / len(epochs)
+            norms.append(adjoint.length)
     return influence, np.array(norms)
 
 
@@ -312,19 +325,20 @@ def main() -> None:
         "--variants", nargs="+", metavar="VARIANT/STATES",
         default=["damped/true", "published/true", "exact/true", "damped/final",
                  "published/final", "exact/final", "no_hessian/true", "gauss_newton/true"],
-        help=f"of {', '.join(VARIANTS)}, at the {TRUE} or the {FINAL} states",
+        help=f"of {', '.join(VARIANTS)}, at the {TRUE} or the {FINAL} states, or {MEAN}: true "
+        f"states, averaged over the last {N_MEAN} epochs; needs a run with --cover_epochs {N_MEAN}",
     )  # fmt: skip
     parser.add_argument("--work", type=Path, required=True, help="folder of scores and rows")
     chosen, rest = parser.parse_known_args()
     for seed in chosen.seeds:
         options = parse_options(COMMAND, [*rest, "-o", str(chosen.run_dir), "--seed", str(seed)])
         judge(prepared(options).trial(seed, OutputFolder(chosen.run_dir)), options.dataset, chosen)
-    figures = figures_of(chosen.work)
-    save_csv(figures, ROOT / "benchmarks" / "results" / "full_size.csv")
+    figures = beside_stored(figures_of(chosen.work), RESULTS, ["dataset", "seed", "variant", "n"])
+    save_csv(figures, RESULTS)
     fill_page(ROOT / "docs" / "fidelity.md", {"full_size": table_of(figures)})
     for (dataset, variant), _ in figures[figures["n"] > 0].groupby(["dataset", "variant"]):
-        found = correlations_of(chosen.work, dataset, variant)
-        print(dataset, variant, "correlation between trials:", *np.round(found, 2))
+        if found := correlations_of(chosen.work, dataset, variant):
+            print(dataset, variant, "correlation between trials:", *np.round(found, 2))
 
 
 def judge(trial: Trial, dataset: str, chosen: argparse.Namespace) -> None:

@@ -313,7 +313,7 @@ class Data:
 
 def _data(name: str, seed: int, data: Path | None, work: Path) -> Data:
     if name == "mnist":
-        archives = data and _mnist_archives(data, work / "archives")
+        archives = data and mnist_archives(data, work / "archives")
         words = ["--data_dir", str(archives)] if archives else []
         return Data(words, prepare("mnist", archives, True))
     if name in ("digits", "clean"):
@@ -352,8 +352,21 @@ def flipped_digits(folder: Path, seed: int, validation: bool = True) -> Path:
     return folder
 
 
-def human_cifar10(folder: Path, seed: int, data: Path | None, n: int) -> dict[str, int]:
-    """NNC CSV files of n images with people's labels, and 2,000 to test; right labels by path."""
+def human_cifar10(
+    folder: Path, seed: int, data: Path | None, n: int, n_asked: int = N_ANNOTATORS
+) -> dict[str, int]:
+    """NNC CSV files of n images with people's labels, and 2,000 to test.
+
+    Args:
+        folder: of the files.
+        seed: which images are drawn, and which annotators are asked.
+        data: a folder with the images and cifar10h-counts.csv.
+        n: how many images.
+        n_asked: annotators, of whom the first wrong one counts; 0 for the right labels.
+
+    Returns:
+        The right label of each image by its path.
+    """
     if data is None:
         raise UserError("labels by people need --data, a folder with cifar10h-counts.csv")
     images, labels = cifar10_images(data)
@@ -365,7 +378,7 @@ def human_cifar10(folder: Path, seed: int, data: Path | None, n: int) -> dict[st
             Image.fromarray(images[row]).save(path)
         table = pd.DataFrame({IMAGE: list(map(str, paths)), LABEL: labels[rows]})
         right = labels[rows[:n]].astype(np.int32)
-        given = human_labels(data, rows[:n], right, N_ANNOTATORS, seed)
+        given = human_labels(data, rows[:n], right, n_asked, seed)
         save_csv(table[:n].assign(**{LABEL: given}), folder / "train.csv")
         save_csv(table[n:], folder / "test.csv")
     return dict(zip(map(str, paths), labels[rows].tolist(), strict=True))
@@ -383,7 +396,8 @@ def _seen(output: Path, data: Data, task: Task, seed: int) -> Seen:
     return Seen(labels, right == labels, held)
 
 
-def _mnist_archives(data: Path, folder: Path) -> Path:
+def mnist_archives(data: Path, folder: Path) -> Path:
+    """Official-format archives of 8,000 and 2,000 of MNIST's test images, made once in `folder`."""
     if not folder.exists():
         folder.mkdir(parents=True)
         write_mnist(*shuffled_parts(*mnist_images(data), 8000, 2000, 0), folder)

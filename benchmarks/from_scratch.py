@@ -1,0 +1,176 @@
+"""Which ranking to remove by when the net is trained again from the first step.
+
+    python benchmarks/from_scratch.py [--data PATH] [--tasks NAME ...] [--seeds S ...] [--work DIR]
+                                      [--page PAGE]
+
+Each task and seed is one run of eval_sgd_influence.py with --preset smooth, -ra and all epochs
+covered: the n worst images by each method are removed, and the net is trained again from its first
+step. Tasks:
+
+digits_flipped, mnist_flipped, cifar10_flipped: a tenth of the training labels is flipped.
+cifar10_human: wrong labels by people, the first wrong one of three annotators of CIFAR-10H;
+    validation images are drawn from these.
+
+Test labels are the right ones; MNIST and CIFAR-10 are resized to 16 px. The images come from
+--data (see benchmarks/real_images.py; CIFAR-10 needs it). Rows, one per removal, go to
+benchmarks/results/from_scratch.csv next to those of other tasks and seeds; with --page the table
+between its comments `from_scratch` is replaced, and an empty --seeds does that alone. With --work
+the runs are kept and resumed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # the repository, when run as a script
+
+import eval_sgd_influence
+from benchmarks.null_test import N_ANNOTATORS, human_cifar10, mnist_archives
+from benchmarks.reproduction_tables import fill_page, markdown, mean_and_deviation
+from benchmarks.stored import beside_stored
+from utils.errors import UserError
+from utils.methods import CONTROL, NO_REMOVAL
+from utils.output.paths import OutputPaths
+from utils.output.storage import read_csv, save_csv
+from utils.run.command import main as run_command
+
+RESULTS = ROOT / "benchmarks" / "results" / "from_scratch.csv"
+COMMAND = (
+    "--preset smooth -ra --cover_epochs all -nt 1 -j 1 --context cpu --no_report -q "
+    "--allow_unverified_data"
+)
+METHODS = ("Hara_exact", "AUM", "Influence_functions", CONTROL)
+FLIPS = "--flip_labels 0.1"
+KEYS = ["task", "seed"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A row of the table.
+
+    Attributes:
+        data: digits, mnist or cifar10.
+        options: of the command.
+        sizes: training and validation images; None for the product's defaults.
+        human: labels by people.
+    """
+
+    data: str
+    options: str
+    sizes: tuple[int, int] | None = None
+    human: bool = False
+
+
+TASKS = {
+    "digits_flipped": Task("digits", f"{FLIPS} -r 0 10 40 100 200"),
+    "mnist_flipped": Task(
+        "mnist", f"{FLIPS} -r 0 10 40 100 200 --image_size 16 --n_test 2000", (1000, 500)
+    ),
+    "cifar10_flipped": Task("cifar10", f"{FLIPS} -r 0 40 100 200 400 --image_size 16", (2000, 500)),
+    "cifar10_human": Task("cifar10", "-r 0 40 100 200 400 --image_size 16", (2000, 500), True),
+}
+
+
+def rows_of(name: str, seed: int, data: Path | None, work: Path) -> pd.DataFrame:
+    """A row per method and n of one run.
+
+    Returns:
+        Columns task, seed, method, n, val_loss (nats), val_accuracy, test_accuracy, and gain
+        (points of test accuracy over the training without removal).
+
+    Raises:
+        UserError: the run ended with an error.
+    """
+    task, output = TASKS[name], work / name / f"seed_{seed}"
+    words = [*COMMAND.split(), *task.options.split(), *_images(task, seed, data, work)]
+    if task.sizes:
+        words += ["--n_train", str(task.sizes[0]), "--n_val", str(task.sizes[1])]
+    words += ["--seed", str(seed), "--methods", *METHODS, "-o", str(output)]
+    if status := run_command(eval_sgd_influence.COMMAND, words):
+        raise UserError(f"{name}, seed {seed}: the run ended with status {status}")
+    table = read_csv(OutputPaths(output).summary).rename(columns={"n_drops": "n"})
+    table = table[table["seed"] == seed]
+    unchanged = table[table["method"] == NO_REMOVAL].iloc[:1].assign(n=0)
+    table = pd.concat([unchanged, table[table["method"].isin(METHODS)]], ignore_index=True)
+    gain = 100 * (table["test_accuracy"] - float(unchanged["test_accuracy"].iloc[0]))
+    shown = ["method", "n", "val_loss", "val_accuracy", "test_accuracy"]
+    return pd.concat([table[shown].assign(gain=gain)], keys=[(name, seed)], names=KEYS).reset_index(
+        KEYS
+    )
+
+
+def _images(task: Task, seed: int, data: Path | None, work: Path) -> list[str]:
+    """The options that name the images."""
+    if task.data == "cifar10":
+        assert task.sizes is not None
+        kind = "human" if task.human else "right"
+        folder, n_asked = work / f"{kind}_data" / str(seed), N_ANNOTATORS if task.human else 0
+        human_cifar10(folder, seed, data, sum(task.sizes), n_asked)
+        return ["-ds", str(folder)]
+    words = ["-ds", task.data]
+    if task.data == "mnist" and data:
+        words += ["--data_dir", str(mnist_archives(data, work / "archives"))]
+    return words
+
+
+def table_of(rows: pd.DataFrame) -> str:
+    """The gain in points of test accuracy by task and method against n, over the seeds."""
+    parts = []
+    for task in TASKS:
+        own = rows[rows["task"] == task]
+        if own.empty:
+            continue
+        counts = sorted(n for n in own["n"].unique() if n)
+        unchanged = 100 * own.loc[own["method"] == NO_REMOVAL, "test_accuracy"]
+        trials = own["seed"].nunique()
+        parts.append(
+            f"`{task}`, {trials} {'trial' if trials == 1 else 'trials'}, "
+            f"No Removal {mean_and_deviation(unchanged)} %"
+        )
+        table: list[tuple[str, ...]] = [("method", *(f"n = {n}" for n in counts))]
+        for method in METHODS:
+            by_count = dict(iter(own[own["method"] == method].groupby("n")["gain"]))
+            table.append((method, *(mean_and_deviation(by_count[n], "+") for n in counts)))
+        parts.append(markdown(table))
+    return "\n\n".join(parts)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run what is asked for, and print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, help="folder with the real images")
+    parser.add_argument(
+        "--tasks", nargs="+", choices=TASKS, default=list(TASKS), metavar="NAME",
+        help=f"of {', '.join(TASKS)}; default: all",
+    )  # fmt: skip
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2], help="default: 0 1 2")
+    parser.add_argument("--work", type=Path, help="folder to keep the runs in")
+    parser.add_argument("--out", type=Path, default=RESULTS, help=f"default: {RESULTS}")
+    parser.add_argument("--page", type=Path, help="whose table is replaced")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as temporary:
+        for seed in options.seeds:
+            for name in options.tasks:
+                rows = rows_of(name, seed, options.data, options.work or Path(temporary))
+                save_csv(beside_stored(rows, options.out, KEYS), options.out)
+    table = table_of(read_csv(options.out))
+    print(table)
+    if options.page:
+        fill_page(options.page, {"from_scratch": table})
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (OSError, UserError) as problem:  # images that are not there
+        sys.exit(f"from_scratch.py: error: {problem}")
