@@ -32,7 +32,7 @@ sys.path.insert(0, str(ROOT))  # the repository, when run as a script
 from benchmarks.make_archives import FULL as ALL_IMAGES
 from benchmarks.make_archives import shuffled_parts, write_full
 from benchmarks.reproduction_tables import blocks_of, draw_runs, fill_page
-from benchmarks.stored import beside_stored, processor
+from benchmarks.stored import beside_stored, processor, stored
 from sgd_influence.eval import SCORE_COLUMNS
 from utils.data.datasets import DATASETS
 from utils.methods import NO_REMOVAL
@@ -180,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for rows in parallel(tasks):
         dataset = rows["dataset"].iloc[0]
         store(rows, next(e for e in experiments if e.dataset == dataset), options.out)
-        scores, runs = read_csv(options.out / RESULTS), read_csv(options.out / RUNS)
+        scores, runs = stored(options.out / RESULTS), stored(options.out / RUNS)
         draw_runs(scores, options.out)
         if options.page.exists():
             fill_page(options.page, blocks_of(scores, runs))

@@ -21,9 +21,14 @@ def beside_stored(rows: pd.DataFrame, path: Path, keys: Sequence[str]) -> pd.Dat
     """
     if not path.exists():
         return rows
-    there, keys = read_csv(path), list(keys)
+    there, keys = stored(path), list(keys)
     known = pd.MultiIndex.from_frame(there[keys]).isin(pd.MultiIndex.from_frame(rows[keys]))
     return pd.concat([there[~known], rows], ignore_index=True)
+
+
+def stored(path: Path) -> pd.DataFrame:
+    """The rows of a CSV file; the short name of a commit stays text where it is all digits."""
+    return read_csv(path, text=["commit"])
 
 
 def processor() -> str:

@@ -47,6 +47,7 @@ def test_trials_are_run_and_stored_one_by_one(
         reproduction.OPTIONS, "subset",
         "--n_train 20 --n_val 10 --n_test 10 --image_size 8 --model mlp -e 1 -r 2 --context cpu",
     )  # fmt: skip
+    monkeypatch.setattr(reproduction, "commit", lambda: "0012345")  # must stay text
     out, page = tmp_path / "out", tmp_path / "page.md"
     page.write_text(PAGE)
     where = ["--work", str(tmp_path / "work"), "--out", str(out), "--page", str(page)]
@@ -75,6 +76,7 @@ def test_trials_are_run_and_stored_one_by_one(
     assert (out / "reproduction_subset.png").exists()
     assert "| No Removal |" in page.read_text()
     assert "| subset | mnist | 0, 1 |" in page.read_text()
+    assert "| 0012345 |" in page.read_text()
 
 
 def test_a_trial_is_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

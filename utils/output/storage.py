@@ -128,8 +128,13 @@ def csv_bytes(table: pd.DataFrame, path: Path, *, index: bool = False) -> bytes:
         ) from error
 
 
-def read_csv(path: Path, columns: Iterable[str] = ()) -> pd.DataFrame:
+def read_csv(path: Path, columns: Iterable[str] = (), text: Iterable[str] = ()) -> pd.DataFrame:
     """Read what `save_csv` wrote; floats come back bit by bit.
+
+    Args:
+        path: the file.
+        columns: must be there, with a value in every row.
+        text: columns that stay text, though all their values may look like numbers.
 
     Raises:
         UserError: the file is not there, empty or no CSV, has no rows, or a value of `columns`
@@ -137,7 +142,7 @@ def read_csv(path: Path, columns: Iterable[str] = ()) -> pd.DataFrame:
     """
     try:
         check_regular(path)
-        table = pd.read_csv(path, float_precision="round_trip")
+        table = pd.read_csv(path, float_precision="round_trip", dtype=dict.fromkeys(text, str))
     except (OSError, ValueError) as error:
         raise unreadable(path, "cannot be read", error) from error
     check_whole(table, columns, path)
