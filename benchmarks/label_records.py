@@ -34,7 +34,7 @@ sys.path.insert(0, str(ROOT))  # the repository, when run as a script
 from benchmarks.label_noise import N_CLASSES, SETTINGS, flipped_labels, resized
 from utils.data.images import ImageSet, normalise
 from utils.data.splits import stratified
-from utils.training.evaluation import EVALUATION_BATCH, Evaluator, batches_of
+from utils.training.evaluation import Evaluator, batches_of, evaluation_batch
 from utils.training.models import MODELS
 from utils.training.network import Network
 from utils.training.sgd import SGD, Optimiser
@@ -163,7 +163,7 @@ def record_fold(cell: Cell, seed: int, fold: int, data: Path, settings: argparse
 def features_of(network: Network, images: np.ndarray) -> np.ndarray:
     """The inputs of the last affine layer (N, D), with the length 1."""
     parts = []
-    for rows in batches_of(len(images), EVALUATION_BATCH):
+    for rows in batches_of(len(images), evaluation_batch(network.image_shape)):
         logits = network.logits(nn.Variable.from_numpy_array(normalise(images[rows])), test=True)
         logits.forward()
         parts.append(logits.parent.inputs[0].d.reshape(len(logits.d), -1).copy())

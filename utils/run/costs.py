@@ -14,7 +14,7 @@ from utils.data.images import ImageSet
 from utils.methods import Method
 from utils.training.adjoint import StepAdjoint, loss_gradient
 from utils.training.device import on_gpu
-from utils.training.evaluation import EVALUATION_BATCH, Evaluator
+from utils.training.evaluation import Evaluator, evaluation_batch
 from utils.training.network import Network, hdf5_of
 from utils.training.sgd import SGD, step_batch
 from utils.training.steps import Step
@@ -123,8 +123,8 @@ def _sweep_cost(trial: Trial, network: Network, test: bool) -> float:
 
 def _batches_of_all_sizes(data: ImageSet) -> ImageSet:
     """As many images as make a whole batch and the last one, which is of another size."""
-    n = len(data)
-    return _first_images(data, min(n, EVALUATION_BATCH + n % EVALUATION_BATCH))
+    n, size = len(data), evaluation_batch(data.shape)
+    return _first_images(data, min(n, size + n % size))
 
 
 def _first_images(data: ImageSet, n: int) -> ImageSet:

@@ -26,7 +26,7 @@ from utils.data.images import ImageSet
 from utils.kernels.batch_norm import RunningStatistics, weighted_batch_normalization
 from utils.kernels.smoothed_relu import smoothed_kinks
 from utils.signals import stop_if_asked
-from utils.training.evaluation import EVALUATION_BATCH, batches_of
+from utils.training.evaluation import batches_of, evaluation_batch
 from utils.training.network import Network
 from utils.training.sgd import Optimiser
 
@@ -227,7 +227,7 @@ def loss_gradient(network: Network, data: ImageSet) -> Adjoint:
     build = lru_cache(maxsize=2)(lambda size: _evaluation_loss(network, size))
     u = {name: np.zeros(p.shape) for name, p in network.theta.items()}
     v = {name: np.zeros(r.shape) for name, r in network.statistics.items()}
-    for rows in batches_of(len(data), EVALUATION_BATCH):
+    for rows in batches_of(len(data), evaluation_batch(network.image_shape)):
         stop_if_asked()
         graph = build(rows.stop - rows.start)
         leaves = {k: graph.running.before[r] for k, r in network.statistics.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import importlib
 import io
@@ -127,6 +128,8 @@ def release_memory() -> None:
     nnabla_ext.cpu.clear_memory_cache()
     if on_gpu():
         cudnn_extension().clear_memory_cache()
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc keeps free pages otherwise
+        trim(0)
 
 
 def machine_failure(error: RuntimeError) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -16,7 +16,9 @@ from utils.errors import UserError
 from utils.signals import stop_if_asked
 from utils.training.network import Network
 
-EVALUATION_BATCH = 128
+EVALUATED_PIXELS = 2**16
+"""About how many pixels are evaluated at once: more of them take memory without saving time."""
+LEAST_BATCH, LARGEST_BATCH = 64, 256
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ class Evaluator:
             n: images in all.
             batch: gives those of some rows as the network takes them.
         """
-        for rows in batches_of(n, EVALUATION_BATCH):
+        for rows in batches_of(n, evaluation_batch(self.network.image_shape)):
             stop_if_asked()
             graph = self._graph(rows.stop - rows.start)
             graph.x.d = batch(rows)
@@ -150,6 +152,12 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     """Probabilities (N, K) of logits (N, K), of the same type."""
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def evaluation_batch(image_shape: Sequence[int]) -> int:
+    """How many images of a shape (C, H, W) are evaluated at once."""
+    fitting = EVALUATED_PIXELS // math.prod(image_shape[1:])
+    return min(LARGEST_BATCH, max(LEAST_BATCH, fitting))
 
 
 def batches_of(n: int, size: int) -> list[slice]:
