@@ -8,6 +8,9 @@ from typing import Any, NoReturn
 from utils.errors import did_you_mean
 from utils.units import printable
 
+NUMBERS: dict[Any, str] = {int: "a whole number", float: "a number"}
+"""What the types of options are called."""
+
 
 class Parser(argparse.ArgumentParser):
     """As argparse's, but an error is one line, and a mistyped name gets a suggestion."""
@@ -18,16 +21,38 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{printable(line)}\n")
 
     def _meant(self, message: str) -> str:
-        """What an unknown option was to be, as far as that can be told."""
+        """What an unknown argument was to be, as far as that can be told."""
         start, _, arguments = message.partition("unrecognized arguments: ")
-        options = [] if start else [name for name in arguments.split() if name.startswith("--")]
-        if not options:
+        if start:
             return ""
-        return did_you_mean(options[0].partition("=")[0], self._option_string_actions)
+        options = [name for name in arguments.split() if name.startswith("--")]
+        if options:
+            return did_you_mean(options[0].partition("=")[0], self._option_string_actions)
+        example = ", as in -ds cifar10" if "-ds" in self._option_string_actions else ""
+        return "" if arguments.startswith("-") else f"; the name of its option is missing{example}"
+
+    def _get_value(self, action: argparse.Action, text: str) -> Any:
+        try:
+            return super()._get_value(action, text)
+        except argparse.ArgumentError:
+            if action.type not in NUMBERS:
+                raise
+            what = f"{text!r}: must be {NUMBERS[action.type]}{_spaced(action, text)}"
+            raise argparse.ArgumentError(action, what) from None
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
-            meant = did_you_mean(str(value), map(str, action.choices))
+            text = str(value)
+            meant = _spaced(action, text) or did_you_mean(text, map(str, action.choices))
             known = ", ".join(map(repr, action.choices))
             what = f"invalid choice: {value!r} (choose from {known}){meant}"
             raise argparse.ArgumentError(action, what)
+
+
+def _spaced(action: argparse.Action, text: str) -> str:
+    """How to write values, or a number, with a comma in them."""
+    if "," not in text:
+        return ""
+    if action.nargs in ("+", "*"):
+        return f"; separate values by spaces: {' '.join(text.replace(',', ' ').split())}"
+    return f"; write {text.replace(',', '.')}" if action.type is float else ""
