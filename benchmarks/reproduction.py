@@ -216,4 +216,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except FileNotFoundError as missing:
+        only_test = "; with the test images alone give --run parted or --run subset"
+        sys.exit(f"reproduction.py: error: {missing.filename}: is not there{only_test}")

@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 
-from utils.methods import METHODS, NO_REMOVAL
+from utils.methods import CONTROL, METHODS, NO_REMOVAL
 from utils.options import CACHES
 from utils.output.storage import save_bytes, written_beside
 from utils.training.kept_states import kept_steps
@@ -28,6 +28,9 @@ of sato9hara/sgd-influence. The curves themselves are in a figure only."""
 
 SCHEDULES = ((50_000, 32), (50_000, 64), (7_000, 64))
 """(training images, batch) whose storage is compared."""
+
+FEW = 3
+"""Trials from which on a change is compared with its standard error."""
 
 WIDE, LINEAR = 5, 2
 """If a change is above `WIDE` points, those above `LINEAR` are drawn on a logarithmic scale."""
@@ -117,8 +120,13 @@ def filled(text: str, blocks: Mapping[str, str]) -> str:
 
 
 def blocks_of(scores: pd.DataFrame, runs: pd.DataFrame) -> dict[str, str]:
-    """The tables by name: runs, errors, storage."""
-    return {"runs": runs_table(runs), "errors": errors_tables(scores), "storage": storage_table()}
+    """The tables by name: runs, errors, chosen, storage."""
+    return {
+        "runs": runs_table(runs),
+        "errors": errors_tables(scores),
+        "chosen": chosen_table(scores),
+        "storage": storage_table(),
+    }
 
 
 def runs_table(runs: pd.DataFrame) -> str:
@@ -161,6 +169,9 @@ def _error_rows(rows: pd.DataFrame, paper: str) -> list[tuple[str, ...]]:
     unchanged = rows.loc[rows["method"] == NO_REMOVAL, "error"]
     table = [("misclassified, %", *(f"n = {n:,}" for n in counts))]
     table.append((NO_REMOVAL, *([mean_and_deviation(unchanged)] * len(counts))))
+    trials = rows[rows["n_drops"] > 0].groupby("n_drops")["seed"].nunique()
+    if trials.nunique() > 1:
+        table.append(("trials", *(str(trials[n]) for n in counts)))
     for method, of_method in rows[rows["n_drops"] > 0].groupby("method", sort=False):
         by_count = dict(iter(of_method.groupby("n_drops")))
         run = [by_count.get(n) for n in counts]  # not every method with every n
@@ -178,15 +189,47 @@ def _missing(of_method: pd.DataFrame, rows: pd.DataFrame) -> str:
 
 
 def verdict(rows: pd.DataFrame) -> str:
-    """One line: which changes are further from 0 than twice their standard error."""
+    """One line: which changes are further from 0 than twice their standard error.
+
+    Those of fewer than `FEW` trials are left out.
+    """
     clear = []
     removed = rows[rows["n_drops"] > 0]
     for (method, n), group in removed.groupby(["method", "n_drops"], sort=False):
         change, error = group["change"].mean(), group["change"].sem()
-        if abs(change) > 2 * error:
+        if len(group) >= FEW and abs(change) > 2 * error:
             clear.append(f"{method} at n = {n:,} ({change:+.2f})")
     printed = ", ".join(clear) or "none"
     return f"Changes beyond twice their standard error (negative is better): {printed}."
+
+
+def chosen_table(scores: pd.DataFrame) -> str:
+    """The change of run `full` at the n that each trial's validation loss chooses, by method.
+
+    Of the n > 0 that a method has in all of its trials, the one with the lowest loss is chosen.
+    """
+    head = ("data set", "method", "n chosen, by trial", "change in points", "standard error")
+    table: list[tuple[str, ...]] = [(*head, "change less Random's, paired")]
+    full = errors_of(scores[scores["run"] == "full"])
+    if full.empty:
+        return "No trial was run."
+    for dataset, rows in full[full["n_drops"] > 0].groupby("dataset", sort=False):
+        chosen = {m: _chosen(own) for m, own in rows.groupby("method", sort=False)}
+        for method, best in chosen.items():
+            change = best["change"]
+            less = (change - chosen[CONTROL]["change"]).dropna() if CONTROL in chosen else change
+            paired = "" if method == CONTROL else mean_and_deviation(less, "+")
+            counts = ", ".join(f"{n:,}" for n in best["n_drops"])
+            row = (str(dataset), str(method), counts, mean_and_deviation(change, "+"))
+            table.append((*row, f"{change.sem():.2f}" if len(change) > 1 else "", paired))
+    return markdown(table)
+
+
+def _chosen(rows: pd.DataFrame) -> pd.DataFrame:
+    """The row of the lowest validation loss in each trial, by seed."""
+    in_all = rows.groupby("n_drops")["seed"].transform("nunique") == rows["seed"].nunique()
+    common = rows[in_all].reset_index(drop=True)
+    return common.loc[common.groupby("seed")["val_loss"].idxmin()].set_index("seed")
 
 
 def mean_and_deviation(values: pd.Series, sign: str = "", digits: int = 2) -> str:

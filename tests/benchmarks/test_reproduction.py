@@ -12,14 +12,21 @@ import pytest
 from benchmarks import deviations, reproduction
 from benchmarks.make_archives import write_full, write_idx
 from benchmarks.pictures import small_net
-from benchmarks.reproduction_tables import blocks_of, errors_of, filled, verdict
+from benchmarks.reproduction_tables import (
+    blocks_of,
+    chosen_table,
+    errors_of,
+    errors_tables,
+    filled,
+    verdict,
+)
 from utils.data.datasets import DATASETS, read_mnist
 from utils.output.storage import read_csv
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 SCORES = ["val_loss", "test_loss", "val_accuracy", "test_accuracy"]
-PAGE = "".join(f"<!-- {name} -->\n<!-- /{name} -->\n" for name in ("runs", "errors", "storage"))
+PAGE = "".join(f"<!-- {name} -->\n<!-- /{name} -->\n" for name in ("runs", "errors", "chosen", "storage"))
 
 
 def row(method: str, seed: int, n: int, accuracy: float) -> dict[str, object]:
@@ -136,6 +143,29 @@ def test_change_is_paired_and_only_clear_ones_are_named() -> None:
     change = errors[errors["method"] == "Hara"]["change"]
     assert change.to_numpy() == pytest.approx([-2, -2.1, -2.2])
     assert verdict(errors).endswith(": Hara at n = 6 (-2.10).")
+
+
+def test_changes_of_two_trials_are_not_judged_and_columns_have_their_trials() -> None:
+    rows = [row("No Removal", seed, 0, 0.5) for seed in range(3)]
+    rows += [row("Hara", seed, 6, 0.6) for seed in range(3)]
+    rows += [row("Hara", seed, 9, 0.7) for seed in range(2)]
+    scores = pd.DataFrame(rows)
+    assert verdict(errors_of(scores)).endswith(": Hara at n = 6 (-10.00).")
+    assert "| trials | 3 | 2 |" in errors_tables(scores)
+
+
+def test_n_is_chosen_on_validation_among_those_of_all_trials() -> None:
+    def full(method: str, seed: int, n: int, accuracy: float, loss: float) -> dict[str, object]:
+        return row(method, seed, n, accuracy) | {"run": "full", "val_loss": loss}
+
+    rows = [full("No Removal", seed, 0, 0.5, 1.0) for seed in range(2)]
+    rows += [full("Hara", 0, 5, 0.51, 0.8), full("Hara", 0, 9, 0.6, 0.9)]
+    rows += [full("Hara", 1, 5, 0.52, 0.9), full("Hara", 1, 9, 0.54, 0.8)]
+    rows += [full("Hara", 0, 70, 0.9, 0.1)]  # one trial alone has it
+    rows += [full("Random", seed, 5, 0.5, 1.0) for seed in range(2)]
+    table = chosen_table(pd.DataFrame(rows)).splitlines()
+    assert table[2] == "| mnist | Hara | 5, 9 | -2.50 ± 2.12 | 1.50 | -2.50 ± 2.12 |"
+    assert table[3] == "| mnist | Random | 5, 5 | +0.00 ± 0.00 | 0.00 |  |"
 
 
 def test_a_block_needs_its_place() -> None:
