@@ -26,7 +26,8 @@ from utils.output.storage import read_csv
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 SCORES = ["val_loss", "test_loss", "val_accuracy", "test_accuracy"]
-PAGE = "".join(f"<!-- {name} -->\n<!-- /{name} -->\n" for name in ("runs", "errors", "chosen", "storage"))
+BLOCKS = ("runs", "errors", "chosen", "storage")
+PAGE = "".join(f"<!-- {name} -->\n<!-- /{name} -->\n" for name in BLOCKS)
 
 
 def row(method: str, seed: int, n: int, accuracy: float) -> dict[str, object]:
