@@ -51,6 +51,7 @@ from utils.training.soundness import LAST
 from utils.training.steps import by_epoch
 from utils.training.trial import Trial
 
+KEYS = ["dataset", "seed", "variant", "n"]
 RESULTS = ROOT / "benchmarks" / "results" / "full_size.csv"
 TRUE, FINAL, MEAN = "true", "final", "mean"
 N_MEAN = 3
@@ -191,7 +192,7 @@ VARIANTS: dict[str, type[StepAdjoint]] = {
 
 
 def scores_of(trial: Trial, variant: str, states: str) -> tuple[np.ndarray, np.ndarray]:
-    """The influences (n_train,), and |u| after each step of the sweep, last step first (T,).
+    """The influences (n_train,), and |u| after each step, last step first, over the first (T,).
 
     The sweep covers the last epoch. With the states of `MEAN` it is repeated for the epochs before,
     each with the validation loss at its own end, and the influences are averaged.
@@ -199,10 +200,11 @@ def scores_of(trial: Trial, variant: str, states: str) -> tuple[np.ndarray, np.n
     adjoint_of, final = VARIANTS[variant](trial.network, trial.optimiser), trial.final_state()
     state_before = (lambda _: final) if states == FINAL else states_of(trial)
     epochs = list(by_epoch(trial.steps))[::-1][: N_MEAN if states == MEAN else 1]
-    influence, norms = np.zeros(trial.n_train), []
+    influence, growth = np.zeros(trial.n_train), []
     trial.network.load(final)
     for _, numbers in epochs:  # the network is at the end of this epoch
         adjoint = loss_gradient(trial.network, trial.data.validation)
+        norms = []
         for t in numbers[::-1]:
             trial.network.load(state_before(t))
             step = trial.steps[t]
@@ -210,7 +212,8 @@ def scores_of(trial: Trial, variant: str, states: str) -> tuple[np.ndarray, np.n
             by_weight, adjoint = adjoint_of(x, y, step.learning_rate, adjoint)
             influence[step.indices] -= by_weight / len(epochs)
             norms.append(adjoint.length)
-    return influence, np.array(norms)
+        growth += [norm / norms[0] for norm in norms]
+    return influence, np.array(growth)
 
 
 @dataclass(frozen=True)
@@ -274,7 +277,7 @@ def _of_scores(scores: Path, work: Path, n: int) -> dict[str, float]:
     last = np.load(work / f"{dataset}_{seed}_last.npy")
     worst = np.argsort(found["influence"], kind="stable")[:n]
     return {
-        "growth": float(found["norms"].max() / found["norms"][0]),
+        "growth": float(found["growth"].max()),
         "lowest": float(found["influence"].min()),
         "seats": float(last[worst].mean()),
     }
@@ -323,6 +326,7 @@ def main() -> None:
     parser.add_argument("--counts", type=int, nargs="+", default=[40, 200, 1000, 3000])
     parser.add_argument(
         "--variants", nargs="+", metavar="VARIANT/STATES",
+        choices=[name.replace("-", "/") for name in NAMES],
         default=["damped/true", "published/true", "exact/true", "damped/final",
                  "published/final", "exact/final", "no_hessian/true", "gauss_newton/true"],
         help=f"of {', '.join(VARIANTS)}, at the {TRUE} or the {FINAL} states, or {MEAN}: true "
@@ -333,7 +337,7 @@ def main() -> None:
     for seed in chosen.seeds:
         options = parse_options(COMMAND, [*rest, "-o", str(chosen.run_dir), "--seed", str(seed)])
         judge(prepared(options).trial(seed, OutputFolder(chosen.run_dir)), options.dataset, chosen)
-    figures = beside_stored(figures_of(chosen.work), RESULTS, ["dataset", "seed", "variant", "n"])
+    figures = beside_stored(figures_of(chosen.work), RESULTS, KEYS)
     save_csv(figures, RESULTS)
     fill_page(ROOT / "docs" / "fidelity.md", {"full_size": table_of(figures)})
     for (dataset, variant), _ in figures[figures["n"] > 0].groupby(["dataset", "variant"]):
@@ -359,8 +363,8 @@ def judge(trial: Trial, dataset: str, chosen: argparse.Namespace) -> None:
             with work.claimed(stem) as mine:
                 if not mine:
                     continue
-                influence, norms = scores_of(trial, variant, states)
-                np.savez(scores, influence=influence, norms=norms)
+                influence, growth = scores_of(trial, variant, states)
+                np.savez(scores, influence=influence, growth=growth)
         order = np.argsort(np.load(scores)["influence"], kind="stable")
         for n in chosen.counts:
             removed = np.isin(np.arange(trial.n_train), order[:n])

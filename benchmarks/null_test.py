@@ -367,7 +367,7 @@ def human_cifar10(
     Returns:
         The right label of each image by its path.
     """
-    if data is None:
+    if data is None and n_asked:
         raise UserError("labels by people need --data, a folder with cifar10h-counts.csv")
     images, labels = cifar10_images(data)
     rows = np.random.default_rng([seed, 7]).permutation(len(labels))[: n + 2000]
@@ -378,7 +378,7 @@ def human_cifar10(
             Image.fromarray(images[row]).save(path)
         table = pd.DataFrame({IMAGE: list(map(str, paths)), LABEL: labels[rows]})
         right = labels[rows[:n]].astype(np.int32)
-        given = human_labels(data, rows[:n], right, n_asked, seed)
+        given = human_labels(data, rows[:n], right, n_asked, seed) if data and n_asked else right
         save_csv(table[:n].assign(**{LABEL: given}), folder / "train.csv")
         save_csv(table[n:], folder / "test.csv")
     return dict(zip(map(str, paths), labels[rows].tolist(), strict=True))

@@ -35,6 +35,7 @@ from benchmarks.reproduction_tables import blocks_of, draw_runs, fill_page
 from benchmarks.stored import beside_stored, processor, stored
 from sgd_influence.eval import SCORE_COLUMNS
 from utils.data.datasets import DATASETS
+from utils.errors import UserError
 from utils.methods import NO_REMOVAL
 from utils.options import Options
 from utils.output.storage import read_csv, save_csv
@@ -92,7 +93,13 @@ def archives_of(experiment: Experiment, data: Path, work: Path) -> list[str]:
     if not are_there(experiment.dataset, folder):
         folder.mkdir(parents=True, exist_ok=True)
         if full:
-            write_full(data, folder, names=[experiment.dataset])
+            try:
+                write_full(data, folder, names=[experiment.dataset])
+            except FileNotFoundError as missing:
+                raise UserError(
+                    f"{missing.filename}: is not there, and --run full needs all images; with the "
+                    "test images alone give --run parted or --run subset"
+                ) from missing
         else:
             read, write = ALL_IMAGES[experiment.dataset]
             write(*shuffled_parts(*read(data), N_TRAIN, N_TEST, PARTING_SEED), folder)
@@ -218,6 +225,5 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 if __name__ == "__main__":
     try:
         main()
-    except FileNotFoundError as missing:
-        only_test = "; with the test images alone give --run parted or --run subset"
-        sys.exit(f"reproduction.py: error: {missing.filename}: is not there{only_test}")
+    except UserError as problem:
+        sys.exit(f"reproduction.py: error: {problem}")

@@ -200,7 +200,10 @@ def verdict(rows: pd.DataFrame) -> str:
         if len(group) >= FEW and abs(change) > 2 * error:
             clear.append(f"{method} at n = {n:,} ({change:+.2f})")
     printed = ", ".join(clear) or "none"
-    return f"Changes beyond twice their standard error (negative is better): {printed}."
+    return (
+        f"Changes beyond twice their standard error, of n with {FEW} trials or more (negative is "
+        f"better): {printed}."
+    )
 
 
 def chosen_table(scores: pd.DataFrame) -> str:
@@ -217,12 +220,19 @@ def chosen_table(scores: pd.DataFrame) -> str:
         chosen = {m: _chosen(own) for m, own in rows.groupby("method", sort=False)}
         for method, best in chosen.items():
             change = best["change"]
-            less = (change - chosen[CONTROL]["change"]).dropna() if CONTROL in chosen else change
-            paired = "" if method == CONTROL else mean_and_deviation(less, "+")
+            compared = CONTROL in chosen and method != CONTROL
+            paired = _paired(change, chosen[CONTROL]["change"]) if compared else ""
             counts = ", ".join(f"{n:,}" for n in best["n_drops"])
             row = (str(dataset), str(method), counts, mean_and_deviation(change, "+"))
             table.append((*row, f"{change.sem():.2f}" if len(change) > 1 else "", paired))
     return markdown(table)
+
+
+def _paired(change: pd.Series, control: pd.Series) -> str:
+    """The mean of `change` less that of the control, over the trials that have both."""
+    less = (change - control).dropna()
+    note = "" if len(less) == len(change) else f" ({counted(len(less), 'trial')})"
+    return f"{mean_and_deviation(less, '+')}{note}" if len(less) else ""
 
 
 def _chosen(rows: pd.DataFrame) -> pd.DataFrame:

@@ -21,6 +21,7 @@ from benchmarks.reproduction_tables import (
     verdict,
 )
 from utils.data.datasets import DATASETS, read_mnist
+from utils.errors import UserError
 from utils.output.storage import read_csv
 
 ROOT = Path(__file__).parents[2]
@@ -114,7 +115,7 @@ def test_a_trial_is_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_full_archives_are_taken_or_made(images: Path, tmp_path: Path) -> None:
     """Those in the data folder where they are whole, else archives of all its images."""
     full = reproduction.Experiment("full", "mnist", "")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(UserError, match="is not there, and --run full needs all images"):
         reproduction.archives_of(full, images, tmp_path / "work")
     pixels = np.random.default_rng(1).integers(0, 256, (90, 28, 28), dtype=np.uint8)
     write_idx(pixels, images / "train-images-idx3-ubyte.gz")
@@ -163,10 +164,12 @@ def test_n_is_chosen_on_validation_among_those_of_all_trials() -> None:
     rows += [full("Hara", 0, 5, 0.51, 0.8), full("Hara", 0, 9, 0.6, 0.9)]
     rows += [full("Hara", 1, 5, 0.52, 0.9), full("Hara", 1, 9, 0.54, 0.8)]
     rows += [full("Hara", 0, 70, 0.9, 0.1)]  # one trial alone has it
-    rows += [full("Random", seed, 5, 0.5, 1.0) for seed in range(2)]
+    without = chosen_table(pd.DataFrame(rows)).splitlines()
+    assert without[2] == "| mnist | Hara | 5, 9 | -2.50 ± 2.12 | 1.50 |  |"
+    rows += [full("Random", 0, 5, 0.51, 1.0), full("Random", 1, 5, 0.5, 1.0)]
     table = chosen_table(pd.DataFrame(rows)).splitlines()
-    assert table[2] == "| mnist | Hara | 5, 9 | -2.50 ± 2.12 | 1.50 | -2.50 ± 2.12 |"
-    assert table[3] == "| mnist | Random | 5, 5 | +0.00 ± 0.00 | 0.00 |  |"
+    assert table[2] == "| mnist | Hara | 5, 9 | -2.50 ± 2.12 | 1.50 | -2.00 ± 2.83 |"
+    assert table[3] == "| mnist | Random | 5, 5 | -0.50 ± 0.71 | 0.50 |  |"
 
 
 def test_a_block_needs_its_place() -> None:

@@ -56,6 +56,7 @@ OPTIONS = {
     "-nt x": "argument -nt/--n_trials: 'x': must be a whole number",
     "-r -1": "--remove_n_list -1: must be a whole number of at least 0",
     "-r x": "argument -r/--remove_n_list: 'x': must be a whole number",
+    "-r 1,000": "argument -r/--remove_n_list: '1,000': must be a whole number; write 1000",
     "-r 1,2": "argument -r/--remove_n_list: '1,2': must be a whole number; separate values by "
     "spaces: 1 2",
     "-r": "argument -r/--remove_n_list: expected at least one argument",
@@ -100,8 +101,8 @@ OPTIONS = {
     "--n_val 2000": "--n_val: 2000 images of digits asked, from 10 (one per class) to",
     "--n_test 401": "--n_test: 401 images of digits asked, from 10 (one per class) to",
     "-q -v": "--quiet and --verbose: give one of the two",
-    "cifar10": "unrecognized arguments: cifar10; the name of its option is missing, as in -ds "
-    "cifar10",
+    "cifar10": "unrecognized arguments: cifar10; it belongs to no option; a data set is given as "
+    "-ds cifar10",
     "--methods Hara,Ours": "argument --methods: invalid choice: 'Hara,Ours' (choose from 'Hara', "
     "'Hara_exact', 'Hara_smoothed', 'Ours', 'Ours_exact', 'Ours_mean', 'Influence_functions', "
     "'AUM', 'Random'); separate values by spaces: Hara Ours",

@@ -128,7 +128,7 @@ def release_memory() -> None:
     nnabla_ext.cpu.clear_memory_cache()
     if on_gpu():
         cudnn_extension().clear_memory_cache()
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc keeps free pages otherwise
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # else glibc keeps freed pages
         trim(0)
 
 

@@ -19,6 +19,7 @@ from utils.training.network import Network
 EVALUATED_PIXELS = 2**16
 """About how many pixels are evaluated at once: more of them take memory without saving time."""
 LEAST_BATCH, LARGEST_BATCH = 64, 256
+"""Images that are evaluated at once, at least and at most."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def evaluation_batch(image_shape: Sequence[int]) -> int:
-    """How many images of a shape (C, H, W) are evaluated at once."""
+    """How many images of a shape (C, H, W) are evaluated at once; channels do not count."""
     fitting = EVALUATED_PIXELS // math.prod(image_shape[1:])
     return min(LARGEST_BATCH, max(LEAST_BATCH, fitting))
 
