@@ -18,7 +18,7 @@ from utils.training.network import Network
 
 EVALUATED_PIXELS = 2**16
 """About how many pixels are evaluated at once: more of them take memory without saving time."""
-LEAST_BATCH, LARGEST_BATCH = 64, 256
+LEAST_BATCH, LARGEST_BATCH = 64, 128
 """Images that are evaluated at once, at least and at most."""
 
 
