@@ -41,6 +41,7 @@ from utils.methods import CONTROL, NO_REMOVAL
 from utils.output.paths import OutputPaths
 from utils.output.storage import read_csv, save_csv
 from utils.run.command import main as run_command
+from utils.units import counted
 
 RESULTS = ROOT / "benchmarks" / "results" / "from_scratch.csv"
 COMMAND = (
@@ -101,10 +102,8 @@ def rows_of(name: str, seed: int, data: Path | None, work: Path) -> pd.DataFrame
     unchanged = table[table["method"] == NO_REMOVAL].iloc[:1].assign(n=0)
     table = pd.concat([unchanged, table[table["method"].isin(METHODS)]], ignore_index=True)
     gain = 100 * (table["test_accuracy"] - float(unchanged["test_accuracy"].iloc[0]))
-    shown = ["method", "n", "val_loss", "val_accuracy", "test_accuracy"]
-    return pd.concat([table[shown].assign(gain=gain)], keys=[(name, seed)], names=KEYS).reset_index(
-        KEYS
-    )
+    shown = ["method", "n", "val_loss", "val_accuracy", "test_accuracy", "gain"]
+    return table.assign(task=name, gain=gain)[[*KEYS, *shown]]
 
 
 def _images(task: Task, seed: int, data: Path | None, work: Path) -> list[str]:
@@ -130,11 +129,8 @@ def table_of(rows: pd.DataFrame) -> str:
             continue
         counts = sorted(n for n in own["n"].unique() if n)
         unchanged = 100 * own.loc[own["method"] == NO_REMOVAL, "test_accuracy"]
-        trials = own["seed"].nunique()
-        parts.append(
-            f"`{task}`, {trials} {'trial' if trials == 1 else 'trials'}, "
-            f"No Removal {mean_and_deviation(unchanged)} %"
-        )
+        trials = counted(own["seed"].nunique(), "trial")
+        parts.append(f"`{task}`, {trials}, No Removal {mean_and_deviation(unchanged)} %")
         table: list[tuple[str, ...]] = [("method", *(f"n = {n}" for n in counts))]
         for method in METHODS:
             by_count = dict(iter(own[own["method"] == method].groupby("n")["gain"]))

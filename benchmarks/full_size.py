@@ -201,9 +201,10 @@ def scores_of(trial: Trial, variant: str, states: str) -> tuple[np.ndarray, np.n
     state_before = (lambda _: final) if states == FINAL else states_of(trial)
     epochs = list(by_epoch(trial.steps))[::-1][: N_MEAN if states == MEAN else 1]
     influence, growth = np.zeros(trial.n_train), []
-    trial.network.load(final)
-    for _, numbers in epochs:  # the network is at the end of this epoch
-        adjoint = loss_gradient(trial.network, trial.data.validation)
+    adjoint = trial.final_gradient  # which variants share
+    for before, (_, numbers) in enumerate(epochs):
+        if before:  # the sweep has left the network at the end of this epoch
+            adjoint = loss_gradient(trial.network, trial.data.validation)
         norms = []
         for t in numbers[::-1]:
             trial.network.load(state_before(t))
