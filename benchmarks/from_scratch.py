@@ -33,8 +33,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the repository, when run as a script
 
 import eval_sgd_influence
-from benchmarks.null_test import N_ANNOTATORS, human_cifar10, mnist_archives
 from benchmarks.reproduction_tables import fill_page, markdown, mean_and_deviation
+from benchmarks.small_sets import N_ANNOTATORS, cifar10_csv, mnist_archives
 from benchmarks.stored import beside_stored
 from utils.errors import UserError
 from utils.methods import CONTROL, NO_REMOVAL
@@ -112,7 +112,7 @@ def _images(task: Task, seed: int, data: Path | None, work: Path) -> list[str]:
         assert task.sizes is not None
         kind = "human" if task.human else "right"
         folder, n_asked = work / f"{kind}_data" / str(seed), N_ANNOTATORS if task.human else 0
-        human_cifar10(folder, seed, data, sum(task.sizes), n_asked)
+        cifar10_csv(folder, seed, data, sum(task.sizes), n_asked)
         return ["-ds", str(folder)]
     words = ["-ds", task.data]
     if task.data == "mnist" and data:

@@ -50,6 +50,7 @@ from utils.training.sgd import Optimiser, step_batch
 from utils.training.soundness import LAST
 from utils.training.steps import by_epoch
 from utils.training.trial import Trial
+from utils.units import counted
 
 KEYS = ["dataset", "seed", "variant", "n"]
 RESULTS = ROOT / "benchmarks" / "results" / "full_size.csv"
@@ -293,17 +294,23 @@ def table_of(figures: pd.DataFrame) -> str:
         head = ("the sweep, the states", "trials", *(f"n = {n:,}" for n in counts))
         table: list[tuple[str, ...]] = [(*head, "growth of u", "lowest influence", "seats")]
         for variant, own in rows[rows["n"] > 0].groupby("variant", sort=False):
-            by_count = dict(iter(own.groupby("n")["gain"]))
-            gains = (mean_and_deviation(by_count[n], "+") if n in by_count else "" for n in counts)
+            by_count, trials = dict(iter(own.groupby("n")["gain"])), own["seed"].nunique()
+            gains = (_cell(by_count[n], trials) if n in by_count else "" for n in counts)
             first = own[own["n"] == SEATED]
             table.append((
-                NAMES[str(variant)], str(own["seed"].nunique()), *gains,
+                NAMES[str(variant)], str(trials), *gains,
                 f"{own['growth'].max():.3g}", f"{own['lowest'].min():.3g}",
                 f"{first['seats'].mean():.0%}",
             ))  # fmt: skip
         parts.append(f"**{dataset}**, No Removal {mean_and_deviation(unchanged)} %")
         parts.append(markdown(table))
     return "\n\n".join(parts)
+
+
+def _cell(gains: pd.Series, trials: int) -> str:
+    """The mean gain, and of how many trials where not of all those of the row."""
+    note = "" if len(gains) == trials else f" ({counted(len(gains), 'trial')})"
+    return mean_and_deviation(gains, "+") + note
 
 
 def correlations_of(work: Path, dataset: str, variant: str) -> list[float]:

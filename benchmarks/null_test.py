@@ -36,15 +36,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
-from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the repository, when run as a script
 
 import eval_sgd_influence
-from benchmarks.label_records import human_labels
-from benchmarks.make_archives import shuffled_parts, write_mnist
-from benchmarks.real_images import cifar10_images, mnist_images
+from benchmarks.small_sets import N_CLASSES, cifar10_csv, flipped_digits, mnist_archives
 from sgd_influence.analyze import load_tried
 from sgd_influence.label_check import fit_similar_classes, posterior_of
 from sgd_influence.outcomes import Outcomes
@@ -52,16 +48,12 @@ from sgd_influence.recommend import Tried, measured, recommend
 from utils.columns import IMAGE, LABEL
 from utils.data.datasets import prepare
 from utils.data.source import Source
-from utils.data.splits import draw_split, split_of
+from utils.data.splits import split_of
 from utils.errors import UserError
 from utils.methods import CONTROL
 from utils.output.paths import OutputPaths
-from utils.output.storage import save_csv
 from utils.run.command import main as run_command
 
-FLIPPED_SHARE = 0.1
-N_CLASSES = 10
-N_ANNOTATORS = 3
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
@@ -321,7 +313,7 @@ def _data(name: str, seed: int, data: Path | None, work: Path) -> Data:
     task, kind, right = TASKS[name], name.removesuffix("_all"), None
     folder = work / f"{kind}_data" / str(seed)
     if kind == "human":
-        right = human_cifar10(folder, seed, data, sum(filter(None, task.sizes)))
+        right = cifar10_csv(folder, seed, data, sum(filter(None, task.sizes)))
     else:
         right = _right_digits() if kind == "suspect" else None
         flipped_digits(folder, seed, validation=kind == "flipped")
@@ -331,57 +323,6 @@ def _data(name: str, seed: int, data: Path | None, work: Path) -> Data:
 def _right_digits() -> dict[str, int]:
     images = prepare("digits", None, False).images
     return dict(zip(images[IMAGE], images[LABEL], strict=True))
-
-
-def flipped_digits(folder: Path, seed: int, validation: bool = True) -> Path:
-    """NNC CSV files of 300 training digits, a tenth flipped, 200 to validate, 400 to test.
-
-    Without `validation` the 200 are among the training images, and a tenth of all 500 is flipped.
-    """
-    source, rng = prepare("digits", None, False), np.random.default_rng([seed, 1])
-    split, images = draw_split(source, seed, 300, 200, None), source.images[[IMAGE, LABEL]]
-    rows = split.training if validation else np.union1d(split.training, split.validation)
-    training = images.iloc[rows]
-    labels = training[LABEL].to_numpy(copy=True)
-    flipped = rng.choice(len(labels), round(FLIPPED_SHARE * len(labels)), replace=False)
-    labels[flipped] = (labels[flipped] + rng.integers(1, N_CLASSES, len(flipped))) % N_CLASSES
-    save_csv(training.assign(**{LABEL: labels}), folder / "train.csv")
-    if validation:
-        save_csv(images.iloc[split.validation], folder / "validation.csv")
-    save_csv(images.iloc[split.test], folder / "test.csv")
-    return folder
-
-
-def human_cifar10(
-    folder: Path, seed: int, data: Path | None, n: int, n_asked: int = N_ANNOTATORS
-) -> dict[str, int]:
-    """NNC CSV files of n images with people's labels, and 2,000 to test.
-
-    Args:
-        folder: of the files.
-        seed: which images are drawn, and which annotators are asked.
-        data: a folder with the images and cifar10h-counts.csv.
-        n: how many images.
-        n_asked: annotators, of whom the first wrong one counts; 0 for the right labels.
-
-    Returns:
-        The right label of each image by its path.
-    """
-    if data is None and n_asked:
-        raise UserError("labels by people need --data, a folder with cifar10h-counts.csv")
-    images, labels = cifar10_images(data)
-    rows = np.random.default_rng([seed, 7]).permutation(len(labels))[: n + 2000]
-    paths = [folder.resolve() / "images" / f"{row:05d}.png" for row in rows]
-    if not (folder / "test.csv").exists():
-        paths[0].parent.mkdir(parents=True, exist_ok=True)
-        for path, row in zip(paths, rows, strict=True):
-            Image.fromarray(images[row]).save(path)
-        table = pd.DataFrame({IMAGE: list(map(str, paths)), LABEL: labels[rows]})
-        right = labels[rows[:n]].astype(np.int32)
-        given = human_labels(data, rows[:n], right, n_asked, seed) if data and n_asked else right
-        save_csv(table[:n].assign(**{LABEL: given}), folder / "train.csv")
-        save_csv(table[n:], folder / "test.csv")
-    return dict(zip(map(str, paths), labels[rows].tolist(), strict=True))
 
 
 def _seen(output: Path, data: Data, task: Task, seed: int) -> Seen:
@@ -394,14 +335,6 @@ def _seen(output: Path, data: Data, task: Task, seed: int) -> Seen:
     labels = images[LABEL].to_numpy(np.int64)
     right = labels if data.right is None else np.array([data.right[p] for p in images[IMAGE]])
     return Seen(labels, right == labels, held)
-
-
-def mnist_archives(data: Path, folder: Path) -> Path:
-    """Official-format archives of 8,000 and 2,000 of MNIST's test images, made once in `folder`."""
-    if not folder.exists():
-        folder.mkdir(parents=True)
-        write_mnist(*shuffled_parts(*mnist_images(data), 8000, 2000, 0), folder)
-    return folder
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

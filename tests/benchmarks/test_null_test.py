@@ -18,11 +18,11 @@ from benchmarks.null_test import (
     agreed,
     fall,
     figures_of,
-    flipped_digits,
     judged,
     main,
     passing,
 )
+from benchmarks.small_sets import flipped_digits
 from sgd_influence.outcomes import Outcomes
 from sgd_influence.recommend import Tried, recommend
 from utils.columns import IMAGE, LABEL

@@ -20,6 +20,7 @@ from benchmarks.reproduction_tables import (
     filled,
     verdict,
 )
+from benchmarks.stored import stored
 from utils.data.datasets import DATASETS, read_mnist
 from utils.errors import UserError
 from utils.output.storage import read_csv
@@ -180,7 +181,7 @@ def test_a_block_needs_its_place() -> None:
 
 
 def test_figures_of_the_page_are_those_of_the_results() -> None:
-    scores, runs = (read_csv(RESULTS / name) for name in (reproduction.RESULTS, reproduction.RUNS))
+    scores, runs = (stored(RESULTS / name) for name in (reproduction.RESULTS, reproduction.RUNS))
     text = (ROOT / "docs" / "reproduction.md").read_text(encoding="utf-8")
     assert filled(text, blocks_of(scores, runs)) == text
 
