@@ -219,6 +219,7 @@ def mnist_cnn(
     retrain_all: bool = False,
     n_train: int = 256,
     model: Model = six_convolutions,
+    schedule: str = "constant",
 ) -> RecordedTrial:
     """`n_train` MNIST images of `side` px, a tenth of their labels wrong, 600 for validation."""
     images, labels = small_mnist(data, side)
@@ -231,7 +232,7 @@ def mnist_cnn(
         Network(model, training.shape, 10, seed),
         training,
         validation,
-        plan_steps(seed, n_train, n_epochs, batch_size, lr),
+        plan_steps(seed, n_train, n_epochs, batch_size, lr, schedule),
         Optimiser(momentum=momentum, augmented=augmented),
         n_epochs if retrain_all else 1,
         retrain_all,
