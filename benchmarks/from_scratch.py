@@ -1,7 +1,7 @@
 """Which ranking to remove by when the net is trained again from the first step.
 
-    python benchmarks/from_scratch.py [--data PATH] [--tasks NAME ...] [--seeds S ...] [--work DIR]
-                                      [--page PAGE]
+    python benchmarks/from_scratch.py [--data PATH] [--tasks NAME ...] [--seeds S ...] [--lr RATE]
+                                      [--work DIR] [--page PAGE]
 
 Each task and seed is one run of eval_sgd_influence.py with --preset smooth, -ra and all epochs
 covered: the n worst images by each method are removed, and the net is trained again from its first
@@ -40,17 +40,19 @@ from utils.errors import UserError
 from utils.methods import CONTROL, NO_REMOVAL
 from utils.output.paths import OutputPaths
 from utils.output.storage import read_csv, save_csv
+from utils.presets import PRESETS
 from utils.run.command import main as run_command
 from utils.units import counted
 
 RESULTS = ROOT / "benchmarks" / "results" / "from_scratch.csv"
 COMMAND = (
-    "--preset smooth -ra --cover_epochs all -nt 1 -j 1 --context cpu --no_report -q "
+    "--preset smooth --lr {} -ra --cover_epochs all -nt 1 -j 1 --context cpu --no_report -q "
     "--allow_unverified_data"
 )
 METHODS = ("Hara_exact", "AUM", "Influence_functions", CONTROL)
 FLIPS = "--flip_labels 0.1"
-KEYS = ["task", "seed"]
+KEYS = ["task", "lr", "seed"]
+LR: float = PRESETS["smooth"].options["lr"]
 
 
 @dataclass(frozen=True)
@@ -80,18 +82,18 @@ TASKS = {
 }
 
 
-def rows_of(name: str, seed: int, data: Path | None, work: Path) -> pd.DataFrame:
+def rows_of(name: str, seed: int, lr: float, data: Path | None, work: Path) -> pd.DataFrame:
     """A row per method and n of one run.
 
     Returns:
-        Columns task, seed, method, n, val_loss (nats), val_accuracy, test_accuracy, and gain
+        Columns task, lr, seed, method, n, val_loss (nats), val_accuracy, test_accuracy, and gain
         (points of test accuracy over the training without removal).
 
     Raises:
         UserError: the run ended with an error.
     """
-    task, output = TASKS[name], work / name / f"seed_{seed}"
-    words = [*COMMAND.split(), *task.options.split(), *_images(task, seed, data, work)]
+    task, output = TASKS[name], work / name / f"lr_{lr}" / f"seed_{seed}"
+    words = [*COMMAND.format(lr).split(), *task.options.split(), *_images(task, seed, data, work)]
     if task.sizes:
         words += ["--n_train", str(task.sizes[0]), "--n_val", str(task.sizes[1])]
     words += ["--seed", str(seed), "--methods", *METHODS, "-o", str(output)]
@@ -103,7 +105,7 @@ def rows_of(name: str, seed: int, data: Path | None, work: Path) -> pd.DataFrame
     table = pd.concat([unchanged, table[table["method"].isin(METHODS)]], ignore_index=True)
     gain = 100 * (table["test_accuracy"] - float(unchanged["test_accuracy"].iloc[0]))
     shown = ["method", "n", "val_loss", "val_accuracy", "test_accuracy", "gain"]
-    return table.assign(task=name, gain=gain)[[*KEYS, *shown]]
+    return table.assign(task=name, lr=lr, gain=gain)[[*KEYS, *shown]]
 
 
 def _images(task: Task, seed: int, data: Path | None, work: Path) -> list[str]:
@@ -121,16 +123,13 @@ def _images(task: Task, seed: int, data: Path | None, work: Path) -> list[str]:
 
 
 def table_of(rows: pd.DataFrame) -> str:
-    """The gain in points of test accuracy by task and method against n, over the seeds."""
+    """The gain in points of test accuracy by task, rate and method against n, over the seeds."""
     parts = []
-    for task in TASKS:
-        own = rows[rows["task"] == task]
-        if own.empty:
-            continue
+    for (task, lr), own in rows.groupby(["task", "lr"]):
         counts = sorted(n for n in own["n"].unique() if n)
         unchanged = 100 * own.loc[own["method"] == NO_REMOVAL, "test_accuracy"]
         trials = counted(own["seed"].nunique(), "trial")
-        parts.append(f"`{task}`, {trials}, No Removal {mean_and_deviation(unchanged)} %")
+        parts.append(f"`{task}`, lr {lr:g}, {trials}, No Removal {mean_and_deviation(unchanged)} %")
         table: list[tuple[str, ...]] = [("method", *(f"n = {n}" for n in counts))]
         for method in METHODS:
             by_count = dict(iter(own[own["method"] == method].groupby("n")["gain"]))
@@ -150,6 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help=f"of {', '.join(TASKS)}; default: all",
     )  # fmt: skip
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2], help="default: 0 1 2")
+    parser.add_argument("--lr", type=float, default=LR, help=f"default: the preset's, {LR}")
     parser.add_argument("--work", type=Path, help="folder to keep the runs in")
     parser.add_argument("--out", type=Path, default=RESULTS, help=f"default: {RESULTS}")
     parser.add_argument("--page", type=Path, help="whose table is replaced")
@@ -157,7 +157,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         for seed in options.seeds:
             for name in options.tasks:
-                rows = rows_of(name, seed, options.data, options.work or Path(temporary))
+                rows = rows_of(
+                    name, seed, options.lr, options.data, options.work or Path(temporary)
+                )
                 save_csv(beside_stored(rows, options.out, KEYS), options.out)
     table = table_of(read_csv(options.out))
     print(table)

@@ -20,7 +20,6 @@ from benchmarks.real_images import Int64, UInt8, cifar10_images, mnist_images
 from benchmarks.recorded import RecordedTrial, recorded_trial
 from utils.data.flips import flipped
 from utils.data.images import ImageSet
-from utils.presets import PRESETS
 from utils.training.models import Model, six_convolutions, smooth_convolutions
 from utils.training.network import Network
 from utils.training.sgd import Optimiser
@@ -32,8 +31,8 @@ WIDTHS = (8, 8)
 """Hidden layers of [H]'s net."""
 FLIPPED = 0.1
 """Share of wrong labels in the training set of `mnist_cnn`."""
-SMOOTH_LR: float = PRESETS["smooth"].options["lr"]
-"""How `smooth_convolutions` is trained, without momentum."""
+SMOOTH_LR = 0.02
+"""How `smooth_convolutions` is trained where a task names no rate, without momentum."""
 
 
 Build = Callable[[int, Path | None], RecordedTrial]
@@ -293,6 +292,8 @@ OTHER_RATES = (0.005, 0.05, 0.1)
 """Learning rates at which the small smooth task is repeated."""
 LOWER_RATES = (0.0025, 0.005, 0.01)
 """Those at which the smooth task of 320 steps is."""
+LOW_RATE = 0.005
+"""That at which the smooth task on CIFAR-10, of 640 steps, is."""
 
 
 def smooth(build: Callable[..., RecordedTrial], lr: float = SMOOTH_LR) -> Build:
@@ -361,5 +362,8 @@ TASKS: dict[str, Task] = {
         ),
         *from_scratch("stock_mnist", MNIST_1000, n_groups=30, n_again=10),
         *from_scratch("smooth_cifar", smooth(CIFAR_2000), 50, 10, sgd_damping=10.0),
+        *from_scratch(
+            f"smooth_cifar_lr_{LOW_RATE}", smooth(CIFAR_2000, LOW_RATE), 25, 3, sgd_damping=10.0
+        ),
     )
 }

@@ -30,7 +30,7 @@ class Preset:
 
 PRESETS: dict[str, Preset] = {
     "smooth": Preset(
-        {"model": "smooth_convolutions", "lr": 0.02},
+        {"model": "smooth_convolutions", "lr": 0.005},
         "a net without kinks, trained in small steps, so that scores over all epochs predict "
         "training from scratch",
     ),

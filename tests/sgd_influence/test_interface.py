@@ -464,7 +464,7 @@ def test_options_out_of_range_are_refused(given: dict[str, Any], line: str) -> N
 
 def test_a_preset_sets_what_is_not_given() -> None:
     default = {"model": "six_convolutions", "n_epochs": 20, "lr": 0.05}
-    smooth = {"model": "smooth_convolutions", "n_epochs": 20, "lr": 0.02}
+    smooth = {"model": "smooth_convolutions", "n_epochs": 20, "lr": 0.005}
     for given in ({}, {"lr": 0.05}, {"model": "mlp", "n_epochs": 3}):
         for preset, values in ((None, default), ("smooth", smooth)):
             options = Cleanser(small(), preset=preset, **given).options

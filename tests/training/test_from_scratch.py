@@ -74,10 +74,14 @@ def test_kinks_of_a_users_model(
     assert kinks_in(network_of(model)) == kinks
 
 
+N_TRAIN = 256
+"""Four steps an epoch."""
+
+
 def remark_of(model: str, methods: tuple[str, ...] = ("Hara_exact",), **chosen: Any) -> str:
     given = {"retrain_all": True, "cover_epochs": None, "n_epochs": 5} | chosen
     options = Options(program="", output_dir=Path("o"), methods=methods, model=model, **given)
-    return remark_on_retraining(options, network_of(MODELS[model]))
+    return remark_on_retraining(options, network_of(MODELS[model]), N_TRAIN)
 
 
 def test_one_remark_names_all_reasons_and_their_remedy() -> None:
@@ -137,3 +141,34 @@ def test_scores_of_more_epochs_than_are_retrained() -> None:
     assert remark.startswith("the scores cover 2 epochs")
     assert remark.endswith("use --cover_epochs 1, or -ra")
     assert "cover 5 epochs" in remark_of("mlp", ("Ours",), retrain_all=False)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "length", "lower"),
+    [
+        ({"n_epochs": 10}, None, None),  # 40 steps of 0.05
+        ({"n_epochs": 11}, "2.2", "0.045"),
+        ({"lr": 0.15}, "3", "0.1"),
+        ({"lr": 0.017, "momentum": 0.9}, "3.4", "0.01"),
+        ({"n_epochs": 19, "lr_schedule": "cosine"}, None, None),
+        ({"n_epochs": 30, "lr_schedule": "cosine"}, "3", "0.033"),
+        ({"n_epochs": 20, "batch_size": 256}, None, None),
+        ({"n_epochs": 30, "methods": ("Influence_functions", "Hara_exact")}, "6", "0.016"),
+    ],
+)
+def test_a_long_training_is_remarked_with_a_rate_at_which_it_is_not(
+    chosen: dict[str, Any], length: str | None, lower: str | None
+) -> None:
+    remark = remark_of("smooth_convolutions", **chosen)
+    if length is None:
+        assert remark == ""
+        return
+    assert f"steps add up to {length}, more than 2" in remark
+    assert remark.endswith(f"use --lr {lower}, or fewer epochs (-e)")
+    assert remark_of("smooth_convolutions", **chosen | {"lr": float(str(lower))}) == ""
+
+
+def test_length_does_not_matter_with_kinks_or_without_a_sweep() -> None:
+    assert "add up to" not in remark_of("mlp", n_epochs=100)
+    assert "add up to" not in remark_of("smooth_convolutions", ("AUM",), n_epochs=100)
+    assert "add up to" not in remark_of("smooth_convolutions", n_epochs=100, retrain_all=False)

@@ -253,7 +253,7 @@ def prepared(options: Options, source: Source | None = None) -> Prepared:
         settings=settings_of(options, source.fingerprint, network.graph, damping),
         counts=counts_below(len(training), options),
         paths=paths,
-        remark=remark_on_retraining(options, network),
+        remark=remark_on_retraining(options, network, len(training)),
     )
 
 
