@@ -351,8 +351,8 @@ def _warn_if_unsound(trial: Trial, scores: Scores, method: str) -> None:
 
 
 def _check_solver(solver: Any) -> None:
-    name = getattr(solver, "name", type(solver).__name__)
-    if _kind_of(solver) not in SOLVERS:
+    name = _kind_of(solver)
+    if name not in SOLVERS:
         raise UserError(f"solver {name}: only S.Sgd and S.Momentum of nnabla can be scored")
     if not solver.get_parameters():
         raise UserError(f"solver {name}: has no parameters; call set_parameters() before")
@@ -364,7 +364,7 @@ def _momentum_of(solver: Any) -> float:
 
 def _kind_of(solver: Any) -> str:
     """A solver's name; nnabla-ext-cuda calls its own SgdCuda and MomentumCuda."""
-    return str(getattr(solver, "name", "")).removesuffix("Cuda")
+    return str(getattr(solver, "name", type(solver).__name__)).removesuffix("Cuda")
 
 
 def _check_finite(x: Float32, name: str) -> None:

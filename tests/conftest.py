@@ -6,6 +6,7 @@ import gc
 import os
 import shutil
 import signal
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -88,6 +89,13 @@ def few_resamples() -> Iterator[None]:
     patch.setattr("sgd_influence.verify.N_RESAMPLES", 50)
     yield
     patch.undo()
+
+
+@pytest.fixture(autouse=True)
+def context_of_the_cpu() -> None:
+    """Graphs that a test builds itself are on the CPU, whatever a command chose before it."""
+    if nnabla := sys.modules.get("nnabla"):  # importing it takes a second
+        nnabla.set_default_context(nnabla.Context())
 
 
 @pytest.fixture(scope="module")

@@ -143,7 +143,7 @@ class NamedByCuda:
     """A solver with the name that nnabla-ext-cuda gives it."""
 
     def __init__(self, solver: Any) -> None:
-        self._solver, self.name = solver, f"{solver.name}Cuda"
+        self._solver, self.name = solver, f"{solver.name.removesuffix('Cuda')}Cuda"
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._solver, name)
@@ -158,8 +158,9 @@ def test_solvers_of_a_gpu_are_those_of_a_cpu() -> None:
 
 
 @pytest.mark.parametrize("name", ["Adam", "Nesterov", "RMSprop", "SgdW"])
-def test_other_solvers_are_refused_in_one_line(name: str) -> None:
-    loop = Loop(getattr(S, name)(0.2))
+@pytest.mark.parametrize("named", [lambda solver: solver, NamedByCuda])
+def test_other_solvers_are_refused_in_one_line(name: str, named: Callable[[Any], Any]) -> None:
+    loop = Loop(named(getattr(S, name)(0.2)))
     with pytest.raises(UserError) as raised:
         recorded(loop, Recorder(smooth_net, TRAINING.labels, n_classes=10))
     assert str(raised.value).startswith(f"solver {name}: only S.Sgd and S.Momentum")

@@ -70,6 +70,7 @@ def test_a_package_may_lie_in_another_folder_or_nowhere(packages: Path, tmp_path
 
 
 def test_folders_are_those_of_this_python(packages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (packages / "__init__.py").touch()  # as NVIDIA's have, so that real ones are not found first
     monkeypatch.syspath_prepend(packages.parent)
     monkeypatch.delitem(sys.modules, "nvidia", raising=False)
     assert packages in nvidia_folders()

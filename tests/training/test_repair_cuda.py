@@ -2,6 +2,7 @@
 
 import hashlib
 import struct
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,12 @@ def test_only_the_masks_in_code_for_that_capability_change() -> None:
     content = library(*kept, entry(2, 90, elf(CODE, CODE)))
     assert repair_cuda.mend(content) == 2 * len(MOVES)
     assert content == library(*kept, entry(2, 90, elf(code(RIGHT), CODE)))
+
+
+@pytest.fixture(autouse=True)
+def not_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package that is imported already is found wherever it lies."""
+    monkeypatch.delitem(sys.modules, "nnabla_ext.cuda", raising=False)
 
 
 @pytest.fixture
