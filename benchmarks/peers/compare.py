@@ -6,6 +6,8 @@
 The product trains on MNIST with a tenth of the labels wrong, or on CIFAR-10; every method scores
 all training images of that training in a process of its own, on one core. Two truths: the change of
 the validation loss when a group of 10 % is left out of the last epoch, and of the whole training.
+On `DECIDED`, the worst images by each method are removed too, the net is trained again from its
+first step, and its accuracy is measured on other images.
 PATH holds the test images; without it the official archives are taken.
 
 --work keeps problems and truths (of the same training; they take most of the time), so that a rerun
@@ -38,6 +40,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # the repository, when run a
 from benchmarks.peers.problem import (
     Problem,
     Result,
+    decisions_path,
     load_result,
     parity_path,
     problem_path,
@@ -46,6 +49,7 @@ from benchmarks.peers.problem import (
     truth_path,
 )
 from benchmarks.stored import beside_stored, processor
+from utils.methods import NO_REMOVAL
 from utils.output.storage import read_csv, save_csv
 
 HERE = Path(__file__).parent
@@ -69,6 +73,10 @@ SEEDS = {
 TRUTHS = ("last", "whole")
 WITHOUT_TRUTH = ("mnist_2000",)
 """Problems too large to retrain for each group: AUC alone."""
+DECIDED = ("smooth_small", "smooth_mnist")
+"""Problems whose worst images are removed from the whole training."""
+GAINS = "gain_"
+"""What the columns of points of test accuracy begin with; the share removed in % follows."""
 ONE_CORE = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
@@ -84,6 +92,8 @@ def run(options: argparse.Namespace, problem: str, seed: int) -> pd.DataFrame:
     if problem not in WITHOUT_TRUTH:
         for which in TRUTHS:
             _ours("truth", folder, which, "--groups", str(options.groups[which]))
+    if problem in DECIDED:
+        _ours("decide", folder, *data, *options.methods)
     return table_of(folder, options.methods).assign(problem=problem, seed=seed)
 
 
@@ -133,7 +143,7 @@ def table_of(folder: Path, methods: Sequence[str]) -> pd.DataFrame:
 
 
 def figures_of(folder: Path, problem: Problem, result: Result) -> dict[str, float]:
-    """AUC of the flipped labels, and Spearman's correlation with each truth that is there."""
+    """AUC of the flipped labels, Spearman's correlation with each truth, gains by decisions."""
     if result.error:
         return {}
     scores = np.load(scores_path(folder, result.method))
@@ -145,7 +155,16 @@ def figures_of(folder: Path, problem: Problem, result: Result) -> dict[str, floa
             removals = problem.removals[: len(losses) - 1]
             figures[f"spearman_{which}"] = agreement(removals @ scores, losses[1:] - losses[0])
             figures[f"groups_{which}"] = len(removals)
-    return figures
+    return figures | gains_of(folder, result.method)
+
+
+def gains_of(folder: Path, method: str) -> dict[str, float]:
+    """Points of test accuracy that removing the worst images by a method gains, by share."""
+    if not decisions_path(folder).exists():
+        return {}
+    rows = read_csv(decisions_path(folder)).set_index(["method", "share"])["test_accuracy"]
+    gains = 100 * (rows[method] - rows[NO_REMOVAL, 0.0])
+    return {f"{GAINS}{100 * share:g}": gain for share, gain in gains.items()}
 
 
 def auc(scores: np.ndarray, wrong: np.ndarray) -> float:
@@ -166,7 +185,11 @@ def agreement(predicted: np.ndarray, true: np.ndarray) -> float:
 HEADINGS = (
     *("method", "package", "CPU s", "MB at most (before)", "MB on disk"),
     *("Spearman, last epoch", "Spearman, whole training", "AUC"),
+    *("points gained without the worst 3 %", "10 %"),
 )
+
+
+FIGURES = ("spearman_last", "spearman_whole", "auc", f"{GAINS}3", f"{GAINS}10")
 
 
 def shown(table: pd.DataFrame) -> Iterator[str]:
@@ -183,9 +206,7 @@ def _shown_row(method: str, rows: pd.DataFrame) -> str:
     if scored.empty:
         return f"| {method} | {rows['package'].iloc[0]} | {rows['error'].iloc[0]} |"
     mean = scored.mean(numeric_only=True)
-    figures = [
-        _mean_and_deviation(scored.get(c)) for c in ("spearman_last", "spearman_whole", "auc")
-    ]
+    figures = [_mean_and_deviation(scored.get(c)) for c in FIGURES]
     memory = f"{mean['peak_bytes'] / 1e6:.0f} ({mean['idle_bytes'] / 1e6:.0f})"
     cells = [
         method, rows["package"].iloc[0], f"{mean['cpu_s']:.1f}", memory,
@@ -205,7 +226,7 @@ def paired(table: pd.DataFrame, column: str, best: str = "Hara_exact, all epochs
 
     Args:
         table: as `table_of` gives it, with columns problem and seed.
-        column: spearman_last, spearman_whole or auc.
+        column: one of `FIGURES`.
         best: the method that the others are compared with.
 
     Returns:
@@ -247,7 +268,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             save_csv(beside_stored(new, path, ["problem", "seed", "method"]), path)
     table = read_csv(path)
     print("\n".join(shown(table)))
-    for column in ("spearman_whole", "auc"):
+    for column in table.columns.intersection(FIGURES[1:], sort=False):
         ahead = paired(table, column)
         if len(ahead):
             print(f"\nHara_exact over all epochs less the method, {column}:\n{ahead.round(2)}")

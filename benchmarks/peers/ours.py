@@ -3,6 +3,7 @@
 python benchmarks/peers/ours.py build  FOLDER PROBLEM SEED [--data PATH]
 python benchmarks/peers/ours.py score  FOLDER METHOD
 python benchmarks/peers/ours.py truth  FOLDER last|whole --groups N
+python benchmarks/peers/ours.py decide FOLDER [--data PATH] METHOD ...
 """
 
 from __future__ import annotations
@@ -25,15 +26,17 @@ from benchmarks.peers.problem import (
     Problem,
     Result,
     bytes_of,
+    decisions_path,
     problem_path,
     record,
+    scores_path,
     truth_path,
 )
 from benchmarks.recorded import Recorded, RecordedTrial
 from benchmarks.tasks import MNIST_1000, SMALL, TASKS, cifar_cnn, mnist_cnn, small_mnist, smooth
 from utils.data.images import ImageSet, normalise
 from utils.data.splits import SplitFiles, TrialData
-from utils.methods import METHODS, Method
+from utils.methods import METHODS, NO_REMOVAL, Method
 from utils.options import GAUSS_NEWTON, RECOMPUTE
 from utils.output.folder import OutputFolder
 from utils.output.storage import read_csv, save_csv
@@ -64,6 +67,8 @@ OPTIMISER = Optimiser(augmented=False)
 TRUTHS = ("last", "whole")
 """What is repeated without a group: the last epoch, or the whole training."""
 TRUTH_COLUMNS = ["training", "group", "loss"]
+SHARES = (0.03, 0.1)
+"""Of the training images, the worst of which are removed."""
 
 
 def build(folder: Path, name: str, seed: int, data: Path | None) -> None:
@@ -190,6 +195,42 @@ def truth(folder: Path, which: str, n_groups: int) -> None:
         save_csv(pd.DataFrame(known, columns=TRUTH_COLUMNS), path)
 
 
+def decide(folder: Path, names: Sequence[str], data: Path | None) -> None:
+    """Test accuracies of whole trainings without the worst images by each of the methods.
+
+    The test images are those of MNIST that are neither trained on nor validated by. Methods whose
+    scores are not there are left out. Writes a row per method and share, and one of `NO_REMOVAL`.
+    """
+    problem, trial = Problem.load(problem_path(folder)), open_trial(folder, 1)
+    trial.sgd.load(problem.state(0))
+    recorded = Recorded(trial.network, trial.data.training, trial.steps, OPTIMISER)
+    test = held_out(problem, data)
+    rows = [(NO_REMOVAL, 0.0, accuracy_without(recorded, np.zeros(trial.n_train, bool), test))]
+    for name in names:
+        if not scores_path(folder, name).exists():
+            continue
+        order = np.argsort(np.load(scores_path(folder, name)), kind="stable")
+        for share in SHARES:
+            removed = np.isin(np.arange(trial.n_train), order[: round(share * trial.n_train)])
+            rows.append((name, share, accuracy_without(recorded, removed, test)))
+    table = pd.DataFrame(rows, columns=["method", "share", "test_accuracy"])
+    save_csv(table, decisions_path(folder))
+
+
+def accuracy_without(recorded: Recorded, removed: np.ndarray, test: ImageSet) -> float:
+    """Accuracy on `test` after the whole training is repeated without the images of a mask."""
+    recorded.loss_without(removed, test)
+    return recorded.evaluator(test).accuracy
+
+
+def held_out(problem: Problem, data: Path | None) -> ImageSet:
+    """MNIST's test images that a problem of `mnist_cnn` leaves over, with their right labels."""
+    images, labels = small_mnist(data, problem.images.shape[1])
+    rows = np.random.default_rng([problem.seed, 3]).permutation(len(labels))
+    rest = rows[len(problem.images) + len(problem.images_val) :]
+    return ImageSet(images[rest], labels[rest], ())
+
+
 def known_truth(path: Path, training: str) -> list[tuple[str, int, float]]:
     """The rows of an earlier run, if they are of the same training."""
     rows = read_csv(path) if path.exists() else pd.DataFrame(columns=TRUTH_COLUMNS)
@@ -213,6 +254,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         build(options.folder, options.problem, options.seed, options.data)
     elif options.command == "score":
         score(options.folder, options.method)
+    elif options.command == "decide":
+        decide(options.folder, options.methods, options.data)
     else:
         truth(options.folder, options.which, options.groups)
 
@@ -220,15 +263,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    building, scoring, retraining = map(commands.add_parser, ("build", "score", "truth"))
-    for command in (building, scoring, retraining):
+    building, scoring, retraining, deciding = map(
+        commands.add_parser, ("build", "score", "truth", "decide")
+    )
+    for command in (building, scoring, retraining, deciding):
         command.add_argument("folder", type=Path)
+    for command in (building, deciding):
+        command.add_argument("--data", type=Path)
     building.add_argument("problem", choices=PROBLEMS)
     building.add_argument("seed", type=int)
-    building.add_argument("--data", type=Path)
     scoring.add_argument("method", choices=METHOD_NAMES)
     retraining.add_argument("which", choices=TRUTHS)
     retraining.add_argument("--groups", type=int, required=True)
+    deciding.add_argument("methods", nargs="+")
     return parser.parse_args(arguments)
 
 

@@ -146,6 +146,11 @@ def truth_path(folder: Path, which: str) -> Path:
     return folder / f"truth_{which}.csv"
 
 
+def decisions_path(folder: Path) -> Path:
+    """The accuracies of trainings without the worst images by each method."""
+    return folder / "decisions.csv"
+
+
 def bytes_of(folder: Path) -> int:
     """Bytes of all files in a folder, or of a file."""
     files = [folder] if folder.is_file() else folder.rglob("*")

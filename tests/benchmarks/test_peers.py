@@ -22,6 +22,7 @@ from benchmarks.peers.problem import (
     Problem,
     Result,
     bytes_of,
+    decisions_path,
     load_result,
     parity_path,
     problem_path,
@@ -33,19 +34,25 @@ from benchmarks.peers.problem import (
 from benchmarks.recorded import Recorded, RecordedTrial
 from benchmarks.tasks import mnist_cnn
 from tests.helpers.runs import ROOT
-from utils.methods import METHODS
+from utils.methods import METHODS, NO_REMOVAL
 from utils.output.storage import read_csv
 from utils.training.models import smooth_convolutions
 from utils.training.sgd import Optimiser
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A problem of 40 images, 8 px, 2 epochs; MNIST's files hold noise."""
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MNIST's files, which hold noise."""
     data = tmp_path_factory.mktemp("data")
     images = np.random.default_rng(0).integers(0, 255, (700, 28, 28), np.uint8)
     write_idx(images, data / "t10k-images-idx3-ubyte.gz")
     write_idx(np.resize(np.arange(10, dtype=np.uint8), 700), data / "t10k-labels-idx1-ubyte.gz")
+    return data
+
+
+@pytest.fixture(scope="module")
+def folder(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A problem of 40 images, 8 px, 2 epochs."""
     made = tmp_path_factory.mktemp("tiny")
     (made / "results").mkdir()
     small = partial(mnist_cnn, side=8, n_train=40, n_epochs=2, batch_size=16)
@@ -151,6 +158,30 @@ def test_figures_of_known_scores(folder: Path) -> None:
     row = table_of(folder, ["known"]).iloc[0]
     assert (row["auc"], row["disk_bytes"], row["parity: apart"]) == (1.0, 7, 0.5)
     assert compare.agreement(np.arange(5.0), -np.arange(5.0)) == pytest.approx(-1)
+
+
+def test_a_decision_is_the_accuracy_without_the_worst(folder: Path, data: Path) -> None:
+    problem = Problem.load(problem_path(folder))
+    test = ours.held_out(problem, data)
+    assert len(test) == 700 - 40 - 600
+    seen = {image.tobytes() for part in (problem.images, problem.images_val) for image in part}
+    assert not seen & {image.tobytes() for image in test.images}
+    scores = np.random.default_rng(0).permutation(40).astype(float)
+    for name in ("some", "others"):
+        record(folder, Result(name, "a 1", "b", True), lambda: scores, lambda: 7)
+    np.save(scores_path(folder, "others"), -scores)
+    ours.decide(folder, ["some", "others", "not there"], data)
+    rows = read_csv(decisions_path(folder)).set_index(["method", "share"])["test_accuracy"]
+    shares = [(name, share) for name in ("some", "others") for share in ours.SHARES]
+    assert rows.index.tolist() == [(NO_REMOVAL, 0.0), *shares]
+    recorded = mnist_cnn(3, data, side=8, n_train=40, n_epochs=2, batch_size=16).recorded
+    expected = ours.accuracy_without(recorded, scores < 4, test)
+    assert rows["some", 0.1] == expected
+    gains = compare.gains_of(folder, "some")
+    unchanged = rows[NO_REMOVAL, 0.0]
+    assert gains == pytest.approx(
+        {"gain_3": 100 * (rows["some", 0.03] - unchanged), "gain_10": 100 * (expected - unchanged)}
+    )
 
 
 def test_a_difference_is_that_of_the_same_trainings() -> None:
