@@ -11,8 +11,9 @@ digits_flipped, mnist_flipped, cifar10_flipped: a tenth of the training labels i
 cifar10_human: wrong labels by people, the first wrong one of three annotators of CIFAR-10H;
     validation images are drawn from these.
 
-Test labels are the right ones; MNIST and CIFAR-10 are resized to 16 px. The images come from
---data (see benchmarks/real_images.py; CIFAR-10 needs it). Rows, one per removal, go to
+--lr is the learning rate, by default that of the preset. Test labels are the right ones; MNIST and
+CIFAR-10 are resized to 16 px. The images come from --data (see benchmarks/real_images.py; CIFAR-10
+needs it). Rows, one per removal, go to
 benchmarks/results/from_scratch.csv next to those of other tasks and seeds; with --page the table
 between its comments `from_scratch` is replaced, and an empty --seeds does that alone. With --work
 the runs are kept and resumed.
@@ -85,6 +86,13 @@ TASKS = {
 def rows_of(name: str, seed: int, lr: float, data: Path | None, work: Path) -> pd.DataFrame:
     """A row per method and n of one run.
 
+    Args:
+        name: of the task.
+        seed: of everything in the run.
+        lr: the learning rate.
+        data: folder with the real images.
+        work: folder of the runs.
+
     Returns:
         Columns task, lr, seed, method, n, val_loss (nats), val_accuracy, test_accuracy, and gain
         (points of test accuracy over the training without removal).
@@ -125,7 +133,9 @@ def _images(task: Task, seed: int, data: Path | None, work: Path) -> list[str]:
 def table_of(rows: pd.DataFrame) -> str:
     """The gain in points of test accuracy by task, rate and method against n, over the seeds."""
     parts = []
-    for (task, lr), own in rows.groupby(["task", "lr"]):
+    known = rows.groupby(["task", "lr"])
+    for task, lr in sorted(known.groups, key=lambda group: (list(TASKS).index(group[0]), group[1])):
+        own = known.get_group((task, lr))
         counts = sorted(n for n in own["n"].unique() if n)
         unchanged = 100 * own.loc[own["method"] == NO_REMOVAL, "test_accuracy"]
         trials = counted(own["seed"].nunique(), "trial")

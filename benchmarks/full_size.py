@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the repository, when run as a script
 
 from benchmarks.deviations import Derivatives, WithoutHessian
-from benchmarks.reproduction_tables import fill_page, markdown, mean_and_deviation
+from benchmarks.reproduction_tables import cell, fill_page, markdown, mean_and_deviation
 from benchmarks.stored import beside_stored
 from eval_sgd_influence import COMMAND
 from sgd_influence.eval import retrain_without
@@ -50,7 +50,6 @@ from utils.training.sgd import Optimiser, step_batch
 from utils.training.soundness import LAST
 from utils.training.steps import by_epoch
 from utils.training.trial import Trial
-from utils.units import counted
 
 KEYS = ["dataset", "seed", "variant", "n"]
 RESULTS = ROOT / "benchmarks" / "results" / "full_size.csv"
@@ -295,7 +294,7 @@ def table_of(figures: pd.DataFrame) -> str:
         table: list[tuple[str, ...]] = [(*head, "growth of u", "lowest influence", "seats")]
         for variant, own in rows[rows["n"] > 0].groupby("variant", sort=False):
             by_count, trials = dict(iter(own.groupby("n")["gain"])), own["seed"].nunique()
-            gains = (_cell(by_count[n], trials) if n in by_count else "" for n in counts)
+            gains = (cell(by_count[n], trials, "+") if n in by_count else "" for n in counts)
             first = own[own["n"] == SEATED]
             table.append((
                 NAMES[str(variant)], str(trials), *gains,
@@ -305,12 +304,6 @@ def table_of(figures: pd.DataFrame) -> str:
         parts.append(f"**{dataset}**, No Removal {mean_and_deviation(unchanged)} %")
         parts.append(markdown(table))
     return "\n\n".join(parts)
-
-
-def _cell(gains: pd.Series, trials: int) -> str:
-    """The mean gain, and of how many trials where not of all those of the row."""
-    note = "" if len(gains) == trials else f" ({counted(len(gains), 'trial')})"
-    return mean_and_deviation(gains, "+") + note
 
 
 def correlations_of(work: Path, dataset: str, variant: str) -> list[float]:

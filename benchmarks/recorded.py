@@ -84,10 +84,16 @@ class Recorded:
             start: the first step that is repeated.
             state: where it begins; None is the recorded state before that step.
         """
+        self.retrain_without(removed, start, state)
+        return self.evaluator(validation).loss
+
+    def retrain_without(
+        self, removed: np.ndarray, start: int = 0, state: State | None = None
+    ) -> None:
+        """Repeat the steps as `loss_without` does; the network is then at the end of them."""
         self.sgd.load(self.states[start] if state is None else state)
         for step in self.steps[start:]:
             self.sgd.step(self.data, step, removed)
-        return self.evaluator(validation).loss
 
 
 @dataclass(frozen=True)

@@ -176,12 +176,18 @@ def _error_rows(rows: pd.DataFrame, paper: str) -> list[tuple[str, ...]]:
     if trials.nunique() > 1:
         table.append(("trials", *(str(trials[n]) for n in counts)))
     for method, of_method in rows[rows["n_drops"] > 0].groupby("method", sort=False):
-        by_count = dict(iter(of_method.groupby("n_drops")))
-        run = [by_count.get(n) for n in counts]  # not every method with every n
-        errors = ("" if r is None else mean_and_deviation(r["error"]) for r in run)
-        changes = ("" if r is None else mean_and_deviation(r["change"], "+") for r in run)
-        table.append((f"{method}{_missing(of_method, rows)}", *errors))
-        table.append((f"{method}, change in points", *changes))
+        by_count, own = dict(iter(of_method.groupby("n_drops"))), of_method["seed"].nunique()
+        named = {
+            "error": f"{method}{_missing(of_method, rows)}",
+            "change": f"{method}, change in points",
+        }
+        for column, name in named.items():
+            sign = "+" if column == "change" else ""
+            cells = (  # not every method with every n
+                cell(by_count[n][column], min(own, trials[n]), sign) if n in by_count else ""
+                for n in counts
+            )
+            table.append((name, *cells))
     return [*table, ("[H], full sets: its figure's axis", *([paper] * len(counts)))]
 
 
@@ -249,6 +255,12 @@ def mean_and_deviation(values: pd.Series, sign: str = "", digits: int = 2) -> st
     """Mean ± standard deviation (n - 1); of one value it alone."""
     deviation = f" ± {values.std():.{digits}f}" if len(values) > 1 else ""
     return f"{values.mean():{sign}.{digits}f}{deviation}"
+
+
+def cell(values: pd.Series, usual: int, sign: str = "") -> str:
+    """Mean and deviation of the trials; with their number where they are fewer than usual."""
+    note = "" if len(values) == usual else f" ({counted(len(values), 'trial')})"
+    return mean_and_deviation(values, sign) + note
 
 
 def storage_table() -> str:

@@ -18,9 +18,10 @@ from utils.errors import UserError
 from utils.output.storage import save_csv
 
 FLIPPED_SHARE = 0.1
+"""Of the labels."""
 N_CLASSES = 10
 N_ANNOTATORS = 3
-"""Asked about each image of CIFAR-10H."""
+"""Drawn for each image from those of CIFAR-10H."""
 
 
 def flipped_digits(folder: Path, seed: int, validation: bool = True) -> Path:
@@ -45,7 +46,7 @@ def flipped_digits(folder: Path, seed: int, validation: bool = True) -> Path:
 def cifar10_csv(
     folder: Path, seed: int, data: Path | None, n: int, n_asked: int = N_ANNOTATORS
 ) -> dict[str, int]:
-    """NNC CSV files of n images with people's labels, and 2,000 to test.
+    """NNC CSV files of n CIFAR-10 images, labelled by people or rightly, and 2,000 to test.
 
     Args:
         folder: of the files.
@@ -56,6 +57,9 @@ def cifar10_csv(
 
     Returns:
         The right label of each image by its path.
+
+    Raises:
+        UserError: labels by people without `data`.
     """
     if data is None and n_asked:
         raise UserError("labels by people need --data, a folder with cifar10h-counts.csv")

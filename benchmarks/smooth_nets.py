@@ -4,7 +4,7 @@
                                      [--page PAGE]
 
 600 MNIST images of 8 px, a tenth of the labels wrong, are trained for 10 epochs by each of
-`SETTINGS`. 50 random groups of 2 % and of 10 % are left out of all epochs; reported is Spearman's
+`SETTINGS`. Random groups of 2 % and of 10 % are left out of all epochs; reported is Spearman's
 correlation of their changes of validation loss with the summed scores of Hara_exact, and the
 accuracy on 600 validation images. The images come from --data (see benchmarks/real_images.py).
 Rows go to --out next to those of other settings and seeds; with --page the table between its
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ sys.path.insert(0, str(ROOT))  # the repository, when run as a script
 from benchmarks.fidelity import true_changes
 from benchmarks.reproduction_tables import fill_page, markdown, mean_and_deviation
 from benchmarks.stored import beside_stored
-from benchmarks.tasks import Build, from_scratch, gelu, mnist_cnn
+from benchmarks.tasks import SMOOTH_LR, Build, from_scratch, gelu, mnist_cnn
 from utils.errors import UserError
 from utils.output.storage import read_csv, save_csv
 from utils.training.models import Model, six_convolutions, smooth_convolutions, smooth_resnet
@@ -73,33 +74,49 @@ def smooth_net(
     return model
 
 
-HALF = [width // 2 for width in WIDTHS]
 USUAL: dict[str, Any] = {
     "side": 8, "n_train": 600, "n_epochs": 10, "retrain_all": True,
-    "model": smooth_convolutions, "lr": 0.02,
+    "model": smooth_convolutions, "lr": SMOOTH_LR,
 }  # fmt: skip
 """Arguments of `mnist_cnn`."""
-SETTINGS: dict[str, dict[str, Any]] = {
-    "`six_convolutions`, lr .05": {"model": six_convolutions, "lr": 0.05},
-    "**`smooth_convolutions`**, lr .02": {},
-    "lr .005": {"lr": 0.005},
-    "lr .01": {"lr": 0.01},
-    "lr .05": {"lr": 0.05},
-    "cosine schedule from .04": {"schedule": "cosine", "lr": 0.04},
-    "momentum .9, lr .002": {"momentum": 0.9, "lr": 0.002},
-    "batches of 32, lr .01": {"batch_size": 32, "lr": 0.01},
-    "augmented": {"augmented": True},
-    "half the maps": {"model": smooth_net(widths=HALF)},
-    "GELU in the place of Swish": {"model": smooth_net(gelu)},
-    "BatchNorm after the first convolution of a block only": {"model": smooth_net(second_bn=False)},
-    "logits times .25, lr .05": {"model": smooth_net(scale=0.25), "lr": 0.05},
-    "`smooth_resnet`": {"model": smooth_resnet},
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A training.
+
+    Attributes:
+        words: what the table calls it.
+        options: what differs from `USUAL`.
+    """
+
+    words: str
+    options: dict[str, Any]
+
+
+SETTINGS = {
+    "stock": Setting("`six_convolutions`, lr .05", {"model": six_convolutions, "lr": 0.05}),
+    "smooth": Setting("`smooth_convolutions`, lr .02", {}),
+    "lr_0.005": Setting("the same, lr .005", {"lr": 0.005}),
+    "lr_0.01": Setting("lr .01", {"lr": 0.01}),
+    "lr_0.05": Setting("lr .05", {"lr": 0.05}),
+    "cosine": Setting("cosine schedule from .04", {"schedule": "cosine", "lr": 0.04}),
+    "momentum": Setting("momentum .9, lr .002", {"momentum": 0.9, "lr": 0.002}),
+    "momentum_0.01": Setting("momentum .9, lr .01", {"momentum": 0.9, "lr": 0.01}),
+    "batch_32": Setting("batches of 32, lr .01", {"batch_size": 32, "lr": 0.01}),
+    "augmented": Setting("augmented", {"augmented": True}),
+    "half": Setting("half the maps", {"model": smooth_net(widths=[w // 2 for w in WIDTHS])}),
+    "gelu": Setting("GELU in the place of Swish", {"model": smooth_net(gelu)}),
+    "first_bn": Setting(
+        "BatchNorm after the first convolution of a block only",
+        {"model": smooth_net(second_bn=False)},
+    ),
+    "quarter": Setting("logits times .25, lr .05", {"model": smooth_net(scale=0.25), "lr": 0.05}),
+    "resnet": Setting("`smooth_resnet`, lr .02", {"model": smooth_resnet}),
 }
-"""What differs from `USUAL`; schedule, momentum and smaller batches with a rate at which all steps
-add up to the same."""
 
 
-def rows_of(setting: str, seed: int, data: Path | None, n_groups: int = 50) -> pd.DataFrame:
+def rows_of(setting: str, seed: int, data: Path | None, n_groups: int) -> pd.DataFrame:
     """The row of one training.
 
     Returns:
@@ -107,7 +124,7 @@ def rows_of(setting: str, seed: int, data: Path | None, n_groups: int = 50) -> p
         of 10 %) and accuracy (on the validation images).
     """
     threadpool_limits(1, "blas")
-    build: Build = partial(mnist_cnn, **USUAL | SETTINGS[setting])
+    build: Build = partial(mnist_cnn, **USUAL | SETTINGS[setting].options)
     trial = build(seed, data)
     validation = trial.data.validation
     influence, start = trial.recorded.influence(validation), trial.state_before(0)
@@ -126,13 +143,13 @@ def table_of(rows: pd.DataFrame) -> str:
     table: list[tuple[str, ...]] = [
         ("training", "seeds", "groups of 2 %", "groups of 10 %", "validation accuracy, %")
     ]
-    for setting in SETTINGS:
-        own = rows[rows["setting"] == setting]
+    for name, setting in SETTINGS.items():
+        own = rows[rows["setting"] == name]
         if own.empty:
             continue
         cells = (mean_and_deviation(own[name]) for name in ("small", "large"))
         accuracy = mean_and_deviation(100 * own["accuracy"], digits=1)
-        table.append((setting, str(len(own)), *cells, accuracy))
+        table.append((setting.words, str(len(own)), *cells, accuracy))
     return markdown(table)
 
 
@@ -144,14 +161,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, help="folder with the real images")
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2], help="default: 0 1 2")
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS),
-                        metavar="NAME", help="default: all")  # fmt: skip
+                        metavar="NAME", help=f"of {', '.join(SETTINGS)}; default: all")  # fmt: skip
+    parser.add_argument("--groups", type=int, default=100, help="of each size; default: 100")
     parser.add_argument("--jobs", type=int, default=2, help="processes; default: 2")
     parser.add_argument("--out", type=Path, default=RESULTS, help=f"default: {RESULTS}")
     parser.add_argument("--page", type=Path, help="whose table is replaced")
     options = parser.parse_args(arguments)
     trainings = [(name, seed) for seed in options.seeds for name in options.settings]
     parallel = Parallel(options.jobs, return_as="generator_unordered")
-    for row in parallel(delayed(rows_of)(*one, options.data) for one in trainings):
+    for row in parallel(delayed(rows_of)(*one, options.data, options.groups) for one in trainings):
         save_csv(beside_stored(row, options.out, KEYS), options.out)
     table = table_of(read_csv(options.out))
     print(table)

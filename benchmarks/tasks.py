@@ -291,9 +291,9 @@ CIFAR_2000 = partial(cifar_cnn, n_train=2000, n_epochs=20, retrain_all=True)
 OTHER_RATES = (0.005, 0.05, 0.1)
 """Learning rates at which the small smooth task is repeated."""
 LOWER_RATES = (0.0025, 0.005, 0.01)
-"""Those at which the smooth task of 320 steps is."""
+"""Learning rates at which `smooth_mnist`, of 320 steps, is repeated."""
 LOW_RATE = 0.005
-"""That at which the smooth task on CIFAR-10, of 640 steps, is."""
+"""Learning rate at which `smooth_cifar`, of 640 steps, is repeated."""
 
 
 def smooth(build: Callable[..., RecordedTrial], lr: float = SMOOTH_LR) -> Build:

@@ -11,8 +11,9 @@ first step, and its accuracy is measured on other images.
 PATH holds the test images; without it the official archives are taken.
 
 --work keeps problems and truths (of the same training; they take most of the time), so that a rerun
-only scores again. Written into --out: peers.csv, a row per problem, seed and method; rows there of
-other problems and seeds are kept. The last line is JSON: {method: mean AUC over the seeds}.
+only scores again, and removes by the new scores. Written into --out: peers.csv, a row per problem,
+seed and method; rows there of other problems and seeds are kept. The last line is JSON: {method:
+mean AUC over the seeds}.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from sklearn.metrics import roc_auc_score
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the repository, when run as a script
 
 from benchmarks.peers.problem import (
+    SHARES,
     Problem,
     Result,
     decisions_path,
@@ -74,9 +76,9 @@ TRUTHS = ("last", "whole")
 WITHOUT_TRUTH = ("mnist_2000",)
 """Problems too large to retrain for each group: AUC alone."""
 DECIDED = ("smooth_small", "smooth_mnist")
-"""Problems whose worst images are removed from the whole training."""
-GAINS = "gain_"
-"""What the columns of points of test accuracy begin with; the share removed in % follows."""
+"""Problems of MNIST's images that are trained again from the first step without the worst."""
+GAINS = {share: f"gain_{100 * share:g}" for share in SHARES}
+"""By the share removed, the column of points of test accuracy gained."""
 ONE_CORE = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
@@ -99,7 +101,8 @@ def run(options: argparse.Namespace, problem: str, seed: int) -> pd.DataFrame:
 
 def score(options: argparse.Namespace, folder: Path, name: str) -> None:
     """Score by a method, in a process of its own."""
-    result_path(folder, name).unlink(missing_ok=True)
+    for path in (result_path(folder, name), scores_path(folder, name)):
+        path.unlink(missing_ok=True)
     if name in OURS:
         _ours("score", folder, name)
     else:
@@ -164,7 +167,7 @@ def gains_of(folder: Path, method: str) -> dict[str, float]:
         return {}
     rows = read_csv(decisions_path(folder)).set_index(["method", "share"])["test_accuracy"]
     gains = 100 * (rows[method] - rows[NO_REMOVAL, 0.0])
-    return {f"{GAINS}{100 * share:g}": gain for share, gain in gains.items()}
+    return {GAINS[share]: gain for share, gain in gains.items()}
 
 
 def auc(scores: np.ndarray, wrong: np.ndarray) -> float:
@@ -185,11 +188,11 @@ def agreement(predicted: np.ndarray, true: np.ndarray) -> float:
 HEADINGS = (
     *("method", "package", "CPU s", "MB at most (before)", "MB on disk"),
     *("Spearman, last epoch", "Spearman, whole training", "AUC"),
-    *("points gained without the worst 3 %", "10 %"),
+    *(f"points gained without the worst {share:.0%}" for share in SHARES),
 )
 
 
-FIGURES = ("spearman_last", "spearman_whole", "auc", f"{GAINS}3", f"{GAINS}10")
+FIGURES = ("spearman_last", "spearman_whole", "auc", *GAINS.values())
 
 
 def shown(table: pd.DataFrame) -> Iterator[str]:

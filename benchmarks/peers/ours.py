@@ -23,6 +23,7 @@ from threadpoolctl import threadpool_limits
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the repository, when run as a script
 
 from benchmarks.peers.problem import (
+    SHARES,
     Problem,
     Result,
     bytes_of,
@@ -67,8 +68,6 @@ OPTIMISER = Optimiser(augmented=False)
 TRUTHS = ("last", "whole")
 """What is repeated without a group: the last epoch, or the whole training."""
 TRUTH_COLUMNS = ["training", "group", "loss"]
-SHARES = (0.03, 0.1)
-"""Of the training images, the worst of which are removed."""
 
 
 def build(folder: Path, name: str, seed: int, data: Path | None) -> None:
@@ -219,7 +218,7 @@ def decide(folder: Path, names: Sequence[str], data: Path | None) -> None:
 
 def accuracy_without(recorded: Recorded, removed: np.ndarray, test: ImageSet) -> float:
     """Accuracy on `test` after the whole training is repeated without the images of a mask."""
-    recorded.loss_without(removed, test)
+    recorded.retrain_without(removed)
     return recorded.evaluator(test).accuracy
 
 

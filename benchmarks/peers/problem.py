@@ -146,6 +146,10 @@ def truth_path(folder: Path, which: str) -> Path:
     return folder / f"truth_{which}.csv"
 
 
+SHARES = (0.03, 0.1)
+"""Of the training images, the worst of which are removed for `decisions_path`."""
+
+
 def decisions_path(folder: Path) -> Path:
     """The accuracies of trainings without the worst images by each method."""
     return folder / "decisions.csv"

@@ -6,9 +6,10 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from benchmarks.full_size import figures_of, judge, scores_of
+from benchmarks.full_size import figures_of, judge, scores_of, table_of
 from eval_sgd_influence import COMMAND
 from tests.helpers.runs import SMALL, sgd_influence
 from utils.methods import METHODS
@@ -65,7 +66,18 @@ def test_rows_are_kept_and_their_gains_are_over_the_trial_without_removal(
     unchanged = rows.loc[rows["n"] == 0, "test_accuracy"].iloc[0]
     gains = 100 * (rows["test_accuracy"] - unchanged)
     assert rows["gain"].tolist() == pytest.approx(gains.tolist())
-    assert rows["growth"].dropna().ge(1).all() and rows["seats"].dropna().between(0, 1).all()
+    removed = rows[rows["n"] > 0]
+    assert removed["growth"].ge(1).all() and removed["seats"].between(0, 1).all()
     capsys.readouterr()
     judge(trial, "digits", chosen)
     assert capsys.readouterr().out == ""  # nothing was computed again
+
+
+def test_a_cell_says_of_how_many_trials_it_is_where_they_are_fewer() -> None:
+    rows = [(s, "none", 0, 0.0) for s in (0, 1)]
+    rows += [(0, "damped-true", 40, 0.5), (0, "damped-true", 200, 1.0)]
+    rows += [(1, "damped-true", 200, 2.0)]
+    table = pd.DataFrame(rows, columns=["seed", "variant", "n", "gain"])
+    known = {"dataset": "digits", "test_accuracy": 0.9, "growth": 1, "lowest": -0.1, "seats": 0.1}
+    (row,) = table_of(table.assign(**known)).splitlines()[-1:]
+    assert row.split(" | ")[1:4] == ["2", "+0.50 (1 trial)", "+1.50 ± 0.71"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -34,6 +35,7 @@ from benchmarks.peers.problem import (
 from benchmarks.recorded import Recorded, RecordedTrial
 from benchmarks.tasks import mnist_cnn
 from tests.helpers.runs import ROOT
+from utils.data.images import ImageSet
 from utils.methods import METHODS, NO_REMOVAL
 from utils.output.storage import read_csv
 from utils.training.models import smooth_convolutions
@@ -160,28 +162,46 @@ def test_figures_of_known_scores(folder: Path) -> None:
     assert compare.agreement(np.arange(5.0), -np.arange(5.0)) == pytest.approx(-1)
 
 
-def test_a_decision_is_the_accuracy_without_the_worst(folder: Path, data: Path) -> None:
+def test_a_decision_is_the_accuracy_without_the_worst(
+    folder: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     problem = Problem.load(problem_path(folder))
     test = ours.held_out(problem, data)
     assert len(test) == 700 - 40 - 600
     seen = {image.tobytes() for part in (problem.images, problem.images_val) for image in part}
     assert not seen & {image.tobytes() for image in test.images}
     scores = np.random.default_rng(0).permutation(40).astype(float)
-    for name in ("some", "others"):
-        record(folder, Result(name, "a 1", "b", True), lambda: scores, lambda: 7)
-    np.save(scores_path(folder, "others"), -scores)
+    folder = shutil.copytree(folder, tmp_path / "copy")
+    for name, sign in (("some", 1), ("others", -1)):
+        record(folder, Result(name, "a 1", "b", True), partial(np.multiply, sign, scores), int)
+    masks = []
+
+    def counted(recorded: Recorded, removed: np.ndarray, test: ImageSet) -> float:
+        masks.append(removed)
+        return len(masks) / 10
+
+    monkeypatch.setattr(ours, "accuracy_without", counted)
     ours.decide(folder, ["some", "others", "not there"], data)
-    rows = read_csv(decisions_path(folder)).set_index(["method", "share"])["test_accuracy"]
-    shares = [(name, share) for name in ("some", "others") for share in ours.SHARES]
-    assert rows.index.tolist() == [(NO_REMOVAL, 0.0), *shares]
+    assert [mask.tolist() for mask in masks] == [
+        mask.tolist() for mask in (scores < 0, scores < 1, scores < 4, scores > 38, scores > 35)
+    ]
+    rows = read_csv(decisions_path(folder))
+    assert rows["method"].tolist() == [NO_REMOVAL, "some", "some", "others", "others"]
+    assert compare.gains_of(folder, "some") == pytest.approx({"gain_3": 10, "gain_10": 20})
+    assert compare.gains_of(folder, "others") == pytest.approx({"gain_3": 30, "gain_10": 40})
+
+
+def test_accuracy_without_images_is_that_of_a_training_without_them(data: Path) -> None:
     recorded = mnist_cnn(3, data, side=8, n_train=40, n_epochs=2, batch_size=16).recorded
-    expected = ours.accuracy_without(recorded, scores < 4, test)
-    assert rows["some", 0.1] == expected
-    gains = compare.gains_of(folder, "some")
-    unchanged = rows[NO_REMOVAL, 0.0]
-    assert gains == pytest.approx(
-        {"gain_3": 100 * (rows["some", 0.03] - unchanged), "gain_10": 100 * (expected - unchanged)}
-    )
+    accuracies = set()
+    for removed in (np.arange(40) < 0, np.arange(40) < 20):
+        test = recorded.data
+        accuracy = ours.accuracy_without(recorded, removed, test)
+        loss = recorded.loss_without(removed, test)
+        after = recorded.evaluator(test)
+        assert (after.loss, after.accuracy) == (loss, accuracy)
+        accuracies.add(loss)
+    assert len(accuracies) == 2
 
 
 def test_a_difference_is_that_of_the_same_trainings() -> None:

@@ -147,13 +147,16 @@ def test_scores_of_more_epochs_than_are_retrained() -> None:
     ("chosen", "length", "lower"),
     [
         ({"n_epochs": 10}, None, None),  # 40 steps of 0.05
-        ({"n_epochs": 11}, "2.2", "0.045"),
-        ({"lr": 0.15}, "3", "0.1"),
-        ({"lr": 0.017, "momentum": 0.9}, "3.4", "0.01"),
+        ({"n_epochs": 20, "lr": 0.02505}, None, None),  # 2.004
+        ({"n_epochs": 20, "lr": 0.0251}, "2.01", "0.025"),
+        ({"n_epochs": 11}, "2.20", "0.045"),
+        ({"lr": 0.15}, "3.00", "0.1"),
+        ({"lr": 0.017, "momentum": 0.9}, "3.40", "0.01"),
         ({"n_epochs": 19, "lr_schedule": "cosine"}, None, None),
-        ({"n_epochs": 30, "lr_schedule": "cosine"}, "3", "0.033"),
+        ({"n_epochs": 30, "lr_schedule": "cosine"}, "3.03", "0.033"),
         ({"n_epochs": 20, "batch_size": 256}, None, None),
-        ({"n_epochs": 30, "methods": ("Influence_functions", "Hara_exact")}, "6", "0.016"),
+        ({"n_epochs": 10_000}, "2,000.00", "5e-05"),
+        ({"n_epochs": 30, "methods": ("Influence_functions", "Hara_exact")}, "6.00", "0.016"),
     ],
 )
 def test_a_long_training_is_remarked_with_a_rate_at_which_it_is_not(
@@ -163,9 +166,17 @@ def test_a_long_training_is_remarked_with_a_rate_at_which_it_is_not(
     if length is None:
         assert remark == ""
         return
-    assert f"steps add up to {length}, more than 2" in remark
-    assert remark.endswith(f"use --lr {lower}, or fewer epochs (-e)")
+    assert "these scores may predict poorly" in remark
+    assert f"add up to {length}, more than 2" in remark
+    assert ("steps, over 1 - 0.9 of momentum, add up" in remark) == ("momentum" in chosen)
+    assert f"use --lr {lower}, or fewer epochs (-e)" in remark
     assert remark_of("smooth_convolutions", **chosen | {"lr": float(str(lower))}) == ""
+
+
+def test_a_long_training_with_other_reasons() -> None:
+    remark = remark_of("smooth_convolutions", cover_epochs=1, n_epochs=20)
+    assert "these scores predict poorly" in remark
+    assert "use --cover_epochs all --lr 0.025, or" in remark
 
 
 def test_length_does_not_matter_with_kinks_or_without_a_sweep() -> None:
