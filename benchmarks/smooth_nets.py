@@ -98,20 +98,24 @@ SETTINGS = {
     "stock": Setting("`six_convolutions`, lr .05", {"model": six_convolutions, "lr": 0.05}),
     "smooth": Setting("`smooth_convolutions`, lr .02", {}),
     "lr_0.005": Setting("the same, lr .005", {"lr": 0.005}),
-    "lr_0.01": Setting("lr .01", {"lr": 0.01}),
-    "lr_0.05": Setting("lr .05", {"lr": 0.05}),
-    "cosine": Setting("cosine schedule from .04", {"schedule": "cosine", "lr": 0.04}),
-    "momentum": Setting("momentum .9, lr .002", {"momentum": 0.9, "lr": 0.002}),
-    "momentum_0.01": Setting("momentum .9, lr .01", {"momentum": 0.9, "lr": 0.01}),
-    "batch_32": Setting("batches of 32, lr .01", {"batch_size": 32, "lr": 0.01}),
-    "augmented": Setting("augmented", {"augmented": True}),
-    "half": Setting("half the maps", {"model": smooth_net(widths=[w // 2 for w in WIDTHS])}),
-    "gelu": Setting("GELU in the place of Swish", {"model": smooth_net(gelu)}),
+    "lr_0.01": Setting("the same, lr .01", {"lr": 0.01}),
+    "lr_0.05": Setting("the same, lr .05", {"lr": 0.05}),
+    "cosine": Setting("the same, cosine schedule from .04", {"schedule": "cosine", "lr": 0.04}),
+    "momentum": Setting("the same, momentum .9, lr .002", {"momentum": 0.9, "lr": 0.002}),
+    "momentum_0.01": Setting("the same, momentum .9, lr .01", {"momentum": 0.9, "lr": 0.01}),
+    "batch_32": Setting("the same, batches of 32, lr .01", {"batch_size": 32, "lr": 0.01}),
+    "augmented": Setting("the same, augmented", {"augmented": True}),
+    "half": Setting(
+        "the same, half the maps", {"model": smooth_net(widths=[w // 2 for w in WIDTHS])}
+    ),
+    "gelu": Setting("the same, GELU in the place of Swish", {"model": smooth_net(gelu)}),
     "first_bn": Setting(
-        "BatchNorm after the first convolution of a block only",
+        "the same, BatchNorm after the first convolution of a block only",
         {"model": smooth_net(second_bn=False)},
     ),
-    "quarter": Setting("logits times .25, lr .05", {"model": smooth_net(scale=0.25), "lr": 0.05}),
+    "quarter": Setting(
+        "the same, logits times .25, lr .05", {"model": smooth_net(scale=0.25), "lr": 0.05}
+    ),
     "resnet": Setting("`smooth_resnet`, lr .02", {"model": smooth_resnet}),
 }
 

@@ -8,8 +8,11 @@ import pandas as pd
 import pytest
 
 from benchmarks import smooth_nets, tasks
+from benchmarks.reproduction_tables import filled
 from benchmarks.smooth_nets import Setting, rows_of, smooth_net, table_of
+from tests.helpers.runs import ROOT
 from tests.helpers.tiny import digit_images
+from utils.output.storage import read_csv
 from utils.training.models import smooth_convolutions
 from utils.training.network import Network
 
@@ -46,3 +49,8 @@ def test_table_has_the_mean_of_each_setting() -> None:
     columns = ["setting", "seed", "groups", "small", "large", "accuracy"]
     table = table_of(pd.DataFrame(rows, columns=columns)).splitlines()
     assert table[2:] == [f"| {setting.words} | 2 | 0.95 ± 0.07 | 0.60 ± 0.14 | 85.0 ± 7.1 |"]
+
+
+def test_figures_of_the_page_are_those_of_the_results() -> None:
+    text = (ROOT / "docs" / "fidelity.md").read_text(encoding="utf-8")
+    assert filled(text, {"smooth_nets": table_of(read_csv(smooth_nets.RESULTS))}) == text
