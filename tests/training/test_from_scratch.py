@@ -169,7 +169,7 @@ def test_a_long_training_is_remarked_with_a_rate_at_which_it_is_not(
     assert "these scores may predict poorly" in remark
     assert f"add up to {length}, more than 2" in remark
     assert ("steps, over 1 - 0.9 of momentum, add up" in remark) == ("momentum" in chosen)
-    assert f"use --lr {lower}, or fewer epochs (-e)" in remark
+    assert f"use --lr {lower}, or fewer epochs; the net then learns less" in remark
     assert remark_of("smooth_convolutions", **chosen | {"lr": float(str(lower))}) == ""
 
 

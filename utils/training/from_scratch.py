@@ -120,7 +120,7 @@ def _too_long(options: Options, n_train: int) -> dict[str, str]:
         f"{LONG:g}"
     )
     lower = _rounded_down(options.lr * LONG / length)
-    return {reason: f"--lr {lower}, or fewer epochs (-e), with which the net learns less"}
+    return {reason: f"--lr {lower}, or fewer epochs; the net then learns less"}
 
 
 def _rounded_down(value: float) -> str:
