@@ -79,6 +79,8 @@ DECIDED = ("smooth_small", "smooth_mnist")
 """Problems of MNIST's images that are trained again from the first step without the worst."""
 GAINS = {share: f"gain_{100 * share:g}" for share in SHARES}
 """By the share removed, the column of points of test accuracy gained."""
+UNCHANGED = "unchanged"
+"""The column of the test accuracy without removal, in %."""
 ONE_CORE = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
@@ -162,12 +164,13 @@ def figures_of(folder: Path, problem: Problem, result: Result) -> dict[str, floa
 
 
 def gains_of(folder: Path, method: str) -> dict[str, float]:
-    """Points of test accuracy that removing the worst images by a method gains, by share."""
+    """Test accuracy without removal in %, and the points gained without a method's worst images."""
     if not decisions_path(folder).exists():
         return {}
     rows = read_csv(decisions_path(folder)).set_index(["method", "share"])["test_accuracy"]
-    gains = 100 * (rows[method] - rows[NO_REMOVAL, 0.0])
-    return {GAINS[share]: gain for share, gain in gains.items()}
+    unchanged = rows[NO_REMOVAL, 0.0]
+    gains = {GAINS[share]: 100 * (rate - unchanged) for share, rate in rows[method].items()}
+    return {UNCHANGED: 100 * unchanged} | gains
 
 
 def auc(scores: np.ndarray, wrong: np.ndarray) -> float:
