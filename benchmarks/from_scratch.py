@@ -13,10 +13,9 @@ cifar10_human: wrong labels by people, the first wrong one of three annotators o
 
 --lr is the learning rate, by default that of the preset. Test labels are the right ones; MNIST and
 CIFAR-10 are resized to 16 px. The images come from --data (see benchmarks/real_images.py; CIFAR-10
-needs it). Rows, one per removal, go to
-benchmarks/results/from_scratch.csv next to those of other tasks and seeds; with --page the table
-between its comments `from_scratch` is replaced, and an empty --seeds does that alone. With --work
-the runs are kept and resumed.
+needs it). Rows, one per removal, go to benchmarks/results/from_scratch.csv next to those of other
+tasks, rates and seeds; with --page the table between its comments `from_scratch` is replaced, and
+an empty --seeds does that alone. With --work the runs are kept and resumed.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from typing import Any
 import nnabla as nn
 import nnabla.functions as F
 import nnabla.parametric_functions as PF
+import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 from scipy.stats import spearmanr
@@ -135,10 +136,10 @@ def rows_of(setting: str, seed: int, data: Path | None, n_groups: int) -> pd.Dat
     trial.network.load(trial.final_state())
     row = {"setting": setting, "seed": seed, "groups": n_groups}
     accuracy = trial.recorded.evaluator(validation).accuracy
-    for name, task in zip(("small", "large"), from_scratch("", build, n_groups), strict=True):
-        removals = task.removals(trial)
-        true = true_changes(trial, removals, start)
-        row[name] = float(spearmanr(removals @ influence, true).statistic)
+    removals = [task.removals(trial) for task in from_scratch("", build, n_groups)]
+    true = np.split(true_changes(trial, np.concatenate(removals), start), len(removals))
+    for name, masks, changes in zip(("small", "large"), removals, true, strict=True):
+        row[name] = float(spearmanr(masks @ influence, changes).statistic)
     return pd.DataFrame([row | {"accuracy": accuracy}])
 
 

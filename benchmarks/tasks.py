@@ -206,6 +206,11 @@ def _binary_trial(
 # ---------------------------------------------------------------- (iii) to (vii): convolutions
 
 
+def order_of(seed: int, n: int) -> Int64:
+    """The rows (n,) of a data set as the tasks take them: training, validation, the rest."""
+    return np.random.default_rng([seed, 3]).permutation(n)
+
+
 def mnist_cnn(
     seed: int,
     data: Path | None,
@@ -222,7 +227,7 @@ def mnist_cnn(
 ) -> RecordedTrial:
     """`n_train` MNIST images of `side` px, a tenth of their labels wrong, 600 for validation."""
     images, labels = small_mnist(data, side)
-    rows = np.random.default_rng([seed, 3]).permutation(len(labels))
+    rows = order_of(seed, len(labels))
     first, second = rows[:n_train], rows[n_train : n_train + 600]
     training = ImageSet(images[first], flipped(labels[first], 10, FLIPPED, seed), ())
     validation = ImageSet(images[second], labels[second], ())
@@ -257,7 +262,7 @@ def cifar_cnn(
 ) -> RecordedTrial:
     """`n_train` CIFAR-10 test images of 32 x 32 in batches of 64, 500 others for validation."""
     images, labels = _cifar(data)
-    rows = np.random.default_rng([seed, 3]).permutation(len(labels))
+    rows = order_of(seed, len(labels))
     training, validation = (
         ImageSet(images[part], labels[part].astype(np.int32), ())
         for part in (rows[:n_train], rows[n_train : n_train + 500])

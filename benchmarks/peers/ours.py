@@ -34,7 +34,16 @@ from benchmarks.peers.problem import (
     truth_path,
 )
 from benchmarks.recorded import Recorded, RecordedTrial
-from benchmarks.tasks import MNIST_1000, SMALL, TASKS, cifar_cnn, mnist_cnn, small_mnist, smooth
+from benchmarks.tasks import (
+    MNIST_1000,
+    SMALL,
+    TASKS,
+    cifar_cnn,
+    mnist_cnn,
+    order_of,
+    small_mnist,
+    smooth,
+)
 from utils.data.images import ImageSet, normalise
 from utils.data.splits import SplitFiles, TrialData
 from utils.methods import METHODS, NO_REMOVAL, Method
@@ -99,7 +108,7 @@ def keep_states(recorded: RecordedTrial, trial: Trial) -> None:
 def clean_labels(seed: int, data: Path | None, n: int) -> np.ndarray:
     """The labels (n,) of the training images of `mnist_cnn` before some were flipped."""
     labels = small_mnist(data, 16)[1]
-    return labels[np.random.default_rng([seed, 3]).permutation(len(labels))[:n]]
+    return labels[order_of(seed, len(labels))[:n]]
 
 
 def problem_of(trial: RecordedTrial, clean: np.ndarray) -> Problem:
@@ -225,8 +234,7 @@ def accuracy_without(recorded: Recorded, removed: np.ndarray, test: ImageSet) ->
 def held_out(problem: Problem, data: Path | None) -> ImageSet:
     """MNIST's test images that a problem of `mnist_cnn` leaves over, with their right labels."""
     images, labels = small_mnist(data, problem.images.shape[1])
-    rows = np.random.default_rng([problem.seed, 3]).permutation(len(labels))
-    rest = rows[len(problem.images) + len(problem.images_val) :]
+    rest = order_of(problem.seed, len(labels))[len(problem.images) + len(problem.images_val) :]
     return ImageSet(images[rest], labels[rest], ())
 
 

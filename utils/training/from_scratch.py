@@ -14,7 +14,7 @@ from typing import Any
 from utils.methods import METHODS
 from utils.options import Options
 from utils.training.network import Network
-from utils.training.steps import learning_rates
+from utils.training.steps import count_steps, learning_rates
 
 KINKS = frozenset(
     (
@@ -109,7 +109,7 @@ def _reasons(options: Options, predicting: Sequence[str], kinks: Sequence[str]) 
 
 def _too_long(options: Options, n_train: int) -> dict[str, str]:
     """That the training is longer than `LONG`, with a learning rate at which it is not."""
-    n_steps = options.n_epochs * -(-n_train // options.batch_size)
+    n_steps = count_steps(n_train, options.n_epochs, options.batch_size)
     rates = learning_rates(options.lr_schedule, options.lr, n_steps)
     length = float(rates.sum()) / (1 - options.momentum)
     if length < LONG + 0.005:  # what is printed is more than LONG

@@ -49,6 +49,11 @@ def learning_rates(schedule: str, rate: float, n_steps: int) -> np.ndarray:
     return rate * factors[schedule]
 
 
+def count_steps(n_train: int, n_epochs: int, batch_size: int) -> int:
+    """The steps of a training; the last batch of an epoch may be short."""
+    return n_epochs * -(-n_train // batch_size)
+
+
 def plan_steps(
     seed: int,
     n_train: int,
@@ -63,7 +68,8 @@ def plan_steps(
     so that leaving one image out moves no other's crop or flip.
     """
     steps: list[Step] = []
-    rates = iter(learning_rates(schedule, learning_rate, n_epochs * -(-n_train // batch_size)))
+    n_steps = count_steps(n_train, n_epochs, batch_size)
+    rates = iter(learning_rates(schedule, learning_rate, n_steps))
     for epoch in range(n_epochs):
         order = np.random.default_rng([seed, epoch]).permutation(n_train)
         seeds = np.random.SeedSequence([seed, epoch]).generate_state(n_train, np.uint64)
