@@ -12,8 +12,7 @@ PATH holds the MNIST and CIFAR-10 test images; without it the official archives 
 The last line is JSON: task to {method: figure}, the mean over the seeds. The full run writes
 figures and raw results as CSV into --out, and pictures next to them, after each training; its rows
 of other tasks and seeds are kept. --quick writes nothing.
-With --page docs/fidelity.md the table of the smooth tasks there is replaced; an empty --seeds does
-that alone.
+With --page docs/fidelity.md the tables there are replaced; an empty --seeds does that alone.
 """
 
 from __future__ import annotations
@@ -66,11 +65,19 @@ JUDGED = tuple(name for name, method in METHODS.items() if method.predicts or na
 INFLUENCE_FUNCTIONS = "Influence_functions"
 BY_SGD = f"{INFLUENCE_FUNCTIONS} (sgd)"
 """By the reference's solver."""
-SHOWN = (
-    AGAIN,
-    *("Hara_exact", "Hara", "Ours_exact", "Ours", "Ours_mean", "Influence_functions", "Random"),
+KINKED = (
+    *("logreg", "dnn", "mnist_cnn", "mnist_cnn_8px"),
+    *("mnist_cnn_momentum", "mnist_cnn_8px_momentum", "mnist_cnn_all_epochs"),
+    *("cifar_cnn", "cifar_cnn_lr_0.002"),
 )
-"""The columns of the table of smooth tasks."""
+"""The tasks of the page's first table; logistic regression has no kinks."""
+SMOOTH = tuple(name for name in TASKS if name.startswith(("smooth", "stock")))
+"""Those of its second table, with the stock net on the same trainings."""
+SHOWN = (
+    *(AGAIN, "Hara_exact", "Hara_smoothed", "Hara", "Ours_exact", "Ours", "Ours_mean"),
+    *("Influence_functions", "Random"),
+)
+"""The columns of both tables."""
 QUICK_GROUPS = {"cifar_cnn": 25, "smooth_small_2": 25, "smooth_small_10": 25}
 QUICK_SEEDS = {"mnist_cnn": 3, "cifar_cnn": 1, "smooth_small_2": 1}
 """Seeds of the quick run, where not all."""
@@ -221,11 +228,10 @@ def table_of(figures: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def smooth_table(figures: pd.DataFrame) -> str:
-    """The smooth tasks, and the stock net on the same trainings, as a Markdown table."""
+def task_table(figures: pd.DataFrame, tasks: Sequence[str]) -> str:
+    """A Markdown table with a row for each of the tasks that was run."""
     rows: list[tuple[str, ...]] = [("task", "seeds", *SHOWN)]
-    own = figures[figures["task"].str.match("smooth|stock")]
-    for task, of_task in own.groupby("task", sort=False):
+    for task, of_task in figures[figures["task"].isin(tasks)].groupby("task", sort=False):
         by_method = dict(iter(of_task.groupby("method")["figure"]))
         cells = (mean_and_deviation(by_method[m]) if m in by_method else "" for m in SHOWN)
         rows.append((f"`{task}`", str(of_task["seed"].nunique()), *cells))
@@ -257,7 +263,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not options.quick:
             store(part, options.out)
     if options.page:
-        fill_page(options.page, {"smooth": smooth_table(read_csv(options.out / "fidelity.csv"))})
+        stored = read_csv(options.out / "fidelity.csv")
+        tables = {"kinked": task_table(stored, KINKED), "smooth": task_table(stored, SMOOTH)}
+        fill_page(options.page, tables)
     if not parts:
         return
     figures = figures_of(in_order(pd.concat(parts)))
@@ -337,7 +345,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--quick", action="store_true", help="tasks (i) to (iv), a small (vi), in 10 minutes"
     )
-    parser.add_argument("--page", type=Path, help="page whose table of smooth tasks is replaced")
+    parser.add_argument("--page", type=Path, help="page whose tables are replaced")
     parser.add_argument("--jobs", type=int, default=2, help="processes; default: 2")
     parser.add_argument(
         "--out", type=Path, default=Path(__file__).parent / "results",

@@ -89,12 +89,12 @@ def analyze(options: Options, source: Source, trial: Trial, results: Results) ->
 
 
 def unsound_methods(options: Options, paths: OutputPaths) -> dict[str, str]:
-    """The methods with unsound scores in some trial, and what the first such trial shows."""
+    """The methods with unsound scores in some trial: what the first one shows, and the remedy."""
     found = {method: problems_in(paths, method, options.seeds) for method in options.methods}
     return {
-        method: f"in trial {seed} {problems[0]}"
+        method: f"in trial {seed} {unsound.in_short}"
         for method, by_seed in found.items()
-        for seed, problems in list(by_seed.items())[:1]
+        for seed, unsound in list(by_seed.items())[:1]
     }
 
 

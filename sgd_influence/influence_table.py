@@ -20,6 +20,9 @@ from utils.training.trial import Trial
 
 log = logging.getLogger("data_cleansing")
 
+LEARN = "train with another --lr, for more epochs or with another --model"
+"""The remedy for scores of a training that learnt nothing."""
+
 
 def save_influence(trial: Trial, scores: Scores, method: Method, results: Results) -> None:
     """Write and keep the scores of a method, and warn if they should not be trusted.
@@ -51,7 +54,9 @@ def _check_soundness(trial: Trial, scores: Scores, method: Method) -> None:
     soundness = soundness_of(scores, covered, float(curve["val_loss"].iloc[-1]))
     nothing = loss_never_falls(curve, trial.data.training.labels)
     learnt = (f"the {nothing}",) if nothing else ()
-    whole = replace(soundness, problems=(*learnt, *soundness.problems))
+    problems = (*learnt, *soundness.problems)
+    advice = LEARN if nothing else remedy(method, trial.retrain_all)
+    whole = replace(soundness, problems=problems, remedy=advice if problems else "")
     trial.folder.save_json(asdict(whole), trial.folder.soundness(method.name, trial.seed))
     warn_if_unsound(trial, method, soundness.problems)
 
@@ -60,7 +65,10 @@ def warn_if_unsound(trial: Trial, method: Method, problems: Sequence[str]) -> No
     """Report the problems of scores, and what to do."""
     if problems:
         what, advice = "; ".join(problems), remedy(method, trial.retrain_all)
-        log.warning("Trial %d: the scores by %s: %s; %s", trial.seed, method.name, what, advice)
+        log.warning(
+            "Trial %d: the scores by %s: %s; do not remove images by them: %s",
+            trial.seed, method.name, what, advice,
+        )  # fmt: skip
 
 
 def influence_table(trial: Trial, influence: np.ndarray) -> pd.DataFrame:

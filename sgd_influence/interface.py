@@ -43,10 +43,11 @@ from utils.output.settings import claimed
 from utils.output.storage import read_csv
 from utils.output.usage import physical_cores
 from utils.presets import preset_of
-from utils.run.pipeline import Prepared, prepared
+from utils.run.pipeline import Prepared, prepared, record_warnings
 from utils.run.tasks import tasks_of
 from utils.run.workers import InProcess, run_tasks
 from utils.training.device import choose_backend, set_context
+from utils.training.from_scratch import remark_on_method
 from utils.training.model_check import check_once
 from utils.training.models import MODELS, Model
 from utils.training.smoothness import SMOOTH, smoothness_words
@@ -89,6 +90,7 @@ class _Opened:
             folder.account.check_versions()
             folder.check_outputs()
             yield replace(self, trial=replace(self.trial, folder=folder))
+            record_warnings(folder, self.work.remark, self.work.options.methods)
 
 
 class Cleanser:
@@ -226,6 +228,7 @@ class Cleanser:
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._opened: _Opened | None = None
         self._is_fitted = False
+        self._used: set[str] = set()
 
     def fit(self) -> Cleanser:
         """Train the net and record its steps; nothing is trained twice.
@@ -254,7 +257,7 @@ class Cleanser:
             UserError: there is no such method, or `fit` was not called.
         """
         with self._computing() as opened:
-            self._run(opened, [SCORES], [_method(method)])
+            self._run(opened, [SCORES], [self._chosen(method)])
             table = opened.results.influence(method, opened.trial.seed)
             scores = np.full(len(self.images), np.nan)
             order = self._places_of_training(opened)
@@ -304,7 +307,8 @@ class Cleanser:
             if not n_groups:  # which turns the option off
                 raise UserError("n_groups 0: needs 6 groups or more")
             check_groups(n_groups, opened.trial.n_train)
-            self._run(opened, [SCORES, REMOVALS, GROUPS], [_method(method)], n_groups=n_groups)
+            chosen = [self._chosen(method)]
+            self._run(opened, [SCORES, REMOVALS, GROUPS], chosen, n_groups=n_groups)
             rows = opened.results.table(opened.trial.folder.verified(opened.trial.seed))
             self.groups_ = rows[rows["method"] == method].reset_index(drop=True)
             self.smoothness_ = smoothness_in(opened.trial.folder, method, opened.trial.seed)
@@ -407,6 +411,16 @@ class Cleanser:
             workers = InProcess(opened.work.use_device)
             run_tasks(chosen, lambda seed: opened.trial, workers, {})
 
+    def _chosen(self, name: str) -> Method:
+        """The method of a name; warns once if it does not predict the retraining."""
+        method, remark = _method(name), ""
+        if name not in self._used:
+            remark = remark_on_method(self.options, name)
+            self._used.add(name)
+        if remark:
+            log.warning("%s", remark)
+        return method
+
     def _places_of_training(self, opened: _Opened) -> npt.NDArray[np.int64]:
         """The place in y of each training image of the trial (n_train,)."""
         places = self.images.places(opened.trial.data.training.rows)
@@ -418,7 +432,7 @@ class Cleanser:
         trial = opened.trial
         if not 0 < n < trial.n_train:
             raise UserError(f"remove({n}): give a number from 1 to {trial.n_train - 1}")
-        self._run(opened, [SCORES, REMOVALS], [_method(method)], n)
+        self._run(opened, [SCORES, REMOVALS], [self._chosen(method)], n)
         paths = (trial.folder.score(method, k, trial.seed) for k in (n, 0))
         without, unchanged = map(opened.results.table, paths)
         return without, unchanged, n

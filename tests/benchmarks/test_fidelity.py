@@ -114,23 +114,30 @@ def test_figures_are_those_of_known_rankings():
     assert jaccard(values, shifted) == pytest.approx(15 / 25)
 
 
-def test_page_shows_the_smooth_tasks_alone(tmp_path: Path, capsys) -> None:
+def test_page_has_a_table_of_nets_with_kinks_and_one_of_smooth_ones(tmp_path: Path, capsys) -> None:
     rows = [
         ("smooth_dnn", 0, "Hara_exact", 0.5),
         ("smooth_dnn", 1, "Hara_exact", 0.7),
         ("smooth_dnn", 0, "Random", 0.0),
         ("dnn", 0, "Hara_exact", 0.1),
+        ("dnn_unit", 0, "Hara_exact", 0.2),
     ]
     columns = ["task", "seed", "method", "figure"]
     save_csv(pd.DataFrame(rows, columns=columns), tmp_path / "fidelity.csv")
     page = tmp_path / "page.md"
-    page.write_text("before\n<!-- smooth -->\nold\n<!-- /smooth -->\nafter\n")
+    places = [f"<!-- {name} -->\nold\n<!-- /{name} -->" for name in ("kinked", "smooth")]
+    page.write_text("\nbetween\n".join(places))
     _run(["--out", str(tmp_path), "--page", str(page)], capsys, "--seeds")
-    _, begin, head, _, row, end, _ = page.read_text().splitlines()
-    assert (begin, end) == ("<!-- smooth -->", "<!-- /smooth -->")
-    shown = dict(zip(head.split(" | ")[1:], row.split(" | ")[1:], strict=True))
-    assert (shown["seeds"], shown["Hara_exact"]) == ("2", "0.60 ± 0.14")
-    assert row.startswith("| `smooth_dnn` |")
+    kinked, smooth = page.read_text().split("between")
+    assert _shown_in(kinked) == ("`dnn`", "1", "0.10")
+    assert _shown_in(smooth) == ("`smooth_dnn`", "2", "0.60 ± 0.14")
+
+
+def _shown_in(block: str) -> tuple[str, ...]:
+    """Task, seeds and figure of Hara_exact in the only row of a block of the page."""
+    _, head, _, row, _ = block.strip().splitlines()
+    cells = dict(zip(head.strip("| ").split(" | "), row.strip("| ").split(" | "), strict=False))
+    return tuple(cells[name] for name in ("task", "seeds", "Hara_exact"))
 
 
 def test_groups_are_a_tenth_and_the_same_for_a_seed():

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
 import utils.presets
 from eval_sgd_influence import COMMAND
+from tests.helpers.runs import influence_functions, sgd_influence
 from utils.options import TRAINING, Options, build_parser, options_by_name, parse_options
 from utils.output.settings import settings_of
 from utils.presets import PRESETS, Preset, presets_text
@@ -84,3 +87,32 @@ def test_a_wrong_value_next_to_a_preset_is_reported_once(
     with pytest.raises(SystemExit):
         parsed("--preset smooth --lr fast")
     assert capsys.readouterr().err.count("\n") == 1
+
+
+FROM_SCRATCH = "-ra --cover_epochs all -r 0 5"
+
+
+def test_a_run_trains_the_smooth_net_and_the_same_values_resume_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = f"{FROM_SCRATCH} --methods Hara_exact Random"
+    assert sgd_influence(tmp_path, f"--preset smooth {more}") == 0
+    assert "-ra retrains" not in capsys.readouterr().err
+    options = json.loads((tmp_path / "manifest.json").read_text("utf-8"))["options"]
+    assert {name: options[name] for name in SMOOTH} == SMOOTH
+    by_hand = " ".join(f"--{name} {value}" for name, value in SMOOTH.items())
+    assert sgd_influence(tmp_path, f"{by_hand} {more}") == 0
+    printed = capsys.readouterr()
+    assert "training reused" in printed.out
+    assert "influence by Hara_exact reused" in printed.out
+
+
+def test_influence_functions_of_the_smooth_net_are_remarked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert influence_functions(tmp_path, f"--preset smooth {FROM_SCRATCH}") == 0
+    remark = "no exact sweep among the methods (Influence_functions); use --methods Hara_exact"
+    assert remark in capsys.readouterr().err
+    manifest = json.loads((tmp_path / "manifest.json").read_text("utf-8"))
+    assert {name: manifest["options"][name] for name in SMOOTH} == SMOOTH
+    assert remark in manifest["remarks"][0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import importlib
 import inspect
+import json
 import logging
 import subprocess
 import sys
@@ -479,6 +480,21 @@ def test_a_retraining_that_scores_cannot_predict_is_said_once(
     printed = capfd.readouterr().err
     assert printed.count("retrain_all retrains from the first step") == 1
     assert 'use preset="smooth" (not model mlp) cover_epochs=None' in printed
+
+
+def test_a_method_that_does_not_predict_training_from_scratch_is_said_once(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with Cleanser(small(), **OPTIONS, retrain_all=True, output_dir=tmp_path) as cleanser:
+        cleanser.fit().score("Hara_exact")
+        cleanser.score()
+        cleanser.remove(2)
+    printed = capfd.readouterr().err
+    line = "retrain_all retrains from the first step, which the scores by Hara predict poorly"
+    assert printed.count(line) == 1
+    assert "use Hara_exact" in printed and "the scores by Hara_exact" not in printed
+    manifest = json.loads((tmp_path / "manifest.json").read_text("utf-8"))
+    assert "the net has kinks" in manifest["remarks"][0]
 
 
 def test_images_are_needed() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ import nnabla.functions as F
 import nnabla.parametric_functions as PF
 import pytest
 
+from tests.helpers.nnp import save_model
+from tests.helpers.runs import sgd_influence
 from utils.options import Options
-from utils.training.from_scratch import kinks_in, remark_on_retraining
+from utils.training.from_scratch import kinks_in, remark_on_method, remark_on_retraining
 from utils.training.models import MODELS
 from utils.training.network import Network
 
@@ -102,6 +105,26 @@ def test_a_remark_names_only_what_is_missing() -> None:
     assert "kinks" not in epochs + sweep
 
 
+def test_one_epoch_from_scratch_is_a_whole_training() -> None:
+    remark = remark_of("mlp", ("Hara",), n_epochs=1, cover_epochs=1)
+    assert "the net has kinks (ReLU)" in remark and "no exact sweep" in remark
+    assert "the scores cover" not in remark
+
+
+@pytest.mark.parametrize(
+    ("method", "from_scratch", "said"),
+    [("Hara", True, True), ("Influence_functions", True, True), ("Hara", False, False),
+     ("Hara_exact", True, False), ("Hara_smoothed", True, False), ("AUM", True, False)],
+)  # fmt: skip
+def test_a_method_chosen_later_is_remarked_if_its_sweep_is_not_exact(
+    method: str, from_scratch: bool, said: bool
+) -> None:
+    options = Options("", Path("o"), methods=(), retrain_all=from_scratch)
+    remark = remark_on_method(options, method)
+    assert bool(remark) == said
+    assert remark.endswith("use Hara_exact") == said
+
+
 def test_the_remedy_names_a_model_that_overrides_the_preset() -> None:
     default, chosen = remark_of("six_convolutions"), remark_of("resnet", preset="smooth")
     assert default.endswith("use --preset smooth")
@@ -115,7 +138,7 @@ def test_the_remedy_names_a_model_that_overrides_the_preset() -> None:
         ("smooth_convolutions", {"methods": ("Hara_smoothed", "Hara")}),
         ("mlp", {"retrain_all": False, "cover_epochs": 1}),
         ("mlp", {"retrain_all": False, "methods": ("Influence_functions", "AUM")}),
-        ("mlp", {"n_epochs": 1}),
+        ("mlp", {"n_epochs": 1, "retrain_all": False}),
         ("mlp", {"methods": ("AUM", "Random")}),
     ],
 )
@@ -183,3 +206,28 @@ def test_length_does_not_matter_with_kinks_or_without_a_sweep() -> None:
     assert "add up to" not in remark_of("mlp", n_epochs=100)
     assert "add up to" not in remark_of("smooth_convolutions", ("AUM",), n_epochs=100)
     assert "add up to" not in remark_of("smooth_convolutions", n_epochs=100, retrain_all=False)
+
+
+RUN = "-ra -e 1 -r 0 --methods Hara_exact"
+
+
+def test_a_run_remarks_the_kinks_of_a_users_net(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_model(tmp_path / "net.nnp", MODELS["mlp"])
+    of_function = "tests.helpers.users_models:good"
+    kinks = {str(tmp_path / "net.nnp"): "ReLU", of_function: "FusedBatchNormalization, MaxPooling"}
+    for number, (model, names) in enumerate(kinks.items()):
+        assert sgd_influence(tmp_path / str(number), f"--model {model} {RUN}") == 0
+        assert f"the net has kinks ({names})" in capsys.readouterr().err
+
+
+def test_a_remark_stays_with_the_scores_that_it_is_about(tmp_path: Path) -> None:
+    def remarks_after(methods: str) -> list[str]:
+        assert sgd_influence(tmp_path, f"--model mlp -ra -e 1 -r 0 --methods {methods}") == 0
+        return json.loads((tmp_path / "manifest.json").read_text("utf-8")).get("remarks", [])
+
+    first = remarks_after("Hara")
+    assert "the net has kinks (ReLU)" in first[0]
+    assert remarks_after("AUM") == first
+    assert remarks_after("Hara Hara_exact") != first

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import html
 import json
 import re
 from pathlib import Path
@@ -128,13 +129,17 @@ def test_a_run_warns_and_recommends_nothing(
     assert re.search("Trial 0: the scores by Hara: .*the sweep grows", captured.err)
     reason = "by Hara, its scores are not sound: in trial 0 the training loss never falls"
     assert f"Recommended: remove none ({reason}" in captured.out
-    assert problems_in(OutputPaths(tmp_path), "Hara", [0])[0]
+    unsound = problems_in(OutputPaths(tmp_path), "Hara", [0])[0]
     assert problems_in(OutputPaths(tmp_path), "Random", [0]) == {}
     verdict = json.loads((tmp_path / "summary/recommendation.json").read_text())["methods"]["Hara"]
     assert verdict["n"] == 0 and "not sound" in verdict["reason"]
-    assert "Do not remove images by Hara" in page.read_text()
+    shown = f"Do not remove images by Hara. In trial 0, {'; '.join(unsound.clauses)}."
+    assert shown in html.unescape(page.read_text())
+    assert unsound.remedy.startswith("train with another --lr")
+    assert unsound.remedy in verdict["reason"]
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert any("the sweep grows" in problem for problem in manifest["warnings"]["Hara"]["0"])
+    assert manifest["warnings"]["Hara"]["0"][-1] == unsound.remedy
     scores = contents(tmp_path, "influence/Hara/*")
     (tmp_path / "influence/Hara/soundness_0.json").unlink()
     assert sgd_influence(tmp_path, "-r 0 5 --methods Hara Random -j 1") == 0

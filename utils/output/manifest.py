@@ -81,7 +81,8 @@ class Manifest:
             is there and is not among the outputs was left by a run that was killed.
         warnings: per method and seed of the trial, why its scores should not be followed.
         solves: per method and seed of the trial, how far its solver came.
-        remarks: why the scores of the latest run say little about its retrainings.
+        remarks: why the scores of the latest run with a method that predicts say little about its
+            retrainings.
         intact: the file was as this program had written it.
     """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -132,12 +132,25 @@ def _compute(
     if work.source.problems:
         folder.save_bytes(work.source.problems.read_bytes(), folder.data_problems)
     analyze(options, work.source, trial, results)
-    folder.account.warnings = warnings_of(folder, METHODS)
-    folder.account.solves = solves_of(folder, METHODS)
-    folder.account.remarks = [work.remark] if work.remark else []
+    record_warnings(folder, work.remark, options.methods)
     say_what_was_found(results, options.methods, options.seeds)
     record_for_page(options, work.source, work.model, folder, results)
     return 0 if client is None else memory
+
+
+def record_warnings(folder: ClaimedFolder, remark: str, methods: Sequence[str]) -> None:
+    """Put into the manifest why the scores in the folder should not be followed.
+
+    Args:
+        folder: with the scores.
+        remark: of `remark_on_retraining`; one of an earlier command stays if none of the methods
+            predicts what a removal changes.
+        methods: of this command.
+    """
+    folder.account.warnings = warnings_of(folder, METHODS)
+    folder.account.solves = solves_of(folder, METHODS)
+    if any(METHODS[name].predicts for name in methods):
+        folder.account.remarks = [remark] if remark else []
 
 
 @dataclass(frozen=True)

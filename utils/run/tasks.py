@@ -213,8 +213,8 @@ def _scoring(seed: int, method: Method, trained: str, results: Results) -> Task:
 def _scores_finished(trial: Trial, scores: Scores | None, method: Method, results: Results) -> None:
     if scores is None:
         log.info("Trial %d: influence by %s reused", trial.seed, method.name)
-        known = problems_in(trial.folder, method.name, [trial.seed])
-        warn_if_unsound(trial, method, known.get(trial.seed, []))
+        for unsound in problems_in(trial.folder, method.name, [trial.seed]).values():
+            warn_if_unsound(trial, method, unsound.problems)
         return
     save_influence(trial, scores, method, results)
     log.info("Trial %d: influence by %s written", trial.seed, method.name)

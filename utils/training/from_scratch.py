@@ -51,11 +51,11 @@ def remark_on_retraining(options: Options, network: Network, n_train: int) -> st
         n_train: training images.
 
     Returns:
-        A sentence; empty with one epoch, which is the whole training, where no method predicts
-        what a removal changes, and where nothing is missing.
+        A sentence; empty where no method predicts what a removal changes, and where nothing is
+        missing.
     """
     predicting = [name for name in options.methods if METHODS[name].predicts]
-    if options.n_epochs == 1 or not predicting:
+    if not predicting:
         return ""
     if not options.retrain_all:
         return _of_last_epoch(options, predicting)
@@ -70,6 +70,16 @@ def remark_on_retraining(options: Options, network: Network, n_train: int) -> st
     return (
         f"-ra retrains from the first step, which these scores {extent} poorly "
         f"(docs/fidelity.md): {why}; use {remedy}"
+    )
+
+
+def remark_on_method(options: Options, method: str) -> str:
+    """The same of a method that is chosen after the training: that its sweep is not exact."""
+    if not options.retrain_all or method in EXACT or not METHODS[method].predicts:
+        return ""
+    return (
+        f"-ra retrains from the first step, which the scores by {method} predict poorly "
+        f"(docs/fidelity.md); use {EXACT[0]}"
     )
 
 

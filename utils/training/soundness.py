@@ -60,7 +60,7 @@ def remedy(method: Method, from_scratch: bool) -> str:
         better = f"{exact}train with --preset smooth or a lower --lr"
     else:
         better = "use Hara, whose damped sweep does not grow, or train with a lower --lr"
-    return f"do not remove images by them: {better}; check them with --verify"
+    return f"{better}; check them with --verify"
 
 
 @dataclass(frozen=True)
@@ -72,12 +72,37 @@ class Soundness:
         validation_loss: mean (nats) of the final state.
         problems: clauses of `problems_of`.
         solved: as in `Scores`.
+        remedy: what to do about the problems; empty without any.
     """
 
     growth: float | None
     validation_loss: float
     problems: tuple[str, ...]
     solved: Solved | None = None
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Unsound:
+    """Why the scores of a trial should not be followed.
+
+    Attributes:
+        problems: clauses, at least one.
+        remedy: what to do; empty where an earlier version wrote the file.
+    """
+
+    problems: list[str]
+    remedy: str
+
+    @property
+    def clauses(self) -> list[str]:
+        """The problems and the remedy."""
+        return [*self.problems, *filter(None, [self.remedy])]
+
+    @property
+    def in_short(self) -> str:
+        """The first problem and the remedy."""
+        return "; ".join([self.problems[0], *filter(None, [self.remedy])])
 
 
 def soundness_of(scores: Scores, steps: Sequence[Step], loss: float) -> Soundness:
@@ -86,22 +111,22 @@ def soundness_of(scores: Scores, steps: Sequence[Step], loss: float) -> Soundnes
     return Soundness(scores.growth, loss, problems, scores.solved)
 
 
-def problems_in(paths: OutputPaths, method: str, seeds: Sequence[int]) -> dict[int, list[str]]:
+def problems_in(paths: OutputPaths, method: str, seeds: Sequence[int]) -> dict[int, Unsound]:
     """The problems of a method by the seed of the trial; only trials that have some.
 
     Raises:
         UserError: a file cannot be read.
     """
     files = {seed: paths.soundness(method, seed) for seed in seeds}
-    found = {seed: _problems_at(path) for seed, path in files.items() if path.exists()}
-    return {seed: problems for seed, problems in found.items() if problems}
+    found = {seed: _read(path, _unsound_of) for seed, path in files.items() if path.exists()}
+    return {seed: unsound for seed, unsound in found.items() if unsound.problems}
 
 
 def warnings_of(paths: OutputPaths, methods: Iterable[str]) -> dict[str, dict[str, list[str]]]:
-    """The problems that the folder holds, by method and by the seed of the trial as text."""
+    """The problems that the folder holds, the remedy last, by method and by the seed as text."""
     by_method = {method: problems_in(paths, method, paths.trained()) for method in methods}
     return {
-        method: {str(seed): problems for seed, problems in found.items()}
+        method: {str(seed): unsound.clauses for seed, unsound in found.items()}
         for method, found in by_method.items()
         if found
     }
@@ -128,8 +153,9 @@ def solves_of(paths: OutputPaths, methods: Iterable[str]) -> dict[str, dict[str,
     }
 
 
-def _problems_at(path: Path) -> list[str]:
-    return _read(path, lambda value: [str(problem) for problem in value["problems"]])
+def _unsound_of(value: Mapping[str, Any]) -> Unsound:
+    problems = [str(problem) for problem in value["problems"]]
+    return Unsound(problems, str(value.get("remedy", "")))
 
 
 def _solved_of(value: Mapping[str, Any]) -> Solved | None:
