@@ -131,6 +131,22 @@ MUTATIONS = [
         "test_gradients_of_gradients_equal_nnablas",
         "tests/kernels/test_swish.py",
     ),
+    Mutation(
+        "average pooling's derivative not an equal share",
+        "utils/kernels/maps.py",
+        "return [MapSpread(**self.options)(gs[0])]",
+        "return [2 * MapSpread(**self.options)(gs[0])]",
+        "test_batch_norm_activation_and_pooling_equal_nnablas_and_repeat and training and Swish",
+        "tests/kernels/test_convolution.py",
+    ),
+    Mutation(
+        "weights moved the same way twice",
+        "utils/training/smoothness.py",
+        "return 1 + sign * SHIFT * signs",
+        "return 1 + SHIFT * signs",
+        "test_moved_weights_are_opposite",
+        "tests/training/test_smoothness.py",
+    ),
 ]
 
 
