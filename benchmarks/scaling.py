@@ -4,9 +4,9 @@
 
 Axes: images, steps (more epochs, all of them covered), parameters (wider nets) and removals (how
 many removals of a tenth are retrained). Each measurement runs the product's own stages, train, infl
-(Hara, with the cache that replays) and eval, on MNIST of 8 px in a process of its own, and counts
-the stage's CPU seconds and the process's peak memory. PATH holds the MNIST test images; without it
-the official archives are taken.
+(Hara_exact, with the cache that replays) and eval, on MNIST of 8 px in a process of its own, and
+counts the stage's CPU seconds and the process's peak memory. PATH holds the MNIST test images;
+without it the official archives are taken.
 
 Written into --out: scaling.csv, after each measurement (rows of other axes there are kept), and
 scaling.png. The last line is JSON: per axis the exponents b of time ~ x^b (CPU seconds of all

@@ -1,7 +1,8 @@
 """Find wrong labels and harmful images in NumPy arrays.
 
 Every tenth of scikit-learn's digits gets another label. A net is trained on them, the images are
-scored, the labels are checked, and the net is trained again without what looks wrong.
+scored for training from the first step, the labels are checked, and the net is trained again
+without what looks wrong.
 
     python examples/score_arrays.py
 """
@@ -26,12 +27,15 @@ def main(n_images: int = 1797, n_epochs: int = 8) -> None:
     wrong = np.arange(n_images) % 10 == 0
     y = np.where(wrong, (right + 1) % 10, right)
 
-    with Cleanser(Images(X, y), n_epochs=n_epochs, retrain_all=True) as cleanser:
+    images = Images(X, y)
+    with Cleanser(
+        images, preset="smooth", lr=0.01, n_epochs=n_epochs, retrain_all=True, cover_epochs=None
+    ) as cleanser:
         cleanser.fit()
         accuracy = cleanser.learning_curve_["val_accuracy"].iloc[-1]
         print(f"Trained: accuracy on validation images {accuracy:.1%}")
 
-        for method in ("Hara", "AUM"):
+        for method in ("Hara_exact", "AUM"):
             scores = cleanser.score(method)
             worst = np.argsort(scores)[: wrong.sum()]
             print(

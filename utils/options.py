@@ -181,7 +181,8 @@ class Options:
         changes_results=False,
     )  # fmt: skip
     preset: str | None = option(
-        None, TRAINING, f"set several options, except those that are given; {presets_text()}",
+        None, TRAINING,
+        f"set several options; those that are given keep their values; {presets_text()}",
         choices=PRESETS, metavar="NAME", shown="none", changes_results=False,
     )  # fmt: skip
     n_epochs: int = option(

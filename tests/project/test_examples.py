@@ -51,7 +51,10 @@ def example(name: str) -> ModuleType:
 @pytest.mark.parametrize(
     ("name", "lines"),
     [
-        ("score_arrays", (r"Hara: \d+% of the 12 worst have", r"Label check: \d+ labels look")),
+        (
+            "score_arrays",
+            (r"Hara_exact: \d+% of the 12 worst have", r"Label check: \d+ labels look"),
+        ),
         ("own_training_loop", (r"Hara: \d+% of the 9 worst have", r"The most harmful images: \d+")),
     ],
 )
