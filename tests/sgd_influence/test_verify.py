@@ -151,6 +151,18 @@ def test_verify_joins_a_finished_run_and_resumes(
     assert_smoothness_is_measured_and_reused(tmp_path, printed, monkeypatch, capsys)
 
 
+def test_smoothness_is_said_before_scores_and_removals(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sgd_influence(tmp_path, f"{QUICK} -r 0 5 --verify 6 -v") == 0
+    lines = capsys.readouterr().out.splitlines()
+    said, scored, removed = (
+        next(number for number, line in enumerate(lines) if line.startswith(f"Trial 0: {begin}"))
+        for begin in ("Smoothness of the training", "influence by", "Hara, n = 5")
+    )
+    assert said < scored < removed
+
+
 def assert_smoothness_is_measured_and_reused(
     output: Path,
     printed: str,

@@ -33,11 +33,11 @@ from sgd_influence.train import (
     warn_if_nothing_is_learnt,
     write_nnp,
 )
-from sgd_influence.verify import Verification
+from sgd_influence.verify import Verification, learnt_in, smoothness_in
 from utils.methods import Method, Scores
 from utils.options import Options
 from utils.output.results import Results
-from utils.training.smoothness import SHIFT, SIGNS, retrain_moved
+from utils.training.smoothness import SHIFT, SIGNS, retrain_moved, smoothness_words
 from utils.training.soundness import problems_in
 from utils.training.trial import Trial
 
@@ -105,12 +105,12 @@ def tasks_of(
         trained = results.paths.final_model(seed).exists()
         tasks += [_taken_up(seed)] if trained else _training(seed, options.n_epochs)
         trained_by = tasks[-1].name
-        tasks += [_scoring(seed, method, trained_by, results) for method in methods]
         tasks += [_unchanged(seed, methods, trained_by, results)]
+        tasks += _smoothness(seed, methods, trained_by) if options.verify else []
+        tasks += [_scoring(seed, method, trained_by, results) for method in methods]
         removals = [(method, n) for method in methods for n in counts if n > 0]
         tasks += [_removal(seed, method, n, results) for method, n in removals]
         tasks += _verification(seed, methods, options.verify, results)
-        tasks += [_moved(seed, sign, trained_by) for sign in SIGNS if options.verify]
     return tasks
 
 
@@ -329,6 +329,20 @@ def _group(seed: int, verification: Verification, number: int, needs: tuple[str,
             verification.save_true_change(trial, number, scores)
 
     return Task(name, seed, needs, job, finish, "verify")
+
+
+def _smoothness(seed: int, methods: Sequence[Method], trained: str) -> list[Task]:
+    """How smooth the training is, reported before the scores, removals and groups begin."""
+
+    def report(trial: Trial, _: None) -> None:
+        smoothness = smoothness_in(trial.folder, methods[0].name, seed)
+        learnt = learnt_in(trial.folder, seed, trial.data.training.labels)
+        if words := smoothness_words(smoothness, learnt):
+            log.info("Trial %d: %s", seed, words)
+
+    moved = [_moved(seed, sign, trained) for sign in SIGNS]
+    needs = (_unchanged_name(seed), *(task.name for task in moved))
+    return [*moved, Task(f"{_trial(seed)}smoothness", seed, needs, _nothing, report, "verify")]
 
 
 def _moved(seed: int, sign: int, trained: str) -> Task:
