@@ -66,14 +66,18 @@ def analyze(options: Options, source: Source, trial: Trial, results: Results) ->
     unsound = unsound_methods(options, folder)
     found = recommend(tried, options.methods, options.seeds, unsound)
     labels = check_of_run(options, source, trial, results)
+    counts = {
+        method: verdict.n if options.cleanse_n is None else options.cleanse_n
+        for method, verdict in found.methods.items()
+    }
     recommendation = replace(
         found,
+        cleansed=counts,
         what_if=what_if(options.flip_labels),
         validation=about_validation(labels, options.flip_labels is not None),
         about=about_retraining(trial.retrain_start == 0),
     )
     folder.save_json(recommendation.as_json(), folder.recommendation)
-    counts = {method: verdict.n for method, verdict in recommendation.methods.items()}
     cleanse(options, source, folder, results, tried, counts)
     table = closing_table(recommendation, agreements).splitlines()
     first = label_words(labels) if labels else []

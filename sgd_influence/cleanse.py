@@ -44,18 +44,17 @@ def cleanse(
     """Write the cleansed data set of each method, and the images that it leaves out.
 
     Args:
-        options: as parsed; `--cleanse_n` replaces `counts`.
+        options: as parsed.
         source: the images of the data set.
         folder: of the run.
         results: its tables.
         tried: the results of the removals.
-        counts: by method, how many images are recommended to be removed.
+        counts: by method, how many images are left out.
     """
     splits = {seed: split_of_trial(options, source, seed) for seed in options.seeds}
     training = source.training.set_axis(source.rows_of_set(TRAINING))
     used = training.iloc[_used(source, list(splits.values()))]
-    for method, recommended in counts.items():
-        n = recommended if options.cleanse_n is None else options.cleanse_n
+    for method, n in counts.items():
         images = joined([results.influence(method, seed) for seed in splits])
         heard = []
         for seed, split in splits.items():

@@ -20,7 +20,7 @@ errors of a bootstrap over the validation images, so that one trial mostly shows
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
@@ -176,6 +176,7 @@ class Recommendation:
         validation: a sentence where wrong labels among the validation images take part in the
             verdict; else empty.
         about: a sentence on which training the removals repeated.
+        cleansed: by method, how many images its cleansed list leaves out.
     """
 
     overall: Verdict
@@ -184,6 +185,7 @@ class Recommendation:
     what_if: str = ""
     validation: str = ""
     about: str = ""
+    cleansed: dict[str, int] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """The content of summary/recommendation.json.

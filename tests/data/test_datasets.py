@@ -202,6 +202,18 @@ def test_prepared_images_need_no_archives_any_more(
     pd.testing.assert_frame_equal(prepare("cifar10", folder, False).training, first.training)
 
 
+@pytest.mark.parametrize("damage", [b"", b"x:image;y:label;part\n", b"\xff\xfe\x00"])
+def test_images_with_a_damaged_index_are_written_again(
+    damage: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_tiny("cifar10", tmp_path / "data")
+    publish("cifar10", folder, monkeypatch)
+    first = prepare("cifar10", folder, False)
+    (index,) = tmp_path.rglob("prepared_images.csv")
+    index.write_bytes(damage)
+    pd.testing.assert_frame_equal(prepare("cifar10", folder, False).training, first.training)
+
+
 def test_archives_in_data_dir_go_before_images_in_the_cache(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

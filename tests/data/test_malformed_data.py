@@ -183,6 +183,10 @@ CSV_CASES: dict[str, tuple[Callable[[Path], Path], str]] = {
         with_bytes(b"x:image,y:label,note, note\ncat/0.png,0,a,b\n"),
         "images.csv: row 1: two columns are called 'note'; rename one",
     ),
+    "the label twice": (
+        with_bytes(b"x:image,y:label,y:label\ncat/0.png,0,1\n"),
+        "images.csv: row 1: two columns are called 'y:label'; rename one",
+    ),
     "comma in a name without quotes": (
         with_row("cat/a, b.png,0"),
         "Expected 2 fields in line 4, saw 3; give an NNC CSV file, names with commas",
@@ -616,6 +620,18 @@ def climbing(root: Path) -> Path:
     return csv.rename(moved)
 
 
+def climbing_through_a_link(root: Path) -> Path:
+    """The system goes up from where the link leads; next to the link lie files of other images."""
+    csv = climbing(root / "there")
+    (root / "here").mkdir()
+    (root / "here" / "lists").symlink_to(csv.parent)
+    for path in sorted((root / "there" / "images").rglob("*.png")):
+        other = root / "here" / path.relative_to(root / "there")
+        other.parent.mkdir(parents=True, exist_ok=True)
+        other.write_bytes(b"another image")
+    return root / "here" / "lists" / csv.name
+
+
 def single(root: Path) -> Path:
     folder = class_folders(root / "images")
     picture(folder / "emu" / "only.png", 300)
@@ -638,6 +654,7 @@ WORKING: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
     "names with spaces, commas, quotes, umlauts, newlines": (odd_names, []),
     "such names of classes": (odd_class_names, ["'two\\nlines'"]),
     "paths with ../": (climbing, ["12 paths lead out of a folder by '..'; they are followed"]),
+    "paths with ../ behind a link": (climbing_through_a_link, ["12 paths lead out of a folder"]),
     "absolute paths": (absolute, []),
     "hidden files and Thumbs.db": (other_files, ["One set: "]),
 }

@@ -28,9 +28,11 @@ from utils.data.user_paths import read_parts
 from utils.errors import UserError
 from utils.options import Options
 from utils.output.folder import OutputFolder
+from utils.output.paths import OutputPaths
 from utils.output.ranking import joined
 from utils.output.results import Results
 from utils.output.storage import read_csv
+from utils.page.facts import Facts
 
 QUICK = "--model mlp --context cpu --methods Hara"
 TINY = "-e 1 -nt 1 -r 0 3 6 --batch_size 8 --image_size 8"
@@ -84,10 +86,9 @@ def test_of_an_image_with_two_labels_the_row_that_was_removed_is_left_out(tmp_pa
     worst_first = table.iloc[rows[::-1]].assign(influence=np.arange(4.0))
     results.keep(worst_first, folder.influence("Hara", seeds[0]))
     options = Options(
-        program="", output_dir=tmp_path, methods=("Hara",), cleanse_n=1, n_train=4, n_trials=1,
-        seed=seeds[0],
+        program="", output_dir=tmp_path, methods=("Hara",), n_train=4, n_trials=1, seed=seeds[0],
     )  # fmt: skip
-    cleanse(options, source, folder, results, {}, {"Hara": 0})
+    cleanse(options, source, folder, results, {}, {"Hara": 1})
     removed = pd.read_csv(folder.removed("Hara", 1))
     kept = pd.read_csv(folder.cleansed("Hara", 1))
     assert removed[[IMAGE, LABEL]].to_numpy().tolist() == [["/a", 1]]
@@ -151,6 +152,17 @@ def cleansed_of(output: Path, n: int, method: str = "Hara") -> tuple[pd.DataFram
     kept = pd.read_csv(folder / f"{method}_train_cleansed_{n}.csv")
     removed = pd.read_csv(folder / f"{method}_removed_{n}.csv", float_precision="round_trip")
     return kept, removed
+
+
+def test_the_page_shows_the_list_of_the_last_command(tmp_path: Path) -> None:
+    pictures, output = class_folders(tmp_path / "pictures", per_class=20), tmp_path / "output"
+    for n in (5, 2):
+        assert sgd_influence(output, f"-ds {pictures} {QUICK} --cleanse_n {n}", TINY) == 0
+    lists = {path.name for path in output.glob("cleansed/Hara_removed_*")}
+    assert lists == {"Hara_removed_5.csv", "Hara_removed_2.csv"}
+    facts = Facts.read(OutputPaths(output))
+    assert facts.removed_files["Hara"].name == "Hara_removed_2.csv"
+    assert len(facts.removed["Hara"]) == facts.n_worst("Hara") == 2
 
 
 def test_cleansed_folder_goes_back_in(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -123,6 +124,9 @@ def test_scores_of_another_solver_or_damping_are_not_mixed(
     assert "--if_solver was sgd, now gauss_newton" in printed
     assert influence_functions(tmp_path, "-r 0 --methods Random --model mlp") == 0
     assert influence_functions(tmp_path, f"{ALONE} --if_solver sgd") == 0
+    assert influence_functions(tmp_path, f"{ALONE} --if_solver sgd --damping 7") == 2
+    assert "--damping was 0.1, now 7.0" in capsys.readouterr().err
+    shutil.rmtree(tmp_path / "influence/Influence_functions")  # results of removals stay
     assert influence_functions(tmp_path, f"{ALONE} --if_solver sgd --damping 7") == 2
     assert "--damping was 0.1, now 7.0" in capsys.readouterr().err
 

@@ -341,11 +341,15 @@ def _fingerprint(row: DatasetRow) -> str:
 
 
 def is_prepared(folder: Path) -> bool:
-    """Whether `folder` has an index and all the files that it names."""
+    """Whether `folder` has an index that can be read, and all the files that it names."""
     if not os.path.isfile(folder / INDEX):
         return False
+    try:
+        index = pd.read_csv(folder / INDEX)[[IMAGE, LABEL, PART]]
+    except (ValueError, KeyError):  # damaged: the images are written again
+        return False
     there = {f"{part}/{file}" for part in (TRAINING, TEST) for file in _listed(folder / part)}
-    return there >= set(pd.read_csv(folder / INDEX)[IMAGE])
+    return there >= set(index[IMAGE])
 
 
 def _listed(folder: Path) -> list[str]:

@@ -46,7 +46,18 @@ def _found(folder: str, text: str, names: Names) -> str:
 
 
 def _joined(folder: str, path: str) -> str:
-    return os.path.normpath(os.path.join(folder, path))
+    """The file that the system finds at a path, without `.` and `..`."""
+    joined = os.path.join(folder, path)
+    if ".." not in path.split("/"):
+        return os.path.normpath(joined)
+    above, name = os.path.split(joined)
+    return os.path.normpath(os.path.join(_real(above), name))
+
+
+@lru_cache(maxsize=1024)
+def _real(folder: str) -> str:
+    """A folder without `..`, which leads elsewhere behind a symbolic link."""
+    return os.path.realpath(folder)
 
 
 def _as_composed_on_disk(path: str, names: Names) -> str:

@@ -82,8 +82,6 @@ def _read_table(csv: Path) -> pd.DataFrame:
     if not isinstance(table.index, pd.RangeIndex):  # pandas' way with one field too many
         raise UserError(f"{csv}: rows have more fields than the header; quote names with commas")
     table.columns = pd.Index([str(name).strip() for name in table.columns])
-    for name in table.columns[table.columns.duplicated()]:
-        raise UserError(f"{csv}: row 1: two columns are called {name!r}; rename one")
     table = table.rename(columns={_column(csv, table, "x"): IMAGE, _column(csv, table, "y"): LABEL})
     table = _without_blank_end(table.fillna(""))  # for fields that a row lacks
     if table.empty:
@@ -106,6 +104,9 @@ def _check_header(csv: Path) -> None:
             f"{csv}: row 1: {len(header):,} columns, {MOST_COLUMNS:,} at most are read; remove "
             f"those other than {IMAGE}, {LABEL} and {CLASS}"
         )
+    for name in header:
+        if name and header.count(name) > 1:
+            raise UserError(f"{csv}: row 1: two columns are called {name!r}; rename one")
     if all(_named(header, letter) for letter in "xy"):
         return
     if header and (header[0].startswith("#") or header[0].lower().startswith("sep=")):

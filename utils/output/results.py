@@ -118,12 +118,18 @@ class Results:
                 self._rankings[method] = ranked(tables)
         return {method: self._rankings[method] for method in METHODS if method in self._rankings}
 
-    def removed(self, method: str) -> tuple[Path, pd.DataFrame] | None:
-        """The largest list of images that cleansed data of a method leave out, by row; its path.
+    def removed(self, method: str, n: int | None = None) -> tuple[Path, pd.DataFrame] | None:
+        """The list of images that cleansed data of a method leave out, by row; its path.
 
         A list that can no longer be used, because a person edited it, is passed over and logged.
+
+        Args:
+            method: that ranked them.
+            n: how many images the list of the last command has; None: the largest list.
         """
-        for _, path in sorted(self.paths.removed_lists(method).items(), reverse=True):
+        lists = self.paths.removed_lists(method)
+        chosen = [lists[n]] if n in lists else [lists[k] for k in sorted(lists, reverse=True)]
+        for path in chosen:
             try:
                 if (table := self.table_of_images(path, REMOVED)) is not None:
                     return path, table.astype(dict.fromkeys(REMOVED[3:], "float64"))

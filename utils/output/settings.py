@@ -186,7 +186,10 @@ def _problem(manifest: Manifest, settings: Settings) -> str:
         return f"{manifest.paths.manifest}: {what}; restore it, {remedy}"
     there, wanted = EARLIER | manifest.options, _with_those_of_methods(manifest, settings)
     for name in OF_METHODS:
-        if not any((root / "influence" / method).exists() for method in _methods_of(name)):
+        folders = [
+            root / kind / method for kind in ("influence", "score") for method in _methods_of(name)
+        ]
+        if not any(folder.exists() for folder in folders):
             there = there | {name: wanted[name]}  # nothing there depends on it yet
     differences = "; ".join(_differences(there, wanted))
     if differences:

@@ -93,8 +93,8 @@ class Facts:
             without `--verify`.
         learnt: the training loss falls in all of them.
         recommendation: what the run wrote; None where none is there, or one of another version.
-        removed: per method the largest list of images that cleansed data leave out, where one is,
-            by row; removed_files: their paths.
+        removed: per method the list of images that cleansed data leave out, where one is, by row:
+            that of the last command, else the largest; removed_files: their paths.
         flips: the given label of each image that bears a flipped one, by row; None without
             `--flip_labels`.
         class_names: by label; empty where the run wrote none.
@@ -145,7 +145,9 @@ class Facts:
         methods = tuple(METHODS)
         class_names = read_class_names(paths.classes)
         smoothness, learnt = _smoothness(paths, results)
-        found = {method: results.removed(method) for method in methods}
+        recommendation = read_versioned_json(paths.recommendation, READ_VERSION, recommended)
+        cleansed = recommendation.cleansed if recommendation else {}
+        found = {method: results.removed(method, cleansed.get(method)) for method in methods}
         lists = {method: one for method, one in found.items() if one}
         return cls(
             paths=paths,
@@ -157,7 +159,7 @@ class Facts:
             agreement=results.table_if_there(paths.agreement, AGREEMENT),
             smoothness=smoothness,
             learnt=learnt,
-            recommendation=read_versioned_json(paths.recommendation, READ_VERSION, recommended),
+            recommendation=recommendation,
             removed={method: table for method, (_, table) in lists.items()},
             removed_files={method: path for method, (path, _) in lists.items()},
             flips=None if results.flips() is None else results.given_labels(),

@@ -121,6 +121,7 @@ class Recommended:
         methods: the verdict for each method.
         gains: by method, a row (n, gain, lower and upper end of its 95 % interval) per removal, in
             points of the mean probability of the validation labels.
+        cleansed: by method, how many images the cleansed list of the last command leaves out.
     """
 
     rule: str
@@ -130,6 +131,7 @@ class Recommended:
     overall: Verdict
     methods: dict[str, Verdict]
     gains: dict[str, list[tuple[float, ...]]]
+    cleansed: dict[str, int]
 
 
 def recommended(value: Mapping[str, Any]) -> Recommended:
@@ -149,4 +151,5 @@ def recommended(value: Mapping[str, Any]) -> Recommended:
             name: [(g["n"], g["points"], *g["interval_points"]) for g in gains]
             for name, gains in value.get("gains", {}).items()  # earlier runs wrote none
         },
+        cleansed={name: int(n) for name, n in value.get("cleansed", {}).items()},  # nor these
     )

@@ -125,12 +125,12 @@ def _compute(
     options = work.options
     methods = [METHODS[name] for name in options.methods]
     tasks = tasks_of(options, results, methods, work.counts)
+    if work.source.problems:  # at once: other runs on the same images write that file too
+        folder.save_bytes(work.source.problems.read_bytes(), folder.data_problems)
     with _workers(work, expected.workers, client) as workers:
         trial, memory = run_tasks(
             tasks, lambda seed: work.checked_trial(seed, folder, results), workers, expected.seconds
         )
-    if work.source.problems:
-        folder.save_bytes(work.source.problems.read_bytes(), folder.data_problems)
     analyze(options, work.source, trial, results)
     record_warnings(folder, work.remark, options.methods)
     say_what_was_found(results, options.methods, options.seeds)
