@@ -202,6 +202,36 @@ def test_prepared_images_need_no_archives_any_more(
     pd.testing.assert_frame_equal(prepare("cifar10", folder, False).training, first.training)
 
 
+def test_a_folder_of_others_in_data_dir_stays_as_it_is(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the reference's example leaves it: with split files and images of the same names."""
+    data = make_tiny("cifar10", tmp_path / "data")
+    publish("cifar10", data, monkeypatch)
+    theirs = {"cifar10_training_0.csv": b"theirs", "training/00000.png": b"an image"}
+    for name, content in theirs.items():
+        (data / "cifar10" / name).parent.mkdir(parents=True, exist_ok=True)
+        (data / "cifar10" / name).write_bytes(content)
+    source = prepare("cifar10", data, False)
+    split = draw_split(source, 0, 20, 10, 10)
+    assert source.folder == split.files.training.parent.parent == cache / "cifar10"
+    assert {n: (data / "cifar10" / n).read_bytes() for n in theirs} == theirs
+    assert len(list((data / "cifar10").rglob("*"))) == 3
+    assert prepare("cifar10", data, False).training.equals(source.training)
+
+
+def test_a_preparation_that_was_killed_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_tiny("cifar10", tmp_path / "data")
+    publish("cifar10", folder, monkeypatch)
+    first = prepare("cifar10", folder, False)
+    (index,) = tmp_path.rglob("prepared_images.csv")
+    index.rename(index.with_name("preparing"))
+    assert prepare("cifar10", folder, False).training.equals(first.training)
+    assert index.exists() and not index.with_name("preparing").exists()
+
+
 @pytest.mark.parametrize("damage", [b"", b"x:image;y:label;part\n", b"\xff\xfe\x00"])
 def test_images_with_a_damaged_index_are_written_again(
     damage: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -265,7 +295,7 @@ def test_prepared_images_in_a_read_only_folder_are_used_where_they_lie(
     before = contents(folder)
     forbid_writing(folder, monkeypatch)
     source = prepare("digits", folder, False)
-    split = draw_split(source, 0, None, None, None)
+    split = draw_split(source, 0, 20, 10, 10)
     assert contents(folder) == before
     assert split.files.training.parent == cache / "digits"
     assert Path(source.training["x:image"][0]).is_relative_to(folder)

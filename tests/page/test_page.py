@@ -299,7 +299,7 @@ def test_the_verdict_to_remove(folder: Path) -> None:
         "1 of 2 trials loses", "The rule.", "Validation loss",
         "the mean probability of the validation labels decides",
         "It gains <b>more</b> than noise.", "Mean probability of the validation labels (decides)",
-        "Hara, n = 3: 1.5 points", "Band: 95 % interval.",
+        "Hara, n = 3: 1.5 points", "Mean of 2 trials; band: 95 % interval",
     ):  # fmt: skip
         assert words in text
 
@@ -491,7 +491,7 @@ def test_every_table_scrolls_within_its_box(folder: Path) -> None:
 def test_an_interval_that_is_not_there_has_no_name(folder: Path) -> None:
     none = {"interval_points": [0.5, 0.5], "test_interval_points": [0.0, 0.0]}
     text = recommend(folder, VERDICT | none).text
-    assert "95 % interval" not in text.split("Band: 95 % interval")[0]
+    assert "95 % interval" not in text.split("Mean of 2 trials; band: 95 % interval")[0]
     assert "test gain (points of accuracy)" in text
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,10 +13,12 @@ import pytest
 from benchmarks.kill_test import differing, files_of
 from tests.helpers.nnp import console_project, save_model, write_nnp
 from tests.helpers.runs import contents, last_line, sgd_influence
+from utils.errors import UserError
 from utils.options import Options
 from utils.output.folder import DeferredFolder
 from utils.run.worker_process import Setup, _trial
 from utils.training.models import MODELS
+from utils.training.network import Network
 from utils.training.nnp_file import read_nnp
 
 QUICK = "--model mlp --context cpu --methods Hara --no_report"
@@ -66,8 +69,11 @@ def test_worker_needs_no_file(tmp_path: Path) -> None:
     net = read_nnp(str(path))
     path.unlink()
     options = Options("test", tmp_path, ("Random",), model=str(path))
-    setup = Setup(options, 0, "cpu", 10, None, tmp_path, tmp_path, b"", net)
+    graph = Network(net, (1, 8, 8), 10).graph
+    setup = Setup(options, 0, "cpu", 10, None, tmp_path, tmp_path, b"", graph, net)
     taken: Any = SimpleNamespace(
         data=SimpleNamespace(training=SimpleNamespace(shape=(1, 8, 8))), steps=[]
     )
     assert _trial(setup, taken, DeferredFolder(tmp_path)).network.model is net
+    with pytest.raises(UserError, match="a worker has another version of the net"):
+        _trial(replace(setup, graph="another"), taken, DeferredFolder(tmp_path))

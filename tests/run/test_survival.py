@@ -17,8 +17,12 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import nnabla as nn
+import nnabla.functions as F
+import nnabla.parametric_functions as PF
 import numpy as np
 import pytest
+from nnabla.initializer import UniformInitializer
 
 import utils.run.tasks
 from benchmarks.kill_test import differing, files_of
@@ -38,6 +42,7 @@ from tests.helpers.runs import (
     start,
     wait_for,
 )
+from tests.helpers.users_models import good as users_good
 from utils.data import decode
 from utils.data.source import CACHE_VARIABLE
 from utils.errors import UserError
@@ -204,11 +209,23 @@ def test_own_model_that_was_edited_is_refused(
 ) -> None:
     more = "--model tests.helpers.users_models:good --context cpu -r 0 --methods Random"
     assert sgd_influence(tmp_path, more) == 0
-    monkeypatch.setattr(users_models, "good", find_model("mlp"))
+    for edited in (find_model("mlp"), other_initial_values, other_training_graph):
+        monkeypatch.setattr(users_models, "good", edited)
+        check_once.cache_clear()
+        assert sgd_influence(tmp_path, more) == 2
+        assert "the model's graph was " in last_line(capsys.readouterr().err)
     check_once.cache_clear()
-    assert sgd_influence(tmp_path, more) == 2
-    assert "the model's graph was " in last_line(capsys.readouterr().err)
-    check_once.cache_clear()
+
+
+def other_initial_values(x: nn.Variable, n_classes: int, test: bool) -> nn.Variable:
+    h = PF.convolution(x, 4, (3, 3), pad=(1, 1), w_init=UniformInitializer((-0.01, 0.01)))
+    h = PF.fused_batch_normalization(h, batch_stat=not test)
+    return PF.affine(F.max_pooling(h, (2, 2)), n_classes)
+
+
+def other_training_graph(x: nn.Variable, n_classes: int, test: bool) -> nn.Variable:
+    logits = users_good(x, n_classes, test)
+    return logits if test else 2 * logits
 
 
 def test_other_versions_are_said(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -194,7 +194,7 @@ def test_json_holds_the_schema_and_only_numbers() -> None:
     value = json.loads(json.dumps(three_trials().as_json(), allow_nan=False))
     assert value.keys() == {
         "version", "rule", "measure", "what_if", "validation", "about", "overall", "methods",
-        "gains",
+        "gains", "cleansed",
     }  # fmt: skip
     assert (value["version"], value["measure"]) == (2, "val_probability")
     assert value["overall"] == value["methods"]["Hara"]

@@ -6,6 +6,7 @@ A data set is a row of `DATASETS`; to add one, add a row.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -43,9 +44,13 @@ from utils.data.source import (
 from utils.data.splits import stratified
 from utils.data.user_paths import Rows
 from utils.errors import UserError, did_you_mean
-from utils.output.storage import save_csv, written_beside
+from utils.output.storage import save_bytes, save_csv, written_beside
+
+log = logging.getLogger("data_cleansing")
 
 INDEX = "prepared_images.csv"  # x:image (relative), y:label, part; written last
+BEGUN = "preparing"
+"""A file that is there while images are written."""
 PART = "part"
 N_DIGITS_TEST = 400
 
@@ -330,9 +335,19 @@ def _prepared_from(
     for root in roots:
         if is_prepared(root / name):
             return root / name, fingerprint
-    folder = first_writable(roots) / name
+    folder = first_writable([root for root in roots if not _is_of_others(root / name)]) / name
     write_images(folder, *row.read(paths))
     return folder, fingerprint
+
+
+def _is_of_others(folder: Path) -> bool:
+    """Whether a folder outside the cache holds files that this program did not write."""
+    if folder.parent == cache_folder() or not folder.is_dir() or not os.listdir(folder):
+        return False
+    if (folder / INDEX).exists() or (folder / BEGUN).exists():
+        return False
+    log.info("%s holds other files; images are written to %s", folder, cache_folder())
+    return True
 
 
 def _fingerprint(row: DatasetRow) -> str:
@@ -361,9 +376,11 @@ def write_images(folder: Path, training: Labelled, test: Labelled) -> None:
     parts = ((TRAINING, training[1]), (TEST, test[1]))
     index = pd.concat([_index_of(part, labels) for part, labels in parts])
     images = list(zip(index[IMAGE], chain(training[0], test[0]), strict=True))
+    save_bytes(b"", folder / BEGUN)
     for path, image in progress(images, f"writing {folder}"):
         _save_png(image, folder / path)
     save_csv(index, folder / INDEX)
+    (folder / BEGUN).unlink()
 
 
 def _index_of(part: str, labels: Int64) -> pd.DataFrame:

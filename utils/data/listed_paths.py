@@ -14,6 +14,7 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(//?)")
 _VARIABLE = re.compile(r"\$\{?\w+\}?|%\w+%")
 
 Names = Callable[[str], dict[str, str]]
+Real = Callable[[str], str]
 
 
 def found_on_disk(folder: str, given: Sequence[str]) -> tuple[list[str], int]:
@@ -26,17 +27,18 @@ def found_on_disk(folder: str, given: Sequence[str]) -> tuple[list[str], int]:
         the paths, and for how many of them \ became /.
     """
     names: Names = lru_cache(maxsize=None)(_names)
-    paths = [_found(folder, text, names) for text in given]
+    real: Real = lru_cache(maxsize=None)(os.path.realpath)
+    paths = [_found(folder, text, names, real) for text in given]
     turned = sum("\\" in text and "\\" not in path for text, path in zip(given, paths, strict=True))
     return paths, turned
 
 
-def _found(folder: str, text: str, names: Names) -> str:
-    first = _joined(folder, text)
+def _found(folder: str, text: str, names: Names, real: Real) -> str:
+    first = _joined(folder, text, real)
     if text.isascii() and "\\" not in text and text == text.strip():
         return first
     for variant in dict.fromkeys((text, text.strip(), text.strip().replace("\\", "/"))):
-        path = _joined(folder, variant)
+        path = _joined(folder, variant, real)
         if os.path.lexists(path):
             return path
         path = _as_composed_on_disk(path, names)
@@ -45,19 +47,13 @@ def _found(folder: str, text: str, names: Names) -> str:
     return first
 
 
-def _joined(folder: str, path: str) -> str:
-    """The file that the system finds at a path, without `.` and `..`."""
+def _joined(folder: str, path: str, real: Real = os.path.realpath) -> str:
+    """The file that the system finds at a path: behind a symbolic link, `..` leads elsewhere."""
     joined = os.path.join(folder, path)
     if ".." not in path.split("/"):
         return os.path.normpath(joined)
     above, name = os.path.split(joined)
-    return os.path.normpath(os.path.join(_real(above), name))
-
-
-@lru_cache(maxsize=1024)
-def _real(folder: str) -> str:
-    """A folder without `..`, which leads elsewhere behind a symbolic link."""
-    return os.path.realpath(folder)
+    return os.path.normpath(os.path.join(real(above), name))
 
 
 def _as_composed_on_disk(path: str, names: Names) -> str:

@@ -121,6 +121,7 @@ class Recommended:
         methods: the verdict for each method.
         gains: by method, a row (n, gain, lower and upper end of its 95 % interval) per removal, in
             points of the mean probability of the validation labels.
+        n_trials: that the gains are means over.
         cleansed: by method, how many images the cleansed list of the last command leaves out.
     """
 
@@ -131,6 +132,7 @@ class Recommended:
     overall: Verdict
     methods: dict[str, Verdict]
     gains: dict[str, list[tuple[float, ...]]]
+    n_trials: int
     cleansed: dict[str, int]
 
 
@@ -151,5 +153,6 @@ def recommended(value: Mapping[str, Any]) -> Recommended:
             name: [(g["n"], g["points"], *g["interval_points"]) for g in gains]
             for name, gains in value.get("gains", {}).items()  # earlier runs wrote none
         },
+        n_trials=int(value["overall"]["n_trials"]),
         cleansed={name: int(n) for name, n in value.get("cleansed", {}).items()},  # nor these
     )

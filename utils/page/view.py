@@ -384,7 +384,7 @@ def removal_charts(facts: Facts) -> list[Chart]:
         for column, title in titles.items()
     ]
     if facts.recommendation:
-        shows = gain_figure(facts.recommendation.gains, facts.summary["seed"].nunique())
+        shows = gain_figure(facts.recommendation.gains, facts.recommendation.n_trials)
         title = "Mean probability of the validation labels (decides)"
         charts = [removal_chart(shows, title, bands_of_one=True), *charts]
     return [chart for chart in charts if chart]

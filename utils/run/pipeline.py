@@ -221,6 +221,7 @@ class Prepared:
             root=self.paths.root.absolute(),
             folder=folder,
             claim=self.paths.lock.read_bytes(),
+            graph=trial.network.graph,
             net=self.model if isinstance(self.model, NnpNet) else None,
         )
 

@@ -50,6 +50,7 @@ class Setup:
         claim: what `run.lock` holds as long as the run lasts.
         net: of a .nnp file, which a worker elsewhere may lack; None for other models, whose names
             are among the options.
+        graph: what the net is known by (`Network.graph`).
     """
 
     options: Options
@@ -60,6 +61,7 @@ class Setup:
     root: Path
     folder: Path
     claim: bytes
+    graph: str
     net: NnpNet | None = None
 
 
@@ -265,7 +267,7 @@ def _trial(setup: Setup, taken: TransferredTrial, output: DeferredFolder) -> Tri
     from utils.training.models import find_model
     from utils.training.trial import make_trial
 
-    return make_trial(
+    trial = make_trial(
         options=setup.options,
         seed=setup.seed,
         data=taken.data,
@@ -275,3 +277,9 @@ def _trial(setup: Setup, taken: TransferredTrial, output: DeferredFolder) -> Tri
         damping=setup.damping,
         folder=output,
     )
+    if trial.network.graph != setup.graph:
+        raise UserError(
+            f"--model {setup.options.model}: a worker has another version of the net than this "
+            "process, or builds another one each time; restart the workers"
+        )
+    return trial

@@ -18,6 +18,7 @@ from utils.errors import UserError
 from utils.kernels.fast_functions import fast_functions
 from utils.link_free import read_file
 from utils.output.storage import unreadable
+from utils.training import models
 from utils.training.models import Model
 from utils.training.nnp_net import NnpNet
 
@@ -77,20 +78,34 @@ class Network:
     def graph(self) -> str:
         """What the graph of the model is known by: a hash of its functions and parameters.
 
-        With a .nnp file the initializers count too, which it defines.
+        With a model of a user's own the initial values and the training graph count too.
         """
         shapes = [(name, p.shape) for name, p in self.parameters().items()]
         known: tuple[object, ...] = (self.functions(), shapes)
         if isinstance(self.model, NnpNet):
             known = (*known, self.model.definition)
+        elif getattr(self.model, "__module__", "") != models.__name__:
+            known = (*known, self.functions(test=False), self._initial_values())
         return hashlib.sha256(repr(known).encode()).hexdigest()[:16]
 
-    def functions(self) -> list[tuple[str, dict[str, Any]]]:
-        """Name and arguments of each function of the graph, as the model has it for evaluation."""
+    def _initial_values(self) -> str:
+        """A hash of the values from which seed 0 begins; empty if they differ from call to call."""
+        begun = [
+            Network(self.model, self.image_shape, self.n_classes, conv=self.conv).state()
+            for _ in range(2)
+        ]
+        first, second = (
+            hashlib.sha256(b"".join(array.tobytes() for array in state.values())).hexdigest()
+            for state in begun
+        )
+        return first if first == second else ""
+
+    def functions(self, test: bool = True) -> list[tuple[str, dict[str, Any]]]:
+        """Name and arguments of each function of the graph, for evaluation or training."""
         functions: list[tuple[str, dict[str, Any]]] = []
         x = nn.Variable((1, *self.image_shape))
         with nn.parameter_scope("", scope=self._scope):
-            logits = self.model(x, self.n_classes, True)
+            logits = self.model(x, self.n_classes, test)
         logits.visit(lambda f: functions.append((f.info.type_name, f.info.args)))
         return functions
 
