@@ -11,6 +11,11 @@ def good(x, n_classes, test):
     return PF.affine(F.max_pooling(h, (2, 2)), n_classes)
 
 
+def dense(x, n_classes, test):
+    h = PF.affine(x, 8, name="hidden")
+    return PF.affine(PF.batch_normalization(h, batch_stat=not test), n_classes)
+
+
 def raises(x, n_classes, test):
     raise RuntimeError("no such layer")
 

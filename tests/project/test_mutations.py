@@ -111,7 +111,7 @@ MUTATIONS = [
     Mutation(
         "running variance biased",
         "utils/kernels/batch_norm.py",
-        "variance * total / (total - 1)",
+        "variance * total / F.maximum_scalar(total - 1, 0.5)",
         "variance",
         "test_weighted_batch_normalization_equals_fused_one and maps and training",
     ),

@@ -6,6 +6,9 @@ import math
 import re
 from pathlib import Path
 
+import nnabla as nn
+import nnabla.functions as F
+import nnabla.parametric_functions as PF
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,7 +16,10 @@ import pytest
 from benchmarks.kill_test import differing, files_of
 from sgd_influence.train import guessing_loss, lucky_accuracy, no_better_than_guessing
 from tests.helpers.runs import contents, sgd_influence
-from utils.training.sgd import SGD
+from tests.helpers.tiny import digit_images
+from utils.training.network import Network
+from utils.training.sgd import SGD, Optimiser
+from utils.training.steps import plan_steps
 
 RUN = "--model mlp --context cpu"
 REMEDY = "the training diverges; choose a lower --lr (or --momentum) and another --output_dir; what"
@@ -151,3 +157,31 @@ def test_guessing_counts_the_classes_as_they_are() -> None:
     labels = np.repeat([0, 3], [90, 10])
     assert guessing_loss(labels) == pytest.approx(-0.9 * math.log(0.9) - 0.1 * math.log(0.1))
     assert guessing_loss(np.arange(10)) == pytest.approx(math.log(10))
+
+
+def test_batch_norm_of_one_image_is_not_called_divergence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = "--model tests.helpers.users_models:dense --batch_size 59 -r 0 --methods Random"
+    assert sgd_influence(tmp_path, more) == 2
+    line = last_line(capsys)
+    assert "a batch of one image has no variance; choose a --batch_size" in line
+    assert "lower --lr" not in line
+
+
+@pytest.mark.parametrize("removed", [[], [0]])
+def test_maps_of_one_value_keep_their_statistics_finite(removed: list[int]) -> None:
+    """Our own BatchNorm, which lies channels last."""
+
+    def net(x: nn.Variable, n_classes: int, test: bool) -> nn.Variable:
+        h = F.average_pooling(PF.convolution(x, 3, (3, 3), pad=(1, 1)), (8, 8))
+        return PF.affine(PF.batch_normalization(h, batch_stat=not test), n_classes)
+
+    sgd, data = SGD(Network(net, (1, 8, 8), 10), Optimiser()), digit_images(0, 5)
+    first, second, last = plan_steps(0, 5, 1, 2, 0.1)
+    assert len(last.indices) == 1
+    mask = np.zeros(5, bool)
+    mask[first.indices[removed]] = True
+    for step in (first, second, last):
+        sgd.step(data, step, mask)
+    assert all(np.isfinite(array).all() for array in sgd.state().values())

@@ -126,9 +126,19 @@ def test_scores_of_another_solver_or_damping_are_not_mixed(
     assert influence_functions(tmp_path, f"{ALONE} --if_solver sgd") == 0
     assert influence_functions(tmp_path, f"{ALONE} --if_solver sgd --damping 7") == 2
     assert "--damping was 0.1, now 7.0" in capsys.readouterr().err
-    shutil.rmtree(tmp_path / "influence/Influence_functions")  # results of removals stay
-    assert influence_functions(tmp_path, f"{ALONE} --if_solver sgd --damping 7") == 2
-    assert "--damping was 0.1, now 7.0" in capsys.readouterr().err
+
+
+def test_what_was_computed_from_a_ranking_keeps_its_damping(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sgd = f"{ALONE} --if_solver sgd --verify 6"
+    assert influence_functions(tmp_path, sgd) == 0
+    for kind in ("influence", "score"):  # what was removed, then what was verified, stays
+        shutil.rmtree(tmp_path / kind / "Influence_functions")
+        assert influence_functions(tmp_path, f"{sgd} --damping 7") == 2
+        assert "--damping was 0.1, now 7.0" in capsys.readouterr().err
+    shutil.rmtree(tmp_path / "verification")
+    assert influence_functions(tmp_path, f"{sgd} --damping 7") == 0
 
 
 def test_folders_of_earlier_versions_hold_scores_by_sgd(

@@ -120,8 +120,8 @@ class Moments:
 
 
 def unbiased(variance: nn.Variable, total: nn.Variable) -> nn.Variable:
-    """The unbiased variance, from that of `total` values."""
-    return variance * total / (total - 1)
+    """The unbiased variance, from that of `total` values; 0 for a single value."""
+    return variance * total / F.maximum_scalar(total - 1, 0.5)
 
 
 def _weighted_moments(
@@ -190,7 +190,7 @@ def fast_batch_normalization(
     total = x.size / x.shape[1]
     followed = Moments(
         MapFollow(follower=mean, decay=decay_rate, factor=1.0)(moments.mean),
-        MapFollow(follower=variance, decay=decay_rate, factor=total / (total - 1))(
+        MapFollow(follower=variance, decay=decay_rate, factor=total / max(total - 1, 0.5))(
             moments.variance
         ),
     )

@@ -186,16 +186,21 @@ def _problem(manifest: Manifest, settings: Settings) -> str:
         return f"{manifest.paths.manifest}: {what}; restore it, {remedy}"
     there, wanted = EARLIER | manifest.options, _with_those_of_methods(manifest, settings)
     for name in OF_METHODS:
-        folders = [
-            root / kind / method for kind in ("influence", "score") for method in _methods_of(name)
-        ]
-        if not any(folder.exists() for folder in folders):
+        if not any(_has_results(root, method) for method in _methods_of(name)):
             there = there | {name: wanted[name]}  # nothing there depends on it yet
     differences = "; ".join(_differences(there, wanted))
     if differences:
         what = f"holds results of other options: {differences}"
         return f"{root}: {what}; choose another --output_dir, {remedy}"
     return ""
+
+
+def _has_results(root: Path, method: str) -> bool:
+    """Whether scores of a method are there, or what was computed from its ranking."""
+    if any((root / kind / method).exists() for kind in ("influence", "score")):
+        return True
+    changes = (root / "verification").glob("true_changes_seed_*.csv")
+    return any(f"{method} part" in path.read_text("utf-8", "replace") for path in changes)
 
 
 def _with_those_of_methods(manifest: Manifest, settings: Settings) -> Settings:

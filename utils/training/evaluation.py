@@ -105,6 +105,8 @@ class Evaluator:
             if probabilities is not None:
                 probabilities[rows] = graph.probabilities.d
         evaluation = Evaluation(losses, hits)
+        if not math.isfinite(evaluation.loss):
+            _check_statistics(self.network)
         check_finite(evaluation.loss, "the evaluated loss")
         return evaluation
 
@@ -134,6 +136,24 @@ class Evaluator:
         probabilities = F.softmax(logits)
         losses.persistent = errors.persistent = probabilities.persistent = True
         return _EvaluationGraph(x, y, losses, errors, probabilities)
+
+
+def _check_statistics(network: Network) -> None:
+    """Tell a batch of a single value, of which nnabla's BatchNorm has no variance, from divergence.
+
+    Raises:
+        UserError: running statistics are not finite, and all other parameters are.
+    """
+    finite = [
+        all(np.isfinite(p.d).all() for p in some.values())
+        for some in (network.theta, network.statistics)
+    ]
+    if finite == [True, False]:
+        raise UserError(
+            "the running statistics of BatchNorm are not finite, though the parameters are: a "
+            "batch of one image has no variance; choose a --batch_size with which no batch has "
+            "one image left, and another --output_dir"
+        )
 
 
 def check_finite(value: float, what: str) -> None:
