@@ -26,8 +26,7 @@ from sgd_influence.verify import (
     agreement_of,
     check_groups,
     judgement,
-    learnt_in,
-    smoothness_in,
+    smoothness_of_trial,
 )
 from utils.columns import IMAGE, INDEX, LABEL, ROW, SET
 from utils.data.label_table import CONFIDENCE, IS_ISSUE, PREDICTED, SCORE
@@ -311,13 +310,11 @@ class Cleanser:
             self._run(opened, [SCORES, REMOVALS, GROUPS], chosen, n_groups=n_groups)
             rows = opened.results.table(opened.trial.folder.verified(opened.trial.seed))
             self.groups_ = rows[rows["method"] == method].reset_index(drop=True)
-            self.smoothness_ = smoothness_in(opened.trial.folder, method, opened.trial.seed)
+            self.smoothness_, learnt = smoothness_of_trial(opened.trial, method)
             found = agreement_of(self.groups_)
             text = judgement(method, found, n_groups) if METHODS[method].predicts else ""
             if text:
                 log.warning("%s", text)
-            trial = opened.trial
-            learnt = learnt_in(trial.folder, trial.seed, trial.data.training.labels)
             words = smoothness_words(self.smoothness_, learnt)
             if words and (self.smoothness_ < SMOOTH or not learnt):
                 log.warning("%s", words)
@@ -413,12 +410,10 @@ class Cleanser:
 
     def _chosen(self, name: str) -> Method:
         """The method of a name; warns once if it does not predict the retraining."""
-        method, remark = _method(name), ""
-        if name not in self._used:
-            remark = remark_on_method(self.options, name)
-            self._used.add(name)
-        if remark:
+        method = _method(name)
+        if name not in self._used and (remark := remark_on_method(self.options, name)):
             log.warning("%s", remark)
+        self._used.add(name)
         return method
 
     def _places_of_training(self, opened: _Opened) -> npt.NDArray[np.int64]:

@@ -265,6 +265,12 @@ def smoothness_in(paths: OutputPaths, method: str, seed: int) -> float:
     return smoothness_of(unchanged, *moved)
 
 
+def smoothness_of_trial(trial: Trial, method: str) -> tuple[float, bool]:
+    """`smoothness_in` of a trial, and whether its training learnt something."""
+    learnt = learnt_in(trial.folder, trial.seed, trial.data.training.labels)
+    return smoothness_in(trial.folder, method, trial.seed), learnt
+
+
 def make_groups(seed: int, n_train: int, n_groups: int, rankings: Rankings) -> list[Group]:
     """Groups of a tenth of the images: half random, half parts of the methods' rankings in turn.
 

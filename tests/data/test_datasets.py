@@ -192,56 +192,53 @@ def test_verified_and_unverified_images_never_mix(
     )
 
 
-def test_prepared_images_need_no_archives_any_more(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the archives of CIFAR-10."""
     folder = make_tiny("cifar10", tmp_path / "data")
     publish("cifar10", folder, monkeypatch)
-    first = prepare("cifar10", folder, False)
-    (folder / "cifar-10-python.tar.gz").unlink()
-    pd.testing.assert_frame_equal(prepare("cifar10", folder, False).training, first.training)
+    return folder
 
 
-def test_a_folder_of_others_in_data_dir_stays_as_it_is(
-    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_prepared_images_need_no_archives_any_more(published: Path) -> None:
+    first = prepare("cifar10", published, False)
+    (published / "cifar-10-python.tar.gz").unlink()
+    assert_same_training(prepare("cifar10", published, False), first)
+
+
+def test_a_folder_of_others_in_data_dir_stays_as_it_is(published: Path, cache: Path) -> None:
     """As the reference's example leaves it: with split files and images of the same names."""
-    data = make_tiny("cifar10", tmp_path / "data")
-    publish("cifar10", data, monkeypatch)
+    folder = published / "cifar10"
     theirs = {"cifar10_training_0.csv": b"theirs", "training/00000.png": b"an image"}
     for name, content in theirs.items():
-        (data / "cifar10" / name).parent.mkdir(parents=True, exist_ok=True)
-        (data / "cifar10" / name).write_bytes(content)
-    source = prepare("cifar10", data, False)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    source = prepare("cifar10", published, False)
     split = draw_split(source, 0, 20, 10, 10)
     assert source.folder == split.files.training.parent.parent == cache / "cifar10"
-    assert {n: (data / "cifar10" / n).read_bytes() for n in theirs} == theirs
-    assert len(list((data / "cifar10").rglob("*"))) == 3
-    assert prepare("cifar10", data, False).training.equals(source.training)
+    assert {name: (folder / name).read_bytes() for name in theirs} == theirs
+    assert len(list(folder.rglob("*"))) == 3
+    assert_same_training(prepare("cifar10", published, False), source)
 
 
-def test_a_preparation_that_was_killed_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = make_tiny("cifar10", tmp_path / "data")
-    publish("cifar10", folder, monkeypatch)
-    first = prepare("cifar10", folder, False)
-    (index,) = tmp_path.rglob("prepared_images.csv")
+def test_a_preparation_that_was_killed_goes_on(published: Path) -> None:
+    first = prepare("cifar10", published, False)
+    (index,) = published.rglob("prepared_images.csv")
     index.rename(index.with_name("preparing"))
-    assert prepare("cifar10", folder, False).training.equals(first.training)
+    assert_same_training(prepare("cifar10", published, False), first)
     assert index.exists() and not index.with_name("preparing").exists()
 
 
 @pytest.mark.parametrize("damage", [b"", b"x:image;y:label;part\n", b"\xff\xfe\x00"])
-def test_images_with_a_damaged_index_are_written_again(
-    damage: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = make_tiny("cifar10", tmp_path / "data")
-    publish("cifar10", folder, monkeypatch)
-    first = prepare("cifar10", folder, False)
-    (index,) = tmp_path.rglob("prepared_images.csv")
+def test_images_with_a_damaged_index_are_written_again(damage: bytes, published: Path) -> None:
+    first = prepare("cifar10", published, False)
+    (index,) = published.rglob("prepared_images.csv")
     index.write_bytes(damage)
-    pd.testing.assert_frame_equal(prepare("cifar10", folder, False).training, first.training)
+    assert_same_training(prepare("cifar10", published, False), first)
+
+
+def assert_same_training(source: Source, expected: Source) -> None:
+    pd.testing.assert_frame_equal(source.training, expected.training)
 
 
 def test_archives_in_data_dir_go_before_images_in_the_cache(

@@ -335,18 +335,19 @@ def _prepared_from(
     for root in roots:
         if is_prepared(root / name):
             return root / name, fingerprint
-    folder = first_writable([root for root in roots if not _is_of_others(root / name)]) / name
+    *others, cache = roots
+    free = [root for root in others if root == cache or not _is_of_others(root / name, cache)]
+    folder = first_writable([*free, cache]) / name
     write_images(folder, *row.read(paths))
     return folder, fingerprint
 
 
-def _is_of_others(folder: Path) -> bool:
-    """Whether a folder outside the cache holds files that this program did not write."""
-    if folder.parent == cache_folder() or not folder.is_dir() or not os.listdir(folder):
+def _is_of_others(folder: Path, cache: Path) -> bool:
+    """Whether a folder holds files, and none that this program begins or ends with; logged."""
+    there = set(_listed(folder))
+    if not there or there & {INDEX, BEGUN}:
         return False
-    if (folder / INDEX).exists() or (folder / BEGUN).exists():
-        return False
-    log.info("%s holds other files; images are written to %s", folder, cache_folder())
+    log.info("%s holds other files; images are written to %s", folder, cache)
     return True
 
 

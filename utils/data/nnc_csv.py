@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -104,8 +105,8 @@ def _check_header(csv: Path) -> None:
             f"{csv}: row 1: {len(header):,} columns, {MOST_COLUMNS:,} at most are read; remove "
             f"those other than {IMAGE}, {LABEL} and {CLASS}"
         )
-    for name in header:
-        if name and header.count(name) > 1:
+    for name, times in Counter(header).items():
+        if name and times > 1:
             raise UserError(f"{csv}: row 1: two columns are called {name!r}; rename one")
     if all(_named(header, letter) for letter in "xy"):
         return

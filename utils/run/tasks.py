@@ -33,7 +33,7 @@ from sgd_influence.train import (
     warn_if_nothing_is_learnt,
     write_nnp,
 )
-from sgd_influence.verify import Verification, learnt_in, smoothness_in
+from sgd_influence.verify import Verification, smoothness_of_trial
 from utils.methods import Method, Scores
 from utils.options import Options
 from utils.output.results import Results
@@ -335,9 +335,7 @@ def _smoothness(seed: int, methods: Sequence[Method], trained: str) -> list[Task
     """How smooth the training is, reported before the scores, removals and groups begin."""
 
     def report(trial: Trial, _: None) -> None:
-        smoothness = smoothness_in(trial.folder, methods[0].name, seed)
-        learnt = learnt_in(trial.folder, seed, trial.data.training.labels)
-        if words := smoothness_words(smoothness, learnt):
+        if words := smoothness_words(*smoothness_of_trial(trial, methods[0].name)):
             log.info("Trial %d: %s", seed, words)
 
     moved = [_moved(seed, sign, trained) for sign in SIGNS]
