@@ -5,8 +5,9 @@
 
 600 MNIST images of 8 px, a tenth of the labels wrong, are trained for 10 epochs by each of
 `SETTINGS`. Random groups of 2 % and of 10 % are left out of all epochs; reported is Spearman's
-correlation of their changes of validation loss with the summed scores of Hara_exact, and the
-accuracy on 600 validation images. The images come from --data (see benchmarks/real_images.py).
+correlation of their changes of validation loss with the summed scores of Hara_exact, the
+smoothness that `--verify` reports, and the accuracy on 600 validation images. The images come from
+--data (see benchmarks/real_images.py).
 Rows go to --out next to those of other settings and seeds; with --page the table between its
 comments `smooth_nets` is replaced, and an empty --seeds does that alone.
 """
@@ -16,7 +17,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,12 +35,14 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the repository, when run as a script
 
 from benchmarks.fidelity import true_changes
+from benchmarks.recorded import RecordedTrial
 from benchmarks.reproduction_tables import fill_page, markdown, mean_and_deviation
 from benchmarks.stored import beside_stored
 from benchmarks.tasks import SMOOTH_LR, Build, from_scratch, gelu, mnist_cnn
 from utils.errors import UserError
 from utils.output.storage import read_csv, save_csv
 from utils.training.models import Model, six_convolutions, smooth_convolutions, smooth_resnet
+from utils.training.smoothness import SIGNS, retrain_moved, smoothness_of
 
 RESULTS = ROOT / "benchmarks" / "results" / "smooth_nets.csv"
 KEYS = ["setting", "seed"]
@@ -48,6 +51,7 @@ WIDTHS = (32, 64, 128)
 
 def smooth_net(
     activation: Callable[[nn.Variable], nn.Variable] = F.swish,
+    pooling: Callable[..., nn.Variable] = F.average_pooling,
     widths: Sequence[int] = WIDTHS,
     second_bn: bool = True,
     scale: float = 1.0,
@@ -56,6 +60,7 @@ def smooth_net(
 
     Args:
         activation: after each convolution.
+        pooling: over 2 x 2, after each block.
         widths: maps of the three blocks.
         second_bn: BatchNorm after the second convolution of a block too.
         scale: of the logits.
@@ -69,7 +74,7 @@ def smooth_net(
                     bn = second_bn or number == 0
                     h = PF.convolution(h, maps, (3, 3), (1, 1), with_bias=not bn)
                     h = activation(PF.batch_normalization(h, batch_stat=not test) if bn else h)
-            h = F.average_pooling(h, (2, 2))
+            h = pooling(h, (2, 2))
         return scale * PF.affine(h, n_classes)
 
     return model
@@ -89,35 +94,53 @@ class Setting:
     Attributes:
         words: what the table calls it.
         options: what differs from `USUAL`.
+        unscored: epochs at the start from which no image is left out, and which no score covers.
     """
 
     words: str
     options: dict[str, Any]
+    unscored: int = 0
 
+
+class LateTrial(RecordedTrial):
+    """Images are left out of the covered epochs alone."""
+
+    @property
+    def retrain_start(self) -> int:
+        """The first covered step."""
+        return self.covered_start
+
+
+HALF = [maps // 2 for maps in WIDTHS]
+HIGH = {"lr": 0.1}
+"""A rate at which the smooth net is no longer predicted well, so that a remedy can show."""
 
 SETTINGS = {
     "stock": Setting("`six_convolutions`, lr .05", {"model": six_convolutions, "lr": 0.05}),
     "smooth": Setting("`smooth_convolutions`, lr .02", {}),
-    "lr_0.005": Setting("the same, lr .005", {"lr": 0.005}),
-    "lr_0.01": Setting("the same, lr .01", {"lr": 0.01}),
-    "lr_0.05": Setting("the same, lr .05", {"lr": 0.05}),
-    "cosine": Setting("the same, cosine schedule from .04", {"schedule": "cosine", "lr": 0.04}),
-    "momentum": Setting("the same, momentum .9, lr .002", {"momentum": 0.9, "lr": 0.002}),
-    "momentum_0.01": Setting("the same, momentum .9, lr .01", {"momentum": 0.9, "lr": 0.01}),
-    "batch_32": Setting("the same, batches of 32, lr .01", {"batch_size": 32, "lr": 0.01}),
-    "augmented": Setting("the same, augmented", {"augmented": True}),
-    "half": Setting(
-        "the same, half the maps", {"model": smooth_net(widths=[w // 2 for w in WIDTHS])}
-    ),
+    "relu": Setting("the same, ReLU in the place of Swish", {"model": smooth_net(F.relu)}),
     "gelu": Setting("the same, GELU in the place of Swish", {"model": smooth_net(gelu)}),
+    "max_pooling": Setting("the same, max pooling", {"model": smooth_net(pooling=F.max_pooling)}),
     "first_bn": Setting(
         "the same, BatchNorm after the first convolution of a block only",
         {"model": smooth_net(second_bn=False)},
     ),
-    "quarter": Setting(
-        "the same, logits times .25, lr .05", {"model": smooth_net(scale=0.25), "lr": 0.05}
-    ),
+    "half": Setting("the same, half the maps", {"model": smooth_net(widths=HALF)}),
+    "augmented": Setting("the same, augmented", {"augmented": True}),
     "resnet": Setting("`smooth_resnet`, lr .02", {"model": smooth_resnet}),
+    "lr_0.005": Setting("`smooth_convolutions`, lr .005", {"lr": 0.005}),
+    "lr_0.05": Setting("the same, lr .05", {"lr": 0.05}),
+    "quarter": Setting(
+        "the same, lr .05, logits times .25", {"model": smooth_net(scale=0.25), "lr": 0.05}
+    ),
+    "momentum": Setting("the same, lr .002, momentum .9", {"momentum": 0.9, "lr": 0.002}),
+    "momentum_0.01": Setting("the same, lr .01, momentum .9", {"momentum": 0.9, "lr": 0.01}),
+    "lr_0.1": Setting("the same, lr .1", HIGH),
+    "warm_up": Setting("the same, lr .1, reached over 30 steps", HIGH | {"warm_up": 30}),
+    "cosine": Setting("the same, lr .1, cosine schedule", HIGH | {"schedule": "cosine"}),
+    "step": Setting("the same, lr .1, step schedule", HIGH | {"schedule": "step"}),
+    "unscored": Setting("the same, lr .1, the first 3 epochs unscored", HIGH, unscored=3),
+    "batch_128": Setting("the same, lr .1, batches of 128", HIGH | {"batch_size": 128}),
 }
 
 
@@ -126,33 +149,42 @@ def rows_of(setting: str, seed: int, data: Path | None, n_groups: int) -> pd.Dat
 
     Returns:
         Columns setting, seed, groups, small and large (Spearman's correlation for groups of 2 % and
-        of 10 %) and accuracy (on the validation images).
+        of 10 %), smoothness and accuracy (on the validation images).
     """
     threadpool_limits(1, "blas")
     build: Build = partial(mnist_cnn, **USUAL | SETTINGS[setting].options)
     trial = build(seed, data)
-    validation = trial.data.validation
-    influence, start = trial.recorded.influence(validation), trial.state_before(0)
+    covered = replace(trial, cover_epochs=trial.n_epochs - SETTINGS[setting].unscored)
+    trial = LateTrial(**vars(covered))
+    validation, start = trial.data.validation, trial.retrain_start
+    influence = trial.recorded.influence(validation, start)
     trial.network.load(trial.final_state())
     row = {"setting": setting, "seed": seed, "groups": n_groups}
-    accuracy = trial.recorded.evaluator(validation).accuracy
+    whole = trial.evaluator(validation)
     removals = [task.removals(trial) for task in from_scratch("", build, n_groups)]
-    true = np.split(true_changes(trial, np.concatenate(removals), start), len(removals))
+    true = np.split(
+        true_changes(trial, np.concatenate(removals), trial.state_before(start)), len(removals)
+    )
     for name, masks, changes in zip(("small", "large"), removals, true, strict=True):
         row[name] = float(spearmanr(masks @ influence, changes).statistic)
-    return pd.DataFrame([row | {"accuracy": accuracy}])
+    moved = (retrain_moved(trial, sign) for sign in SIGNS)
+    row["smoothness"] = smoothness_of(whole.losses, *moved)
+    return pd.DataFrame([row | {"accuracy": whole.accuracy}])
 
 
 def table_of(rows: pd.DataFrame) -> str:
     """Mean and standard deviation over the seeds, a line per setting."""
     table: list[tuple[str, ...]] = [
-        ("training", "seeds", "groups of 2 %", "groups of 10 %", "validation accuracy, %")
+        (
+            *("training", "seeds", "smoothness", "groups of 2 %", "groups of 10 %"),
+            "validation accuracy, %",
+        )
     ]
     for name, setting in SETTINGS.items():
         own = rows[rows["setting"] == name]
         if own.empty:
             continue
-        cells = (mean_and_deviation(own[name]) for name in ("small", "large"))
+        cells = (mean_and_deviation(own[name]) for name in ("smoothness", "small", "large"))
         accuracy = mean_and_deviation(100 * own["accuracy"], digits=1)
         table.append((setting.words, str(len(own)), *cells, accuracy))
     return markdown(table)

@@ -224,19 +224,26 @@ def mnist_cnn(
     n_train: int = 256,
     model: Model = six_convolutions,
     schedule: str = "constant",
+    warm_up: int = 0,
 ) -> RecordedTrial:
-    """`n_train` MNIST images of `side` px, a tenth of their labels wrong, 600 for validation."""
+    """`n_train` MNIST images of `side` px, a tenth of their labels wrong, 600 for validation.
+
+    Over the first `warm_up` steps the learning rate rises linearly to the schedule's.
+    """
     images, labels = small_mnist(data, side)
     rows = order_of(seed, len(labels))
     first, second = rows[:n_train], rows[n_train : n_train + 600]
     training = ImageSet(images[first], flipped(labels[first], 10, FLIPPED, seed), ())
     validation = ImageSet(images[second], labels[second], ())
+    steps = plan_steps(seed, n_train, n_epochs, batch_size, lr, schedule)
+    for t, step in enumerate(steps[:warm_up]):
+        steps[t] = replace(step, learning_rate=step.learning_rate * (t + 1) / warm_up)
     return recorded_trial(
         seed,
         Network(model, training.shape, 10, seed),
         training,
         validation,
-        plan_steps(seed, n_train, n_epochs, batch_size, lr, schedule),
+        steps,
         Optimiser(momentum=momentum, augmented=augmented),
         n_epochs if retrain_all else 1,
         retrain_all,

@@ -11,10 +11,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from sgd_influence.label_check import GOOD_NET, Checked
 from utils.columns import LABEL
@@ -198,6 +194,11 @@ def still_falling(losses: npt.NDArray[np.float64]) -> float:
 
 def pixel_accuracy(training: ImageSet, held_out: ImageSet) -> float:
     """Accuracy on held-out images of a logistic regression on shrunk pixels; a fraction."""
+    from sklearn.exceptions import ConvergenceWarning  # half a second, once the net is trained
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     x, y = small_pixels(training.images[:]), training.labels
     x_test, y_test = small_pixels(held_out.images[:]), held_out.labels
     if len(np.unique(y)) == 1:

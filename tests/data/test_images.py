@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from utils.data.datasets import prepare
 from utils.data.decode import Form, common_side
 from utils.data.depth import SIXTEEN, Range
 from utils.data.images import ImageSet, augment, normalise
@@ -138,6 +139,28 @@ def test_what_is_no_nnc_csv_is_refused(tmp_path: Path, content: bytes) -> None:
     csv.write_bytes(content)
     with pytest.raises(UserError, match=r"images\.csv: "):
         read_users_csv(csv)
+
+
+@pytest.mark.parametrize(
+    ("content", "row", "words"),
+    [
+        ("\n\nx:image,y:label\na.png,0\n\n \ngone.png,1\n", 7, "No such file"),
+        ("x:image,y:label\na.png,0\n\n,1\n", 4, "no image is named"),
+        ("x:image,y:label\r\n\r\na.png,\r\n", 3, "give the class"),
+        ("x:image,y:label\n\na.png,0\na.png,-1\n", 4, "whole numbers from 0"),
+        ("x:image,y:label,#class\n\na.png,0," + 1001 * "c", 3, "shorten it"),
+        ('x:image,y:label,who\na.png,0,"two\nlines"\n\n#gone,1,\n', 4, "a comment line"),
+        ("\nx:image,y:label,y:label\na.png,0,1\n", 2, "two columns are called"),
+        ("\nx:image;y:label\na.png;0\n", 2, "separated by semicolons"),
+    ],
+)
+def test_empty_lines_count_as_rows(tmp_path: Path, content: str, row: int, words: str) -> None:
+    save_image(tmp_path / "a.png", random_pixels(8, 8))
+    csv = tmp_path / "images.csv"
+    csv.write_text(content, encoding="utf-8", newline="")
+    with pytest.raises(UserError) as caught:
+        prepare(str(csv), None, False)
+    assert f"images.csv: row {row}: " in str(caught.value) and words in str(caught.value)
 
 
 def test_a_field_too_many_is_refused(tmp_path: Path) -> None:

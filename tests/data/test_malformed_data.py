@@ -289,6 +289,17 @@ def only(what: str) -> Callable[[Path], Path]:
     return make
 
 
+def bad_list(content: bytes) -> Callable[[Path], Path]:
+    """Class folders in a folder of their own, next to a list that has a fault."""
+
+    def make(root: Path) -> Path:
+        class_folders(root / "data" / "images")
+        (root / "data" / "train.csv").write_bytes(content)
+        return root / "data"
+
+    return make
+
+
 def text_file(root: Path) -> Path:
     (root / "images.txt").write_text("cats")
     return root / "images.txt"
@@ -307,6 +318,26 @@ FOLDER_CASES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "empty folder": (only("nothing"), "images: no class folders; put the images of each class"),
     "images without class folders": (only("image"), "images: no class folders; put the images of"),
     "one class folder": (only("class"), "images: all images are of one class, 'cat'; at least two"),
+    "list with semicolons": (
+        bad_list(b"x:image;y:label\nimages/cat/0.png;0\n"),
+        "train.csv: row 1: fields are separated by semicolons; save it with commas",
+    ),
+    "list of another code": (
+        bad_list("x:image,y:label\nimages/cat/0.png,猫\n".encode("cp932")),
+        "train.csv: its text is not UTF-8; save it as CSV UTF-8",
+    ),
+    "list in UTF-16": (
+        bad_list("x:image,y:label\nimages/cat/0.png,0\n".encode("utf-16")),
+        "train.csv: its text is not UTF-8; save it as CSV UTF-8",
+    ),
+    "list with a line for Excel": (
+        bad_list(b"sep=,\nx:image,y:label\nimages/cat/0.png,0\n"),
+        "train.csv: row 1: a line for Excel; remove it",
+    ),
+    "list of vectors": (
+        bad_list(b"x:image,y__0:cat,y__1:dog\nimages/cat/0.png,1,0\n"),
+        "train.csv: row 1: the label is a vector",
+    ),
     "neither folder nor CSV": (text_file, "images.txt: is no folder and no .csv file; give a"),
     "nothing there": (
         lambda root: root / "nowhere",

@@ -37,7 +37,8 @@ def test_on_mars():
 @pytest.mark.parametrize("workers", ["0", "1"])
 def test_a_suite_sees_no_setting_and_lists_what_it_skipped(workers: str, tmp_path: Path) -> None:
     (tmp_path / "test_suite.py").write_text(SUITE, encoding="utf-8")
-    arguments = ["-p", "tests.conftest", "-n", workers, "--color=no", str(tmp_path)]
+    place = f"--basetemp={tmp_path / 'own'}"  # pytest's usual one clears up after earlier suites
+    arguments = ["-p", "tests.conftest", "-n", workers, "--color=no", place, str(tmp_path)]
     outcome = subprocess.run(
         [sys.executable, "-m", "pytest", *arguments], cwd=ROOT, env=os.environ | SETTINGS,
         stdout=subprocess.PIPE, text=True, check=False,

@@ -242,6 +242,12 @@ def test_the_results_of_the_run_stay_as_they_are(folder: Path) -> None:
         (lambda out, csv: csv.write_text("a,b\n1,2\n"), "row 1: a column x:image is needed"),
         (lambda out, csv: csv.write_text("x:image,y:label\na,0\n"), "row 1: a column set is"),
         (lambda out, csv: csv.write_text(csv.read_text().replace("keep", "kep")), "row 4: decis"),
+        (
+            lambda out, csv: csv.write_text(
+                csv.read_text().replace("\n", "\n\n").replace("keep", "kep")
+            ),
+            "row 7: decis",
+        ),
         (lambda out, csv: (out / "reviewed").symlink_to("/tmp"), "is a symbolic link where"),
     ],
 )

@@ -6,6 +6,7 @@ import logging
 import os
 import unicodedata
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -33,7 +34,7 @@ def class_folder_tables(root: Path) -> dict[str, pd.DataFrame]:
             leads back to itself, or for what `sets_in` refuses.
     """
     top = lowered(Folder.at(root))
-    left_out = [path for path in top.files if path.suffix.lower() == ".csv"]
+    left_out = _lists_in(p for p in (top.path, *top.path.parents) if p.is_relative_to(root))
     sets = sets_in(top)
     tables = {name: _table(top, classes, left_out) for name, classes in sets.items()}
     left_out += [path for classes in sets.values() for path in _lists_above(top.path, classes)]
@@ -85,8 +86,12 @@ def _class_images(one: ClassFolder, left_out: list[Path]) -> list[str]:
 def _lists_above(top: Path, classes: Classes) -> list[Path]:
     """CSV files in the folders between `top` and the class folders."""
     above = {parent for one in classes for parent in one.folder.path.parents}
-    between = sorted(parent for parent in above if parent != top and parent.is_relative_to(top))
-    return [p for parent in between for p in listed(parent) if p.suffix.lower() == ".csv"]
+    return _lists_in(p for p in above if p != top and p.is_relative_to(top))
+
+
+def _lists_in(folders: Iterable[Path]) -> list[Path]:
+    """The CSV files in some folders, the outer folders first."""
+    return [p for folder in sorted(folders) for p in listed(folder) if p.suffix.lower() == ".csv"]
 
 
 def _log_left_out(root: Path, left_out: list[Path]) -> None:

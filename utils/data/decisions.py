@@ -48,7 +48,7 @@ def read_decisions(csv: Path, issues: pd.DataFrame, class_names: Mapping[int, st
     table, known = _table(csv), _Known(issues)
     numbers: dict[Place, int] = {}
     rows = []
-    for number, fields in enumerate(table.to_dict("records"), start=2):
+    for number, fields in zip(table.index, table.to_dict("records"), strict=True):
         if not fields[DECISION] and not fields[NEW_LABEL]:
             continue
         try:

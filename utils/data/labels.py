@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
+import pandas as pd
+
 from utils.errors import UserError
 
 LOG = logging.getLogger("data_cleansing")
@@ -21,8 +23,10 @@ NONE = ("", "nan", "#n/a")
 NAMED = 5  # labels that a line names
 
 
-def class_labels(lists: Sequence[tuple[Path, Sequence[str]]]) -> list[list[str]]:
+def class_labels(lists: Sequence[tuple[Path, pd.Series]]) -> list[list[str]]:
     """The label of each row of each CSV file, without blanks around it.
+
+    Each file comes with its labels, whose index is the rows of the file.
 
     If all labels are plain whole numbers, they are given without decimals; otherwise all are texts,
     in composed form (NFC). Texts that become one label are reported.
@@ -31,7 +35,7 @@ def class_labels(lists: Sequence[tuple[Path, Sequence[str]]]) -> list[list[str]]
         UserError: naming file and row, if a label is blank or too long or, where all are numbers,
             negative or with decimals.
     """
-    given = [(csv, [label.strip() for label in labels]) for csv, labels in lists]
+    given = [(csv, labels.str.strip()) for csv, labels in lists]
     for csv, labels in given:
         _check_each(csv, labels)
     every = [label for _, labels in given for label in labels]
@@ -44,27 +48,27 @@ def class_labels(lists: Sequence[tuple[Path, Sequence[str]]]) -> list[list[str]]
     return found
 
 
-def check_lengths(csv: Path, names: Sequence[str]) -> None:
+def check_lengths(csv: Path, names: pd.Series) -> None:
     """Raise UserError, naming file and row, for a name of more than `LONGEST_NAME` characters."""
-    for row, name in enumerate(names):
+    for row, name in names.items():
         if len(name) > LONGEST_NAME:
             remedy = f"names of classes have {LONGEST_NAME:,} characters at most; shorten it"
             raise bad_label(csv, row, name, remedy)
 
 
 def bad_label(csv: Path, row: int, label: str, remedy: str) -> UserError:
-    """The error for a label; row 0 is the first below the header."""
-    return UserError(f"{csv}: row {row + 2}: label {label!r}; {remedy}")
+    """The error for a label in a row of the file, counted from 1."""
+    return UserError(f"{csv}: row {row}: label {label!r}; {remedy}")
 
 
-def _check_each(csv: Path, labels: Sequence[str]) -> None:
-    for row, label in enumerate(labels):
+def _check_each(csv: Path, labels: pd.Series) -> None:
+    for row, label in labels.items():
         if label.lower() in NONE:
             raise bad_label(csv, row, label, "give the class or remove the row")
     check_lengths(csv, labels)
 
 
-def _check_numbers(given: Sequence[tuple[Path, Sequence[str]]]) -> None:
+def _check_numbers(given: Sequence[tuple[Path, pd.Series]]) -> None:
     """Raise UserError if all labels are numbers and one is negative or has decimals.
 
     Whole numbers that are not written plainly make all labels texts, which is logged.
@@ -73,7 +77,7 @@ def _check_numbers(given: Sequence[tuple[Path, Sequence[str]]]) -> None:
     if None in numbers.values():
         return
     for csv, labels in given:
-        for row, label in enumerate(labels):
+        for row, label in labels.items():
             number = numbers[label]
             if not (number is not None and number >= 0 and number.is_integer()):
                 raise bad_label(csv, row, label, "classes must be whole numbers from 0 on")

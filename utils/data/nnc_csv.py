@@ -9,6 +9,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -29,38 +30,46 @@ SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 def read_users_csv(csv: Path) -> tuple[pd.DataFrame, list[str]]:
     """Read a CSV file of a user: labels are texts as they are given, further columns stay.
 
-    Returns the table, and the image paths as they were given, from the folder of `csv` on;
-    `found_on_disk` says which files they mean. The columns may have other names after `x` and `y`,
-    as NNC writes them (`y:label;cat`). Raises UserError, naming the file (and the row, the header
-    being row 1), for a file that is missing, is no such CSV or has no rows.
+    Returns the table, its index being the rows of the file, and the image paths as they were given,
+    from the folder of `csv` on; `found_on_disk` says which files they mean. The columns may have
+    other names after `x` and `y`, as NNC writes them (`y:label;cat`). Raises UserError, naming the
+    file (and the row, counted from 1, empty lines too), for a file that is missing, is no such CSV
+    or has no rows.
     """
     table = _read_table(csv)
     given = list(table[IMAGE])
-    _check_rows(csv, given)
+    _check_rows(csv, table[IMAGE])
     table[IMAGE], turned = found_on_disk(os.path.abspath(csv.parent), given)
     if turned:
         LOG.info("%s: %d paths are written with \\ and read with /", csv, turned)
     if CLASS in table:
-        check_lengths(csv, list(table[CLASS]))
+        check_lengths(csv, table[CLASS])
     return table, given
 
 
-def _check_rows(csv: Path, given: Sequence[str]) -> None:
-    for row, path in enumerate(given):
+def _check_rows(csv: Path, given: pd.Series) -> None:
+    for row, path in given.items():
         if not path.strip():
             what = f"no image is named; fill in {IMAGE}, or remove the row"
-            raise UserError(f"{csv}: row {row + 2}: {what}")
+            raise UserError(f"{csv}: row {row}: {what}")
         if path.lstrip().startswith("#") and not os.path.lexists(csv.parent / path):
-            raise UserError(f"{csv}: row {row + 2}: a comment line; remove it")
+            raise UserError(f"{csv}: row {row}: a comment line; remove it")
 
 
-def is_nnc_csv(csv: Path) -> bool:
-    """Whether the header of `csv` has the columns of an NNC CSV file."""
+def means_nnc_csv(csv: Path) -> bool:
+    """Whether the header of `csv` names columns for images and labels, well or badly.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     try:
-        _read_table(csv)
-    except UserError:
-        return False
-    return True
+        with open(csv, "rb") as stream:
+            start = stream.read(1 << 16).replace(b"\0", b"").lstrip()  # of UTF-16 too
+    except OSError as error:
+        raise UserError(f"{csv}: cannot be read ({error.strerror})") from error
+    lines = (line for line in start.splitlines() if not line.startswith((b"#", b"sep=")))
+    header = next(lines, b"")
+    return all(re.search(rb"(?<!\w)%c(__\d+)?(:|(?!\w))" % letter, header) for letter in b"xy")
 
 
 def paths_that_climb(paths: Sequence[str]) -> int:
@@ -72,7 +81,7 @@ def _read_table(csv: Path) -> pd.DataFrame:
     """All fields as text, the columns of images and labels first called IMAGE and LABEL."""
     try:
         check_regular(csv)
-        _check_header(csv)
+        rows = _check_header(csv)
         table = pd.read_csv(csv, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise UserError(f"{csv}: does not exist; correct the path") from error
@@ -82,6 +91,10 @@ def _read_table(csv: Path) -> pd.DataFrame:
         raise UserError(f"{csv}: cannot be read as CSV ({_reason(error)})") from error
     if not isinstance(table.index, pd.RangeIndex):  # pandas' way with one field too many
         raise UserError(f"{csv}: rows have more fields than the header; quote names with commas")
+    if len(rows) == len(table):
+        table.index = pd.Index(rows)
+    else:  # a field that pandas takes and `csv` does not
+        table.index += 2
     table.columns = pd.Index([str(name).strip() for name in table.columns])
     table = table.rename(columns={_column(csv, table, "x"): IMAGE, _column(csv, table, "y"): LABEL})
     table = _without_blank_end(table.fillna(""))  # for fields that a row lacks
@@ -96,40 +109,53 @@ def _without_blank_end(table: pd.DataFrame) -> pd.DataFrame:
     return table.iloc[: filled[-1] + 1 if len(filled) else 0]
 
 
-def _check_header(csv: Path) -> None:
-    """Refuse what cannot be read as it is meant, or has so many columns that it takes minutes."""
+def _check_header(csv: Path) -> list[int]:
+    """Refuse what cannot be read as it is meant, or has so many columns that it takes minutes.
+
+    Returns:
+        The rows of the file below the header that are not empty, counted from 1.
+    """
     with open(csv, encoding="utf-8-sig", newline="") as stream:
-        header = [name.strip() for name in next(csv_module.reader(stream), ())]
+        records = enumerate(csv_module.reader(stream), start=1)
+        filled = (one for one in records if len(one[1]) > 1 or "".join(one[1]).strip())
+        row, header = next(filled, (1, []))
+        _check_columns(csv, row, [name.strip() for name in header])
+        with suppress(csv_module.Error):  # pandas tells
+            return [row for row, _ in filled]
+    return []
+
+
+def _check_columns(csv: Path, row: int, header: Sequence[str]) -> None:
     if len(header) > MOST_COLUMNS:
         raise UserError(
-            f"{csv}: row 1: {len(header):,} columns, {MOST_COLUMNS:,} at most are read; remove "
+            f"{csv}: row {row}: {len(header):,} columns, {MOST_COLUMNS:,} at most are read; remove "
             f"those other than {IMAGE}, {LABEL} and {CLASS}"
         )
     for name, times in Counter(header).items():
         if name and times > 1:
-            raise UserError(f"{csv}: row 1: two columns are called {name!r}; rename one")
+            raise UserError(f"{csv}: row {row}: two columns are called {name!r}; rename one")
     if all(_named(header, letter) for letter in "xy"):
         return
     if header and (header[0].startswith("#") or header[0].lower().startswith("sep=")):
         what = "a comment line" if header[0].startswith("#") else "a line for Excel"
         raise UserError(
-            f"{csv}: row 1: {what}; remove it, the header {IMAGE},{LABEL} must come first"
+            f"{csv}: row {row}: {what}; remove it, the header {IMAGE},{LABEL} must come first"
         )
     for separator, name in SEPARATORS.items():
         fields = [field.strip() for field in ",".join(header).split(separator)]
         if all(_named(fields, letter) for letter in "xy"):
             what = f"fields are separated by {name}; save it with commas"
-            raise UserError(f"{csv}: row 1: {what}")
-    _refuse_vectors(csv, header)
+            raise UserError(f"{csv}: row {row}: {what}")
+    _refuse_vectors(csv, row, header)
 
 
-def _refuse_vectors(csv: Path, header: Sequence[str]) -> None:
+def _refuse_vectors(csv: Path, row: int, header: Sequence[str]) -> None:
     for letter, what in (("y", "the label is a vector"), ("x", "the input is a vector")):
         vector = [name for name in header if re.fullmatch(rf"{letter}__\d+(:.*)?", name)]
         if vector and not _named(header, letter):
             wanted = f"one column {LABEL} with the class" if letter == "y" else f"a column {IMAGE}"
             columns = f"{vector[0]} to {vector[-1]}" if len(vector) > 1 else vector[0]
-            raise UserError(f"{csv}: row 1: {what} (columns {columns}); give {wanted} instead")
+            raise UserError(f"{csv}: row {row}: {what} (columns {columns}); give {wanted} instead")
 
 
 def _named(header: Sequence[str], letter: str) -> list[str]:

@@ -20,7 +20,7 @@ from utils.data.folder_tree import listed
 from utils.data.label_table import IS_ISSUE
 from utils.data.labels import class_labels
 from utils.data.listed_paths import what_it_is
-from utils.data.nnc_csv import is_nnc_csv, paths_that_climb, read_users_csv
+from utils.data.nnc_csv import means_nnc_csv, paths_that_climb, read_users_csv
 from utils.data.set_names import set_name
 from utils.data.source import TEST, TRAINING, VALIDATION
 from utils.data.unprintable import check_names
@@ -41,7 +41,8 @@ class Part:
 
     Attributes:
         name: of the set.
-        table: `x:image` (absolute) and `y:label` (text); its index counts the rows of the file.
+        table: `x:image` (absolute) and `y:label` (text); with `csv` its index is the rows of the
+            file, counted from 1.
         csv: the file that lists them; None for class folders.
         given: the paths as they are written there.
     """
@@ -52,8 +53,8 @@ class Part:
     given: tuple[str, ...] = ()
 
     def row(self, position: int) -> int | None:
-        """The row of the CSV file, of which the header is row 1."""
-        return int(self.table.index[position]) + 2 if self.csv else None
+        """The row of the CSV file, counted from 1."""
+        return int(self.table.index[position]) if self.csv else None
 
     def where(self, position: int) -> str:
         """How messages name a row of the table: CSV file, row and path, or only the path."""
@@ -184,7 +185,7 @@ def _check_no_output(path: Path) -> None:
 
 def _with_labels(parts: tuple[Part, ...]) -> tuple[Part, ...]:
     """Sets of CSV files with their labels as `class_labels` reads them."""
-    lists = [(part.csv, list(part.table[LABEL])) for part in parts if part.csv]
+    lists = [(part.csv, part.table[LABEL]) for part in parts if part.csv]
     if not lists:
         return parts
     labels = class_labels(lists)
@@ -239,7 +240,7 @@ def _of_csv_folder(root: Path) -> tuple[Part, ...]:
     files = [p for p in listed(root) if p.suffix.lower() == ".csv" and p.name.lower() != CLASSES]
     with_folders = has_class_folders(root)
     if with_folders:
-        files = [file for file in files if is_nnc_csv(file)]
+        files = [file for file in files if means_nnc_csv(file)]
     if len(files) == 1:
         return (_only_csv(root, files[0], with_folders),)
     by_name = _by_name(root, files)
