@@ -45,6 +45,22 @@ def mixes_images(x, n_classes, test):
     return PF.affine(x - F.mean(x, axis=0, keepdims=True), n_classes)
 
 
+def ignores_test(x, n_classes, test):
+    return PF.affine(PF.batch_normalization(PF.convolution(x, 4, (3, 3))), n_classes)
+
+
+def inverted(x, n_classes, test):
+    return PF.affine(PF.batch_normalization(x, batch_stat=test), n_classes)
+
+
+def without_bias_and_scale(x, n_classes, test):
+    h = PF.convolution(x, 4, (3, 3), with_bias=False)
+    h = PF.batch_normalization(h, batch_stat=not test, no_bias=True)
+    h = F.swish(PF.convolution(h, 4, (3, 3), name="second"))
+    h = PF.batch_normalization(h, batch_stat=not test, no_scale=True, name="second")
+    return PF.affine(F.average_pooling(h, (2, 2)), n_classes)
+
+
 def mean_subtraction(x, n_classes, test):
     return PF.affine(PF.mean_subtraction(x, update_running_mean=not test), n_classes)
 

@@ -15,6 +15,7 @@ from benchmarks.recorded import Recorded
 from influence_functions.infl import predict_influence, score, solve
 from influence_functions.solvers import Descent
 from tests.helpers.tiny import dense_net, digit_images, logistic_regression, smooth_net
+from tests.helpers.users_models import without_bias_and_scale
 from utils.data.images import ImageSet
 from utils.kernels.batch_norm import weighted_batch_normalization
 from utils.training.adjoint import (
@@ -156,6 +157,12 @@ def test_sweep_equals_central_differences(name, covered):
     steps = plan_steps(seed=1, n_train=42, n_epochs=2, batch_size=16, learning_rate=0.1)
     start = 3 if covered == "last epoch" else 0
     error = error_of_sweep(smooth_net, steps, OPTIMISERS[name], start, range(0, 42, 4))
+    assert error < CENTRAL_DIFFERENCE
+
+
+def test_sweep_of_batch_normalization_without_bias_or_scale() -> None:
+    steps = plan_steps(seed=1, n_train=24, n_epochs=1, batch_size=16, learning_rate=0.1)
+    error = error_of_sweep(without_bias_and_scale, steps, Optimiser(), 0, range(0, 24, 4))
     assert error < CENTRAL_DIFFERENCE
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.helpers.runs import sgd_influence
 from tests.helpers.tiny import smooth_net
+from tests.helpers.users_models import without_bias_and_scale
 from tests.training.test_influence import CENTRAL_DIFFERENCE, error_of_sweep
 from utils.errors import UserError
 from utils.training.model_check import check_once, checked_model
@@ -80,6 +81,8 @@ BAD_MODELS = {
     "tests.helpers.users_models:with_top_k": "top_k_data has no second derivative",
     "tests.helpers.users_models:mixes_images": "mixes the images of a batch",
     "tests.helpers.users_models:mean_subtraction": "mixes the images of a batch",
+    "tests.helpers.users_models:ignores_test": "depend on the other images of a batch; give batch",
+    "tests.helpers.users_models:inverted": "depend on the other images of a batch; give batch",
 }
 
 
@@ -91,6 +94,11 @@ def test_model_that_cannot_work_is_named_in_one_line(name: str) -> None:
         checked_model(name, (1, 8, 8), 10)
     assert str(raised.value).startswith(f"--model {name}: ")
     assert "\n" not in str(raised.value)
+
+
+def test_batch_normalization_without_bias_or_scale_can_be_scored() -> None:
+    name = "tests.helpers.users_models:without_bias_and_scale"
+    assert checked_model(name, (1, 8, 8), 10) is without_bias_and_scale
 
 
 def test_failure_of_the_machine_is_not_the_models(monkeypatch: pytest.MonkeyPatch) -> None:

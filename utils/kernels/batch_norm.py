@@ -62,8 +62,8 @@ def weighted_batch_normalization(weights: nn.Variable) -> Iterator[RunningStatis
 
     def batch_normalization(
         x: nn.Variable,
-        beta: nn.Variable,
-        gamma: nn.Variable,
+        beta: nn.Variable | None,
+        gamma: nn.Variable | None,
         mean: nn.Variable,
         variance: nn.Variable,
         axes: Sequence[int] = (1,),
@@ -74,6 +74,8 @@ def weighted_batch_normalization(weights: nn.Variable) -> Iterator[RunningStatis
     ) -> nn.Variable:
         if output_stat:
             raise NotImplementedError("batch_normalization with output_stat=True has no weights")
+        beta = F.constant(0.0, mean.shape) if beta is None else beta  # with no_bias and no_scale
+        gamma = F.constant(1.0, mean.shape) if gamma is None else gamma
         if not batch_stat:
             moments = Moments(running.current(mean), running.current(variance))
             return _normalised(x, moments, gamma, beta, eps)
@@ -84,8 +86,8 @@ def weighted_batch_normalization(weights: nn.Variable) -> Iterator[RunningStatis
 
     def fused_batch_normalization(
         x: nn.Variable,
-        beta: nn.Variable,
-        gamma: nn.Variable,
+        beta: nn.Variable | None,
+        gamma: nn.Variable | None,
         mean: nn.Variable,
         variance: nn.Variable,
         z: nn.Variable | None = None,
@@ -166,8 +168,8 @@ def _normalised(
 
 def fast_batch_normalization(
     x: nn.Variable,
-    beta: nn.Variable,
-    gamma: nn.Variable,
+    beta: nn.Variable | None,
+    gamma: nn.Variable | None,
     mean: nn.Variable,
     variance: nn.Variable,
     axes: Sequence[int] = (1,),
@@ -176,13 +178,14 @@ def fast_batch_normalization(
     batch_stat: bool = True,
     output_stat: bool = False,
 ) -> nn.Variable | None:
-    """`F.batch_normalization` of what lies channels last, else None.
+    """`F.batch_normalization` of what lies channels last, with beta and gamma; else None.
 
     As with nnabla's, the running statistics follow the batch's whenever the output is computed.
     """
     shape = (1, x.shape[1], *[1] * (x.ndim - 2))
-    parameters = (beta, gamma, mean, variance)
-    if output_stat or not lies_channels_last(x) or any(p.shape != shape for p in parameters):
+    if output_stat or not lies_channels_last(x) or beta is None or gamma is None:
+        return None
+    if any(p.shape != shape for p in (beta, gamma, mean, variance)):
         return None
     if not batch_stat:
         return _normalised(x, Moments(mean, variance), gamma, beta, eps)

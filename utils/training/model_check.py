@@ -37,7 +37,7 @@ def checked_model(name: str, image_shape: tuple[int, ...], n_classes: int) -> Mo
     Raises:
         UserError: there is no such model; the function raises, returns no (|B|, K) logits or makes
             no parameters; it uses random functions or ones without a second derivative (named),
-            or mixes the images of a batch other than by batch normalisation.
+            or mixes the images of a batch other than by batch normalisation in training.
     """
     net = find_model(name) if is_nnp(name) else None
     return check_once(name, net, image_shape, n_classes)
@@ -116,15 +116,30 @@ def _check_scoring(name: str, network: Network) -> None:
 
 
 def _check_coupling(name: str, network: Network) -> None:
-    """An image of weight 0 must count for the others as if it were not there."""
+    """An image of weight 0 must count for the others as if it were not there.
+
+    In evaluation no image may count for another.
+    """
     images = np.random.default_rng(0).standard_normal((3, *network.image_shape))
-    x = nn.Variable.from_numpy_array(images)
+    x, two = (nn.Variable.from_numpy_array(some) for some in (images, images[:2]))
     with weighted_batch_normalization(nn.Variable.from_numpy_array([[1.0], [1.0], [0.0]])):
         weighted = network.logits(x, test=False)
-    alone = network.logits(nn.Variable.from_numpy_array(images[:2]), test=False)
+    alone = network.logits(two, test=False)
     F.sink(weighted, alone).forward()
-    if np.abs(weighted.d[:2] - alone.d).max() > COUPLING * np.abs(alone.d).max():
+    if _apart(weighted, alone):
         raise UserError(
             f"--model {name}: mixes the images of a batch other than by batch normalization, so "
             "that the images cannot be scored one by one"
         )
+    evaluated, two_evaluated = (network.logits(some, test=True) for some in (x, two))
+    F.sink(evaluated, two_evaluated).forward()
+    if _apart(evaluated, two_evaluated):
+        raise UserError(
+            f"--model {name}: its logits with test=True depend on the other images of a batch; "
+            "give batch normalization batch_stat=not test"
+        )
+
+
+def _apart(three: nn.Variable, two: nn.Variable) -> bool:
+    """Whether the logits of two images differ where a third is in the batch."""
+    return bool(np.abs(three.d[:2] - two.d).max() > COUPLING * np.abs(two.d).max())
