@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import utils.run.pipeline
+from tests.helpers.own_images import picture
 from tests.helpers.runs import contents, influence_functions, sgd_influence
 from utils.output.usage import free_space, machine_memory, peak_memory, written_bytes
 from utils.units import bytes_of, shown_bytes, shown_ends
@@ -145,6 +146,44 @@ def test_bytes_and_memory_are_within_the_factor(
     assert size == pytest.approx(written_bytes(tmp_path), rel=0.02)
     assert expected / FACTOR < size < expected * FACTOR
     assert memory < estimated * FACTOR
+
+
+@pytest.mark.parametrize(
+    ("given", "warned"),
+    [
+        (
+            "--damping 0.1",
+            "--damping: no method of this run (Hara, Random) uses it; it is for I",
+        ),
+        ("--if_solver sgd", "--if_solver: no method of this run (Hara, Random) uses it; it is for"),
+        ("--methods AUM --cover_epochs 2", "--cover_epochs: no method of this run (AUM) uses it"),
+        ("--methods Influence_functions --damping 0.1", ""),
+        ("--cover_epochs 2", ""),
+    ],
+)
+def test_an_option_that_no_method_uses(
+    given: str, warned: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    methods = "" if "--methods" in given else "--methods Hara Random"
+    more = f"--model mlp -r 0 {methods} {given} --dry_run"
+    assert sgd_influence(tmp_path / "out", more) == 0
+    printed = capsys.readouterr()
+    assert ("no method of this run" in printed.out + printed.err) == bool(warned)
+    assert warned in printed.out + printed.err
+
+
+def test_a_class_of_which_no_training_image_is_drawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(120):
+        name = "rare" if number < 8 else ("cat", "dog")[number % 2]
+        picture(tmp_path / "pets" / name / f"{number}.png", number)
+    small = f"-ds {tmp_path / 'pets'} --model mlp --image_size 8 -e 1 -nt 1 --dry_run"
+    for n_train, lost in (("30", False), ("3", True)):
+        assert sgd_influence(tmp_path / "out", f"--n_train {n_train}", small) == 0
+        printed = capsys.readouterr()
+        words = f"--n_train {n_train}: no training image of rare is drawn, so every image of such a"
+        assert (words in printed.out + printed.err) == lost
 
 
 def test_influence_functions_estimate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -166,6 +166,21 @@ def test_scores_of_more_epochs_than_are_retrained() -> None:
     assert "cover 5 epochs" in remark_of("mlp", ("Ours",), retrain_all=False)
 
 
+@pytest.mark.parametrize("methods", [("Hara",), ("AUM", "Random")])
+def test_a_schedule_that_leaves_the_last_epoch_no_rate(methods: tuple[str, ...]) -> None:
+    chosen = {"retrain_all": False, "cover_epochs": 1, "n_epochs": 20, "lr_schedule": "cosine"}
+    remark = remark_of("mlp", methods, **chosen)
+    assert "--lr_schedule cosine leaves 0.29 % of the learning rate" in remark
+    assert remark.endswith("use --lr_schedule constant, or -ra")
+    assert " 1 % of" in remark_of("mlp", methods, **chosen | {"lr_schedule": "step"})
+    for other in ({"lr_schedule": "constant"}, {"n_epochs": 2}, {"remove_n_list": (0,)}):
+        assert remark_of("mlp", methods, **chosen | other) == ""
+    assert "removals retrain only" not in remark_of("mlp", **chosen | {"retrain_all": True})
+    assert "removals retrain only" in remark_of(
+        "mlp", **chosen | {"remove_n_list": (), "verify": 6}
+    )
+
+
 @pytest.mark.parametrize(
     ("chosen", "length", "lower"),
     [

@@ -236,7 +236,7 @@ def test_states_that_were_not_kept_are_refused(
     assert sgd_influence(tmp_path, f"{more} --methods Random --cache final") == 0
     assert sgd_influence(tmp_path, f"{more} --methods Hara") == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "epoch00/weights/model_step0000.h5: is not there, but Hara needs it" in line
+    assert "epoch00/weights/model_step0000.h5: is not there, and Hara, Hara_exact, " in line
     shutil.rmtree(tmp_path / "infl_results_sgd/seed_00")  # the remedy that the line names
     assert sgd_influence(tmp_path, f"{more} --methods Hara") == 0
 

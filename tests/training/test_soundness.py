@@ -96,7 +96,12 @@ def test_equal_scores_are_reported() -> None:
         ("Ours", True, "lower --lr", "use Hara"),
         ("Ours_exact", False, "use Hara, whose damped sweep", "--preset"),
         ("Hara_exact", True, "--preset smooth", "use Hara"),
-        ("Ours_exact", True, "use Hara_exact, or train with --preset smooth", "use Hara,"),
+        (
+            "Ours_exact",
+            True,
+            "use Hara_exact, or train a net without kinks (--preset smooth)",
+            "use Hara,",
+        ),
         ("Influence_functions", False, "--damping", "--lr"),
     ],
 )

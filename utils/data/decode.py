@@ -145,13 +145,15 @@ def common_side(side: float) -> int:
 
 
 def survey_file(path: str) -> Finding:
-    """Look at the bytes and the header of an image file; nothing is raised.
+    """Look at the bytes and the header of an image file; nothing but a MemoryError is raised.
 
     The pixels are read only of images of more than 8 bits.
     """
     try:
         digest = _digest(path)
         return _read(path, lambda image, stream: _finding(digest, image, stream))
+    except MemoryError:
+        raise
     except Exception as error:  # a broken file may raise anything in a decoder
         return Finding(b"", 0, False, problem_of(error))
 
@@ -456,7 +458,7 @@ def decode_chunk(
     """Decode several images to one shape (H, W, C).
 
     Returns uint8 (N, H, W, C), how many were converted in which way (all of them as ""),
-    position and problem of those that failed, and if `looking` the looks (N,).
+    position and problem of those that failed, and if `looking` the looks (N,). Raises MemoryError.
     """
     looks: list[Look | None] = [None] * len(paths) if looking else []
     images, counts = np.zeros((len(paths), *shape), np.uint8), Counter[str]()
@@ -465,6 +467,8 @@ def decode_chunk(
         try:
             decoded = decode_file(path, form, _noting(looks, position, shape[0]))
             _check_shape(decoded.pixels, shape)
+        except MemoryError:
+            raise
         except Exception as error:  # a broken file may raise anything in a decoder
             problems.append((position, problem_of(error)))
             continue

@@ -5,16 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from utils.columns import LABEL
 from utils.data.depth import scales_text
 from utils.data.source import Source
 from utils.kernels.blas import VARIABLE, given_kernels
+from utils.methods import METHODS
 from utils.options import FINAL, RECOMPUTE, STEPS, Options
+from utils.output.paths import OutputPaths
 from utils.output.usage import machine_memory, memory_limit
 from utils.presets import preset_of
 from utils.run.preflight import Estimate
 from utils.training.trial import Trial
 from utils.units import counted, duration, shown_bytes
 
+SOLVING = ("damping", "if_solver")
+NAMED = 5
+"""Classes that a line names."""
 WORTH_SAYING = 1.1
 """Slowdown by other programs above which it is reported."""
 
@@ -55,6 +61,38 @@ def opening_block(
         "Workers": _workers(options, estimate),
     }
     return [f"{name:<15}{text}" for name, text in (rows | _needs(estimate, free)).items()]
+
+
+def unused(options: Options, paths: OutputPaths) -> list[str]:
+    """A warning for each option of the scores that is given and that none of the methods uses.
+
+    Args:
+        options: as parsed.
+        paths: of the output folder: a later command has to repeat how the first one trained.
+    """
+    given = {name: getattr(options, name) != getattr(Options, name) for name in SOLVING}
+    users = {name: [m for m in METHODS if name in METHODS[m].settings] for name in given}
+    given["cover_epochs"] = options.n_covered_epochs > 1 and not paths.trained()
+    users["cover_epochs"] = [m for m in METHODS if METHODS[m].sweeps]
+    return [
+        f"--{name}: no method of this run ({', '.join(options.methods)}) uses it; it is for "
+        f"{', '.join(users[name])}"
+        for name in given
+        if given[name] and not set(users[name]) & set(options.methods)
+    ]
+
+
+def lost_classes(source: Source, trial: Trial) -> str:
+    """That the training images drawn lack classes of the data set; empty if they have all."""
+    drawn, given = set(trial.data.training.labels.tolist()), set(source.training[LABEL])
+    if not (lost := sorted(given - drawn)):
+        return ""
+    names = ", ".join(source.class_names[label] or str(label) for label in lost[:NAMED])
+    more = f" and {len(lost) - NAMED} more" if len(lost) > NAMED else ""
+    return (
+        f"--n_train {trial.n_train}: no training image of {names}{more} is drawn, so every "
+        "image of such a class counts as an error; raise it"
+    )
 
 
 def closing_line(estimate: Estimate, size: float, memory: float, seconds: float) -> str:

@@ -36,7 +36,7 @@ from utils.output.settings import check_apart, check_output_folder, claimed, set
 from utils.output.usage import Watch, free_space, memory_limit, physical_cores, written_bytes
 from utils.page.page import write_page
 from utils.page.predictions import record_for_page
-from utils.run.messages import closing_line, opening_block
+from utils.run.messages import closing_line, lost_classes, opening_block, unused
 from utils.run.preflight import Estimate, check_memory, check_space, estimate
 from utils.run.tasks import tasks_of
 from utils.run.worker_process import Setup
@@ -376,8 +376,9 @@ def _preflight(work: Prepared, trial: Trial, client: Any) -> Estimate:
     check_space(expected.space, free, trial.folder.root)
     if client is None:
         check_memory(alone, expected, options.jobs, memory_limit())
-    if work.remark:
-        log.warning("%s", work.remark)
+    remarks = (work.remark, lost_classes(work.source, trial), *unused(options, trial.folder))
+    for remark in filter(None, remarks):
+        log.warning("%s", remark)
     return expected
 
 

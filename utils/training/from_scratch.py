@@ -34,6 +34,8 @@ FUSED_KINKS = ("relu", "leaky_relu", "relu6")
 """Nonlinearities with kinks that a fused function may have."""
 EXACT = ("Hara_exact", "Hara_smoothed")
 """The methods with the exact sweep over the true states."""
+SLOW = 0.1
+"""A lower share of the learning rate in the last epoch is remarked where removals retrain it."""
 LONG = 2.0
 """The longest training that is not remarked, as the sum of its learning rates over 1 - momentum.
 
@@ -51,10 +53,12 @@ def remark_on_retraining(options: Options, network: Network, n_train: int) -> st
         n_train: training images.
 
     Returns:
-        A sentence; empty where no method predicts what a removal changes, and where nothing is
-        missing.
+        A sentence; empty where nothing is missing. Where no method predicts what a removal changes,
+        it can only tell that the retraining changes nothing.
     """
     predicting = [name for name in options.methods if METHODS[name].predicts]
+    if not options.retrain_all and (remark := _of_slow_end(options, n_train)):
+        return remark
     if not predicting:
         return ""
     if not options.retrain_all:
@@ -80,6 +84,22 @@ def remark_on_method(options: Options, method: str) -> str:
     return (
         f"-ra retrains from the first step, which the scores by {method} predict poorly "
         f"(docs/fidelity.md); use {EXACT[0]}"
+    )
+
+
+def _of_slow_end(options: Options, n_train: int) -> str:
+    """That the schedule leaves the last epoch, which removals retrain, next to no learning rate."""
+    if not (any(options.remove_n_list) or options.verify):
+        return ""
+    n_steps = count_steps(n_train, options.n_epochs, options.batch_size)
+    rates = learning_rates(options.lr_schedule, options.lr, n_steps)
+    share = float(rates[-(n_steps // options.n_epochs) :].mean()) / options.lr
+    if share >= SLOW:
+        return ""
+    return (
+        f"removals retrain only the last epoch, where --lr_schedule {options.lr_schedule} leaves "
+        f"{100 * share:.2g} % of the learning rate, so they change next to nothing; use "
+        "--lr_schedule constant, or -ra"
     )
 
 

@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from pkgutil import resolve_name
 
 import nnabla as nn
@@ -15,6 +16,9 @@ import nnabla.parametric_functions as PF
 
 from utils.errors import UserError, did_you_mean
 from utils.training.nnp_file import SUFFIX, read_nnp
+
+ROOT = Path(__file__).parents[2]
+"""The folder of the packages."""
 
 Layer = Callable[[nn.Variable], nn.Variable]
 Model = Callable[[nn.Variable, int, bool], nn.Variable]
@@ -135,9 +139,9 @@ def find_model(name: str) -> Model:
         try:
             model = resolve_name(name)
         except Exception as error:
+            remedy = _own_package() or "check the name and run in the folder of the module"
             raise UserError(
-                f"--model {name}: cannot be imported ({describe(error)}); check the name and run "
-                "in the folder of the module"
+                f"--model {name}: cannot be imported ({describe(error)}); {remedy}"
             ) from error
     if not callable(model):
         raise UserError(f"--model {name}: is not a function; give (x, n_classes, test) -> logits")
@@ -147,6 +151,15 @@ def find_model(name: str) -> Model:
 def is_nnp(name: str) -> bool:
     """Whether a model is named by a .nnp file."""
     return name not in MODELS and name.lower().endswith(SUFFIX)
+
+
+def _own_package() -> str:
+    """What to do where a module of the user's has the name of a package here; else empty."""
+    for package in ("utils", "sgd_influence", "influence_functions"):
+        for theirs in (Path.cwd() / f"{package}.py", Path.cwd() / package):
+            if theirs.exists() and not theirs.samefile(ROOT / package):
+                return f"this program has a package {package} itself: rename {theirs}"
+    return ""
 
 
 @contextmanager

@@ -88,5 +88,5 @@ def smoothness_words(smoothness: float, learnt: bool = True) -> str:
         return words
     return (
         f"{words} Scores predict removals of this size poorly in this training, whatever larger "
-        "groups show; use --preset smooth, or a lower --lr if the net has no kinks."
+        "groups show; use a net without kinks (--preset smooth) and a lower --lr."
     )

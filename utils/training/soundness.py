@@ -57,7 +57,7 @@ def remedy(method: Method, from_scratch: bool) -> str:
         better = "train with a lower --lr"
     elif from_scratch:
         exact = "" if method.needs_states else "use Hara_exact, or "
-        better = f"{exact}train with --preset smooth or a lower --lr"
+        better = f"{exact}train a net without kinks (--preset smooth) at a lower --lr"
     else:
         better = "use Hara, whose damped sweep does not grow, or train with a lower --lr"
     return f"{better}; check them with --verify"
