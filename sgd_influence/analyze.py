@@ -62,9 +62,10 @@ def analyze(options: Options, source: Source, trial: Trial, results: Results) ->
     if options.verify:
         agreements = compare(folder, results, options.methods, options.seeds, title)
         smoothness, learnt = compare_smoothness(folder, results, options.methods[0], options.seeds)
-    tried = load_tried(folder, options.methods, options.seeds)
-    unsound = unsound_methods(options, folder)
-    found = recommend(tried, options.methods, options.seeds, unsound)
+    methods = judged_methods(options, folder)
+    tried = load_tried(folder, methods, options.seeds)
+    unsound = unsound_methods(folder, methods, options.seeds)
+    found = recommend(tried, methods, options.seeds, unsound)
     labels = check_of_run(options, source, trial, results)
     counts = {
         method: verdict.n if options.cleanse_n is None else options.cleanse_n
@@ -80,7 +81,7 @@ def analyze(options: Options, source: Source, trial: Trial, results: Results) ->
     folder.save_json(recommendation.as_json(), folder.recommendation)
     cleanse(options, source, folder, results, tried, counts)
     table = closing_table(recommendation, agreements).splitlines()
-    first = label_words(labels) if labels else []
+    first = label_words(labels, folder.latest(folder.label_issues).name) if labels else []
     judged = [
         judgement(method, agreement, options.verify)
         for method, agreement in agreements.items()
@@ -92,9 +93,24 @@ def analyze(options: Options, source: Source, trial: Trial, results: Results) ->
         log.log(RESULT, "%s", line)
 
 
-def unsound_methods(options: Options, paths: OutputPaths) -> dict[str, str]:
+def judged_methods(options: Options, paths: OutputPaths) -> list[str]:
+    """The methods of the command, and those that earlier commands scored in all its trials."""
+
+    def is_there(method: str) -> bool:
+        return all(
+            paths.outcomes(method, 0, seed).exists() and paths.influence(method, seed).exists()
+            for seed in options.seeds
+        )
+
+    others = [method for method in METHODS if method not in options.methods and is_there(method)]
+    return [*options.methods, *others]
+
+
+def unsound_methods(
+    paths: OutputPaths, methods: Sequence[str], seeds: Sequence[int]
+) -> dict[str, str]:
     """The methods with unsound scores in some trial: what the first one shows, and the remedy."""
-    found = {method: problems_in(paths, method, options.seeds) for method in options.methods}
+    found = {method: problems_in(paths, method, seeds) for method in methods}
     return {
         method: f"in trial {seed} {unsound.in_short}"
         for method, by_seed in found.items()
@@ -286,9 +302,11 @@ def _label(axes: Axes, shows: RemovalFigure, title: str) -> None:
     else:
         axes.set_xticks([])
         axes.minorticks_off()
-        axes.text(0.5, 0.6, "nothing was removed (-r 0)", transform=axes.transAxes, ha="center")
+        nothing = "nothing was removed" + (" in all trials" if shows.left_out else " (-r 0)")
+        axes.text(0.5, 0.6, nothing, transform=axes.transAxes, ha="center")
     several = f"mean of {shows.n_trials} trials, band: one standard deviation"
-    axes.set_title(f"{title}\n{several if shows.n_trials > 1 else '1 trial'}", fontsize=11)
+    more = f"\n{shows.left_out}" if shows.left_out else ""
+    axes.set_title(f"{title}\n{several if shows.n_trials > 1 else '1 trial'}{more}", fontsize=11)
     axes.set_xlabel(shows.x_label)
     axes.set_ylabel(shows.y_label)
     axes.grid(alpha=0.3)

@@ -22,7 +22,6 @@ from utils.data.source import TEST, TRAINING, VALIDATION, Source, are_labels
 from utils.data.splits import Split, split_of_trial, table_of
 from utils.options import Options
 from utils.output.folder import OutputFolder
-from utils.output.paths import latest
 from utils.output.ranking import joined
 from utils.output.results import Results
 
@@ -63,9 +62,10 @@ def cleanse(
         removed = removed_table(images, opinions(heard, n), n, source.class_names)
         kept = cleansed_table(used, removed, source.class_names)
         folder.save_csv(removed, folder.removed(method, n))
-        results.keep(removed, latest(folder.removed(method, n)))
-        folder.save_csv(kept, folder.cleansed(method, n))
-        _say(options, folder.cleansed(method, n), source, len(used) - len(images), used, kept)
+        results.keep(removed, folder.latest(folder.removed(method, n)))
+        path = folder.cleansed(method, n)
+        folder.save_csv(kept, path)
+        _say(options, folder.latest(path), source, len(used) - len(images), used, kept)
     _save_other_sets(source, folder, list(splits.values()))
 
 

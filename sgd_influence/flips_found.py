@@ -12,7 +12,6 @@ from utils.columns import INDEX, ROW, SEED, SET
 from utils.console import RESULT
 from utils.data.label_table import IS_ISSUE
 from utils.data.source import TRAINING
-from utils.output.paths import latest
 from utils.output.results import Results
 
 log = logging.getLogger("data_cleansing")
@@ -36,7 +35,7 @@ def say_what_was_found(results: Results, methods: Sequence[str], seeds: Sequence
 
 def _flips_among_suspects(results: Results, flipped: set[int]) -> str:
     """How many of the training images whose labels look wrong are among the flipped ones."""
-    table = results.table(latest(results.paths.label_issues), (SET, ROW, IS_ISSUE))
+    table = results.table(results.paths.latest(results.paths.label_issues), (SET, ROW, IS_ISSUE))
     suspects = table.loc[(table[SET] == TRAINING) & (table[IS_ISSUE] == 1), ROW]
     if suspects.empty:
         return f"The label check found none of the {len(flipped):,} flipped labels"

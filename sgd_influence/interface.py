@@ -36,7 +36,6 @@ from utils.kernels import cores
 from utils.methods import METHODS, Method
 from utils.options import GAUSS_NEWTON, Options
 from utils.output.folder import OutputFolder
-from utils.output.paths import latest
 from utils.output.results import Results
 from utils.output.settings import claimed
 from utils.output.storage import read_csv
@@ -341,8 +340,8 @@ class Cleanser:
             if verdict["reason"]:
                 verdict["reason"] = in_python(verdict["reason"])
                 log.warning("labels: %s", verdict["reason"])
-            self.label_verdict_ = verdict
-            table = opened.results.table(latest(opened.trial.folder.label_issues))
+            self.label_verdict_, folder = verdict, opened.trial.folder
+            table = opened.results.table(folder.latest(folder.label_issues))
         return self._issues(table, opened.work.source)
 
     def close(self) -> None:

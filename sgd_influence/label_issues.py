@@ -31,7 +31,6 @@ from utils.data.label_table import (
 from utils.data.source import TEST, TRAINING, Source
 from utils.data.splits import split_of_trial, validation_set
 from utils.options import Options
-from utils.output.paths import latest
 from utils.output.results import Results
 from utils.output.storage import load_array
 from utils.training.trial import Trial
@@ -56,7 +55,7 @@ PARTLY_RECORDED = (
 def check_of_run(
     options: Options, source: Source, trial: Trial, results: Results
 ) -> dict[str, Any] | None:
-    """Check all labels, and write the table and the verdict.
+    """Check all labels by all trials of the folder, and write the table and the verdict.
 
     Args:
         options: as parsed.
@@ -71,12 +70,13 @@ def check_of_run(
         UserError: a record cannot be read, or the folder cannot be written.
     """
     folder, n_epochs = trial.folder, trial.n_epochs
-    seeds = [s for s in options.seeds if folder.label_record(s, n_epochs).exists()]
+    trained = folder.trained()
+    seeds = [s for s in trained if folder.label_record(s, n_epochs).exists()]
     if not seeds:
         log.warning(NOT_RECORDED)
         return None
-    if len(seeds) < len(options.seeds):
-        log.warning(PARTLY_RECORDED, len(seeds), len(options.seeds))
+    if len(seeds) < len(trained):
+        log.warning(PARTLY_RECORDED, len(seeds), len(trained))
     seen = [part for seed in seeds for part in seen_by(options, source, trial, results, seed)]
     images, evidence = merged(seen)
     found = learnt(options, source, results, seeds)
@@ -88,7 +88,7 @@ def check_of_run(
     table = issue_table(images, checked, source.class_names)
     verdict = verdict_of(table, checked, source, reason, harmful_options(options))
     folder.save_csv(table, folder.label_issues)
-    results.keep(table, latest(folder.label_issues))
+    results.keep(table, folder.latest(folder.label_issues))
     folder.save_json(verdict, folder.label_verdict)
     return verdict
 
@@ -269,12 +269,12 @@ def _per_class(table: pd.DataFrame, names: Sequence[str]) -> list[dict[str, Any]
     ]
 
 
-def label_words(verdict: dict[str, Any]) -> list[str]:
-    """The verdict in words, for the terminal."""
+def label_words(verdict: dict[str, Any], table: str = "label_issues.csv") -> list[str]:
+    """The verdict in words, for the terminal; `table` is the name of the file of all labels."""
     found, names = verdict_in(verdict), {row["label"]: row["class"] for row in verdict["per_class"]}
     headline = f"Labels: {found.headline[0].lower()}{found.headline[1:]}"
     if found.n_issues:
-        headline += "; review labels/label_issues.csv, the worst come first"
+        headline += f"; review labels/{table}, the worst come first"
     return [headline, *found.remarks, *found.warnings(lambda label: names[label])]
 
 

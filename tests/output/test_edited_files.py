@@ -11,7 +11,7 @@ import pytest
 from tests.helpers.runs import sgd_influence
 from utils.output.folder import ClaimedFolder
 from utils.output.manifest import Manifest
-from utils.output.paths import OutputPaths, latest
+from utils.output.paths import OutputPaths
 from utils.output.settings import OF_METHODS, claimed
 from utils.page.__main__ import main as page_of
 
@@ -55,8 +55,14 @@ def test_an_edited_list_stays_and_the_new_one_gets_another_name(folder: Path) ->
         "Hara_removed_5.csv": b"mine\n", "Hara_removed_5.new.csv": b"mine too\n",
         "Hara_removed_5.new_2.csv": b"fourth\n",
     }  # fmt: skip
-    assert latest(folder / LIST).name == "Hara_removed_5.new_2.csv"
-    assert latest(folder / OTHER) == folder / OTHER
+    paths = OutputPaths(folder)
+    assert paths.latest(folder / LIST).name == "Hara_removed_5.new_2.csv"
+    assert paths.latest(folder / OTHER) == folder / OTHER
+    for name in ("Hara_removed_5.csv", "Hara_removed_5.new_2.csv"):
+        (folder / "cleansed" / name).unlink()
+    write(folder, **{LIST: b"fifth\n"})  # at its own name, next to an edited one
+    assert paths.latest(folder / LIST) == folder / LIST
+    assert there(folder, "cleansed")["Hara_removed_5.new.csv"] == b"mine too\n"
 
 
 def test_when_the_edited_list_is_gone_the_new_name_is_too(folder: Path) -> None:

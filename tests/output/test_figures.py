@@ -11,6 +11,10 @@ from utils.output.figures import Interval, removal_figure, verification_panels
 SUMMARY = pd.DataFrame(
     [
         ("Random", 1, None, None, 0.6, 1.5),
+        ("Hara", 1, None, None, 0.9, 1.2),
+        ("Hara", 10, None, None, 0.98, 1.0),
+        ("No Removal", 1, None, None, 0.8, 1.3),
+        ("No Removal", 10, None, None, 0.8, 1.3),
         ("Random", 1, "mean", None, 0.5, 1.5),
         ("Random", 1, None, "std", 0.1, 0.2),
         ("Hara", 10, "mean", None, 0.98, 1.0),
@@ -21,7 +25,7 @@ SUMMARY = pd.DataFrame(
         ("No Removal", 10, "mean", None, 0.8, 1.3),
     ],
     columns=["method", "n_drops", "mean", "std", "test_accuracy", "val_loss"],
-).assign(seed=[0, *[None] * 8])
+).assign(seed=[*[0] * 5, *[None] * 8])
 
 
 def test_accuracies_are_per_cent_with_a_band_that_ends_at_100() -> None:
@@ -44,6 +48,20 @@ def test_a_curve_that_others_run_along_is_known() -> None:
     figure = removal_figure(both, "test_accuracy")
     beneath = {curve.method: curve.beneath.tolist() for curve in figure.curves}
     assert beneath == {"No Removal": [0], "Hara": [1], "Ours": [0], "AUM": [0], "Random": []}
+
+
+def test_removals_that_only_some_trials_made_are_left_out() -> None:
+    """They cannot be compared with the mean of No Removal over all trials."""
+    of_one = [("Hara", 1000, None, None, 0.1, 9.9, 0), ("Hara", 1000, "mean", None, 0.1, 9.9, None)]
+    second = SUMMARY[SUMMARY["seed"] == 0].assign(seed=1)
+    second = second[second["method"] != "Random"]
+    table = pd.concat([SUMMARY, second, pd.DataFrame(of_one, columns=SUMMARY.columns)])
+    figure = removal_figure(table, "test_accuracy")
+    assert [curve.method for curve in figure.curves] == ["No Removal", "Hara"]
+    assert figure.curves[1].n.tolist() == [1, 10] and figure.counts == (1, 10)
+    words = "Left out, as only some of the trials made them: removals by "
+    assert figure.left_out == f"{words}Hara 1,000; Random 1"
+    assert removal_figure(SUMMARY, "test_accuracy").left_out == ""
 
 
 def test_losses_stay_nats() -> None:

@@ -31,12 +31,12 @@ def test_one_epoch_has_one_tick() -> None:
 def test_no_band_is_above_all_images() -> None:
     summary = pd.DataFrame(
         {
-            "method": ["No Removal", "No Removal", "Hara", "Hara"],
-            "n_drops": [0, 0, 5, 5],
-            "mean": ["mean", None] * 2,
-            "std": [None, "std"] * 2,
-            "seed": None,
-            "val_accuracy": [0.9, 0.02, 0.99, 0.05],
+            "method": ["No Removal"] * 3 + ["Hara"] * 3,
+            "n_drops": [0] * 3 + [5] * 3,
+            "mean": [None, "mean", None] * 2,
+            "std": [None, None, "std"] * 2,
+            "seed": [0, None, None] * 2,
+            "val_accuracy": [0.9, 0.9, 0.02, 0.99, 0.99, 0.05],
         }
     )
     chart = removal_chart(removal_figure(summary, "val_accuracy"), "Validation accuracy")

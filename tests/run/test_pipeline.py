@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -172,6 +173,25 @@ def test_more_n_and_methods_extend_a_run(tmp_path: Path) -> None:
     shown = mean[mean["method"] != "No Removal"][["method", "n_drops"]].to_numpy().tolist()
     pairs = [["Ours", 5], ["Ours", 10], ["Random", 5], ["Random", 10], ["Random", 20]]
     assert sorted(shown) == pairs
+    recommendation = json.loads((tmp_path / "summary/recommendation.json").read_text())
+    judged = {name: [row["n"] for row in rows] for name, rows in recommendation["gains"].items()}
+    assert judged == {"Random": [5, 10, 20], "Ours": [5, 10]}
+
+
+def test_trials_with_no_image_in_common_and_other_methods(tmp_path: Path) -> None:
+    """The page does without a comparison; the label check judges by all trials."""
+    small = "-ds digits -e 1 -nt 1 -r 0 5 --n_train 12 --n_val 10 --n_test 10"
+    assert sgd_influence(tmp_path, "--methods Hara --seed 0", small) == 0
+    assert sgd_influence(tmp_path, "--methods AUM --seed 1", small) == 0
+    trained = [
+        set(read_csv(tmp_path / f"influence/{m}/influence_{m.lower()}_{seed}.csv")["x:image"])
+        for m, seed in (("Hara", 0), ("AUM", 1))
+    ]
+    assert not trained[0] & trained[1]
+    page = (tmp_path / "report/index.html").read_text(encoding="utf-8")
+    assert "No trial has scores by all methods." in page
+    issues = read_csv(tmp_path / "labels/label_issues.csv")
+    assert trained[0] | trained[1] <= set(issues["x:image"])
 
 
 def test_other_options_are_refused_unless_overwritten(

@@ -168,7 +168,8 @@ def test_scores_of_more_epochs_than_are_retrained() -> None:
 
 @pytest.mark.parametrize("methods", [("Hara",), ("AUM", "Random")])
 def test_a_schedule_that_leaves_the_last_epoch_no_rate(methods: tuple[str, ...]) -> None:
-    chosen = {"retrain_all": False, "cover_epochs": 1, "n_epochs": 20, "lr_schedule": "cosine"}
+    chosen: dict[str, Any] = {"retrain_all": False, "cover_epochs": 1, "n_epochs": 20}
+    chosen["lr_schedule"] = "cosine"
     remark = remark_of("mlp", methods, **chosen)
     assert "--lr_schedule cosine leaves 0.29 % of the learning rate" in remark
     assert remark.endswith("use --lr_schedule constant, or -ra")

@@ -11,7 +11,7 @@ import pandas as pd
 
 from utils.columns import IMAGE, LABEL, ROW, SET
 from utils.data.source import TEST, TRAINING, VALIDATION
-from utils.output.paths import OutputPaths, latest
+from utils.output.paths import OutputPaths
 from utils.output.results import Results
 from utils.output.storage import read_texts, read_versioned_json, unreadable
 
@@ -133,7 +133,7 @@ def read_label_issues(paths: OutputPaths, results: Results | None = None) -> pd.
     Raises:
         UserError: the file is missing or incomplete, or has a value that the check never writes.
     """
-    path = latest(paths.label_issues)
+    path = paths.latest(paths.label_issues)
     table = (results or Results(paths)).table(path, COLUMNS)
     for name in (PREDICTED, CONFIDENCE):
         if name not in table:
@@ -155,7 +155,7 @@ def read_label_verdict(paths: OutputPaths) -> LabelVerdict | None:
     Raises:
         UserError: the file cannot be read, or is not whole.
     """
-    return read_versioned_json(latest(paths.label_verdict), VERSION, verdict_in)
+    return read_versioned_json(paths.latest(paths.label_verdict), VERSION, verdict_in)
 
 
 def verdict_in(value: Mapping[str, Any]) -> LabelVerdict:

@@ -52,6 +52,7 @@ class RemovalFigure:
         unit: of the score: %, nats or points.
         x_label, y_label: of the axes.
         band: what lies between `low` and `high` of a curve.
+        left_out: a sentence on the removals that only some of the trials made; empty without any.
     """
 
     curves: tuple[Curve, ...]
@@ -61,30 +62,54 @@ class RemovalFigure:
     x_label: str
     y_label: str
     band: str
+    left_out: str = ""
 
 
 REMOVED = "training images removed, the most harmful first (log scale)"
 
 
 def removal_figure(summary: pd.DataFrame, column: str) -> RemovalFigure:
-    """A score of the summary table against n removed.
+    """A score of the summary table against n removed, of the removals that all trials made.
+
+    Others cannot be compared with the mean of No Removal, which goes over all trials.
 
     Args:
         summary: the table.
         column: which score; accuracies become per cent, losses stay nats.
     """
     factor, unit = (100, "%") if column.endswith("accuracy") else (1, "nats")
+    summary, left_out = _of_all_trials(summary)
     there = set(summary["method"])
     methods = [method for method in (NO_REMOVAL, *METHODS) if method in there]
     return RemovalFigure(
         curves=_layered([_curve(summary, method, column, factor) for method in methods]),
-        counts=tuple(sorted(int(n) for n in summary["n_drops"].unique() if n > 0)),
+        counts=tuple(sorted(int(n) for n in _tried(summary) if n > 0)),
         n_trials=summary["seed"].nunique(),
         unit=unit,
         x_label=REMOVED,
         y_label=f"{in_words(column)} ({unit})",
         band="one standard deviation",
+        left_out=left_out,
     )
+
+
+def _of_all_trials(summary: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """The rows of removals that all trials made, and a sentence on the others."""
+    removal = [summary["method"], summary["n_drops"]]
+    n_trials = summary["seed"].groupby(removal).transform("nunique")
+    whole = n_trials == summary["seed"].nunique()
+    some = summary.loc[~whole, ["method", "n_drops"]].drop_duplicates().groupby("method")["n_drops"]
+    named = [
+        f"{shown(method)} {', '.join(f'{int(n):,}' for n in sorted(counts))}"
+        for method, counts in some
+    ]
+    words = "Left out, as only some of the trials made them: removals by " if named else ""
+    return summary[whole], words + "; ".join(named)
+
+
+def _tried(summary: pd.DataFrame) -> set[int]:
+    """The n that were removed."""
+    return set(summary.loc[summary["method"] != NO_REMOVAL, "n_drops"])
 
 
 def gain_figure(gains: Mapping[str, Sequence[Sequence[float]]], n_trials: int) -> RemovalFigure:

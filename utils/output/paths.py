@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -67,12 +68,6 @@ def unrenamed(path: Path) -> Path:
     return path.with_name(re.sub(r"\.new(_\d+)?$", "", path.stem) + path.suffix)
 
 
-def latest(path: Path) -> Path:
-    """The name under which the last run wrote a file of `EDITABLE`."""
-    there = itertools.takewhile(os.path.lexists, newer(path))
-    return next(reversed(list(there)), path)
-
-
 @dataclass(frozen=True)
 class OutputPaths:
     """The files of one output folder."""
@@ -124,6 +119,21 @@ class OutputPaths:
         """How many images to remove, per method and overall, and why."""
         return self.root / "summary" / "recommendation.json"
 
+    def latest(self, path: Path) -> Path:
+        """The name under which the last run wrote a file of `EDITABLE`, by the account of it."""
+        there = [path, *itertools.takewhile(os.path.lexists, newer(path))]
+        written = self._written()
+        ours = [p for p in there if p.relative_to(self.root).as_posix() in written]
+        return (ours or there)[-1]
+
+    def _written(self) -> set[str]:
+        """The files that the account of the folder names; none where it cannot be read."""
+        try:
+            account = json.loads(self.manifest.read_bytes())
+            return {*account["outputs"], *account["coming"]}
+        except (OSError, ValueError, KeyError, TypeError):
+            return set()
+
     def cleansed(self, method: str, n: int) -> Path:
         """The training images without the n worst, as an NNC CSV file."""
         return self.root / "cleansed" / f"{method}_train_cleansed_{n}.csv"
@@ -142,7 +152,7 @@ class OutputPaths:
         lists = {0: earlier} if earlier.exists() else {}
         for path in (self.root / "cleansed").glob(f"{method}_removed_*.csv"):
             if named := re.fullmatch(rf"{re.escape(method)}_removed_(\d+)", path.stem):
-                lists[int(named[1])] = latest(path)
+                lists[int(named[1])] = self.latest(path)
         return dict(sorted(lists.items()))
 
     @property
@@ -279,7 +289,8 @@ class OutputPaths:
     def trained(self) -> list[int]:
         """The seeds of the trials whose training is finished."""
         marks = (self.root / TRAININGS).glob(f"seed_*/{FINAL_MODEL}")
-        return sorted(int(path.parent.name.removeprefix("seed_")) for path in marks)
+        numbers = (path.parent.name.removeprefix("seed_") for path in marks)
+        return sorted(int(number) for number in numbers if number.isdecimal())
 
     def results(self) -> Iterator[Path]:
         """What is there under the names of results, but for `states`, whoever wrote it."""

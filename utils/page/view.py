@@ -291,13 +291,15 @@ class Comparison:
 
 
 def comparison(facts: Facts, worst: int) -> Comparison | None:
-    """Compare the rankings of all methods; None where there is only one."""
+    """Compare the rankings of all methods; None where there is one, or no image that all rank."""
     if len(facts.methods) < 2:
         return None
     tables = facts.rankings
     images = tables[facts.methods[0]][[IMAGE, LABEL]].sort_values([IMAGE, LABEL], kind="stable")
     every = pd.DataFrame({m: (t["rank"] - 1) / len(t) for m, t in tables.items()})
     places = every.reindex(images.index).dropna()
+    if len(places) < 2:
+        return None
     n = min(max(map(facts.n_worst, facts.methods)), len(places))
     first = {method: set(places[method].nsmallest(n).index) for method in places}
     correlation = places.corr("spearman")

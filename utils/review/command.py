@@ -28,7 +28,7 @@ from utils.errors import UserError
 from utils.link_free import check_place, read_file
 from utils.output.folder import OutputFolder
 from utils.output.manifest import FileDigest, Manifest, manifest_of_run
-from utils.output.paths import OutputPaths, free_name, latest
+from utils.output.paths import OutputPaths, free_name
 from utils.output.storage import csv_bytes
 from utils.review.export import export
 from utils.review.reviewed import Reviewed
@@ -84,7 +84,7 @@ def _manifest(paths: OutputPaths) -> Manifest:
 
     The table of all images is the data set: rows that a person takes out would be lost.
     """
-    manifest, table = manifest_of_run(paths), latest(paths.label_issues)
+    manifest, table = manifest_of_run(paths), paths.latest(paths.label_issues)
     if not table.exists():
         what = "has no labels/label_issues.csv: its run is not finished, or of an earlier version"
         raise UserError(f"{paths.root}: {what}; give the run's command again")
