@@ -20,9 +20,12 @@ from utils.data.decisions import DECISION, NEW_LABEL
 from utils.data.label_table import IS_ISSUE, PREDICTED
 from utils.data.own_data import Wanted, own_source
 from utils.errors import UserError
+from utils.output.lock import FolderLock
 from utils.output.paths import OutputPaths
 from utils.review import command, export, worth
 from utils.review.__main__ import main
+from utils.training.model_check import check_once
+from utils.training.models import MODELS
 
 TINY = "-e 1 -nt 1 -r 0 --batch_size 8 --image_size 8"
 QUICK = "--model mlp --context cpu --methods Random --no_report"
@@ -379,9 +382,32 @@ def test_both_lists_are_trained_and_tested_once(
     table = pd.read_csv(folder / "reviewed/trainings.csv")
     assert table["n_training"].tolist() == [50, 49, 50, 49]
     assert table["test_accuracy"].between(0, 1).all()
-    monkeypatch.delattr(worth._Work, "trained")
-    assert reviewed(folder, csv, "-nt", "2") == 0  # nothing is trained again
+    with monkeypatch.context() as patch:
+        patch.delattr(worth._Work, "trained")
+        assert reviewed(folder, csv, "-nt", "2") == 0  # nothing is trained again
     assert capsys.readouterr().out.splitlines()[-3:] == printed.splitlines()[-3:]
+    image = pd.read_csv(folder / "labels/label_issues.csv")[IMAGE].iloc[-1]
+    os.utime(image)  # it may be another one
+    assert reviewed(folder, csv, "-nt", "1") == 0
+    assert len(pd.read_csv(folder / "reviewed/trainings.csv")) == 6
+    monkeypatch.setitem(MODELS, "mlp", MODELS["resnet"])
+    check_once.cache_clear()
+    assert reviewed(folder, csv, "-nt", "1") == 0
+    assert len(pd.read_csv(folder / "reviewed/trainings.csv")) == 8
+    check_once.cache_clear()
+
+
+def test_a_folder_that_is_written_to_is_left_alone(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    csv = of_suspects(folder)
+    with FolderLock(folder / "run.lock"):
+        assert reviewed(folder, csv) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "is writing to it; wait until it ends" in line
+    assert not (folder / "reviewed").exists()
+    assert reviewed(folder, csv) == 0
+    assert not (folder / "run.lock").exists()
 
 
 def test_a_list_of_trainings_that_was_edited_gets_a_remedy(tmp_path: Path) -> None:

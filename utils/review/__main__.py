@@ -80,19 +80,29 @@ def _count(text: str) -> int:
 
 def _reviewed(chosen: argparse.Namespace) -> int:
     from utils.review.command import review  # after the console is open, so that nnabla is quiet
+    from utils.training.device import machine_failure
 
     try:
         review(chosen.output_dir, chosen.decisions, chosen.export, chosen.n_trials)
     except (UserError, OSError) as error:
-        reason = reason_of(error, chosen.output_dir)
-        print(printable(f"{PROGRAM}: error: {reason}"), file=sys.stderr)
-        return 2
+        return _mistake(reason_of(error, chosen.output_dir))
+    except MemoryError as error:
+        return _mistake(f"not enough memory ({error or 'no size given'}); close other programs")
+    except RuntimeError as error:
+        if not (reason := machine_failure(error)):
+            raise
+        return _mistake(reason)
     except KeyboardInterrupt:
         number = received() or signal.SIGINT
         kept = "finished trainings are kept; give the same command again to resume"
         print(f"{PROGRAM}: {how_ended(number)}; {kept}", file=sys.stderr)
         return SIGNALLED + number
     return 0
+
+
+def _mistake(reason: str) -> int:
+    print(printable(f"{PROGRAM}: error: {reason}"), file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

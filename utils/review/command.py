@@ -27,7 +27,9 @@ from utils.data.source import TEST, TRAINING, VALIDATION
 from utils.errors import UserError
 from utils.link_free import check_place, read_file
 from utils.output.folder import OutputFolder
+from utils.output.lock import FolderLock
 from utils.output.manifest import FileDigest, Manifest, manifest_of_run
+from utils.output.own_files import check_own
 from utils.output.paths import OutputPaths, free_name
 from utils.output.storage import csv_bytes
 from utils.review.export import export
@@ -48,10 +50,17 @@ def review(folder: Path, decisions: Path, how: str, n_trials: int) -> None:
         n_trials: trainings on each list; 0 for none.
 
     Raises:
-        UserError: the folder has no label check, or its table was edited; an image is gone, a
-            decision cannot be followed, or a set has no image left.
+        UserError: the folder has no label check, or its table was edited; another process writes to
+            it; an image is gone, a decision cannot be followed, or a set has no image left.
     """
     paths = OutputFolder(folder)
+    manifest_of_run(paths)  # a folder without a run gets no lock
+    check_own(paths.lock, paths)
+    with FolderLock(paths.lock):
+        _review(paths, decisions, how, n_trials)
+
+
+def _review(paths: OutputFolder, decisions: Path, how: str, n_trials: int) -> None:
     manifest = _manifest(paths)
     names, issues = read_class_names(paths.classes), read_label_issues(paths)
     check_place(paths.root, paths.decisions.relative_to(paths.root).as_posix())
@@ -193,13 +202,13 @@ def _log_merged(
 
 
 def _keep(decided: pd.DataFrame, paths: OutputFolder) -> None:
-    """Write the decisions to where the page reads them; an earlier file is renamed."""
+    """Write the decisions to where the page reads them; what an earlier file had is kept."""
     content = csv_bytes(as_written(decided), paths.decisions)
     if paths.decisions.exists():
-        if read_file(paths.decisions) == content:
+        if (before := read_file(paths.decisions)) == content:
             return
         earlier = free_name(paths.decisions.parent, paths.decisions.stem, paths.decisions.suffix)
-        os.rename(paths.decisions, earlier)
+        paths.save_bytes(before, earlier)
         log.info("%s: the earlier file is now %s", paths.decisions, earlier.name)
     paths.save_bytes(content, paths.decisions)
 

@@ -3,7 +3,7 @@
 Each seed trains a net on the original list and one on the reviewed list, with the options of the
 run. The gain is the mean over seeds of the difference of the two test accuracies; its 95 % interval
 comes from Student's t of the paired differences. Finished trainings are kept in
-reviewed/trainings.csv and reused if images, labels and options are the same.
+reviewed/trainings.csv and reused if images, labels, net and options are the same.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 from threadpoolctl import threadpool_limits
@@ -72,11 +74,11 @@ def measure(
     """
     file = paths.reviewed / "trainings.csv"
     done = _finished(file)
-    work = _Work.of(options, data, paths)
+    work = _Work(_needed(options, paths), data)
     wanted = [(name, seed) for seed in range(n_trials) for name in LISTS]
     missing = [one for one in wanted if (*one, work.keys[one[0]]) not in done]
     if missing:
-        work.prepare()
+        work.read_images()
     for number, (name, seed) in enumerate(missing):
         started = time.monotonic()
         done[name, seed, work.keys[name]] = work.trained(name, seed)
@@ -90,6 +92,7 @@ def measure(
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
+UInt8 = npt.NDArray[np.uint8]
 Scores = tuple[int, float, float]
 """Number of training images, test accuracy with given and with reviewed labels."""
 
@@ -161,48 +164,56 @@ def _gain(by_list: pd.DataFrame) -> Gain:
 # ---------------------------------------------------------------- trainings
 
 
+def _needed(options: Mapping[str, Any], paths: OutputFolder) -> dict[str, Any]:
+    """The options `NEEDED`; UserError if the manifest lacks one."""
+    missing = [name for name in NEEDED if name not in options]
+    if missing:
+        what = f"names no {missing[0]}; give the run's command again"
+        raise UserError(f"{paths.manifest}: {what}")
+    return {name: options[name] for name in NEEDED}
+
+
 class _Work:
     """What the trainings share.
 
     Attributes:
-        keys: by list, a hash of images, labels and options, which identifies its trainings.
+        keys: by list, a hash of images, labels, net and options, which identifies its trainings.
     """
 
     def __init__(self, options: dict[str, Any], data: Reviewed) -> None:
         self._options, self._data = options, data
-        self.keys = {name: _key(options, self._training(name), data) for name in LISTS}
-
-    @classmethod
-    def of(cls, options: Mapping[str, Any], data: Reviewed, paths: OutputFolder) -> _Work:
-        """Raises a UserError if the manifest lacks an option."""
-        missing = [name for name in NEEDED if name not in options]
-        if missing:
-            what = f"names no {missing[0]}; give the run's command again"
-            raise UserError(f"{paths.manifest}: {what}")
-        return cls({name: options[name] for name in NEEDED}, data)
+        set_context(choose_backend("auto", ["0"]), "0")
+        threadpool_limits(1, "blas")
+        rows = Rows(
+            tuple(Part(part, table.astype({LABEL: "str"})) for part, table in data.before.items())
+        )
+        wanted = Wanted(options["image_size"], options["color"], options["resize"])
+        self._files = list(dict.fromkeys(rows.paths))
+        self._form = form_of(options["dataset"], rows, wanted)
+        (height, width, channels), n_classes = self._decoded(1).shape[1:], len(data.class_names)
+        shape = (channels, height, width)
+        self._model = checked_model(options["model"], shape, n_classes)
+        graph = Network(self._model, shape, n_classes, conv=options["conv"]).graph
+        known = json.dumps([options, n_classes, graph], sort_keys=True)
+        self.keys = {name: _key(known, self._training(name), data) for name in LISTS}
 
     def _training(self, name: str) -> pd.DataFrame:
         return (self._data.before if name == LISTS[0] else self._data.after)[TRAINING]
 
-    def prepare(self) -> None:
-        """Choose where to compute, decode the images, and check the model."""
-        options = self._options
-        set_context(choose_backend("auto", ["0"]), "0")
-        threadpool_limits(1, "blas")
-        parts = tuple(
-            Part(part, table.astype({LABEL: "str"})) for part, table in self._data.before.items()
-        )
-        wanted = Wanted(options["image_size"], options["color"], options["resize"])
-        form = form_of(options["dataset"], Rows(parts), wanted)
-        files = list(dict.fromkeys(Rows(parts).paths))
+    def _decoded(self, n: int) -> UInt8:
+        """The first n of the files."""
+        files = self._files[:n]
 
         def where(number: int) -> str:
             return shown(files[number])
 
-        images, _ = decode_images(files, form, where, "reading images", cache_folder())
-        self._pool = Pool(images, {file: number for number, file in enumerate(files)})
+        return decode_images(files, self._form, where, "reading images", cache_folder())[0]
+
+    def read_images(self) -> None:
+        """Decode all images, which the trainings need."""
+        images = self._decoded(len(self._files))
+        self._pool = Pool(images, {file: number for number, file in enumerate(self._files)})
         self._test = self._images(self._data.before[TEST])
-        self._model = checked_model(options["model"], self._test.shape, len(self._data.class_names))
 
     def _images(self, table: pd.DataFrame) -> ImageSet:
         paths = tuple(table[IMAGE])
@@ -240,8 +251,11 @@ def _accuracies(predicted: np.ndarray, data: Reviewed) -> tuple[float, float]:
     return given, float((left == after[LABEL].to_numpy()).mean())
 
 
-def _key(options: Mapping[str, Any], training: pd.DataFrame, data: Reviewed) -> str:
-    digest = hashlib.sha256(json.dumps([options, len(data.class_names)], sort_keys=True).encode())
+def _key(known: str, training: pd.DataFrame, data: Reviewed) -> str:
+    """A hash of a text, of the paths and labels of images, and of the sizes and times of files."""
+    digest = hashlib.sha256(known.encode())
     for table in (training, data.before[TEST], data.after[TEST]):
+        stamps = [(status.st_size, status.st_mtime_ns) for status in map(os.stat, table[IMAGE])]
         digest.update(table[[IMAGE, LABEL]].to_csv(index=False).encode(errors="surrogateescape"))
+        digest.update(repr(stamps).encode())
     return digest.hexdigest()[:16]
