@@ -78,8 +78,12 @@ SHOWN = (
     *("Influence_functions", "Random"),
 )
 """The columns of both tables."""
-QUICK_GROUPS = {"cifar_cnn": 25, "smooth_small_2": 25, "smooth_small_10": 25}
-QUICK_SEEDS = {"mnist_cnn": 3, "cifar_cnn": 1, "smooth_small_2": 1}
+QUICK_GROUPS = dict.fromkeys(
+    ("cifar_cnn", "smooth_small_2", "smooth_small_10", "smooth_mnist_cnn", "smooth_cifar_cnn"), 25
+)
+QUICK_SEEDS = {"mnist_cnn": 3} | dict.fromkeys(
+    ("cifar_cnn", "smooth_small_2", "smooth_dnn", "smooth_mnist_cnn", "smooth_cifar_cnn"), 1
+)
 """Seeds of the quick run, where not all."""
 
 

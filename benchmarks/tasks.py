@@ -325,8 +325,11 @@ def from_scratch(
     return [replace(row, name=f"{name}_{percent}", group=percent / 100) for percent in (2, 10)]
 
 
-QUICK = ("logreg", "dnn", "mnist_cnn", "cifar_cnn", "smooth_small_2", "smooth_small_10")
-"""Tasks (i) to (iv) and a small one of (vi), in this order."""
+QUICK = (
+    *("logreg", "dnn", "mnist_cnn", "cifar_cnn", "smooth_small_2", "smooth_small_10"),
+    *("smooth_dnn", "smooth_mnist_cnn", "smooth_cifar_cnn"),
+)
+"""Tasks (i) to (iv), a small one of (vi), (viii), and (iii) and (iv) with the smooth net."""
 
 TASKS: dict[str, Task] = {
     task.name: task
