@@ -60,9 +60,9 @@ OURS = (
     "Hara_exact, all epochs",
 )
 PEERS = (
-    *("captum TracInCP", "captum TracInCP self", "kronfluence EKFAC"),
-    *("pyDVL CG", "pyDVL Arnoldi", "pyDVL EKFAC"),
-    *("dattri CG", "dattri TracIn", "dattri TRAK", "TRAK", "cleanlab"),
+    *("captum TracInCP", "captum TracInCP self", "kronfluence EKFAC", "kronfluence EKFAC, damped"),
+    *("pyDVL CG", "pyDVL Arnoldi", "pyDVL EKFAC", "dattri CG", "dattri TracIn", "dattri TRAK"),
+    *("dattri TRAK, half the epochs", "TRAK", "cleanlab"),
 )
 SEEDS = {
     "mnist_cnn": (0, 1, 2),

@@ -15,6 +15,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -160,8 +161,13 @@ def captum_self_influence(work: Work) -> torch.Tensor:
 # ---------------------------------------------------------------- kronfluence
 
 
-def kronfluence_ekfac(work: Work) -> torch.Tensor:
-    """Pairwise scores with the gradients of the validation set aggregated."""
+def kronfluence_ekfac(work: Work, damping: float | None = 1e-8) -> torch.Tensor:
+    """Pairwise scores with the gradients of the validation set aggregated.
+
+    Args:
+        work: the training.
+        damping: added to the eigenvalues; None: a tenth of their mean, in each layer.
+    """
     from kronfluence.analyzer import Analyzer, prepare_model
     from kronfluence.arguments import FactorArguments, ScoreArguments
     from kronfluence.task import Task
@@ -197,7 +203,7 @@ def kronfluence_ekfac(work: Work) -> torch.Tensor:
         training,
         per_device_query_batch_size=BATCH,
         per_device_train_batch_size=BATCH,
-        score_args=ScoreArguments(aggregate_query_gradients=True),
+        score_args=ScoreArguments(damping_factor=damping, aggregate_query_gradients=True),
     )
     return analyzer.load_pairwise_scores("scores")["all_modules"][0]
 
@@ -292,8 +298,13 @@ def projected(n: int) -> int:
     return min(512, n // 2)
 
 
-def dattri_trak(work: Work) -> torch.Tensor:
-    """TRAK at the final checkpoint; its output is the margin log(p / (1 - p))."""
+def dattri_trak(work: Work, share: float = 0.0) -> torch.Tensor:
+    """TRAK at the final checkpoint; its output is the margin log(p / (1 - p)).
+
+    Args:
+        work: the training.
+        share: of the epochs, counted from the last one, whose checkpoints are averaged over.
+    """
     from dattri.algorithm.trak import TRAKAttributor
 
     net = work.net
@@ -316,7 +327,7 @@ def dattri_trak(work: Work) -> torch.Tensor:
     from dattri.task import AttributionTask
 
     attributor = TRAKAttributor(
-        AttributionTask(margin, net, work.paths[-1:]),
+        AttributionTask(margin, net, work.paths[-max(1, round(share * work.n_epochs)) :]),
         probability,
         projector_kwargs={"proj_dim": projected(len(training))},
     )
@@ -394,6 +405,11 @@ PEERS: dict[str, Peer] = {
         "aggregate_query_gradients)",
         kronfluence_ekfac,
     ),
+    "kronfluence EKFAC, damped": Peer(
+        "kronfluence",
+        "as kronfluence EKFAC, damping_factor=None (a tenth of the mean eigenvalue)",
+        partial(kronfluence_ekfac, damping=None),
+    ),
     "pyDVL CG": Peer("pyDVL", f"CgInfluence(regularization={DAMPING}, maxiter=50)", pydvl_cg),
     "pyDVL Arnoldi": Peer(
         "pyDVL", f"ArnoldiInfluence(regularization={DAMPING}, rank_estimate=10)", pydvl_arnoldi
@@ -413,6 +429,12 @@ PEERS: dict[str, Peer] = {
         all_checkpoints=True,
     ),
     "dattri TRAK": Peer("dattri", "TRAKAttributor(proj_dim=min(512, n/2))", dattri_trak),
+    "dattri TRAK, half the epochs": Peer(
+        "dattri",
+        "as dattri TRAK, at the checkpoints of the last half of the epochs",
+        partial(dattri_trak, share=0.5),
+        all_checkpoints=True,
+    ),
     "TRAK": Peer("traker", "TRAKer('image_classification', proj_dim=min(512, n/2))", trak),
     "cleanlab": Peer(
         "cleanlab",

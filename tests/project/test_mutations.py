@@ -150,20 +150,29 @@ MUTATIONS = [
 ]
 
 
-@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
-def test_mistake_is_caught(mutation: Mutation, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def product(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the product and its tests; one for all mistakes, as what it compiles is kept."""
+    root = tmp_path_factory.mktemp("product")
     for folder in ("sgd_influence", "influence_functions", "utils", "benchmarks", "tests"):
-        shutil.copytree(
-            ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__")
-        )
-    file = tmp_path / mutation.file
+        shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    return root
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+def test_mistake_is_caught(mutation: Mutation, product: Path) -> None:
+    file = product / mutation.file
     text = file.read_text(encoding="utf-8")
     assert text.count(mutation.right) == 1, "the text to change is no longer there once"
     file.write_text(text.replace(mutation.right, mutation.wrong), encoding="utf-8")
 
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
     command += ["-p", "no:xdist", mutation.tests, "-k", mutation.test]
-    outcome = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    command += [f"--basetemp={product / 'temporary'}"]
+    try:
+        outcome = subprocess.run(command, cwd=product, capture_output=True, text=True, check=False)
+    finally:
+        shutil.copy2(ROOT / mutation.file, file)
 
     assert outcome.returncode == TESTS_FAILED, outcome.stdout + outcome.stderr
     assert re.search(r"^E +(AssertionError|assert )", outcome.stdout, re.MULTILINE)
