@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from types import MappingProxyType
@@ -96,13 +97,13 @@ def analyze(options: Options, source: Source, trial: Trial, results: Results) ->
 def judged_methods(options: Options, paths: OutputPaths) -> list[str]:
     """The methods of the command, and those that earlier commands scored in all its trials."""
 
-    def is_there(method: str) -> bool:
+    def is_scored(method: str) -> bool:
         return all(
             paths.outcomes(method, 0, seed).exists() and paths.influence(method, seed).exists()
             for seed in options.seeds
         )
 
-    others = [method for method in METHODS if method not in options.methods and is_there(method)]
+    others = [method for method in METHODS if method not in options.methods and is_scored(method)]
     return [*options.methods, *others]
 
 
@@ -302,10 +303,11 @@ def _label(axes: Axes, shows: RemovalFigure, title: str) -> None:
     else:
         axes.set_xticks([])
         axes.minorticks_off()
-        nothing = "nothing was removed" + (" in all trials" if shows.left_out else " (-r 0)")
+        some = "no removal was made in every trial"
+        nothing = some if shows.left_out else "nothing was removed (-r 0)"
         axes.text(0.5, 0.6, nothing, transform=axes.transAxes, ha="center")
     several = f"mean of {shows.n_trials} trials, band: one standard deviation"
-    more = f"\n{shows.left_out}" if shows.left_out else ""
+    more = "".join(f"\n{line}" for line in textwrap.wrap(shows.left_out, 90))
     axes.set_title(f"{title}\n{several if shows.n_trials > 1 else '1 trial'}{more}", fontsize=11)
     axes.set_xlabel(shows.x_label)
     axes.set_ylabel(shows.y_label)

@@ -30,7 +30,7 @@ def say_what_was_found(results: Results, methods: Sequence[str], seeds: Sequence
             n, method, f"{found:.1f}".removesuffix(".0"), chance,
         )  # fmt: skip
     if n and results.paths.label_issues.exists():
-        log.log(RESULT, "%s", _flips_among_suspects(results, set(results.given_labels(seeds))))
+        log.log(RESULT, "%s", _flips_among_suspects(results, set(results.given_labels())))
 
 
 def _flips_among_suspects(results: Results, flipped: set[int]) -> str:

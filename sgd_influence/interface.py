@@ -340,8 +340,9 @@ class Cleanser:
             if verdict["reason"]:
                 verdict["reason"] = in_python(verdict["reason"])
                 log.warning("labels: %s", verdict["reason"])
-            self.label_verdict_, folder = verdict, opened.trial.folder
-            table = opened.results.table(folder.latest(folder.label_issues))
+            self.label_verdict_ = verdict
+            path = opened.trial.folder.latest(opened.trial.folder.label_issues)
+            table = opened.results.table(path)
         return self._issues(table, opened.work.source)
 
     def close(self) -> None:

@@ -269,7 +269,7 @@ def _per_class(table: pd.DataFrame, names: Sequence[str]) -> list[dict[str, Any]
     ]
 
 
-def label_words(verdict: dict[str, Any], table: str = "label_issues.csv") -> list[str]:
+def label_words(verdict: dict[str, Any], table: str) -> list[str]:
     """The verdict in words, for the terminal; `table` is the name of the file of all labels."""
     found, names = verdict_in(verdict), {row["label"]: row["class"] for row in verdict["per_class"]}
     headline = f"Labels: {found.headline[0].lower()}{found.headline[1:]}"

@@ -194,7 +194,7 @@ def still_falling(losses: npt.NDArray[np.float64]) -> float:
 
 def pixel_accuracy(training: ImageSet, held_out: ImageSet) -> float:
     """Accuracy on held-out images of a logistic regression on shrunk pixels; a fraction."""
-    from sklearn.exceptions import ConvergenceWarning  # half a second, once the net is trained
+    from sklearn.exceptions import ConvergenceWarning  # takes half a second, and few need it
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler

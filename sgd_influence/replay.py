@@ -33,6 +33,7 @@ LEAST_ROOM = 2
 """A segment's first state and the one that is asked for."""
 
 _NEED_STATES = tuple(name for name, method in METHODS.items() if method.needs_states)
+"""The methods that sweep over the true states."""
 
 COMPARED = 2
 """States in memory, besides those held, while a segment's end is compared with its checkpoint."""

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from utils.data.datasets import prepare
-from utils.data.decode import Form, common_side
+from utils.data.decode import Form, common_side, decode_chunk, survey_file
 from utils.data.depth import SIXTEEN, Range
-from utils.data.images import ImageSet, augment, normalise
+from utils.data.images import ImageSet, augment, decode_images, normalise
 from utils.data.nnc_csv import read_users_csv
 from utils.data.source import Source
 from utils.data.splits import Split, SplitFiles, load_trial
@@ -152,6 +152,7 @@ def test_what_is_no_nnc_csv_is_refused(tmp_path: Path, content: bytes) -> None:
         ('x:image,y:label,who\na.png,0,"two\nlines"\n\n#gone,1,\n', 4, "a comment line"),
         ("\nx:image,y:label,y:label\na.png,0,1\n", 2, "two columns are called"),
         ("\nx:image;y:label\na.png;0\n", 2, "separated by semicolons"),
+        ("\na,b\n1,2\n", 2, "a column x:image is needed"),
     ],
 )
 def test_empty_lines_count_as_rows(tmp_path: Path, content: str, row: int, words: str) -> None:
@@ -161,6 +162,25 @@ def test_empty_lines_count_as_rows(tmp_path: Path, content: str, row: int, words
     with pytest.raises(UserError) as caught:
         prepare(str(csv), None, False)
     assert f"images.csv: row {row}: " in str(caught.value) and words in str(caught.value)
+
+
+def test_too_little_memory_is_not_a_damaged_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_image(tmp_path / "a.png", random_pixels(8, 8))
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("utils.data.decode._looked_at", fail)
+    path = str(tmp_path / "a.png")
+    for read in (
+        lambda: survey_file(path),
+        lambda: decode_chunk([path], Form(8), (8, 8, 1)),
+        lambda: decode_images([path], Form(), str, ""),
+    ):
+        with pytest.raises(MemoryError):
+            read()
 
 
 def test_a_field_too_many_is_refused(tmp_path: Path) -> None:

@@ -334,6 +334,14 @@ FOLDER_CASES: dict[str, tuple[Callable[[Path], Path], str]] = {
         bad_list(b"sep=,\nx:image,y:label\nimages/cat/0.png,0\n"),
         "train.csv: row 1: a line for Excel; remove it",
     ),
+    "list with a comment column first": (
+        bad_list(b"#class,x:image,y:label\ncat,images/cat/0.png\n"),
+        "train.csv: row 2: label ''; give the class or remove the row",
+    ),
+    "list with a line for Excel after a mark": (
+        bad_list("\ufeffSEP=,\n\nx:image,y:label\nimages/cat/0.png,0\n".encode()),
+        "train.csv: row 1: a line for Excel; remove it",
+    ),
     "list of vectors": (
         bad_list(b"x:image,y__0:cat,y__1:dog\nimages/cat/0.png,1,0\n"),
         "train.csv: row 1: the label is a vector",

@@ -585,8 +585,9 @@ SET_CASES: dict[str, Case] = {
         ("each class holds its sets (test, train)",), right=sets_of(8, 0, 8),
     ),
     "one level too high": Case(
-        with_files(folders(*both("dataset")), README_dot_md="x", meta_dot_csv="a,b\n"), WORKS,
-        ("holds nothing but the folder dataset", "meta.csv not used"),
+        with_files(
+            folders(*both("dataset")), README_dot_md="x", boxes_dot_csv="file,x-min,y-min\n"
+        ), WORKS, ("holds nothing but the folder dataset", "boxes.csv not used"),
     ),
     "data sets side by side": Case(
         folders(*both("a/train", "a/test", "b/train", "b/test")), LINE,

@@ -59,8 +59,8 @@ def test_removals_that_only_some_trials_made_are_left_out() -> None:
     figure = removal_figure(table, "test_accuracy")
     assert [curve.method for curve in figure.curves] == ["No Removal", "Hara"]
     assert figure.curves[1].n.tolist() == [1, 10] and figure.counts == (1, 10)
-    words = "Left out, as only some of the trials made them: removals by "
-    assert figure.left_out == f"{words}Hara 1,000; Random 1"
+    words = "Not drawn, because only some trials made these removals: "
+    assert figure.left_out == f"{words}Hara n = 1,000; Random n = 1"
     assert removal_figure(SUMMARY, "test_accuracy").left_out == ""
 
 

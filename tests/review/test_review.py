@@ -243,7 +243,10 @@ def test_the_results_of_the_run_stay_as_they_are(folder: Path) -> None:
         (lambda out, csv: (out / "summary/classes.csv").unlink(), "has no summary/classes.csv"),
         (lambda out, csv: csv.unlink(), "mine.csv: does not exist; correct the path"),
         (lambda out, csv: csv.write_text("a,b\n1,2\n"), "row 1: a column x:image is needed"),
-        (lambda out, csv: csv.write_text("x:image,y:label\na,0\n"), "row 1: a column set is"),
+        (
+            lambda out, csv: csv.write_text("x:image,y:label\na,0\n"),
+            "a column set is needed",
+        ),
         (lambda out, csv: csv.write_text(csv.read_text().replace("keep", "kep")), "row 4: decis"),
         (
             lambda out, csv: csv.write_text(
@@ -392,9 +395,50 @@ def test_both_lists_are_trained_and_tested_once(
     assert len(pd.read_csv(folder / "reviewed/trainings.csv")) == 6
     monkeypatch.setitem(MODELS, "mlp", MODELS["resnet"])
     check_once.cache_clear()
-    assert reviewed(folder, csv, "-nt", "1") == 0
+    try:
+        assert reviewed(folder, csv, "-nt", "1") == 0
+    finally:
+        check_once.cache_clear()
     assert len(pd.read_csv(folder / "reviewed/trainings.csv")) == 8
-    check_once.cache_clear()
+
+
+def test_an_image_that_was_removed_and_is_gone_is_needed_to_measure(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    csv = of_suspects(folder)
+    table = pd.read_csv(folder / "labels/label_issues.csv")
+    removed = table[(table[SET] == "training") & (table[ROW] == WRONG[1])][IMAGE].item()
+    os.rename(removed, f"{removed}.away")
+    try:
+        assert reviewed(folder, csv, "-nt", "0") == 0
+        assert reviewed(folder, csv, "-nt", "1") == 2
+    finally:
+        os.rename(f"{removed}.away", removed)
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.endswith("is gone, and the original list needs it; put it back, or give -nt 0")
+
+
+@pytest.mark.parametrize(
+    ("error", "printed"),
+    [
+        (MemoryError(), "not enough memory (no size given); close other programs"),
+        (RuntimeError('failed with "out of memory" (cudaErrorMemoryAllocation)'), "memory"),
+    ],
+)
+def test_a_failure_of_the_machine_is_one_line(
+    error: Exception,
+    printed: str,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(command, "review", fail)
+    assert reviewed(folder, folder / "none.csv") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("python -m utils.review: error: ") and printed in line
 
 
 def test_a_folder_that_is_written_to_is_left_alone(
@@ -404,7 +448,7 @@ def test_a_folder_that_is_written_to_is_left_alone(
     with FolderLock(folder / "run.lock"):
         assert reviewed(folder, csv) == 2
         (line,) = capsys.readouterr().err.splitlines()
-        assert "is writing to it; wait until it ends" in line
+        assert line.endswith("is writing to it; wait until it ends, or use another folder")
     assert not (folder / "reviewed").exists()
     assert reviewed(folder, csv) == 0
     assert not (folder / "run.lock").exists()

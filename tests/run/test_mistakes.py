@@ -236,7 +236,7 @@ FOLDERS: dict[str, tuple[Damage, str, str]] = {
         other_labels, "",
         "digits_training_0.csv: names other images, labels or sizes (60 images of",
     ),
-    "being run into": (being_run, "", "is writing to it; wait until it ends or choose another"),
+    "being run into": (being_run, "", "is writing to it; wait until it ends, or use another"),
     "being run into elsewhere": (held_elsewhere, "", "if it has ended, delete "),
 }  # fmt: skip
 

@@ -189,7 +189,7 @@ def test_trials_with_no_image_in_common_and_other_methods(tmp_path: Path) -> Non
     ]
     assert not trained[0] & trained[1]
     page = (tmp_path / "report/index.html").read_text(encoding="utf-8")
-    assert "No trial has scores by all methods." in page
+    assert "Fewer than two images have scores by all methods." in page
     issues = read_csv(tmp_path / "labels/label_issues.csv")
     assert trained[0] | trained[1] <= set(issues["x:image"])
 

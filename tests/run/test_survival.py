@@ -261,7 +261,7 @@ def test_second_run_says_who_holds_the_folder(
     line = last_line(capsys.readouterr().err)
     held = f"{finished}: process {os.getpid()} on {socket.gethostname()}, since "
     assert held in line
-    assert "is writing to it; wait until it ends or choose another --output_dir" in line
+    assert "is writing to it; wait until it ends, or use another folder" in line
     assert sgd_influence(finished, QUICK) == 0
     assert not (finished / "run.lock").exists()
 

@@ -107,11 +107,11 @@ def test_classes_that_are_not_judged_are_named() -> None:
     table = issue_table(merged(TRIALS)[0], found, SOURCE.class_names)
     verdict = verdict_of(table, found, SOURCE, "", "")
     said = "Class cat has no training image, so these labels are not judged"
-    assert label_words(verdict)[-1] == said
+    assert label_words(verdict, "label_issues.csv")[-1] == said
     found = replace(found, untrained=(0, 1))
     verdict = verdict_of(table, found, SOURCE, "", "")
     said = "Classes cat, dog have no training image, so these labels are not judged"
-    assert label_words(verdict)[-1] == said
+    assert label_words(verdict, "label_issues.csv")[-1] == said
 
 
 def test_the_table_is_worst_first_and_the_verdict_counts_it() -> None:
@@ -130,7 +130,7 @@ def test_the_table_is_worst_first_and_the_verdict_counts_it() -> None:
     assert found["given_to_suggested"] == [{"given": 1, "suggested": 0, "n": 2}]
     assert found["suspicious_classes"] == [1]
     assert found["validation_from_suspects"]
-    lines = label_words(found)
+    lines = label_words(found, "label_issues.csv")
     assert lines == [
         "Labels: about 2 of 4 labels look wrong (95 % interval 1 to 3); "
         "review labels/label_issues.csv, the worst come first",
@@ -147,8 +147,10 @@ def test_the_table_is_worst_first_and_the_verdict_counts_it() -> None:
 def test_nothing_wrong_and_a_poor_net() -> None:
     _, clean = verdict([0.9, 0.9, 0.9, 0.9], [0, 0, 0, 0])
     headline = "Labels: none of 4 labels looks wrong (95 % interval 0 to 1)"
-    assert label_words(clean)[0] == headline
-    assert label_words(clean | {"high": 0}) == ["Labels: none of 4 labels looks wrong"]
+    assert label_words(clean, "label_issues.csv")[0] == headline
+    assert label_words(clean | {"high": 0}, "label_issues.csv") == [
+        "Labels: none of 4 labels looks wrong"
+    ]
     assert about_validation(clean) == ""
     table, _ = verdict([0.2, 0.1, 0.05, 0.9], [1, 1, 0, 0])
     only_test = table.assign(set="test")
@@ -158,7 +160,7 @@ def test_nothing_wrong_and_a_poor_net() -> None:
     assert about_validation(verdict_of(table, found, own, "", "")) == ""
     _, poor = verdict([0.2, 0.1, 0.5, 0.9], [1, 1, 0, 0], "It falls. Train longer (-e)")
     assert poor["at_least"] and poor["reason"] == "It falls. Train longer (-e)"
-    lines = label_words(poor)
+    lines = label_words(poor, "label_issues.csv")
     bound = "Labels: at least 1 of 4 labels looks wrong, and up to 3 may be; 2 are marked;"
     assert lines[0].startswith(bound)
     assert lines[2] == poor["reason"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import nnabla.functions as F
 import numpy as np
@@ -94,6 +95,25 @@ def test_model_that_cannot_work_is_named_in_one_line(name: str) -> None:
         checked_model(name, (1, 8, 8), 10)
     assert str(raised.value).startswith(f"--model {name}: ")
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "remedy"),
+    [
+        ("from utils.mine import net", "this program has a package utils itself: rename {}/utils"),
+        ("import no_such_module", "check the name and run in the folder of the module"),
+    ],
+)
+def test_module_with_the_name_of_a_package_here(
+    text: str, remedy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "utils").mkdir()
+    (tmp_path / "utils" / "mine.py").write_text("net = None\n")
+    (tmp_path / "my_nets.py").write_text(text + "\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as raised:
+        checked_model("my_nets:net", (1, 8, 8), 10)
+    assert str(raised.value).endswith(remedy.format(tmp_path))
 
 
 def test_batch_normalization_without_bias_or_scale_can_be_scored() -> None:

@@ -91,7 +91,8 @@ def _lists_above(top: Path, classes: Classes) -> list[Path]:
 
 def _lists_in(folders: Iterable[Path]) -> list[Path]:
     """The CSV files in some folders, the outer folders first."""
-    return [p for folder in sorted(folders) for p in listed(folder) if p.suffix.lower() == ".csv"]
+    paths = [path for folder in sorted(folders) for path in listed(folder)]
+    return [path for path in paths if path.suffix.lower() == ".csv" and not path.is_dir()]
 
 
 def _log_left_out(root: Path, left_out: list[Path]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv as csv_module
 import errno
 import logging
@@ -10,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,8 @@ from utils.files import check_regular
 LOG = logging.getLogger("data_cleansing")
 MOST_COLUMNS = 5000
 """Columns of a user's CSV file at most."""
+ANY_COLUMN = rb'(^|[,;\t|"])\s*%c(__\d+)?(:[^,;\t|"]*)?\s*($|[,;\t|"])'
+"""A column for images or labels, between any separators."""
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
@@ -60,16 +64,25 @@ def means_nnc_csv(csv: Path) -> bool:
     """Whether the header of `csv` names columns for images and labels, well or badly.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: it is a file that cannot be read.
     """
     try:
+        check_regular(csv)
+    except OSError:  # a folder, a pipe, a broken link or an empty file
+        return False
+    try:
         with open(csv, "rb") as stream:
-            start = stream.read(1 << 16).replace(b"\0", b"").lstrip()  # of UTF-16 too
+            start = stream.read(1 << 16)
     except OSError as error:
-        raise UserError(f"{csv}: cannot be read ({error.strerror})") from error
-    lines = (line for line in start.splitlines() if not line.startswith((b"#", b"sep=")))
-    header = next(lines, b"")
-    return all(re.search(rb"(?<!\w)%c(__\d+)?(:|(?!\w))" % letter, header) for letter in b"xy")
+        what = f"cannot be read ({error.strerror}); make it readable, or remove it"
+        raise UserError(f"{csv}: {what}") from error
+    text = start.removeprefix(codecs.BOM_UTF8).lstrip(b"\xff\xfe").replace(b"\0", b"")  # UTF-16
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    above = takewhile(lambda line: line.lower().startswith((b"#", b"sep=")), lines)
+    return any(
+        all(re.search(ANY_COLUMN % letter, line) for letter in b"xy")
+        for line in lines[: len(list(above)) + 1]
+    )
 
 
 def paths_that_climb(paths: Sequence[str]) -> int:
@@ -81,7 +94,7 @@ def _read_table(csv: Path) -> pd.DataFrame:
     """All fields as text, the columns of images and labels first called IMAGE and LABEL."""
     try:
         check_regular(csv)
-        rows = _check_header(csv)
+        header_row, rows = _rows_of(csv)
         table = pd.read_csv(csv, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise UserError(f"{csv}: does not exist; correct the path") from error
@@ -96,7 +109,8 @@ def _read_table(csv: Path) -> pd.DataFrame:
     else:  # a field that pandas takes and `csv` does not
         table.index += 2
     table.columns = pd.Index([str(name).strip() for name in table.columns])
-    table = table.rename(columns={_column(csv, table, "x"): IMAGE, _column(csv, table, "y"): LABEL})
+    image, label = (_column(csv, header_row, table, letter) for letter in "xy")
+    table = table.rename(columns={image: IMAGE, label: LABEL})
     table = _without_blank_end(table.fillna(""))  # for fields that a row lacks
     if table.empty:
         raise UserError(f"{csv}: no row follows its header; add a row per image")
@@ -109,23 +123,26 @@ def _without_blank_end(table: pd.DataFrame) -> pd.DataFrame:
     return table.iloc[: filled[-1] + 1 if len(filled) else 0]
 
 
-def _check_header(csv: Path) -> list[int]:
-    """Refuse what cannot be read as it is meant, or has so many columns that it takes minutes.
+def _rows_of(csv: Path) -> tuple[int, list[int]]:
+    """The row of the header, and the rows below it that are not empty, counted from 1.
 
-    Returns:
-        The rows of the file below the header that are not empty, counted from 1.
+    The latter are none if `csv_module` cannot read them.
+
+    Raises:
+        UserError: of `_check_columns`.
     """
     with open(csv, encoding="utf-8-sig", newline="") as stream:
         records = enumerate(csv_module.reader(stream), start=1)
         filled = (one for one in records if len(one[1]) > 1 or "".join(one[1]).strip())
         row, header = next(filled, (1, []))
         _check_columns(csv, row, [name.strip() for name in header])
-        with suppress(csv_module.Error):  # pandas tells
-            return [row for row, _ in filled]
-    return []
+        with suppress(csv_module.Error):  # pandas raises the error that is shown
+            return row, [number for number, _ in filled]
+    return row, []
 
 
 def _check_columns(csv: Path, row: int, header: Sequence[str]) -> None:
+    """Refuse what cannot be read as it is meant, or has so many columns that it takes minutes."""
     if len(header) > MOST_COLUMNS:
         raise UserError(
             f"{csv}: row {row}: {len(header):,} columns, {MOST_COLUMNS:,} at most are read; remove "
@@ -171,7 +188,7 @@ def _reason(error: Exception) -> str:
     return f"{text}; give an NNC CSV file, names with commas or quotes in quotes"
 
 
-def _column(csv: Path, table: pd.DataFrame, letter: str) -> str:
+def _column(csv: Path, row: int, table: pd.DataFrame, letter: str) -> str:
     """The name of the column for images (`x`) or labels (`y`)."""
     wanted = {"x": IMAGE, "y": LABEL}[letter]
     names = _named(list(table.columns), letter)
@@ -181,4 +198,6 @@ def _column(csv: Path, table: pd.DataFrame, letter: str) -> str:
         return names[0]
     header = ",".join(table.columns)
     start = " ".join(header[:60].split())
-    raise UserError(f"{csv}: row 1: a column {wanted} is needed, the header is {start!r}; add it")
+    raise UserError(
+        f"{csv}: row {row}: a column {wanted} is needed, the header is {start!r}; add it"
+    )

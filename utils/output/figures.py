@@ -52,7 +52,7 @@ class RemovalFigure:
         unit: of the score: %, nats or points.
         x_label, y_label: of the axes.
         band: what lies between `low` and `high` of a curve.
-        left_out: a sentence on the removals that only some of the trials made; empty without any.
+        left_out: what is not drawn, in words without a full stop; empty if nothing.
     """
 
     curves: tuple[Curve, ...]
@@ -94,16 +94,16 @@ def removal_figure(summary: pd.DataFrame, column: str) -> RemovalFigure:
 
 
 def _of_all_trials(summary: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """The rows of removals that all trials made, and a sentence on the others."""
+    """The rows of removals that all trials made, and words on the others."""
     removal = [summary["method"], summary["n_drops"]]
     n_trials = summary["seed"].groupby(removal).transform("nunique")
     whole = n_trials == summary["seed"].nunique()
     some = summary.loc[~whole, ["method", "n_drops"]].drop_duplicates().groupby("method")["n_drops"]
     named = [
-        f"{shown(method)} {', '.join(f'{int(n):,}' for n in sorted(counts))}"
+        f"{shown(method)} n = {', '.join(f'{int(n):,}' for n in sorted(counts))}"
         for method, counts in some
     ]
-    words = "Left out, as only some of the trials made them: removals by " if named else ""
+    words = "Not drawn, because only some trials made these removals: " if named else ""
     return summary[whole], words + "; ".join(named)
 
 

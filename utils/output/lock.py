@@ -131,8 +131,8 @@ class FolderLock:
             holder = self._holder() or "another process"
             self._release()
             raise UserError(
-                f"{self.path.parent}: {holder}, is writing to it; wait until it ends or choose "
-                "another --output_dir"
+                f"{self.path.parent}: {holder}, is writing to it; wait until it ends, "
+                "or use another folder"
             ) from error
         except OSError as error:
             log.warning(

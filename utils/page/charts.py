@@ -75,7 +75,7 @@ def removal_chart(shows: RemovalFigure, title: str, bands_of_one: bool = False) 
     legend = tuple((css_of(curve.method), curve.label) for curve in curves)
     mean = f"Mean of {shows.n_trials} trials; band" if shows.n_trials > 1 else "Band"
     note = f"{mean}: {shows.band}." if shows.n_trials > 1 or bands_of_one else ""
-    note += f" {shows.left_out}." if shows.left_out else ""
+    note = " ".join(filter(None, (note, shows.left_out and f"{shows.left_out}.")))
     return Chart(title, _described(curves, unit), x, y, tuple(paths), points, legend, note)
 
 

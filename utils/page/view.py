@@ -291,7 +291,7 @@ class Comparison:
 
 
 def comparison(facts: Facts, worst: int) -> Comparison | None:
-    """Compare the rankings of all methods; None where there is one, or no image that all rank."""
+    """Compare the rankings of all methods; None where there is one, or fewer than two images."""
     if len(facts.methods) < 2:
         return None
     tables = facts.rankings

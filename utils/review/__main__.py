@@ -85,13 +85,13 @@ def _reviewed(chosen: argparse.Namespace) -> int:
     try:
         review(chosen.output_dir, chosen.decisions, chosen.export, chosen.n_trials)
     except (UserError, OSError) as error:
-        return _mistake(reason_of(error, chosen.output_dir))
+        return _failed(reason_of(error, chosen.output_dir))
     except MemoryError as error:
-        return _mistake(f"not enough memory ({error or 'no size given'}); close other programs")
+        return _failed(f"not enough memory ({str(error) or 'no size given'}); close other programs")
     except RuntimeError as error:
         if not (reason := machine_failure(error)):
             raise
-        return _mistake(reason)
+        return _failed(reason)
     except KeyboardInterrupt:
         number = received() or signal.SIGINT
         kept = "finished trainings are kept; give the same command again to resume"
@@ -100,7 +100,7 @@ def _reviewed(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def _mistake(reason: str) -> int:
+def _failed(reason: str) -> int:
     print(printable(f"{PROGRAM}: error: {reason}"), file=sys.stderr)
     return 2
 

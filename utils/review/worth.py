@@ -47,6 +47,7 @@ from utils.units import duration, shown_ends
 
 log = logging.getLogger("data_cleansing")
 
+UInt8 = npt.NDArray[np.uint8]
 LISTS = ("original", "reviewed")
 NEEDED = (
     "dataset", "image_size", "color", "resize", "model", "n_epochs", "batch_size", "lr",
@@ -74,6 +75,8 @@ def measure(
     """
     file = paths.reviewed / "trainings.csv"
     done = _finished(file)
+    for path in data.images(TRAINING) + data.images(TEST):
+        _check_there(path)
     work = _Work(_needed(options, paths), data)
     wanted = [(name, seed) for seed in range(n_trials) for name in LISTS]
     missing = [one for one in wanted if (*one, work.keys[one[0]]) not in done]
@@ -92,7 +95,6 @@ def measure(
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-UInt8 = npt.NDArray[np.uint8]
 Scores = tuple[int, float, float]
 """Number of training images, test accuracy with given and with reviewed labels."""
 
@@ -174,10 +176,13 @@ def _needed(options: Mapping[str, Any], paths: OutputFolder) -> dict[str, Any]:
 
 
 class _Work:
-    """What the trainings share.
+    """What the trainings share: where they compute, the net, and by `read_images` the images.
 
     Attributes:
         keys: by list, a hash of images, labels, net and options, which identifies its trainings.
+
+    Raises:
+        UserError: an image is broken, or the model is not found or cannot be trained.
     """
 
     def __init__(self, options: dict[str, Any], data: Reviewed) -> None:
@@ -194,8 +199,8 @@ class _Work:
         shape = (channels, height, width)
         self._model = checked_model(options["model"], shape, n_classes)
         graph = Network(self._model, shape, n_classes, conv=options["conv"]).graph
-        known = json.dumps([options, n_classes, graph], sort_keys=True)
-        self.keys = {name: _key(known, self._training(name), data) for name in LISTS}
+        settings = json.dumps([options, n_classes, graph], sort_keys=True)
+        self.keys = {name: _key(settings, self._training(name), data) for name in LISTS}
 
     def _training(self, name: str) -> pd.DataFrame:
         return (self._data.before if name == LISTS[0] else self._data.after)[TRAINING]
@@ -251,9 +256,16 @@ def _accuracies(predicted: np.ndarray, data: Reviewed) -> tuple[float, float]:
     return given, float((left == after[LABEL].to_numpy()).mean())
 
 
-def _key(known: str, training: pd.DataFrame, data: Reviewed) -> str:
-    """A hash of a text, of the paths and labels of images, and of the sizes and times of files."""
-    digest = hashlib.sha256(known.encode())
+def _check_there(path: str) -> None:
+    """Raise a UserError if an image is gone."""
+    if not os.path.isfile(path):
+        what = "is gone, and the original list needs it; put it back, or give -nt 0"
+        raise UserError(f"{shown(path)}: {what}")
+
+
+def _key(settings: str, training: pd.DataFrame, data: Reviewed) -> str:
+    """A hash of settings and of images: paths, labels, sizes and times of the last change."""
+    digest = hashlib.sha256(settings.encode())
     for table in (training, data.before[TEST], data.after[TEST]):
         stamps = [(status.st_size, status.st_mtime_ns) for status in map(os.stat, table[IMAGE])]
         digest.update(table[[IMAGE, LABEL]].to_csv(index=False).encode(errors="surrogateescape"))

@@ -110,7 +110,7 @@ def _status(options: Options) -> int:
         return _end(MISTAKE, f"{name}: error: {reason}; {_goes_on(output)}")
     except MemoryError as error:
         remedy = "choose a smaller --n_train, --image_size or --batch_size"
-        reason = f"not enough memory ({error or 'no size given'}); {remedy}"
+        reason = f"not enough memory ({str(error) or 'no size given'}); {remedy}"
         return _end(MISTAKE, f"{name}: error: {reason}; {_goes_on(output)}")
     except RuntimeError as error:
         from utils.training.device import machine_failure

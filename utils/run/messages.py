@@ -19,6 +19,7 @@ from utils.training.trial import Trial
 from utils.units import counted, duration, shown_bytes
 
 SOLVING = ("damping", "if_solver")
+"""Options of methods with a solver."""
 NAMED = 5
 """Classes that a line names."""
 WORTH_SAYING = 1.1
@@ -63,12 +64,12 @@ def opening_block(
     return [f"{name:<15}{text}" for name, text in (rows | _needs(estimate, free)).items()]
 
 
-def unused(options: Options, paths: OutputPaths) -> list[str]:
+def unused_options(options: Options, paths: OutputPaths) -> list[str]:
     """A warning for each option of the scores that is given and that none of the methods uses.
 
     Args:
         options: as parsed.
-        paths: of the output folder: a later command has to repeat how the first one trained.
+        paths: of the output folder; where trials are trained, `--cover_epochs` has to be repeated.
     """
     given = {name: getattr(options, name) != getattr(Options, name) for name in SOLVING}
     users = {name: [m for m in METHODS if name in METHODS[m].settings] for name in given}
@@ -84,7 +85,10 @@ def unused(options: Options, paths: OutputPaths) -> list[str]:
 
 def lost_classes(source: Source, trial: Trial) -> str:
     """That the training images drawn lack classes of the data set; empty if they have all."""
-    drawn, given = set(trial.data.training.labels.tolist()), set(source.training[LABEL])
+    labels = (
+        trial.data.training.labels if trial.data.given_labels is None else trial.data.given_labels
+    )
+    drawn, given = set(labels.tolist()), set(source.training[LABEL])
     if not (lost := sorted(given - drawn)):
         return ""
     names = ", ".join(source.class_names[label] or str(label) for label in lost[:NAMED])

@@ -36,7 +36,7 @@ from utils.output.settings import check_apart, check_output_folder, claimed, set
 from utils.output.usage import Watch, free_space, memory_limit, physical_cores, written_bytes
 from utils.page.page import write_page
 from utils.page.predictions import record_for_page
-from utils.run.messages import closing_line, lost_classes, opening_block, unused
+from utils.run.messages import closing_line, lost_classes, opening_block, unused_options
 from utils.run.preflight import Estimate, check_memory, check_space, estimate
 from utils.run.tasks import tasks_of
 from utils.run.worker_process import Setup
@@ -144,12 +144,12 @@ def record_warnings(folder: ClaimedFolder, remark: str, methods: Sequence[str]) 
     Args:
         folder: with the scores.
         remark: of `remark_on_retraining`; one of an earlier command stays if none of the methods
-            predicts what a removal changes.
+            predicts what a removal changes and there is no new one.
         methods: of this command.
     """
     folder.account.warnings = warnings_of(folder, METHODS)
     folder.account.solves = solves_of(folder, METHODS)
-    if any(METHODS[name].predicts for name in methods):
+    if remark or any(METHODS[name].predicts for name in methods):
         folder.account.remarks = [remark] if remark else []
 
 
@@ -376,7 +376,11 @@ def _preflight(work: Prepared, trial: Trial, client: Any) -> Estimate:
     check_space(expected.space, free, trial.folder.root)
     if client is None:
         check_memory(alone, expected, options.jobs, memory_limit())
-    remarks = (work.remark, lost_classes(work.source, trial), *unused(options, trial.folder))
+    remarks = (
+        work.remark,
+        lost_classes(work.source, trial),
+        *unused_options(options, trial.folder),
+    )
     for remark in filter(None, remarks):
         log.warning("%s", remark)
     return expected

@@ -57,12 +57,11 @@ def remark_on_retraining(options: Options, network: Network, n_train: int) -> st
         it can only tell that the retraining changes nothing.
     """
     predicting = [name for name in options.methods if METHODS[name].predicts]
-    if not options.retrain_all and (remark := _of_slow_end(options, n_train)):
-        return remark
+    if not options.retrain_all:
+        of_sweep = _of_last_epoch(options, predicting)
+        return "; ".join(filter(None, (_of_slow_end(options, n_train), of_sweep)))
     if not predicting:
         return ""
-    if not options.retrain_all:
-        return _of_last_epoch(options, predicting)
     kinks = kinks_in(network)
     reasons, extent = _reasons(options, predicting, kinks), "predict"
     if not kinks and _with_sweep(predicting):  # the remedy for kinks, a preset, sets another rate

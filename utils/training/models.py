@@ -19,6 +19,8 @@ from utils.training.nnp_file import SUFFIX, read_nnp
 
 ROOT = Path(__file__).parents[2]
 """The folder of the packages."""
+PACKAGES = ("utils", "sgd_influence", "influence_functions")
+"""Names that a user's modules cannot have."""
 
 Layer = Callable[[nn.Variable], nn.Variable]
 Model = Callable[[nn.Variable, int, bool], nn.Variable]
@@ -139,7 +141,8 @@ def find_model(name: str) -> Model:
         try:
             model = resolve_name(name)
         except Exception as error:
-            remedy = _own_package() or "check the name and run in the folder of the module"
+            remedy = _own_package(name, error)
+            remedy = remedy or "check the name and run in the folder of the module"
             raise UserError(
                 f"--model {name}: cannot be imported ({describe(error)}); {remedy}"
             ) from error
@@ -153,12 +156,18 @@ def is_nnp(name: str) -> bool:
     return name not in MODELS and name.lower().endswith(SUFFIX)
 
 
-def _own_package() -> str:
-    """What to do where a module of the user's has the name of a package here; else empty."""
-    for package in ("utils", "sgd_influence", "influence_functions"):
-        for theirs in (Path.cwd() / f"{package}.py", Path.cwd() / package):
-            if theirs.exists() and not theirs.samefile(ROOT / package):
-                return f"this program has a package {package} itself: rename {theirs}"
+def _own_package(name: str, error: Exception) -> str:
+    """What to do where a module of the user's has the name of a package here; else empty.
+
+    Args:
+        name: as in `--model`.
+        error: of its import.
+    """
+    missing = error.name if isinstance(error, ImportError) else name.partition(":")[0]
+    package = (missing or "").partition(".")[0]
+    for theirs in (Path.cwd() / f"{package}.py", Path.cwd() / package):
+        if package in PACKAGES and theirs.exists() and not theirs.samefile(ROOT / package):
+            return f"this program has a package {package} itself: rename {theirs}"
     return ""
 
 
