@@ -21,6 +21,7 @@ from utils.errors import UserError
 from utils.methods import METHODS, Scores
 from utils.options import GAUSS_NEWTON, STEPS
 from utils.output.folder import OutputFolder
+from utils.training.from_scratch import remark_on_steps
 from utils.training.models import Model, describe
 from utils.training.network import Network, State
 from utils.training.sgd import VELOCITY, Optimiser
@@ -200,6 +201,8 @@ class Recorder:
                 what = f"the scores by {method} are not finite"
                 raise UserError(f"{what}; train with a lower learning rate")
             _warn_if_unsound(trial, scores, method)
+            if remark := remark_on_steps(self._steps, trial.optimiser.momentum, self._network):
+                log.warning("%s", remark)
         return scores.influence
 
     # ------------------------------------------------------------ what is recorded

@@ -15,9 +15,15 @@ import pytest
 from tests.helpers.nnp import save_model
 from tests.helpers.runs import sgd_influence
 from utils.options import Options
-from utils.training.from_scratch import kinks_in, remark_on_method, remark_on_retraining
+from utils.training.from_scratch import (
+    kinks_in,
+    remark_on_method,
+    remark_on_retraining,
+    remark_on_steps,
+)
 from utils.training.models import MODELS
 from utils.training.network import Network
+from utils.training.steps import plan_steps
 
 BY_MODEL = {
     "six_convolutions": ("MaxPooling", "ReLU"),
@@ -164,6 +170,21 @@ def test_scores_of_more_epochs_than_are_retrained() -> None:
     assert remark.startswith("the scores cover 2 epochs")
     assert remark.endswith("use --cover_epochs 1, or -ra")
     assert "cover 5 epochs" in remark_of("mlp", ("Ours",), retrain_all=False)
+
+
+@pytest.mark.parametrize(
+    ("model", "n_epochs", "momentum", "named"),
+    [
+        ("mlp", 2, 0.0, "the net has kinks (ReLU)"),
+        ("mlp", 1, 0.0, ""),
+        ("smooth_convolutions", 2, 0.0, ""),
+        ("smooth_convolutions", 2, 0.9, "over 1 - momentum add up to 8, more than 2"),
+    ],
+)
+def test_steps_of_a_users_loop(model: str, n_epochs: int, momentum: float, named: str) -> None:
+    steps = plan_steps(0, N_TRAIN, n_epochs, 64, 0.1)
+    remark = remark_on_steps(steps, momentum, network_of(MODELS[model]))
+    assert bool(remark) == bool(named) and named in remark
 
 
 @pytest.mark.parametrize("methods", [("Hara",), ("AUM", "Random")])

@@ -11,10 +11,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from utils.methods import METHODS
 from utils.options import Options
 from utils.training.network import Network
-from utils.training.steps import count_steps, learning_rates
+from utils.training.steps import Step, count_steps, learning_rates
 
 KINKS = frozenset(
     (
@@ -83,6 +85,34 @@ def remark_on_method(options: Options, method: str) -> str:
     return (
         f"-ra retrains from the first step, which the scores by {method} predict poorly "
         f"(docs/fidelity.md); use {EXACT[0]}"
+    )
+
+
+def remark_on_steps(steps: Sequence[Step], momentum: float, network: Network) -> str:
+    """Why scores over recorded steps say little about repeating them without an image.
+
+    Args:
+        steps: of a user's own loop.
+        momentum: of its solver.
+        network: that it trains.
+
+    Returns:
+        A sentence; empty for steps of one epoch, in which no image comes twice, and for short
+        trainings of a net without kinks.
+    """
+    seen = np.bincount(np.concatenate([step.indices for step in steps]))
+    kinks, length = kinks_in(network), sum(step.learning_rate for step in steps) / (1 - momentum)
+    if seen.max() < 2 or not (kinks or length >= LONG + 0.005):
+        return ""
+    reason = f"the net has kinks ({', '.join(kinks)})"
+    if not kinks:
+        reason = (
+            f"their learning rates over 1 - momentum add up to {length:.3g}, more than {LONG:g}"
+        )
+    return (
+        "the recorded steps are of more than one epoch, and what repeating them without an image "
+        f"changes is predicted poorly: {reason} (docs/how_it_works.md, Training from scratch); "
+        "record the last epoch alone, or train a net without kinks at a lower learning rate"
     )
 
 
