@@ -77,7 +77,7 @@ def analyze(options: Options, source: Source, trial: Trial, results: Results) ->
         cleansed=counts,
         what_if=what_if(options.flip_labels),
         validation=about_validation(labels, options.flip_labels is not None),
-        about=about_retraining(trial.retrain_start == 0),
+        about=about_retraining(trial.retrain_start == 0, len(options.seeds), len(folder.trained())),
     )
     folder.save_json(recommendation.as_json(), folder.recommendation)
     cleanse(options, source, folder, results, tried, counts)

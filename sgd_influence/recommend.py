@@ -200,19 +200,24 @@ class Recommendation:
         return value
 
 
-def about_retraining(from_start: bool) -> str:
+def about_retraining(from_start: bool, n_judged: int, n_trained: int) -> str:
     """Which training a verdict is about.
 
     Args:
         from_start: removals are retrained from the first step.
+        n_judged: trials that decide.
+        n_trained: trials of the folder.
     """
-    if from_start:
-        return "This is about training from scratch: removals are retrained from the first step."
-    return (
+    about = (
         "This is about the last epoch: removals are retrained from its start, after the removed "
         "images have taken part in the epochs before (-ra retrains from the first step; --preset "
         "smooth has the net for it)."
     )
+    if from_start:
+        about = "This is about training from scratch: removals are retrained from the first step."
+    if n_judged < n_trained:
+        about += f" It judges {n_judged} of the folder's {n_trained} trials, those of this command."
+    return about
 
 
 def recommend(

@@ -143,8 +143,10 @@ def test_nothing_tried() -> None:
     assert (found.overall.n, found.overall.best_tried) == (0, None)
     printed = "Recommended: remove none (no n above 0 was tried in every trial (-r))"
     assert closing_words(found)[0] == printed
-    about = about_retraining(from_start=False)
+    about = about_retraining(from_start=False, n_judged=1, n_trained=2)
     assert about.startswith("This is about the last epoch")
+    assert about.endswith("It judges 1 of the folder's 2 trials, those of this command.")
+    assert "It judges" not in about_retraining(from_start=True, n_judged=2, n_trained=2)
     assert about in closing_words(replace(found, about=about))
     unsound = {"Hara": "it grows", "Ours": "it grows", "Ours_exact": "in trial 1 it is equal"}
     assert closing_words(found, unsound)[1:] == [
