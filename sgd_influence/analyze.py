@@ -77,7 +77,8 @@ def analyze(options: Options, source: Source, trial: Trial, results: Results) ->
         cleansed=counts,
         what_if=what_if(options.flip_labels),
         validation=about_validation(labels, options.flip_labels is not None),
-        about=about_retraining(trial.retrain_start == 0, len(options.seeds), len(folder.trained())),
+        about=about_retraining(trial.retrain_start == 0, len(options.seeds), len(folder.trained()))
+        + not_judged(folder, methods),
     )
     folder.save_json(recommendation.as_json(), folder.recommendation)
     cleanse(options, source, folder, results, tried, counts)
@@ -105,6 +106,15 @@ def judged_methods(options: Options, paths: OutputPaths) -> list[str]:
 
     others = [method for method in METHODS if method not in options.methods and is_scored(method)]
     return [*options.methods, *others]
+
+
+def not_judged(paths: OutputPaths, methods: Sequence[str]) -> str:
+    """A sentence on methods of earlier commands that are not among those judged; else empty."""
+    others = [m for m in METHODS if m not in methods and any(n for _, n, _ in paths.scores(m))]
+    if not others:
+        return ""
+    names = " and ".join(others)
+    return f" It leaves out {names}, not scored in all trials of this command; add to --methods."
 
 
 def unsound_methods(

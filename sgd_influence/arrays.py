@@ -190,6 +190,8 @@ def value_of(name: str, value: Any, shown: str = "") -> Any:
         raise UserError(f"{name} {in_short(value)}: must be one of {', '.join(choices)}")
     if kind not in (int, float, number_or_all) or (value is None and name in OPTIONAL):
         return value
+    if kind is number_or_all and value == "all":
+        return None
     number = number_of(shown or name, value, float if kind is float else int)
     if option.least is not None and number < option.least:
         raise UserError(f"{name} {value}: must be a whole number of at least {option.least}")

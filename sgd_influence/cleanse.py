@@ -94,7 +94,8 @@ def _unscored(count: int) -> str:
     if not count:
         return ""
     have, them = ("has", "it") if count == 1 else ("have", "them")
-    return f"; {count:,} of those kept {have} no score, because no trial trained on {them}"
+    why = f"no trial of this command trained on {them}"
+    return f"; {count:,} of those kept {have} no score, because {why}"
 
 
 def _say(

@@ -113,7 +113,7 @@ class Cleanser:
         momentum: of SGD, at least 0 and below 1, by default 0.
         weight_decay: L2 coefficient, by default 0.
         retrain_all: removals retrain from the first step instead of from the last epoch.
-        cover_epochs: number of last epochs that the scores cover; None for all.
+        cover_epochs: number of last epochs that the scores cover; None or "all" for all.
         if_solver: of Influence_functions, "gauss_newton" or "sgd".
         damping: of Influence_functions; None: chosen by the solver.
         seed: of everything random: initial parameters, batches, crops, split.
@@ -182,7 +182,7 @@ class Cleanser:
         momentum: float = NOT_GIVEN,
         weight_decay: float = NOT_GIVEN,
         retrain_all: bool = False,
-        cover_epochs: int | None = 1,
+        cover_epochs: int | Literal["all"] | None = 1,
         if_solver: str = GAUSS_NEWTON,
         damping: float | None = None,
         seed: int = 0,

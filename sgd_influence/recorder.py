@@ -22,6 +22,7 @@ from utils.methods import METHODS, Scores
 from utils.options import GAUSS_NEWTON, STEPS
 from utils.output.folder import OutputFolder
 from utils.training.from_scratch import remark_on_steps
+from utils.training.model_check import coupling
 from utils.training.models import Model, describe
 from utils.training.network import Network, State
 from utils.training.sgd import VELOCITY, Optimiser
@@ -392,10 +393,14 @@ def _names_in(solver: Any, theta: Mapping[str, nn.Variable]) -> dict[str, str]:
 
 def _network_of(model: Model, image_shape: tuple[int, ...], n_classes: int) -> Network:
     try:
-        return Network(model, image_shape, n_classes)
+        network = Network(model, image_shape, n_classes)
+        problem = coupling(network)
     except Exception as error:
         what = f"fails on images of shape {image_shape}"
         raise UserError(f"model: {what} ({describe(error)})") from error
+    if problem:
+        raise UserError(f"model: {problem}")
+    return Network(model, image_shape, n_classes)  # the check moved its running statistics
 
 
 def _variables_of(

@@ -245,7 +245,7 @@ def test_the_results_of_the_run_stay_as_they_are(folder: Path) -> None:
         (lambda out, csv: csv.write_text("a,b\n1,2\n"), "row 1: a column x:image is needed"),
         (
             lambda out, csv: csv.write_text("x:image,y:label\na,0\n"),
-            "a column set is needed",
+            "no column set; the header must be ",
         ),
         (lambda out, csv: csv.write_text(csv.read_text().replace("keep", "kep")), "row 4: decis"),
         (
@@ -391,7 +391,9 @@ def test_both_lists_are_trained_and_tested_once(
     assert capsys.readouterr().out.splitlines()[-3:] == printed.splitlines()[-3:]
     image = pd.read_csv(folder / "labels/label_issues.csv")[IMAGE].iloc[-1]
     os.utime(image)  # it may be another one
+    capsys.readouterr()
     assert reviewed(folder, csv, "-nt", "1") == 0
+    assert f"after the labels were checked, such as {image!r}: decis" in capsys.readouterr().err
     assert len(pd.read_csv(folder / "reviewed/trainings.csv")) == 6
     monkeypatch.setitem(MODELS, "mlp", MODELS["resnet"])
     check_once.cache_clear()

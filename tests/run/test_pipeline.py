@@ -176,6 +176,11 @@ def test_more_n_and_methods_extend_a_run(tmp_path: Path) -> None:
     recommendation = json.loads((tmp_path / "summary/recommendation.json").read_text())
     judged = {name: [row["n"] for row in rows] for name, rows in recommendation["gains"].items()}
     assert judged == {"Random": [5, 10, 20], "Ours": [5, 10]}
+    assert "It leaves out" not in recommendation["about"]
+    assert sgd_influence(tmp_path, "-r 5 -nt 2 --methods Random") == 0
+    recommendation = json.loads((tmp_path / "summary/recommendation.json").read_text())
+    words = "It leaves out Ours, not scored in all trials of this command; add to --methods."
+    assert recommendation["about"].endswith(words)
 
 
 def test_trials_with_no_image_in_common_and_other_methods(tmp_path: Path) -> None:

@@ -159,6 +159,11 @@ def test_bytes_and_memory_are_within_the_factor(
         ("--methods AUM --cover_epochs 2", "--cover_epochs: no method of this run (AUM) uses it"),
         ("--methods Influence_functions --damping 0.1", ""),
         ("--cover_epochs 2", ""),
+        (
+            "--methods AUM --verify 6",
+            "--verify: no method of this run (AUM) uses it; it is for Hara",
+        ),
+        ("--verify 6", ""),
     ],
 )
 def test_an_option_that_no_method_uses(

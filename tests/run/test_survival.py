@@ -141,6 +141,24 @@ def test_damaged_file_is_named_and_made_anew(
     assert differing(finished, files_of(unbroken)) == []
 
 
+def test_changed_files_of_one_training_are_all_kept(
+    finished: Path, unbroken: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What belongs to a changed file is given up, but not what a person changed."""
+    names = [f"{TRAINING}/{end}" for end in ("epoch01/weights/model_step0000.h5", "final_model.h5",
+                                             "margins.npy")]  # fmt: skip
+    for name in names:
+        lengthen(finished / name)
+    theirs = {name: (finished / name).read_bytes() for name in names}
+    assert sgd_influence(finished, QUICK) == 0
+    for name, content in theirs.items():
+        kept = finished / f"{name}.changed"
+        assert kept.read_bytes() == content
+        kept.unlink()
+    assert "moved to" in capsys.readouterr().err
+    assert differing(finished, files_of(unbroken)) == []
+
+
 @pytest.mark.usefixtures("learnt")
 def test_many_missing_files_are_one_line(
     finished: Path, unbroken: Path, capsys: pytest.CaptureFixture[str]

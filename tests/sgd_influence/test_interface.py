@@ -442,6 +442,7 @@ def test_labels_may_be_a_column() -> None:
         ({"lr_schedule": "linear"}, "lr_schedule 'linear': must be one of constant, step, cosine"),
         ({"context": "gpu"}, "context 'gpu': must be one of auto, cpu, cudnn"),
         ({"cover_epochs": 3}, "cover_epochs 3: there are 2 epochs (n_epochs)"),
+        ({"cover_epochs": "al"}, "cover_epochs 'al': must be a whole number"),
         ({"model": 5}, "model is int; give a name or a function"),
         ({"preset": "smoth"}, "preset smoth: not known; known are smooth"),
         ({"preset": PIXELS}, "preset array([[["),

@@ -161,6 +161,9 @@ def test_nothing_wrong_and_a_poor_net() -> None:
     _, poor = verdict([0.2, 0.1, 0.5, 0.9], [1, 1, 0, 0], "It falls. Train longer (-e)")
     assert poor["at_least"] and poor["reason"] == "It falls. Train longer (-e)"
     lines = label_words(poor, "label_issues.csv")
+    unsure = replace(verdict_in(poor), low=0.0, at_least=True)
+    assert unsure.headline == "Up to 3 of 4 labels may be wrong; 2 are marked"
+    assert not any("More than half" in words for words in unsure.warnings(str))
     bound = "Labels: at least 1 of 4 labels looks wrong, and up to 3 may be; 2 are marked;"
     assert lines[0].startswith(bound)
     assert lines[2] == poor["reason"]

@@ -16,6 +16,7 @@ from benchmarks.recorded import RecordedTrial, recorded_trial
 from sgd_influence import METHODS, Recorder, UserError
 from sgd_influence.recorder import METHODS_OF_STEPS
 from tests.helpers.tiny import dense_net, digit_images, smooth_net
+from tests.helpers.users_models import ignores_test
 from utils.data.images import augment, normalise
 from utils.methods import Scores
 from utils.training.network import Network
@@ -263,6 +264,12 @@ def test_another_net_than_that_of_the_loop_is_refused() -> None:
     loop = Loop(S.Sgd(0.2), model=dense_net)
     with pytest.raises(UserError, match=r"^the loop has no parameter \S+ of the model"):
         recorded(loop, Recorder(smooth_net, TRAINING.labels, n_classes=10))
+
+
+def test_a_net_whose_evaluation_depends_on_the_batch_is_refused() -> None:
+    loop = Loop(S.Sgd(0.2), model=ignores_test)
+    with pytest.raises(UserError, match=r"^model: .* give batch normalization batch_stat=not test"):
+        recorded(loop, Recorder(ignores_test, TRAINING.labels, n_classes=10))
 
 
 def test_a_layer_that_is_not_trained_is_refused() -> None:

@@ -82,6 +82,7 @@ BAD_MODELS = {
     "tests.helpers.users_models:with_top_k": "top_k_data has no second derivative",
     "tests.helpers.users_models:mixes_images": "mixes the images of a batch",
     "tests.helpers.users_models:mean_subtraction": "mixes the images of a batch",
+    "tests.helpers.users_models:probabilities": "returns probabilities; return the logits",
     "tests.helpers.users_models:ignores_test": "depend on the other images of a batch; give batch",
     "tests.helpers.users_models:inverted": "depend on the other images of a batch; give batch",
 }

@@ -102,7 +102,7 @@ def _table(csv: Path) -> pd.DataFrame:
     missing = [name for name in COLUMNS if name not in table]
     if missing:
         header = ",".join(COLUMNS)
-        raise UserError(f"{csv}: a column {missing[0]} is needed; the header is {header}")
+        raise UserError(f"{csv}: no column {missing[0]}; the header must be {header}")
     table = table[list(COLUMNS)]
     return table.assign(**{name: table[name].str.strip() for name in COLUMNS[1:]})
 

@@ -68,9 +68,10 @@ class LabelVerdict:
             return "Not judged"
         n, low = self.n_issues, round(self.low)
         if self.at_least:
-            least = f"At least {self._of_all(low)}" if low else self._of_all(n)
-            marked = f"; {n:,} are marked" if 0 < low < n else ""
-            return f"{least}, and up to {self.high:,.0f} may be{marked}"
+            high = f"{self.high:,.0f}"
+            sure = f"At least {self._of_all(low)}, and up to {high} may be"
+            unsure = f"Up to {high} of {self.n_images:,} labels may be wrong"
+            return (sure if low else unsure) + (f"; {n:,} are marked" if low < n else "")
         if n:
             return f"About {self._of_all(n)}{self._interval}"
         return f"None of {self.n_images:,} labels looks wrong{self._interval}"
@@ -105,7 +106,7 @@ class LabelVerdict:
         """
         warnings = [_capital(self.harmful)] if self.harmful else []
         names = [name_of(label) for label in self.suspicious_classes]
-        if names:
+        if names and (self.low >= 0.5 or not self.at_least):
             of_them = names[0] if len(names) == 1 else "each of " + ", ".join(names)
             remedy = "look at the class as a whole (swapped or merged folders?) first"
             warnings.append(f"More than half of the labels of {of_them} look wrong: {remedy}")

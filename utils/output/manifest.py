@@ -208,9 +208,8 @@ class Manifest:
         """
         problems = self._problems()
         self._check_is_of_here(problems)
-        moved = {}
-        for name in problems:
-            moved[name] = self._set_aside(name, problems[name])
+        moved = {name: self._set_aside(name, problem) for name, problem in problems.items()}
+        for name in problems:  # what a person changed is out of the way now
             for needless in self.paths.lost_with(self.root / name):
                 self._drop(needless)
         self._remove_killed()

@@ -137,13 +137,24 @@ def _check_left(data: Reviewed, decisions: Path) -> None:
 
 
 def _check_images(data: Reviewed, paths: OutputPaths) -> None:
-    """Raise a UserError unless all images of the reviewed data set are where the run read them."""
+    """Raise a UserError unless all images of the reviewed data set are where the run read them.
+
+    Warn of images that were written after the labels were checked.
+    """
     files = [file for table in data.after.values() for file in table[IMAGE]]
     gone = [file for file in files if not os.path.isfile(file)]
     if gone:
         what = f"{len(gone):,} of {len(files):,} images are not where the run read them"
         remedy = "put them back, or run on the data set as it is now into another --output_dir"
         raise UserError(f"{paths.root}: {what}, such as {gone[0]!r}; {remedy}")
+    judged = os.stat(paths.latest(paths.label_issues)).st_mtime_ns
+    newer = [file for file in files if os.stat(file).st_mtime_ns > judged]
+    if newer:
+        what = "was written" if len(newer) == 1 else "were written"
+        log.warning(
+            "%s %s after the labels were checked, such as %r: decisions may be about another one",
+            counted(len(newer), "image"), what, newer[0],
+        )  # fmt: skip
 
 
 def _log_numbers(decisions: Path, given: pd.DataFrame, names: Mapping[int, str]) -> None:

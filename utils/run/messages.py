@@ -73,6 +73,8 @@ def unused_options(options: Options, paths: OutputPaths) -> list[str]:
     """
     given = {name: getattr(options, name) != getattr(Options, name) for name in SOLVING}
     users = {name: [m for m in METHODS if name in METHODS[m].settings] for name in given}
+    given["verify"] = bool(options.verify)
+    users["verify"] = [m for m in METHODS if METHODS[m].predicts]
     given["cover_epochs"] = options.n_covered_epochs > 1 and not paths.trained()
     users["cover_epochs"] = [m for m in METHODS if METHODS[m].sweeps]
     return [

@@ -72,9 +72,14 @@ def check_once(name: str, net: Model | None, image_shape: tuple[int, ...], n_cla
         )
     if not network.theta:
         raise UserError(f"--model {name}: has no parameters to train; use nnabla's PF functions")
+    if logits.parent is not None and logits.parent.info.type_name == "Softmax":
+        raise UserError(
+            f"--model {name}: returns probabilities; return the logits, without softmax"
+        )
     _check_functions(name, logits)
     _check_scoring(name, network)
-    _check_coupling(name, network)
+    if problem := coupling(network):
+        raise UserError(f"--model {name}: {problem}")
     if isinstance(model, NnpNet) and model.remark:
         log.warning("--model %s: %s", name, model.remark)
     return model
@@ -115,10 +120,11 @@ def _check_scoring(name: str, network: Network) -> None:
         ) from error
 
 
-def _check_coupling(name: str, network: Network) -> None:
-    """An image of weight 0 must count for the others as if it were not there.
+def coupling(network: Network) -> str:
+    """How the images of a batch count for each other where they must not; empty if nowhere.
 
-    In evaluation no image may count for another.
+    In training an image of weight 0 must count for the others as if it were not there, in
+    evaluation no image may count for another.
     """
     images = np.random.default_rng(0).standard_normal((3, *network.image_shape))
     x, two = (nn.Variable.from_numpy_array(some) for some in (images, images[:2]))
@@ -127,17 +133,18 @@ def _check_coupling(name: str, network: Network) -> None:
     alone = network.logits(two, test=False)
     F.sink(weighted, alone).forward()
     if _apart(weighted, alone):
-        raise UserError(
-            f"--model {name}: mixes the images of a batch other than by batch normalization, so "
-            "that the images cannot be scored one by one"
+        return (
+            "mixes the images of a batch other than by batch normalization, so that the images "
+            "cannot be scored one by one"
         )
     evaluated, two_evaluated = (network.logits(some, test=True) for some in (x, two))
     F.sink(evaluated, two_evaluated).forward()
     if _apart(evaluated, two_evaluated):
-        raise UserError(
-            f"--model {name}: its logits with test=True depend on the other images of a batch; "
-            "give batch normalization batch_stat=not test"
+        return (
+            "its logits with test=True depend on the other images of a batch; give batch "
+            "normalization batch_stat=not test"
         )
+    return ""
 
 
 def _apart(three: nn.Variable, two: nn.Variable) -> bool:
