@@ -184,7 +184,9 @@ def table_of(rows: pd.DataFrame) -> str:
         own = rows[rows["setting"] == name]
         if own.empty:
             continue
-        cells = (mean_and_deviation(own[name]) for name in ("smoothness", "small", "large"))
+        cells = (
+            mean_and_deviation(own[name].dropna()) for name in ("smoothness", "small", "large")
+        )
         accuracy = mean_and_deviation(100 * own["accuracy"], digits=1)
         table.append((setting.words, str(len(own)), *cells, accuracy))
     return markdown(table)
