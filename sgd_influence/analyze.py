@@ -17,16 +17,20 @@ from sgd_influence.eval import SCORE_COLUMNS
 from sgd_influence.label_issues import about_validation, check_of_run, label_words
 from sgd_influence.outcomes import load_outcomes
 from sgd_influence.recommend import Recommendation, Tried, Verdict, about_retraining, recommend
+from sgd_influence.train import may_be_guessing
 from sgd_influence.verify import Agreement, compare, compare_smoothness, judgement
+from utils.columns import LABEL
 from utils.console import RESULT
 from utils.data.flips import what_if
 from utils.data.source import Source
+from utils.data.splits import split_of_trial
 from utils.methods import CONTROL, METHODS, NO_REMOVAL
 from utils.options import Options
 from utils.output.figures import Curve, RemovalFigure, removal_figure
 from utils.output.folder import OutputFolder
 from utils.output.paths import OutputPaths
 from utils.output.results import Results
+from utils.output.storage import read_csv
 from utils.training.smoothness import smoothness_words
 from utils.training.soundness import problems_in
 from utils.training.trial import Trial
@@ -78,6 +82,7 @@ def analyze(options: Options, source: Source, trial: Trial, results: Results) ->
         what_if=what_if(options.flip_labels),
         validation=about_validation(labels, options.flip_labels is not None),
         about=about_retraining(trial.retrain_start == 0, len(options.seeds), len(folder.trained()))
+        + guessing(options, source, folder)
         + not_judged(folder, methods),
     )
     folder.save_json(recommendation.as_json(), folder.recommendation)
@@ -106,6 +111,16 @@ def judged_methods(options: Options, paths: OutputPaths) -> list[str]:
 
     others = [method for method in METHODS if method not in options.methods and is_scored(method)]
     return [*options.methods, *others]
+
+
+def guessing(options: Options, source: Source, paths: OutputPaths) -> str:
+    """A sentence on the first trial whose accuracy may be that of guessing; else empty."""
+    labels = source.images[LABEL].to_numpy()
+    for seed in options.seeds:
+        validation = labels[split_of_trial(options, source, seed).validation]
+        if clause := may_be_guessing(read_csv(paths.learning_curve(seed)), validation):
+            return f" In trial {seed} the {clause}."
+    return ""
 
 
 def not_judged(paths: OutputPaths, methods: Sequence[str]) -> str:

@@ -199,11 +199,16 @@ def no_better_than_guessing(
     """
     if never := loss_never_falls(curve, training):
         return f"{never}; the scores mean nothing"
+    return may_be_guessing(curve, validation)
+
+
+def may_be_guessing(curve: pd.DataFrame, validation: np.ndarray) -> str:
+    """A clause if the validation accuracy is within what guessing reaches; arguments as above."""
     accuracy, lucky = curve["val_accuracy"].iloc[-1], lucky_accuracy(validation)
-    if accuracy <= lucky < 1:
-        last = f"{accuracy:.1%} at the end, and guessing reaches {lucky:.1%}"
-        return f"validation accuracy may be luck: {last}; the scores mean little then"
-    return ""
+    if not accuracy <= lucky < 1:
+        return ""
+    last = f"{accuracy:.1%} at the end, and guessing reaches up to {lucky:.1%}"
+    return f"validation accuracy may be that of guessing: {last}; the scores mean little then"
 
 
 def loss_never_falls(curve: pd.DataFrame, training: np.ndarray) -> str:

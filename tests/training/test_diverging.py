@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from pathlib import Path
@@ -129,11 +130,13 @@ def test_net_that_knows_no_validation_image_is_one_warning(
     monkeypatch.setattr("sgd_influence.train.lucky_accuracy", lambda labels: 0.999)
     assert sgd_influence(tmp_path, f"{RUN} -e 6 -r 0 --methods Random --lr 0.05") == 0
     assert re.fullmatch(
-        r"Trial 0: the validation accuracy may be luck: \d+\.\d% at the end, and guessing reaches "
-        r"99\.9%; the scores mean little then\. Try another --lr \(it was 0\.05\), more epochs, "
-        r"a smaller --batch_size \(it took \d+ steps in all\) or another --model\.",
+        r"Trial 0: the validation accuracy may be that of guessing: \d+\.\d% at the end, and "
+        r"guessing reaches up to 99\.9%; the scores mean little then\. Try another --lr "
+        r"\(it was 0\.05\), more epochs, a smaller --batch_size \(it took \d+ steps in all\) or another --model\.",
         last_line(capsys),
     )
+    about = json.loads((tmp_path / "summary/recommendation.json").read_text())["about"]
+    assert "In trial 0 the validation accuracy may be that of guessing: " in about
 
 
 def test_luck_names_the_largest_class() -> None:
