@@ -132,7 +132,8 @@ def test_net_that_knows_no_validation_image_is_one_warning(
     assert re.fullmatch(
         r"Trial 0: the validation accuracy may be that of guessing: \d+\.\d% at the end, and "
         r"guessing reaches up to 99\.9%; the scores mean little then\. Try another --lr "
-        r"\(it was 0\.05\), more epochs, a smaller --batch_size \(it took \d+ steps in all\) or another --model\.",
+        r"\(it was 0\.05\), more epochs, a smaller --batch_size \(it took \d+ steps in all\) or "
+        r"another --model\.",
         last_line(capsys),
     )
     about = json.loads((tmp_path / "summary/recommendation.json").read_text())["about"]
