@@ -139,6 +139,8 @@ SETTINGS = {
     "warm_up": Setting("the same, lr .1, reached over 30 steps", HIGH | {"warm_up": 30}),
     "cosine": Setting("the same, lr .1, cosine schedule", HIGH | {"schedule": "cosine"}),
     "step": Setting("the same, lr .1, step schedule", HIGH | {"schedule": "step"}),
+    "step_0.04": Setting("the same, lr .04, step schedule", {"lr": 0.04, "schedule": "step"}),
+    "cosine_0.04": Setting("the same, lr .04, cosine schedule", {"lr": 0.04, "schedule": "cosine"}),
     "unscored": Setting("the same, lr .1, the first 3 epochs unscored", HIGH, unscored=3),
     "batch_128": Setting("the same, lr .1, batches of 128", HIGH | {"batch_size": 128}),
 }
