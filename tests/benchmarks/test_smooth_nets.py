@@ -26,7 +26,12 @@ def test_row_of_a_training(monkeypatch: pytest.MonkeyPatch) -> None:
     (row,) = rows_of("small", 3, None, n_groups=6).to_dict("records")
     assert (row["setting"], row["seed"], row["groups"]) == ("small", 3, 6)
     assert row["small"] > 0.9 and row["large"] > 0.9  # 2 steps of a net without kinks
-    assert 0 < row["accuracy"] < 1
+    assert 0 < row["accuracy"] < 1 and row["smoothness"] > 0.9
+    late = Setting("late", SMALL, unscored=1)
+    monkeypatch.setitem(smooth_nets.SETTINGS, "late", late)
+    (later,) = rows_of("late", 3, None, n_groups=6).to_dict("records")
+    assert later["accuracy"] == row["accuracy"] and later["small"] > 0.9
+    assert later["small"] != row["small"] or later["smoothness"] != row["smoothness"]
 
 
 def test_net_of_the_usual_parts_is_the_built_in_one() -> None:
@@ -45,10 +50,11 @@ def test_net_of_the_usual_parts_is_the_built_in_one() -> None:
 
 def test_table_has_the_mean_of_each_setting() -> None:
     name, setting = next(iter(smooth_nets.SETTINGS.items()))
-    rows = [(name, 0, 50, 0.9, 0.5, 0.8), (name, 1, 50, 1.0, 0.7, 0.9)]
-    columns = ["setting", "seed", "groups", "small", "large", "accuracy"]
+    rows = [(name, 0, 50, 0.9, 0.5, None, 0.8), (name, 1, 50, 1.0, 0.7, 0.62, 0.9)]
+    columns = ["setting", "seed", "groups", "small", "large", "smoothness", "accuracy"]
     table = table_of(pd.DataFrame(rows, columns=columns)).splitlines()
-    assert table[2:] == [f"| {setting.words} | 2 | 0.95 ± 0.07 | 0.60 ± 0.14 | 85.0 ± 7.1 |"]
+    cells = "2 | 0.62 | 0.95 ± 0.07 | 0.60 ± 0.14 | 85.0 ± 7.1"
+    assert table[2:] == [f"| {setting.words} | {cells} |"]
 
 
 def test_figures_of_the_page_are_those_of_the_results() -> None:
