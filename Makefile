@@ -25,7 +25,7 @@ help:
 	@echo "make test-fast   run the tests that take no more than seconds, for daily work"
 	@echo "make fidelity DATA=PATH   compare the scores with true retraining (many hours; FIDELITY_ARGS for less)"
 	@echo "make label_noise DATA=PATH   how many wrong labels each method finds, compared with cleanlab (hours)"
-	@echo "make scaling DATA=PATH    time and memory against images, steps, parameters, removals (5 minutes)"
+	@echo "make scaling DATA=PATH    time and memory against images, steps, parameters, removals (3 minutes)"
 	@echo "make peers DATA=PATH      compare the scores with other libraries', in an environment of their own (hours; PEERS_ARGS for less)"
 	@echo "make reproduction DATA=PATH   repeat the papers' experiments (hours)"
 	@echo "make venv   only make .venv with what the commands need"
