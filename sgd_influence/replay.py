@@ -20,6 +20,7 @@ from utils.console import progress
 from utils.data.images import ImageSet
 from utils.errors import UserError
 from utils.methods import METHODS
+from utils.options import needing_states
 from utils.training.kept_states import longest_segment
 from utils.training.network import State
 from utils.training.sgd import SGD
@@ -31,9 +32,6 @@ log = logging.getLogger("data_cleansing")
 
 LEAST_ROOM = 2
 """A segment's first state and the one that is asked for."""
-
-_NEED_STATES = tuple(name for name, method in METHODS.items() if method.needs_states)
-"""The methods that sweep over the true states."""
 
 COMPARED = 2
 """States in memory, besides those held, while a segment's end is compared with its checkpoint."""
@@ -165,10 +163,11 @@ def states_there(trial: Trial) -> list[int]:
     """
     kept = trial.states_there()
     if not kept or kept[0] > trial.covered_start:
+        need = ", ".join(needing_states(tuple(METHODS)))
         raise UserError(
-            f"{trial.state_path(trial.covered_start)}: is not there, and {', '.join(_NEED_STATES)} "
-            "need it; leave them out of --methods, or delete the folder of its trial (seed_...) "
-            "and give the same command again, which trains the trial again"
+            f"{trial.state_path(trial.covered_start)}: is not there, and {need} need it; leave "
+            "them out of --methods, or delete the folder of its trial (seed_...) and give the same "
+            "command again, which trains the trial again"
         )
     return kept
 

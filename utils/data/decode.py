@@ -152,8 +152,6 @@ def survey_file(path: str) -> Finding:
     try:
         digest = _digest(path)
         return _read(path, lambda image, stream: _finding(digest, image, stream))
-    except MemoryError:
-        raise
     except Exception as error:  # a broken file may raise anything in a decoder
         return Finding(b"", 0, False, problem_of(error))
 
@@ -280,7 +278,13 @@ def _check_memory(size: tuple[int, int], needed: int) -> None:
 
 
 def problem_of(error: Exception) -> str:
-    """What is wrong with a file, in a few words, by the error of its decoding."""
+    """What is wrong with a file, in a few words, by the error of its decoding.
+
+    Raises:
+        MemoryError: that was the error, which says nothing of the file.
+    """
+    if isinstance(error, MemoryError):
+        raise error
     if isinstance(error, UnidentifiedImageError):
         return f"not an image in {FORMAT_NAMES}"
     if isinstance(error, Image.DecompressionBombError):
@@ -467,8 +471,6 @@ def decode_chunk(
         try:
             decoded = decode_file(path, form, _noting(looks, position, shape[0]))
             _check_shape(decoded.pixels, shape)
-        except MemoryError:
-            raise
         except Exception as error:  # a broken file may raise anything in a decoder
             problems.append((position, problem_of(error)))
             continue

@@ -140,8 +140,6 @@ def decode_all(
     check_room_for_chunk(len(paths), form)
     try:
         shape = form.shape or decode_file(paths[0], form).pixels.shape
-    except MemoryError:
-        raise
     except Exception as error:  # a broken file may raise anything in a decoder
         return np.empty((0, 0, 0, 0), np.uint8), Counter(), [(0, problem_of(error))]
     images, counts = room_for((len(paths), *shape), folder), Counter[str]()

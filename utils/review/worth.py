@@ -48,6 +48,8 @@ from utils.units import duration, shown_ends
 log = logging.getLogger("data_cleansing")
 
 UInt8 = npt.NDArray[np.uint8]
+Stamps = Mapping[str, tuple[int, int]]
+"""What tells whether an image file is another one, by path."""
 LISTS = ("original", "reviewed")
 NEEDED = (
     "dataset", "image_size", "color", "resize", "model", "n_epochs", "batch_size", "lr",
@@ -75,9 +77,8 @@ def measure(
     """
     file = paths.reviewed / "trainings.csv"
     done = _finished(file)
-    for path in data.images(TRAINING) + data.images(TEST):
-        _check_there(path)
-    work = _Work(_needed(options, paths), data)
+    stamps = {path: _stamp(path) for path in data.images(TRAINING) + data.images(TEST)}
+    work = _Work(_needed(options, paths), data, stamps)
     wanted = [(name, seed) for seed in range(n_trials) for name in LISTS]
     missing = [one for one in wanted if (*one, work.keys[one[0]]) not in done]
     if missing:
@@ -185,7 +186,7 @@ class _Work:
         UserError: an image is broken, or the model is not found or cannot be trained.
     """
 
-    def __init__(self, options: dict[str, Any], data: Reviewed) -> None:
+    def __init__(self, options: dict[str, Any], data: Reviewed, stamps: Stamps) -> None:
         self._options, self._data = options, data
         set_context(choose_backend("auto", ["0"]), "0")
         threadpool_limits(1, "blas")
@@ -200,7 +201,7 @@ class _Work:
         self._model = checked_model(options["model"], shape, n_classes)
         graph = Network(self._model, shape, n_classes, conv=options["conv"]).graph
         settings = json.dumps([options, n_classes, graph], sort_keys=True)
-        self.keys = {name: _key(settings, self._training(name), data) for name in LISTS}
+        self.keys = {name: _key(settings, self._training(name), data, stamps) for name in LISTS}
 
     def _training(self, name: str) -> pd.DataFrame:
         return (self._data.before if name == LISTS[0] else self._data.after)[TRAINING]
@@ -256,18 +257,19 @@ def _accuracies(predicted: np.ndarray, data: Reviewed) -> tuple[float, float]:
     return given, float((left == after[LABEL].to_numpy()).mean())
 
 
-def _check_there(path: str) -> None:
-    """Raise a UserError if an image is gone."""
+def _stamp(path: str) -> tuple[int, int]:
+    """Size in bytes and time of the last change (ns) of an image; a UserError if it is gone."""
     if not os.path.isfile(path):
         what = "is gone, and the original list needs it; put it back, or give -nt 0"
         raise UserError(f"{shown(path)}: {what}")
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns
 
 
-def _key(settings: str, training: pd.DataFrame, data: Reviewed) -> str:
+def _key(settings: str, training: pd.DataFrame, data: Reviewed, stamps: Stamps) -> str:
     """A hash of settings and of images: paths, labels, sizes and times of the last change."""
     digest = hashlib.sha256(settings.encode())
     for table in (training, data.before[TEST], data.after[TEST]):
-        stamps = [(status.st_size, status.st_mtime_ns) for status in map(os.stat, table[IMAGE])]
         digest.update(table[[IMAGE, LABEL]].to_csv(index=False).encode(errors="surrogateescape"))
-        digest.update(repr(stamps).encode())
+        digest.update(repr([stamps[path] for path in table[IMAGE]]).encode())
     return digest.hexdigest()[:16]

@@ -101,8 +101,9 @@ def remark_on_steps(steps: Sequence[Step], momentum: float, network: Network) ->
         trainings of a net without kinks.
     """
     seen = np.bincount(np.concatenate([step.indices for step in steps]))
-    kinks, length = kinks_in(network), sum(step.learning_rate for step in steps) / (1 - momentum)
-    if seen.max() < 2 or not (kinks or length >= LONG + 0.005):
+    kinks = kinks_in(network)
+    length = _length(np.array([step.learning_rate for step in steps]), momentum)
+    if seen.max() < 2 or not (kinks or _is_long(length)):
         return ""
     reason = f"the net has kinks ({', '.join(kinks)})"
     if not kinks:
@@ -170,8 +171,8 @@ def _too_long(options: Options, n_train: int) -> dict[str, str]:
     """That the training is longer than `LONG`, with a learning rate at which it is not."""
     n_steps = count_steps(n_train, options.n_epochs, options.batch_size)
     rates = learning_rates(options.lr_schedule, options.lr, n_steps)
-    length = float(rates.sum()) / (1 - options.momentum)
-    if length < LONG + 0.005:  # what is printed is more than LONG
+    length = _length(rates, options.momentum)
+    if not _is_long(length):
         return {}
     divided = f", over 1 - {options.momentum:g} of momentum," if options.momentum else ""
     reason = (
@@ -180,6 +181,16 @@ def _too_long(options: Options, n_train: int) -> dict[str, str]:
     )
     lower = _rounded_down(options.lr * LONG / length)
     return {reason: f"--lr {lower}, or fewer epochs; the net then learns less"}
+
+
+def _length(rates: np.ndarray, momentum: float) -> float:
+    """How far a training goes: the sum of its learning rates (T,) over 1 - momentum."""
+    return float(rates.sum()) / (1 - momentum)
+
+
+def _is_long(length: float) -> bool:
+    """Whether a length is more than `LONG`, also as it is printed."""
+    return length >= LONG + 0.005
 
 
 def _rounded_down(value: float) -> str:
