@@ -1,11 +1,12 @@
 """Which ranking to remove by when the net is trained again from the first step.
 
     python benchmarks/from_scratch.py [--data PATH] [--tasks NAME ...] [--seeds S ...] [--lr RATE]
-                                      [--work DIR] [--page PAGE]
+                                      [--methods NAME ...] [--work DIR] [--page PAGE]
 
 Each task and seed is one run of eval_sgd_influence.py with --preset smooth, -ra and all epochs
 covered: the n worst images by each method are removed, and the net is trained again from its first
-step. Tasks:
+step. EK-FAC, kronfluence's influence functions with the damping of its papers, is asked for by
+--methods and needs the Python of `make peers`; it scores the same training. Tasks:
 
 digits_flipped, mnist_flipped, cifar10_flipped: a tenth of the training labels is flipped.
 cifar10_human: wrong labels by people, the first wrong one of three annotators of CIFAR-10H;
@@ -14,8 +15,8 @@ cifar10_human: wrong labels by people, the first wrong one of three annotators o
 --lr is the learning rate, by default that of the preset. Test labels are the right ones; MNIST and
 CIFAR-10 are resized to 16 px. The images come from --data (see benchmarks/real_images.py; CIFAR-10
 needs it). Rows, one per removal, go to benchmarks/results/from_scratch.csv next to those of other
-tasks, rates and seeds; with --page the table between its comments `from_scratch` is replaced, and
-an empty --seeds does that alone. With --work the runs are kept and resumed.
+tasks, rates, seeds and methods; with --page the table between its comments `from_scratch` is
+replaced, and an empty --seeds does that alone. With --work the runs are kept and resumed.
 """
 
 from __future__ import annotations
@@ -27,31 +28,45 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the repository, when run as a script
 
-import eval_sgd_influence
+from benchmarks.peers.compare import run_peers
+from benchmarks.peers.ours import problem_of
+from benchmarks.peers.problem import load_result, problem_path, scores_path
 from benchmarks.reproduction_tables import fill_page, markdown, mean_and_deviation
 from benchmarks.small_sets import N_ANNOTATORS, cifar10_csv, mnist_archives
 from benchmarks.stored import beside_stored
+from eval_sgd_influence import COMMAND
+from sgd_influence.eval import retrain_without
+from sgd_influence.replay import states_of
 from utils.errors import UserError
 from utils.methods import CONTROL, NO_REMOVAL
+from utils.options import Options, parse_options
+from utils.output.folder import OutputFolder
 from utils.output.paths import OutputPaths
 from utils.output.storage import read_csv, save_csv
 from utils.presets import PRESETS
 from utils.run.command import main as run_command
+from utils.run.pipeline import prepared
 from utils.units import counted
 
 RESULTS = ROOT / "benchmarks" / "results" / "from_scratch.csv"
-COMMAND = (
+ALWAYS = (
     "--preset smooth --lr {} -ra --cover_epochs all -nt 1 -j 1 --context cpu --no_report -q "
     "--allow_unverified_data"
 )
-METHODS = ("Hara_exact", "AUM", "Influence_functions", CONTROL)
+OURS = ("Hara_exact", "AUM", "Influence_functions", CONTROL)
+EKFAC = "EK-FAC"
+PEER = "kronfluence EKFAC, damped"
+"""What benchmarks/peers calls it."""
+METHODS = (*OURS[:-1], EKFAC, CONTROL)
+"""The rows of the tables."""
 FLIPS = "--flip_labels 0.1"
-KEYS = ["task", "lr", "seed"]
+KEYS = ["task", "lr", "seed", "method"]
 LR: float = PRESETS["smooth"].options["lr"]
 
 
@@ -82,50 +97,98 @@ TASKS = {
 }
 
 
-def rows_of(name: str, seed: int, lr: float, data: Path | None, work: Path) -> pd.DataFrame:
+@dataclass(frozen=True)
+class Work:
+    """What is measured, and where.
+
+    Attributes:
+        lr: the learning rate.
+        methods: of `METHODS`.
+        data: folder with the real images.
+        folder: of the runs.
+        python: with the other libraries.
+    """
+
+    lr: float
+    methods: Sequence[str]
+    data: Path | None
+    folder: Path
+    python: Path
+
+
+def rows_of(name: str, seed: int, work: Work) -> pd.DataFrame:
     """A row per method and n of one run.
 
     Args:
         name: of the task.
         seed: of everything in the run.
-        lr: the learning rate.
-        data: folder with the real images.
-        work: folder of the runs.
+        work: what is measured.
 
     Returns:
         Columns task, lr, seed, method, n, val_loss (nats), val_accuracy, test_accuracy, and gain
         (points of test accuracy over the training without removal).
 
     Raises:
-        UserError: the run ended with an error.
+        UserError: the run ended with an error, or EK-FAC gave no scores.
     """
-    task, output = TASKS[name], work / name / f"lr_{lr}" / f"seed_{seed}"
-    words = [*COMMAND.format(lr).split(), *task.options.split(), *_images(task, seed, data, work)]
+    task, output = TASKS[name], work.folder / name / f"lr_{work.lr}" / f"seed_{seed}"
+    words = [*ALWAYS.format(work.lr).split(), *task.options.split(), *_images(task, seed, work)]
     if task.sizes:
         words += ["--n_train", str(task.sizes[0]), "--n_val", str(task.sizes[1])]
-    words += ["--seed", str(seed), "--methods", *METHODS, "-o", str(output)]
-    if status := run_command(eval_sgd_influence.COMMAND, words):
+    own = [method for method in work.methods if method != EKFAC]
+    words += ["--seed", str(seed), "--methods", *(own or [CONTROL]), "-o", str(output)]
+    if status := run_command(COMMAND, words if own else [*words, "-r", "0"]):
         raise UserError(f"{name}, seed {seed}: the run ended with status {status}")
     table = read_csv(OutputPaths(output).summary).rename(columns={"n_drops": "n"})
     table = table[table["seed"] == seed]
     unchanged = table[table["method"] == NO_REMOVAL].iloc[:1].assign(n=0)
-    table = pd.concat([unchanged, table[table["method"].isin(METHODS)]], ignore_index=True)
+    parts = [unchanged, table[table["method"].isin(work.methods)]]
+    if EKFAC in work.methods:
+        parts.append(ekfac_rows(parse_options(COMMAND, words), work.python))
+    table = pd.concat(parts, ignore_index=True)
     gain = 100 * (table["test_accuracy"] - float(unchanged["test_accuracy"].iloc[0]))
     shown = ["method", "n", "val_loss", "val_accuracy", "test_accuracy", "gain"]
-    return table.assign(task=name, lr=lr, gain=gain)[[*KEYS, *shown]]
+    return table.assign(task=name, lr=work.lr, seed=seed, gain=gain)[[*KEYS[:-1], *shown]]
 
 
-def _images(task: Task, seed: int, data: Path | None, work: Path) -> list[str]:
+def ekfac_rows(options: Options, python: Path) -> pd.DataFrame:
+    """The scores after each removal by EK-FAC, of a run that is finished.
+
+    Args:
+        options: of the run.
+        python: with the other libraries.
+
+    Returns:
+        Columns method, n and `SCORE_COLUMNS`.
+    """
+    trial = prepared(options).trial(options.seed, OutputFolder(options.output_dir))
+    folder = options.output_dir / "peers"
+    (folder / "results").mkdir(parents=True, exist_ok=True)
+    problem_of(trial, states_of(trial)).save(problem_path(folder))
+    run_peers(python, "checkpoints", folder)
+    run_peers(python, "score", folder, PEER)
+    if error := load_result(folder, PEER).error:
+        raise UserError(f"{PEER}: {error}")
+    order = np.argsort(np.load(scores_path(folder, PEER)), kind="stable")
+    rows = []
+    for n in filter(None, options.removal_counts):
+        removed = np.isin(np.arange(trial.n_train), order[:n])
+        scores = retrain_without(trial, removed, f"{EKFAC}, n = {n}")
+        rows.append(scores.iloc[-1:].assign(method=EKFAC, n=n))
+    return pd.concat(rows, ignore_index=True)
+
+
+def _images(task: Task, seed: int, work: Work) -> list[str]:
     """The options that name the images."""
     if task.data == "cifar10":
         assert task.sizes is not None
         kind = "human" if task.human else "right"
-        folder, n_asked = work / f"{kind}_data" / str(seed), N_ANNOTATORS if task.human else 0
-        cifar10_csv(folder, seed, data, sum(task.sizes), n_asked)
+        folder = work.folder / f"{kind}_data" / str(seed)
+        cifar10_csv(folder, seed, work.data, sum(task.sizes), N_ANNOTATORS if task.human else 0)
         return ["-ds", str(folder)]
     words = ["-ds", task.data]
-    if task.data == "mnist" and data:
-        words += ["--data_dir", str(mnist_archives(data, work / "archives"))]
+    if task.data == "mnist" and work.data:
+        words += ["--data_dir", str(mnist_archives(work.data, work.folder / "archives"))]
     return words
 
 
@@ -142,7 +205,8 @@ def table_of(rows: pd.DataFrame) -> str:
         table: list[tuple[str, ...]] = [("method", *(f"n = {n}" for n in counts))]
         for method in METHODS:
             by_count = dict(iter(own[own["method"] == method].groupby("n")["gain"]))
-            table.append((method, *(mean_and_deviation(by_count[n], "+") for n in counts)))
+            if by_count:
+                table.append((method, *(mean_and_deviation(by_count[n], "+") for n in counts)))
         parts.append(markdown(table))
     return "\n\n".join(parts)
 
@@ -159,16 +223,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )  # fmt: skip
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2], help="default: 0 1 2")
     parser.add_argument("--lr", type=float, default=LR, help=f"default: the preset's, {LR}")
+    parser.add_argument(
+        "--methods", nargs="+", choices=METHODS, default=list(OURS), metavar="NAME",
+        help=f"of {', '.join(METHODS)}; default: all but {EKFAC}",
+    )  # fmt: skip
+    parser.add_argument(
+        "--python", type=Path, default=Path(".venv-peers/bin/python"),
+        help="Python with kronfluence; default: %(default)s",
+    )  # fmt: skip
     parser.add_argument("--work", type=Path, help="folder to keep the runs in")
     parser.add_argument("--out", type=Path, default=RESULTS, help=f"default: {RESULTS}")
     parser.add_argument("--page", type=Path, help="whose table is replaced")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as temporary:
+        folder = options.work or Path(temporary)
+        work = Work(options.lr, options.methods, options.data, folder, options.python)
         for seed in options.seeds:
             for name in options.tasks:
-                rows = rows_of(
-                    name, seed, options.lr, options.data, options.work or Path(temporary)
-                )
+                rows = rows_of(name, seed, work)
                 save_csv(beside_stored(rows, options.out, KEYS), options.out)
     table = table_of(read_csv(options.out))
     print(table)

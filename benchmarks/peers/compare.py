@@ -90,7 +90,8 @@ def run(options: argparse.Namespace, problem: str, seed: int) -> pd.DataFrame:
     (folder / "results").mkdir(parents=True, exist_ok=True)
     data = ["--data", str(options.data)] if options.data else []
     _ours("build", folder, problem, str(seed), *data)
-    _peers(options, "parity", folder)
+    for command in ("checkpoints", "parity"):
+        run_peers(options.python, command, folder)
     with ThreadPoolExecutor(options.jobs) as pool:
         list(pool.map(partial(score, options, folder), options.methods))
     if problem not in WITHOUT_TRUTH:
@@ -108,15 +109,16 @@ def score(options: argparse.Namespace, folder: Path, name: str) -> None:
     if name in OURS:
         _ours("score", folder, name)
     else:
-        _peers(options, "score", folder, name)
+        run_peers(options.python, "score", folder, name)
 
 
 def _ours(command: str, folder: Path, *arguments: str) -> None:
     _child(sys.executable, "ours.py", command, str(folder), *arguments)
 
 
-def _peers(options: argparse.Namespace, command: str, folder: Path, *arguments: str) -> None:
-    _child(str(options.python), "peers.py", command, str(folder), *arguments)
+def run_peers(python: Path, command: str, folder: Path, *arguments: str) -> None:
+    """Run peers.py, in the Python of the other libraries, for a problem's folder."""
+    _child(str(python), "peers.py", command, str(folder), *arguments)
 
 
 def _child(python: str, script: str, *arguments: str) -> None:

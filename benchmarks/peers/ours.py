@@ -12,6 +12,7 @@ import argparse
 import hashlib
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -90,7 +91,13 @@ def build(folder: Path, name: str, seed: int, data: Path | None) -> None:
         raise ValueError(f"{name}: the comparison is of plain SGD, not of {recorded.optimiser}")
     given = recorded.data.training.labels
     clean = given if name == "cifar_cnn" else clean_labels(seed, data, recorded.n_train)
-    problem_of(recorded, clean).save(problem_path(folder))
+    problem = replace(
+        problem_of(recorded, recorded.state_before),
+        wrong=given != clean,
+        losses=np.array(recorded.recorded.losses),
+        removals=TASKS["mnist_cnn"].removals(recorded),
+    )
+    problem.save(problem_path(folder))
     for cover_epochs in (1, recorded.n_epochs):
         keep_states(recorded, open_trial(folder, cover_epochs))
 
@@ -111,16 +118,20 @@ def clean_labels(seed: int, data: Path | None, n: int) -> np.ndarray:
     return labels[order_of(seed, len(labels))[:n]]
 
 
-def problem_of(trial: RecordedTrial, clean: np.ndarray) -> Problem:
-    """The arrays of a recorded training; `clean` (n,) are its labels before some were flipped."""
+def problem_of(trial: Trial, state_before: Callable[[int], State]) -> Problem:
+    """The arrays of a finished training.
+
+    Args:
+        trial: the training.
+        state_before: its state before a step, asked for from the last step to the first.
+    """
     training, validation = trial.data.training, trial.data.validation
-    states = [trial.state_before(t) for t in (*trial.epoch_starts, len(trial.steps))]
+    states = [state_before(t) for t in (len(trial.steps), *trial.epoch_starts[::-1])][::-1]
     return Problem(
         seed=trial.seed,
         model=trial.network.model.__name__,
         images=training.images,
         labels=training.labels,
-        wrong=training.labels != clean,
         x=normalise(training.images),
         images_val=validation.images,
         labels_val=validation.labels,
@@ -129,8 +140,6 @@ def problem_of(trial: RecordedTrial, clean: np.ndarray) -> Problem:
         sizes=np.array([len(step.indices) for step in trial.steps]),
         epochs=np.array([step.epoch for step in trial.steps]),
         rates=np.array([step.learning_rate for step in trial.steps]),
-        losses=np.array(trial.recorded.losses),
-        removals=TASKS["mnist_cnn"].removals(trial),
         states={name: np.stack([state[name] for state in states]) for name in states[0]},
     )
 

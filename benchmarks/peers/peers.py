@@ -1,7 +1,8 @@
 """The other libraries' side, in PyTorch: each scores the same recorded training.
 
-    python benchmarks/peers/peers.py parity FOLDER     compare the trainings, write checkpoints
-    python benchmarks/peers/peers.py score  FOLDER PEER
+    python benchmarks/peers/peers.py checkpoints FOLDER   write the net after each epoch
+    python benchmarks/peers/peers.py parity FOLDER        compare the trainings
+    python benchmarks/peers/peers.py score  FOLDER PEER   needs checkpoints
 
 Every score is turned so that it estimates the change of the mean validation loss when the image is
 left out, up to a factor: negative is harmful.
@@ -462,10 +463,9 @@ def score(folder: Path, name: str) -> None:
 
 
 def compare_trainings(folder: Path) -> None:
-    """Write how far PyTorch's training is from the product's, and the product's checkpoints."""
+    """Write how far PyTorch's training is from the product's."""
     problem = Problem.load(problem_path(folder))
     parity_path(folder).write_text(json.dumps(parity(problem)), encoding="utf-8")
-    save_checkpoints(problem, checkpoints_folder(folder))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -473,12 +473,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    comparing, scoring = commands.add_parser("parity"), commands.add_parser("score")
-    for command in (comparing, scoring):
+    saving, comparing, scoring = map(commands.add_parser, ("checkpoints", "parity", "score"))
+    for command in (saving, comparing, scoring):
         command.add_argument("folder", type=Path)
     scoring.add_argument("peer", choices=PEERS)
     options = parser.parse_args(arguments)
-    if options.command == "parity":
+    if options.command == "checkpoints":
+        problem = Problem.load(problem_path(options.folder))
+        save_checkpoints(problem, checkpoints_folder(options.folder))
+    elif options.command == "parity":
         compare_trainings(options.folder)
     else:
         score(options.folder, options.peer)

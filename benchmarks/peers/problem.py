@@ -25,7 +25,6 @@ class Problem:
         model: the product's name of the net.
         images: (n, H, W, C) uint8.
         labels: (n,) as trained on.
-        wrong: (n,) mask of the flipped labels.
         x: (n, C, H, W) float32, the images as the net sees them.
         x_val: (n_val, C, H, W) float32.
         images_val: (n_val, H, W, C) uint8.
@@ -34,6 +33,8 @@ class Problem:
         sizes: (T,) |B_t|.
         epochs: (T,) the epoch of each step.
         rates: (T,) learning rates.
+        wrong: (n,) mask of the flipped labels; this and the next two are empty where only scores
+            are asked for.
         losses: (T,) mean loss of each batch before its step.
         removals: (R, n) masks of what is removed together.
         states: by name (E + 1, ...), at the start of each epoch and at the end.
@@ -43,7 +44,6 @@ class Problem:
     model: str
     images: np.ndarray
     labels: np.ndarray
-    wrong: np.ndarray
     x: np.ndarray
     x_val: np.ndarray
     images_val: np.ndarray
@@ -52,8 +52,9 @@ class Problem:
     sizes: np.ndarray
     epochs: np.ndarray
     rates: np.ndarray
-    losses: np.ndarray
-    removals: np.ndarray
+    wrong: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+    losses: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    removals: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), bool))
     states: Arrays = field(default_factory=dict)
 
     @property

@@ -4,20 +4,32 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from benchmarks import from_scratch
-from benchmarks.from_scratch import METHODS, Task, rows_of, table_of
+from benchmarks.from_scratch import EKFAC, METHODS, OURS, PEER, Task, Work, rows_of, table_of
+from benchmarks.peers.problem import Problem, Result, problem_path, record
 from utils.methods import NO_REMOVAL
+from utils.output.paths import OutputPaths
+from utils.output.storage import read_csv
+
+N_TRAIN = 64
 
 
-def test_rows_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    small = Task("digits", "--flip_labels 0.1 -r 0 5 -e 2 --model mlp --n_test 100", (64, 50))
-    monkeypatch.setitem(from_scratch.TASKS, "small", small)
-    rows = rows_of("small", 3, 0.01, None, tmp_path)
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Of runs of the task `small`."""
+    options = "--flip_labels 0.1 -r 0 5 -e 2 --model mlp --n_test 100"
+    monkeypatch.setitem(from_scratch.TASKS, "small", Task("digits", options, (N_TRAIN, 50)))
+    return tmp_path
+
+
+def test_rows_of_a_run(folder: Path) -> None:
+    rows = rows_of("small", 3, Work(0.01, OURS, None, folder, folder))
     assert rows.groupby("method")["n"].apply(list).to_dict() == {
-        NO_REMOVAL: [0], **{method: [5] for method in METHODS}
+        NO_REMOVAL: [0], **{method: [5] for method in OURS}
     }  # fmt: skip
     assert set(rows["task"]) == {"small"} and set(rows["seed"]) == {3}
     assert set(rows["lr"]) == {0.01}
@@ -25,6 +37,31 @@ def test_rows_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert rows["gain"].tolist() == pytest.approx(
         (100 * (rows["test_accuracy"] - unchanged)).tolist()
     )
+
+
+def test_ekfac_scores_the_training_of_the_run_and_removes_by_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def run_peers(python: Path, command: str, place: Path, *arguments: str) -> None:
+        asked.append((python, command, *arguments))
+        problem = Problem.load(problem_path(place))
+        assert len(problem.labels) == N_TRAIN
+        assert {len(array) for array in problem.states.values()} == {problem.epochs[-1] + 2}
+        if command == "score":  # by AUM's scores, so that the removal is AUM's
+            by_aum = read_csv(OutputPaths(place.parent).influence("AUM", 3))
+            scores = by_aum.sort_values("datasource_index")["influence"].to_numpy()
+            record(place, Result(PEER, "", "", True), lambda: scores, lambda: 0)
+
+    monkeypatch.setattr(from_scratch, "run_peers", run_peers)
+    python = Path("python")
+    rows = rows_of("small", 3, Work(0.01, ("AUM", EKFAC), None, folder, python))
+    assert asked == [(python, "checkpoints"), (python, "score", PEER)]
+    same = ["n", "val_loss", "val_accuracy", "test_accuracy", "gain", "lr", "seed"]
+    by_aum, by_ekfac = (rows.loc[rows["method"] == m, same].to_numpy() for m in ("AUM", EKFAC))
+    assert len(by_aum) == 1
+    np.testing.assert_array_equal(by_aum, by_ekfac)
 
 
 def test_table_has_the_mean_gain_of_each_method_and_count() -> None:
