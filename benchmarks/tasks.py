@@ -378,7 +378,7 @@ TASKS: dict[str, Task] = {
         *from_scratch("stock_mnist", MNIST_1000, n_groups=30, n_again=10),
         *from_scratch("smooth_cifar", smooth(CIFAR_2000), 50, 10, sgd_damping=10.0),
         *from_scratch(
-            f"smooth_cifar_lr_{LOW_RATE}", smooth(CIFAR_2000, LOW_RATE), 25, 3, sgd_damping=10.0
+            f"smooth_cifar_lr_{LOW_RATE}", smooth(CIFAR_2000, LOW_RATE), 50, 5, sgd_damping=10.0
         ),
     )
 }
