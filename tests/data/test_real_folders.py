@@ -18,7 +18,7 @@ from PIL import Image
 
 from tests.helpers.errors import one_line
 from tests.helpers.own_images import class_folders, csv_of, picture, rows_of
-from tests.helpers.real_folders import CASES, deep, outcome_of, png16
+from tests.helpers.real_folders import CASES, chunk, deep, outcome_of, png16
 from tests.helpers.runs import ROOT, sgd_influence
 from utils.data import decode
 from utils.data.datasets import prepare
@@ -163,16 +163,30 @@ def ppm(kind: bytes) -> bytes:
     return b"P3\n# none\n7 5\n65535\n" + b" ".join(b"%d" % value for value in NUMBERS.ravel())
 
 
-def tiff(order: Literal["<", ">"], pixels: npt.NDArray[Any]) -> bytes:
-    """A TIFF file of unsigned numbers (H, W, C) in this order of bytes, "<" or ">"."""
+def tiff(
+    order: Literal["<", ">"],
+    pixels: npt.NDArray[Any],
+    white_is: int = 1,
+    planes: int = 1,
+    number: int = 1,
+) -> bytes:
+    """A TIFF file of numbers (H, W, C) in this order of bytes, "<" or ">".
+
+    Args:
+        order: of bytes.
+        pixels: of one channel, or in colour.
+        white_is: 0 or 1, what white is in gray.
+        planes: 1, or 2 for channels one after the other.
+        number: 1 unsigned, 2 signed, 3 floating point.
+    """
     height, width, channels = pixels.shape
     data = pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
     bits = struct.pack(f"{order}{channels}H", *[8 * pixels.itemsize] * channels)
     more = bits if channels > 1 else b""
     of_bits = 8 + len(data) if channels > 1 else 8 * pixels.itemsize
     tags = [(256, 3, 1, width), (257, 3, 1, height), (258, 3, channels, of_bits), (259, 3, 1, 1)]
-    tags += [(262, 3, 1, 2 if channels > 1 else 1), (273, 4, 1, 8), (277, 3, 1, channels)]
-    tags += [(278, 3, 1, height), (279, 4, 1, len(data)), (339, 3, 1, 1)]
+    tags += [(262, 3, 1, 2 if channels > 1 else white_is), (273, 4, 1, 8), (277, 3, 1, channels)]
+    tags += [(278, 3, 1, height), (279, 4, 1, len(data)), (284, 3, 1, planes), (339, 3, 1, number)]
     entries = b"".join(
         struct.pack(f"{order}HHI", *tag[:3])
         + struct.pack(f"{order}HH" if tag[1] == 3 and tag[2] == 1 else f"{order}I",
@@ -208,6 +222,60 @@ def test_all_bits_are_read(name: str) -> None:
     if expected is None:
         expected = NUMBERS[..., 0].astype(np.uint32) << 20
     np.testing.assert_array_equal(found[1], expected)
+
+
+FLOATS = NUMBERS[..., :1].astype(np.float32)
+WHITE_AS_ZERO = {
+    "8 bit": tiff("<", (NUMBERS[..., :1] // 16).astype(np.uint8), 0),
+    "16 bit": tiff("<", NUMBERS[..., :1], 0),
+    "floating point": tiff("<", FLOATS, 0, number=3),
+}
+
+
+@pytest.mark.parametrize("name", WHITE_AS_ZERO)
+def test_white_as_zero_is_turned_round(name: str, tmp_path: Path) -> None:
+    (tmp_path / "a.tif").write_bytes(WHITE_AS_ZERO[name])
+    pixels = decode.decode_file(str(tmp_path / "a.tif"), decode.Form()).pixels[..., 0]
+    assert pixels.flat[NUMBERS[..., 0].argmin()] == pixels.max()
+    assert pixels.flat[NUMBERS[..., 0].argmax()] == pixels.min() < pixels.max()
+
+
+PLANAR = np.moveaxis(NUMBERS, -1, 0).reshape(NUMBERS.shape)
+REFUSED = {
+    "planes": (tiff("<", PLANAR, planes=2), "a TIFF of 16-bit RGB, in planes, which is not read"),
+    "signed": (
+        tiff("<", NUMBERS[..., :1].astype(np.int8), number=2),
+        "a TIFF of signed 8-bit pixels, which is not read",
+    ),
+    "half": (tiff("<", NUMBERS)[:20], "a TIFF file that is truncated, damaged or of a kind"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_tiff_that_would_be_misread_is_refused(name: str, tmp_path: Path) -> None:
+    content, problem = REFUSED[name]
+    (tmp_path / "a.tif").write_bytes(content)
+    assert decode.survey_file(str(tmp_path / "a.tif")).problem.startswith(problem)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_transparent_colour_of_sixteen_bits_becomes_white(
+    channels: int, tmp_path: Path
+) -> None:
+    pixels = NUMBERS[..., :channels].copy()
+    pixels[0, 0] = pixels[2, 3]
+    named = chunk(b"tRNS", pixels[2, 3].astype(">u2").tobytes())
+    (tmp_path / "a.png").write_bytes(png16(pixels, named))
+    found = decode.decode_file(str(tmp_path / "a.png"), decode.Form()).pixels
+    white = (pixels == pixels[2, 3]).all(-1)
+    assert white.sum() >= 2
+    assert (found[white] == 255).all()
+    np.testing.assert_array_equal(found[~white], eight_bit(pixels, Range(SIXTEEN, 0, 4095))[~white])
+
+
+def test_sixteen_bit_gray_with_opacity_is_gray(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png16(WITH_OPACITY[..., 2:]))
+    assert not decode.survey_file(str(tmp_path / "a.png")).colour
 
 
 @pytest.mark.parametrize(("high", "top"), [(1, 255), (255, 255), (256, 1023), (4095, 4095),

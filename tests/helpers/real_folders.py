@@ -301,13 +301,15 @@ def write_deep(file: Path, pixels: npt.NDArray[Any]) -> None:
         Image.fromarray(pixels).save(file)
 
 
-def png16(pixels: npt.NDArray[Any]) -> bytes:
-    """A PNG file of 16-bit colour (H, W, 2 to 4)."""
+def png16(pixels: npt.NDArray[Any], more: bytes = b"") -> bytes:
+    """A PNG file of 16 bits (H, W, 1 to 4), `more` before its pixels."""
     height, width, channels = pixels.shape
-    kind = {2: 4, 3: 2, 4: 6}[channels]
+    kind = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
     lines = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
     header = struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)
-    return png(chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(lines)), chunk(b"IEND", b""))
+    return png(
+        chunk(b"IHDR", header), more, chunk(b"IDAT", zlib.compress(lines)), chunk(b"IEND", b"")
+    )
 
 
 def png(*chunks: bytes) -> bytes:

@@ -31,6 +31,9 @@ from utils.data.depth import (
     deep_pixels,
     eight_bit,
     is_deep,
+    is_gray_with_opacity,
+    made_white,
+    misread,
     range_of,
 )
 from utils.data.looks import Look, look_at, table_of
@@ -65,8 +68,11 @@ NOT_IMAGES = {
     rb"\s*(<\?xml[^>]*>\s*)?(<!--[^>]*-->\s*)?<svg": "an SVG drawing, which has no pixels; convert "
     "it",
     rb"PK\x03\x04": "a zip archive, not an image; unpack it",
+    rb"II[*+]\x00|MM\x00[*+]": "a TIFF file that is truncated, damaged or of a kind that is not "
+    "read; convert it",
+    rb".{4}ftypavi[fs]": "a truncated or damaged AVIF image",
 }
-"""Beginnings of files that are not images but often have the name of one."""
+"""Beginnings of files that cannot be opened but often have the name of an image."""
 LARGE = 10_000_000  # pixels above which a JPEG file is decoded at a smaller size
 UNCHECKED = 32_000_000  # bytes that decoding may take without a check of the free memory
 STRIP = 250_000  # pixels that are converted at once
@@ -343,7 +349,7 @@ def _looked_at(stream: IO[bytes], look: Callable[[Image.Image, IO[bytes]], T]) -
 def _opened(stream: IO[bytes]) -> Image.Image:
     """Open an image; a file of another kind that is known by its beginning is named."""
     try:
-        return Image.open(stream, formats=FORMATS)
+        image = Image.open(stream, formats=FORMATS)
     except UnidentifiedImageError as error:
         stream.seek(0)
         start = stream.read(512)
@@ -351,6 +357,9 @@ def _opened(stream: IO[bytes]) -> Image.Image:
             if re.match(pattern, start, re.IGNORECASE | re.DOTALL):
                 raise _Refused(what) from error
         raise
+    if kind := misread(image):
+        raise _Refused(f"{kind}, which is not read; convert it")
+    return image
 
 
 def _orientation(image: Image.Image) -> int:
@@ -365,7 +374,8 @@ def _is_colour(image: Image.Image) -> bool:
     if image.mode in ("P", "PA"):
         palette = np.array(image.getpalette() or [], np.uint8).reshape(-1, 3)
         return bool((palette != palette[:, :1]).any())
-    return image.mode not in GRAY_MODES and not image.mode.startswith("I")
+    gray = image.mode in GRAY_MODES or image.mode.startswith("I") or is_gray_with_opacity(image)
+    return not gray
 
 
 def _eight_bit(image: Image.Image, stream: IO[bytes], scales: Scales) -> tuple[Image.Image, str]:
@@ -375,7 +385,9 @@ def _eight_bit(image: Image.Image, stream: IO[bytes], scales: Scales) -> tuple[I
         kind, values = deep
         given = (scale for scale in scales if scale.kind == kind)
         scale = next(given, None) or common_scales([range_of(kind, values)])[0]
-        pixels = Image.fromarray(eight_bit(values, scale))
+        scaled = eight_bit(values, scale)
+        made_white(values, image, scaled)
+        pixels = Image.fromarray(scaled)
         return _plain(pixels, "L" if pixels.mode in GRAY_MODES else "RGB"), kind
     image.load()
     mode = "RGB" if _is_colour(image) else "L"

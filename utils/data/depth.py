@@ -20,6 +20,8 @@ SIXTEEN, INTEGER, FLOAT = "16 bit", "32 bit", "floating point"
 TOPS = (255, 1023, 4095, 16383, 65535)
 """Divisors of 16-bit pixels: the largest values of 8, 10, 12, 14 and 16 bits."""
 STRIP = 250_000  # values that are scaled at once
+BITS, WHITE_IS, PLANES, SAMPLES = 258, 262, 284, 339
+"""Tags of TIFF: bits of a sample, what 0 is in gray, how samples lie, kind of number."""
 
 Pixels = npt.NDArray[Any]
 
@@ -46,9 +48,9 @@ def deep_pixels(image: Image.Image, stream: IO[bytes]) -> tuple[str, Pixels] | N
     or of 4 channels is opacity.
     """
     if image.mode.startswith("I;16"):
-        return SIXTEEN, np.asarray(image)
+        return SIXTEEN, _black_is_zero(image, np.asarray(image))
     if image.mode == "F":
-        return FLOAT, np.asarray(image)
+        return FLOAT, _black_is_zero(image, np.asarray(image))
     if image.mode == "I":
         return _integers(image)
     colour = _sixteen_bit_colour(image, stream)
@@ -60,11 +62,47 @@ def is_deep(image: Image.Image) -> bool:
     return image.mode[0] in "IF" or _colour_reader(image) is not None
 
 
+def is_gray_with_opacity(image: Image.Image) -> bool:
+    """Whether an image, as opened, is of 16-bit gray with opacity, which Pillow calls RGBA."""
+    return _raw_mode(image).startswith("LA;16")
+
+
+def misread(image: Image.Image) -> str:
+    """Of what kind a TIFF, as opened, is if Pillow reads such pixels wrongly; else empty."""
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return ""
+    bits = max(np.atleast_1d(image.tag_v2.get(BITS, 1)))
+    if bits > 8 and not is_deep(image):
+        planes = ", in planes" if image.tag_v2.get(PLANES) == 2 else ""
+        return f"a TIFF of {bits}-bit {image.mode}{planes}"
+    if bits == 8 and 2 in np.atleast_1d(image.tag_v2.get(SAMPLES, 1)):
+        return "a TIFF of signed 8-bit pixels"
+    return ""
+
+
+def made_white(values: Pixels, image: Image.Image, pixels: npt.NDArray[np.uint8]) -> None:
+    """Make `pixels` white where a PNG names the colour of its `values` as transparent."""
+    transparent = image.info.get("transparency")
+    if image.format == "PNG" and isinstance(transparent, int | tuple):
+        same = values == np.array(transparent)
+        pixels[same.all(-1) if values.ndim == 3 else same] = 255
+
+
+def _black_is_zero(image: Image.Image, values: Pixels) -> Pixels:
+    """Gray values, turned round if a TIFF has white as 0, which Pillow does with 8 bits alone."""
+    if not isinstance(image, TiffImagePlugin.TiffImageFile) or image.tag_v2.get(WHITE_IS) != 0:
+        return values
+    if values.dtype.kind == "f":
+        return -values
+    bits = max(np.atleast_1d(image.tag_v2.get(BITS, 16)))
+    return ((1 << int(bits)) - 1 - values.astype(np.int64)).astype(np.uint16)
+
+
 def _integers(image: Image.Image) -> tuple[str, Pixels]:
     if image.format == "PPM":
         return SIXTEEN, np.asarray(image).astype(np.uint16)
     if isinstance(image, TiffImagePlugin.TiffImageFile):
-        bits, sign = (image.tag_v2.get(tag, (0,)) for tag in (258, 339))
+        bits, sign = (image.tag_v2.get(tag, (0,)) for tag in (BITS, SAMPLES))
         if tuple(np.atleast_1d(bits)) == (32,) and tuple(np.atleast_1d(sign)) == (1,):
             return INTEGER, np.asarray(image).view(np.uint32)
     return INTEGER, np.asarray(image)

@@ -65,7 +65,7 @@ class Evaluator:
         """Loss and hit of the network as it is now on each image of `data`.
 
         Raises:
-            UserError: the mean loss is not a finite number.
+            UserError: the mean loss, or a running statistic, is not a finite number.
         """
         return self._evaluate(data, None)
 
@@ -73,7 +73,7 @@ class Evaluator:
         """What `__call__` and `probabilities` return, by one pass over `data`.
 
         Raises:
-            UserError: the mean loss is not a finite number.
+            UserError: as `__call__`.
         """
         probabilities = self._room(len(data))
         return self._evaluate(data, probabilities), probabilities
@@ -86,6 +86,9 @@ class Evaluator:
 
         Returns:
             float32 (N, n_classes), rows with the sum 1.
+
+        Raises:
+            UserError: a running statistic is not a finite number.
         """
         result = self._room(len(images))
         for rows, graph in self._batches(len(images), lambda rows: normalise(images[rows])):
@@ -105,8 +108,6 @@ class Evaluator:
             if probabilities is not None:
                 probabilities[rows] = graph.probabilities.d
         evaluation = Evaluation(losses, hits)
-        if not math.isfinite(evaluation.loss):
-            _check_statistics(self.network)
         check_finite(evaluation.loss, "the evaluated loss")
         return evaluation
 
@@ -119,6 +120,7 @@ class Evaluator:
             n: images in all.
             batch: gives those of some rows as the network takes them.
         """
+        _check_statistics(self.network)  # ReLU makes 0 of nan, so that the loss would be finite
         for rows in batches_of(n, evaluation_batch(self.network.image_shape)):
             stop_if_asked()
             graph = self._graph(rows.stop - rows.start)
@@ -152,7 +154,7 @@ def _check_statistics(network: Network) -> None:
         raise UserError(
             "the running statistics of BatchNorm are not finite, though the parameters are: a "
             "batch of one image has no variance; choose a --batch_size with which no batch has "
-            "one image left, and another --output_dir"
+            "one image left, and another --output_dir, or remove fewer images (-r)"
         )
 
 
