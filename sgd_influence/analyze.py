@@ -12,13 +12,27 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from sgd_influence.class_counts import emptied_classes, unvalidated_classes
 from sgd_influence.cleanse import cleanse
 from sgd_influence.eval import SCORE_COLUMNS
 from sgd_influence.label_issues import about_validation, check_of_run, label_words
 from sgd_influence.outcomes import load_outcomes
-from sgd_influence.recommend import Recommendation, Tried, Verdict, about_retraining, recommend
+from sgd_influence.recommend import (
+    NOT_SOUND,
+    Recommendation,
+    Tried,
+    Verdict,
+    about_retraining,
+    recommend,
+)
 from sgd_influence.train import may_be_guessing
-from sgd_influence.verify import Agreement, compare, compare_smoothness, judgement
+from sgd_influence.verify import (
+    Agreement,
+    compare,
+    compare_smoothness,
+    confirmation,
+    judgement,
+)
 from utils.columns import LABEL
 from utils.console import RESULT
 from utils.data.flips import what_if
@@ -70,8 +84,11 @@ def analyze(options: Options, source: Source, trial: Trial, results: Results) ->
     methods = judged_methods(options, folder)
     tried = load_tried(folder, methods, options.seeds)
     unsound = unsound_methods(folder, methods, options.seeds)
-    found = recommend(tried, methods, options.seeds, unsound)
+    emptied = emptied_classes(options, source, tried)
+    unvalidated = unvalidated_classes(options, source)
+    found = recommend(tried, methods, options.seeds, unsound, emptied)
     labels = check_of_run(options, source, trial, results)
+    doubtful = about_validation(labels, options.flip_labels is not None)
     counts = {
         method: verdict.n if options.cleanse_n is None else options.cleanse_n
         for method, verdict in found.methods.items()
@@ -80,7 +97,7 @@ def analyze(options: Options, source: Source, trial: Trial, results: Results) ->
         found,
         cleansed=counts,
         what_if=what_if(options.flip_labels),
-        validation=about_validation(labels, options.flip_labels is not None),
+        validation="; ".join(filter(None, [unvalidated, doubtful])),
         about=about_retraining(trial.retrain_start == 0, len(options.seeds), len(folder.trained()))
         + guessing(options, source, folder)
         + not_judged(folder, methods),
@@ -90,7 +107,8 @@ def analyze(options: Options, source: Source, trial: Trial, results: Results) ->
     table = closing_table(recommendation, agreements).splitlines()
     first = label_words(labels, folder.latest(folder.label_issues).name) if labels else []
     judged = [
-        judgement(method, agreement, options.verify)
+        judgement(method, agreement, options.verify, trial.n_train)
+        or confirmation(method, agreement)
         for method, agreement in agreements.items()
         if METHODS[method].predicts
     ]
@@ -227,6 +245,8 @@ def _shown_removal(verdict: Verdict) -> tuple[int, float, float, Sequence[float]
 
 def _standing(verdict: Verdict, overall: Verdict) -> str:
     """What the line of a method means."""
+    if verdict.reason.startswith(NOT_SOUND):
+        return "  scores not sound, see below"
     if verdict.n == 0:
         return "  best tried, not recommended" if verdict.best_tried else ""
     if verdict == overall:

@@ -15,6 +15,7 @@ from utils.errors import UserError
 from utils.methods import Method, Scores
 from utils.output.results import Results
 from utils.output.storage import read_csv
+from utils.training.from_scratch import kinks_in
 from utils.training.soundness import remedy, soundness_of
 from utils.training.trial import Trial
 
@@ -55,19 +56,19 @@ def _check_soundness(trial: Trial, scores: Scores, method: Method) -> None:
     nothing = loss_never_falls(curve, trial.data.training.labels)
     learnt = (f"the {nothing}",) if nothing else ()
     problems = (*learnt, *soundness.problems)
-    advice = LEARN if nothing else remedy(method, trial.retrain_all)
+    kinks = bool(kinks_in(trial.network))
+    advice = LEARN if nothing else remedy(method, trial.retrain_all, kinks)
     whole = replace(soundness, problems=problems, remedy=advice if problems else "")
     trial.folder.save_json(asdict(whole), trial.folder.soundness(method.name, trial.seed))
-    warn_if_unsound(trial, method, soundness.problems)
+    warn_if_unsound(trial, method, soundness.problems, advice)
 
 
-def warn_if_unsound(trial: Trial, method: Method, problems: Sequence[str]) -> None:
-    """Report the problems of scores, and what to do."""
+def warn_if_unsound(trial: Trial, method: Method, problems: Sequence[str], advice: str) -> None:
+    """Report the problems of scores, and what to do, which earlier versions did not write."""
     if problems:
-        what, advice = "; ".join(problems), remedy(method, trial.retrain_all)
         log.warning(
-            "Trial %d: the scores by %s: %s; do not remove images by them: %s",
-            trial.seed, method.name, what, advice,
+            "Trial %d: the scores by %s: %s; do not remove images by them%s",
+            trial.seed, method.name, "; ".join(problems), f": {advice}" if advice else "",
         )  # fmt: skip
 
 

@@ -311,7 +311,9 @@ class Cleanser:
             self.groups_ = rows[rows["method"] == method].reset_index(drop=True)
             self.smoothness_, learnt = smoothness_of_trial(opened.trial, method)
             found = agreement_of(self.groups_)
-            text = judgement(method, found, n_groups) if METHODS[method].predicts else ""
+            text = ""
+            if METHODS[method].predicts:
+                text = judgement(method, found, n_groups, opened.trial.n_train)
             if text:
                 log.warning("%s", text)
             words = smoothness_words(self.smoothness_, learnt)

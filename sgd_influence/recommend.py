@@ -13,14 +13,15 @@ errors of a bootstrap over the validation images, so that one trial mostly shows
    if those of the trials were different ones; that over the trials; and the scatter between
    neighbouring n, which one trial shows too.
 3. A gain counts if it is more standard errors than the best of as many removals reaches by noise
-   alone in 39 of 40 runs of this shape, and if validation accuracy does not fall.
+   alone in 39 of 40 runs of this shape, if validation accuracy does not fall, and if no class is
+   left without a training image.
 4. Of the n whose gains count, the smallest within one standard error of the best is recommended.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
@@ -34,13 +35,15 @@ from utils.methods import CONTROL, METHODS
 VERSION = 2
 RULE = (
     "A removal counts if its gain in the mean probability of the validation labels, in standard "
-    "errors, exceeds what the best of as many removals reaches by chance in 39 of 40 runs, and if "
-    "validation accuracy does not fall. Of the removals that count, the smallest n within one "
-    "standard error of the best is recommended; if none counts, none. The probability decides, not "
-    "the loss, because a wrong validation label can change a loss without bound. Test images "
-    "decide nothing."
+    "errors, exceeds what the best of as many removals reaches by chance in 39 of 40 runs, if "
+    "validation accuracy does not fall, and if each class keeps a training image. Of the removals "
+    "that count, the smallest n within one standard error of the best is recommended; if none "
+    "counts, none. The probability decides, not the loss, because a wrong validation label can "
+    "change a loss without bound. Test images decide nothing."
 )
 MEASURE = "val_probability"
+NOT_SOUND = "its scores are not sound"
+"""Begins the reason why nothing is recommended from a method's scores."""
 LABELS = "the mean probability of the validation labels"
 """What decides, as a column would be named and in words."""
 N_NOISE = 10_000
@@ -101,6 +104,7 @@ class Removals:
         test: gains of test accuracy, points.
         test_accuracy: (1 + C,), fractions; the first is without removal.
         trial_gains: (T, C), these gains in each trial.
+        emptied: as in `recommend`.
     """
 
     methods: tuple[str, ...]
@@ -112,6 +116,12 @@ class Removals:
     test: Gains
     test_accuracy: Floats
     trial_gains: Floats
+    emptied: Mapping[tuple[str, int], str] = field(default_factory=dict)
+
+    @property
+    def pairs(self) -> list[tuple[str, int]]:
+        """Method and n of each."""
+        return list(zip(self.methods, self.n.tolist(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -225,6 +235,7 @@ def recommend(
     methods: Sequence[str],
     seeds: Sequence[int],
     unsound: Mapping[str, str] = MappingProxyType({}),
+    emptied: Mapping[tuple[str, int], str] = MappingProxyType({}),
     score: Score = probability_points,
 ) -> Recommendation:
     """How many images to remove by each method, and by which.
@@ -234,13 +245,15 @@ def recommend(
         methods: that are judged.
         seeds: of the trials.
         unsound: methods from whose scores nothing is recommended, and why.
+        emptied: removals (method, n) that leave no training image of a class, which are not
+            recommended, and of which.
         score: of each validation image, more being better; benchmarks try others.
     """
-    removals = measured(tried, methods, seeds, score)
+    removals = replace(measured(tried, methods, seeds, score), emptied=emptied)
     limit = noise_limit(removals.n_trials, tuple(removals.previous.tolist()))
     chosen = {m: choose(removals, limit, _of(removals, m)) for m in methods if m not in unsound}
     verdicts = {
-        m: _none(removals, limit, m, _of(removals, m), f"its scores are not sound: {unsound[m]}")
+        m: _none(removals, limit, m, _of(removals, m), f"{NOT_SOUND}: {unsound[m]}")
         if m in unsound
         else _verdict(removals, limit, m, chosen[m])
         for m in methods
@@ -379,7 +392,8 @@ def noise_limit(n_trials: int, previous: tuple[int, ...]) -> float:
 def choose(removals: Removals, limit: float, among: npt.NDArray[np.bool_]) -> int | None:
     """The removal to recommend among the candidates in the mask (C,); None: remove none."""
     gains = removals.gains
-    counts = among & (gains.ratio > limit) & (removals.validation.mean >= 0)
+    keeps_classes = np.array([pair not in removals.emptied for pair in removals.pairs], bool)
+    counts = among & (gains.ratio > limit) & (removals.validation.mean >= 0) & keeps_classes
     if not counts.any():
         return None
     best = int(np.where(counts, gains.mean, -np.inf).argmax())
@@ -467,6 +481,8 @@ def _why_none(removals: Removals, limit: float, closest: int | None) -> str:
     gains, name = removals.gains, f"{removals.methods[closest]} n = {removals.n[closest]}"
     if gains.mean[closest] <= 0:
         return f"no n that was tried raises {LABELS}"
+    if gains.ratio[closest] > limit and (classes := removals.emptied.get(removals.pairs[closest])):
+        return f"{name} raises {LABELS}, but leaves no training image of {classes}"
     if gains.ratio[closest] > limit:
         return f"{name} raises {LABELS}, but validation accuracy falls"
     ratio = gains.ratio[closest]

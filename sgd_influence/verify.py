@@ -101,19 +101,23 @@ class Agreement:
         return self.high < TRUSTED or self.ranking_high < TRUSTED
 
 
-def judgement(method: str, agreement: Agreement, n_groups: int) -> str:
+def judgement(method: str, agreement: Agreement, n_groups: int, n_train: int) -> str:
     """Whether `--verify` supports a method's ranking, in words; empty if it can be trusted.
 
     Args:
         method: that ranks.
         agreement: of its predictions with true retraining.
         n_groups: K of `--verify`.
+        n_train: number of training images, the most groups there can be.
     """
     figures = (
         f"with --verify {n_groups} its agreement with true retraining is {agreement.of_random} "
         f"over random groups and {agreement.of_ranking} over groups cut from the rankings"
     )
-    more = f"Try more groups (--verify {max(2 * n_groups, 2 * FEWEST)})."
+    wanted = min(max(2 * n_groups, 2 * FEWEST), n_train)
+    more = "Try more trials (-nt)."
+    if wanted > n_groups:
+        more = f"Try more groups (--verify {wanted})."
     if math.isnan(agreement.random) or math.isnan(agreement.ranking):
         same = "all groups of a trial have the same predicted or the same true change of the loss"
         return f"The ranking by {method} cannot be verified: {same}. {more}"
@@ -125,6 +129,17 @@ def judgement(method: str, agreement: Agreement, n_groups: int) -> str:
     return (
         f"The ranking by {method} should not be trusted on this data: {figures}. Try more "
         "validation images, more epochs, a lower learning rate, or another method."
+    )
+
+
+def confirmation(method: str, agreement: Agreement) -> str:
+    """That `--verify` supports a method's ranking, in words; empty where it does not."""
+    if not (agreement.trusted and agreement.tells):
+        return ""
+    return (
+        f"The ranking by {method} predicts the retraining after a removal: their agreement is "
+        f"{agreement.of_random} over random groups and {agreement.of_ranking} over groups cut from "
+        "the rankings (1: the same order)."
     )
 
 

@@ -219,7 +219,7 @@ class Options:
         None, DATA,
         "folder with the archives of the data set; its images and CSV files are written there "
         "too, or to the cache folder if it is read-only or holds other files in their place",
-        type=Path, metavar="DIR",
+        type=folder, metavar="DIR",
         shown="$NNABLA_DATA_CLEANSING_CACHE, else ~/.cache/nnabla_data_cleansing",
         changes_results=False,
     )  # fmt: skip

@@ -127,15 +127,16 @@ def problem_of(trial: Trial, state_before: Callable[[int], State]) -> Problem:
     """
     training, validation = trial.data.training, trial.data.validation
     states = [state_before(t) for t in (len(trial.steps), *trial.epoch_starts[::-1])][::-1]
+    images, images_val = np.asarray(training.images), np.asarray(validation.images)
     return Problem(
         seed=trial.seed,
         model=trial.network.model.__name__,
-        images=training.images,
+        images=images,
         labels=training.labels,
-        x=normalise(training.images),
-        images_val=validation.images,
+        x=normalise(images),
+        images_val=images_val,
         labels_val=validation.labels,
-        x_val=normalise(validation.images),
+        x_val=normalise(images_val),
         batches=np.concatenate([step.indices for step in trial.steps]),
         sizes=np.array([len(step.indices) for step in trial.steps]),
         epochs=np.array([step.epoch for step in trial.steps]),

@@ -227,6 +227,14 @@ CSV_CASES: dict[str, tuple[Callable[[Path], Path], str]] = {
         with_row("cat/1.png,NaN"),
         "images.csv: row 4: label 'NaN'; give the class or remove the row",
     ),
+    "a quotation mark within a row": (
+        with_row('cat/1.png,"cat\ndog/2.png,b"'),
+        "a name has one line; is a quotation mark missing or one too many?",
+    ),
+    "a blank before a quotation mark": (
+        with_row('cat/1.png, "cat"'),
+        "images.csv: row 4: label '\"cat\"'; the quotation marks would be part of the name; remove",
+    ),
     "blank label": (
         with_row("cat/1.png, "),
         "images.csv: row 4: label ''; give the class or remove the row",
@@ -490,6 +498,10 @@ OPTION_CASES: dict[str, tuple[str, str]] = {
     "more training images than there are": (
         "--n_train 11",
         "--n_train: 11 images of images asked, from 2 (one per class) to 8 are available; give",
+    ),
+    "images too large for the memory": (
+        "--image_size 5000 --model six_convolutions",
+        "images at once take about ",
     ),
     "image size 0": ("--image_size 0", "--image_size 0: must be a whole number of at least 1"),
     "model that is missing": (

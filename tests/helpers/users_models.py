@@ -16,6 +16,10 @@ def dense(x, n_classes, test):
     return PF.affine(PF.batch_normalization(h, batch_stat=not test), n_classes)
 
 
+def one_name(x, n_classes, test):
+    return PF.affine(F.tanh(PF.affine(x, 8)), n_classes)
+
+
 def dense_relu(x, n_classes, test):
     h = PF.affine(x, 8, name="hidden")
     return PF.affine(F.relu(PF.batch_normalization(h, batch_stat=not test)), n_classes)

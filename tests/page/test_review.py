@@ -97,13 +97,15 @@ def test_both_verdicts_come_first(checked: Path) -> None:
     assert labels < removal < html.index("<h2")
     text = text_of(checked / "report/index.html")
     assert "About 310 of 320 labels look wrong (95 % interval 248 to 372); review these." in text
-    assert "31 of them are test images. The interval is wide, because few images are" in text
+    assert (
+        "31 of those marked are test images. The interval is wide, because few images are" in text
+    )
 
 
 def test_a_lower_bound_is_called_one(folder: Path) -> None:
     text = page_text(folder, at_least=True, reason="the net is poor, train longer")
     assert "At least 248 of 320 labels look wrong, and up to 372 may be; 310 are marked." in text
-    assert "31 of them are test images. The net is poor, train longer." in text
+    assert "31 of those marked are test images. The net is poor, train longer." in text
     assert "interval 248" not in text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from argparse import ArgumentTypeError
 from pathlib import Path
@@ -189,6 +190,24 @@ def test_a_class_of_which_no_training_image_is_drawn(
         printed = capsys.readouterr()
         words = f"--n_train {n_train}: no training image of rare is drawn, so every image of such a"
         assert (words in printed.out + printed.err) == lost
+
+
+def test_a_class_without_validation_images_is_named_and_never_recommended_away(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for part, names in {"train": "abc", "val": "ab", "test": "abc"}.items():
+        for label, name in enumerate(names):
+            for number in range(24):
+                picture(tmp_path / "pets" / part / name / f"{number}.png", 3 * number + label)
+    small = f"-ds {tmp_path / 'pets'} --model mlp --image_size 8 -e 2 -nt 1 --batch_size 8"
+    more = "-r 0 24 --methods AUM Random --no_report"
+    assert sgd_influence(tmp_path / "out", more, small) == 0
+    printed = capsys.readouterr()
+    assert "No validation image is of c: removing its training images looks good" in printed.err
+    last = printed.out[printed.out.index("Recommended") :]
+    assert "But trial 0 has no validation image of c, so that removing its training" in last
+    verdict = json.loads((tmp_path / "out" / "summary" / "recommendation.json").read_text())
+    assert "no validation image of c" in verdict["validation"]
 
 
 def test_influence_functions_estimate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -71,6 +71,17 @@ def test_nothing_is_recommended_from_unsound_scores() -> None:
     assert alone.reason == nobody.reason == "by Hara, its scores are not sound: the sweep grows"
 
 
+def test_a_removal_that_empties_a_class_is_not_recommended() -> None:
+    tried = by_n(falling(0.3)) | by_n(FLAT, "Random")
+    emptied = {("Hara", n): "c2" for n in (20, 50, 100)}
+    verdict = recommend(tried, ["Hara", "Random"], [0], emptied=emptied).overall
+    assert (verdict.method, verdict.n) == ("Hara", 10)
+    emptied |= {("Hara", n): "c2" for n in COUNTS}
+    verdict = recommend(tried, ["Hara", "Random"], [0], emptied=emptied).methods["Hara"]
+    assert verdict.n == 0
+    assert verdict.reason.endswith("but leaves no training image of c2")
+
+
 def test_a_clear_gain_is_recommended_with_the_smallest_n_near_the_best() -> None:
     tried = by_n(falling(0.3)) | by_n(FLAT, "Random")
     verdict = recommend(tried, ["Hara", "Random"], [0]).overall

@@ -15,6 +15,7 @@ from sgd_influence.verify import (
     Agreement,
     agreement_of,
     check_groups,
+    confirmation,
     judgement,
     learnt_in,
     make_groups,
@@ -70,7 +71,7 @@ def test_agreement_is_unknown_without_groups_or_changes(kinds: list[str], varyin
     rows = pd.DataFrame({"seed": 0, "kind": kinds, "predicted": 0.5, "true": 0.1})
     agreement = agreement_of(rows.assign(**{varying: range(6)}))
     assert agreement.of_random == agreement.of_ranking == "unknown"
-    assert "cannot be verified" in judgement("Hara", agreement, 6)
+    assert "cannot be verified" in judgement("Hara", agreement, 6, 100)
 
 
 def test_no_more_groups_than_training_images() -> None:
@@ -109,12 +110,20 @@ def test_judgement_needs_groups_and_an_interval(
     random: float, high: float, n_groups: int, begins: str
 ) -> None:
     agreement = Agreement(random, random - 0.3, high, 0.8, 0.5, 0.9, n_groups)
-    printed = judgement("Hara", agreement, 2 * n_groups)
+    printed = judgement("Hara", agreement, 2 * n_groups, 1000)
     assert printed.startswith(begins)
     assert bool(printed) == bool(begins)
+    assert bool(confirmation("Hara", agreement)) == (not begins)
     if "cannot" not in begins and printed:
         assert agreement.of_random in printed
         assert agreement.of_ranking in printed
+
+
+def test_more_groups_than_images_are_not_advised() -> None:
+    agreement = Agreement(0.6, 0.3, 0.9, 0.8, 0.5, 0.9, 3)
+    assert "(--verify 20)" in judgement("Hara", agreement, 6, 100)
+    assert "(--verify 8)" in judgement("Hara", agreement, 6, 8)
+    assert judgement("Hara", agreement, 6, 6).endswith("Try more trials (-nt).")
 
 
 def test_verify_joins_a_finished_run_and_resumes(

@@ -77,6 +77,7 @@ BAD_MODELS = {
     "tests.helpers.users_models:raises": r"RuntimeError: no such layer at .*users_models.py:\d+",
     "tests.helpers.users_models:wrong_shape": "gave (3, 11) for a batch of 3 images",
     "tests.helpers.users_models:returns_none": "gave NoneType for a batch of 3 images",
+    "tests.helpers.users_models:one_name": "two layers of one name differ in shape; give each",
     "tests.helpers.users_models:no_parameters": "has no parameters to train",
     "tests.helpers.users_models:with_dropout": "uses Dropout, which gives other values",
     "tests.helpers.users_models:with_top_k": "top_k_data has no second derivative",

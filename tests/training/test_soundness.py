@@ -108,8 +108,13 @@ def test_equal_scores_are_reported() -> None:
 def test_the_remedy_is_not_what_was_done(
     method: str, from_scratch: bool, named: str, not_named: str
 ) -> None:
-    text = remedy(METHODS[method], from_scratch)
+    text = remedy(METHODS[method], from_scratch, kinks=True)
     assert named in text and not_named not in text
+
+
+def test_a_smooth_net_is_not_recommended_to_who_has_it() -> None:
+    text = remedy(METHODS["Hara_exact"], from_scratch=True, kinks=False)
+    assert "kinks" not in text and "train at a lower --lr" in text
 
 
 def test_a_run_warns_and_recommends_nothing(

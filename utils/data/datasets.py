@@ -381,7 +381,7 @@ def write_images(folder: Path, training: Labelled, test: Labelled) -> None:
     for path, image in progress(images, f"writing {folder}"):
         _save_png(image, folder / path)
     save_csv(index, folder / INDEX)
-    (folder / BEGUN).unlink()
+    (folder / BEGUN).unlink(missing_ok=True)  # another run that wrote the same may be done
 
 
 def _index_of(part: str, labels: Int64) -> pd.DataFrame:

@@ -71,7 +71,8 @@ class LabelVerdict:
             high = f"{self.high:,.0f}"
             sure = f"At least {self._of_all(low)}, and up to {high} may be"
             unsure = f"Up to {high} of {self.n_images:,} labels may be wrong"
-            return (sure if low else unsure) + (f"; {n:,} are marked" if low < n else "")
+            marked = f"; {n:,} {'is' if n == 1 else 'are'} marked" if low < n else ""
+            return (sure if low else unsure) + marked
         if n:
             return f"About {self._of_all(n)}{self._interval}"
         return f"None of {self.n_images:,} labels looks wrong{self._interval}"
@@ -89,8 +90,8 @@ class LabelVerdict:
         """Further sentences, without full stops."""
         remarks = []
         if self.n_issues_test:
-            many = f"{self.n_issues_test:,} of them are test images"
-            remarks.append("1 of them is a test image" if self.n_issues_test == 1 else many)
+            many = f"{self.n_issues_test:,} of those marked are test images"
+            remarks.append("1 of those marked is a test image" if self.n_issues_test == 1 else many)
         if not self.at_least and self.high - self.low > WIDE * self.n_images:
             remarks.append(
                 "The interval is wide, because few images are held out: more trials (-nt) hold out "

@@ -21,6 +21,8 @@ PLAIN = re.compile(r"(0|[1-9][0-9]*)(\.0)?")
 """A whole number as people and programs write labels: 7 or 7.0, but not 007, +7, 7e0 or 7_0."""
 NONE = ("", "nan", "#n/a")
 NAMED = 5  # labels that a line names
+FEW_NAMES = 0.1
+"""The share of labels that are no numbers up to which they may be misspelt."""
 
 
 def class_labels(lists: Sequence[tuple[Path, pd.Series]]) -> list[list[str]]:
@@ -43,9 +45,22 @@ def class_labels(lists: Sequence[tuple[Path, pd.Series]]) -> list[list[str]]:
         found = [[label.removesuffix(".0") for label in labels] for _, labels in given]
     else:
         _check_numbers(given)
+        _warn_of_few_names(given)
         found = [[unicodedata.normalize("NFC", label) for label in labels] for _, labels in given]
     _log_merged([label for _, labels in lists for label in labels], list(chain(*found)))
     return found
+
+
+def _warn_of_few_names(given: Sequence[tuple[Path, pd.Series]]) -> None:
+    """Report labels that are no numbers where most are: they may be misspelt."""
+    rows = [(csv, row, label) for csv, labels in given for row, label in labels.items()]
+    names = [one for one in rows if not PLAIN.fullmatch(one[2])]
+    if len(names) <= FEW_NAMES * len(rows):
+        csv, row, label = names[0]
+        LOG.warning(
+            "%s: row %s: label %r is no number, though %d of %d labels are: all are read as names",
+            csv, row, label, len(rows) - len(names), len(rows),
+        )  # fmt: skip
 
 
 def check_lengths(csv: Path, names: pd.Series) -> None:
@@ -65,6 +80,12 @@ def _check_each(csv: Path, labels: pd.Series) -> None:
     for row, label in labels.items():
         if label.lower() in NONE:
             raise bad_label(csv, row, label, "give the class or remove the row")
+        if len(label.splitlines()) > 1:
+            remedy = "a name has one line; is a quotation mark missing or one too many?"
+            raise bad_label(csv, row, label, remedy)
+        if len(label) > 1 and label[0] == label[-1] == '"':
+            remedy = "the quotation marks would be part of the name; remove the blank before them"
+            raise bad_label(csv, row, label, remedy)
     check_lengths(csv, labels)
 
 

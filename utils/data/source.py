@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -94,6 +94,17 @@ class Source:
         """Which image of the pool is that of each row (N,)."""
         numbers = self.pool.rows if self.pool else {}
         return np.array([numbers[path] for path in self.images[IMAGE]], np.int64)
+
+
+NAMED = 5
+"""Classes that a message names."""
+
+
+def listed_classes(labels: Iterable[int], source: Source) -> str:
+    """The names of some classes as a list, at most `NAMED`; a class without a name is its label."""
+    ordered = sorted(labels)
+    names = ", ".join(source.class_names[label] or str(label) for label in ordered[:NAMED])
+    return names + (f" and {len(ordered) - NAMED} more" if len(ordered) > NAMED else "")
 
 
 def are_labels(class_names: Sequence[str]) -> bool:

@@ -122,6 +122,8 @@ def review_data(
     check = facts.labels
     assert check is not None
     rows = rows.sort_values(SCORE, kind="stable")
+    if check.verdict.not_judged:
+        rows = rows.assign(**{PREDICTED: np.nan})
     folders = {name: n for n, name in enumerate(dict.fromkeys(map(os.path.dirname, rows[IMAGE])))}
     value = {
         "key": data_key(facts),

@@ -12,6 +12,7 @@ from statistics import median
 
 from utils.data.images import ImageSet
 from utils.methods import Method
+from utils.signals import stop_if_asked
 from utils.training.adjoint import StepAdjoint, loss_gradient
 from utils.training.device import on_gpu
 from utils.training.evaluation import Evaluator, evaluation_batch
@@ -97,6 +98,7 @@ def seconds_of(action: Callable[[], object]) -> float:
 
 
 def _timed(action: Callable[[], object]) -> float:
+    stop_if_asked()
     clock = time.perf_counter if on_gpu() else time.thread_time
     started = clock()
     action()

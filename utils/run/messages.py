@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from utils.columns import LABEL
 from utils.data.depth import scales_text
-from utils.data.source import Source
+from utils.data.source import Source, listed_classes
 from utils.kernels.blas import VARIABLE, given_kernels
 from utils.methods import METHODS
 from utils.options import FINAL, RECOMPUTE, STEPS, Options
@@ -20,8 +20,6 @@ from utils.units import counted, duration, shown_bytes
 
 SOLVING = ("damping", "if_solver")
 """Options of methods with a solver."""
-NAMED = 5
-"""Classes that a line names."""
 WORTH_SAYING = 1.1
 """Slowdown by other programs above which it is reported."""
 
@@ -85,20 +83,22 @@ def unused_options(options: Options, paths: OutputPaths) -> list[str]:
     ]
 
 
-def lost_classes(source: Source, trial: Trial) -> str:
-    """That the training images drawn lack classes of the data set; empty if they have all."""
+def lost_classes(source: Source, trial: Trial) -> Iterator[str]:
+    """That the training or the validation images of a trial lack classes of the data set."""
     labels = (
         trial.data.training.labels if trial.data.given_labels is None else trial.data.given_labels
     )
     drawn, given = set(labels.tolist()), set(source.training[LABEL])
-    if not (lost := sorted(given - drawn)):
-        return ""
-    names = ", ".join(source.class_names[label] or str(label) for label in lost[:NAMED])
-    more = f" and {len(lost) - NAMED} more" if len(lost) > NAMED else ""
-    return (
-        f"--n_train {trial.n_train}: no training image of {names}{more} is drawn, so every "
-        "image of such a class counts as an error; raise it"
-    )
+    if lost := given - drawn:
+        yield (
+            f"--n_train {trial.n_train}: no training image of {listed_classes(lost, source)} is "
+            "drawn, so every image of such a class counts as an error; raise it"
+        )
+    if lost := drawn - set(trial.data.validation.labels.tolist()):
+        yield (
+            f"No validation image is of {listed_classes(lost, source)}: removing its training "
+            "images looks good whatever they are; add validation images of it, or raise --n_val"
+        )
 
 
 def closing_line(estimate: Estimate, size: float, memory: float, seconds: float) -> str:

@@ -41,6 +41,7 @@ from utils.run.preflight import Estimate, check_memory, check_space, estimate
 from utils.run.tasks import tasks_of
 from utils.run.worker_process import Setup
 from utils.run.workers import InProcess, Processes, Workers, run_tasks
+from utils.signals import stop_if_asked
 from utils.training.device import choose_backend, set_context
 from utils.training.from_scratch import remark_on_retraining
 from utils.training.model_check import checked_model
@@ -78,6 +79,7 @@ def _run(options: Options, watch: Watch) -> None:
             folder = OutputFolder(paths.root)
             _preflight(work, work.trial(options.seed, folder), client)
             report_checks(work.source.checks, folder, "a run lists them in")
+            stop_if_asked()
             return
         with claimed(paths, work.settings, options.overwrite) as folder:
             folder.account.check_versions()
@@ -378,7 +380,7 @@ def _preflight(work: Prepared, trial: Trial, client: Any) -> Estimate:
         check_memory(alone, expected, options.jobs, memory_limit())
     remarks = (
         work.remark,
-        lost_classes(work.source, trial),
+        *lost_classes(work.source, trial),
         *unused_options(options, trial.folder),
     )
     for remark in filter(None, remarks):

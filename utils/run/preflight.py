@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import nnabla as nn
+
 from sgd_influence.label_record import BYTES_PER_CLASS
 from sgd_influence.replay import COMPARED, replayed_steps, room_for, states_there
 from utils.errors import UserError
@@ -24,6 +26,7 @@ from utils.output.usage import (
     taken_now,
 )
 from utils.run.costs import Costs, measure
+from utils.training.activations import check_memory_of
 from utils.training.device import on_gpu, release_memory
 from utils.training.kept_states import longest_segment
 from utils.training.smoothness import SIGNS
@@ -236,8 +239,8 @@ def estimate(options: Options, trial: Trial, counts: Sequence[int]) -> Estimate:
         counts: the n that will run.
 
     Raises:
-        UserError: `--cache_memory` is too small for the network, or the states that a method
-            needs were not kept.
+        UserError: `--cache_memory` is too small for the network, the states that a method needs
+            were not kept, or a batch takes more memory than there is.
     """
     methods = [METHODS[name] for name in options.methods]
     missing = [
@@ -246,6 +249,7 @@ def estimate(options: Options, trial: Trial, counts: Sequence[int]) -> Estimate:
         if not all(trial.folder.influence(method.name, seed).exists() for seed in options.seeds)
     ]
     room = _room(trial, missing)
+    _check_batch(trial, missing)
     rest = _Rest(options, trial, methods, counts, measure(trial, missing, max(counts)), room)
     held = min(room, _longest_segment(trial)) + COMPARED if room else 0
     stages, images = rest.stages(), _held_bytes(trial)
@@ -261,6 +265,13 @@ def estimate(options: Options, trial: Trial, counts: Sequence[int]) -> Estimate:
         load=_load(options),
         cores=options.jobs or physical_cores(),
     )
+
+
+def _check_batch(trial: Trial, missing: Sequence[Method]) -> None:
+    """Refuse a batch that there is no memory for before it is tried."""
+    n_images = max(len(step.indices) for step in trial.steps)
+    logits = trial.network.logits(nn.Variable((1, *trial.network.image_shape)), test=False)
+    check_memory_of(logits, n_images, scored=any(method.predicts for method in missing))
 
 
 def _load(options: Options) -> Load:

@@ -214,7 +214,7 @@ def _scores_finished(trial: Trial, scores: Scores | None, method: Method, result
     if scores is None:
         log.info("Trial %d: influence by %s reused", trial.seed, method.name)
         for unsound in problems_in(trial.folder, method.name, [trial.seed]).values():
-            warn_if_unsound(trial, method, unsound.problems)
+            warn_if_unsound(trial, method, unsound.problems, unsound.remedy)
         return
     save_influence(trial, scores, method, results)
     log.info("Trial %d: influence by %s written", trial.seed, method.name)

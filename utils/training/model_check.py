@@ -13,6 +13,7 @@ from nnabla.backward_functions import registry
 
 from utils.errors import UserError
 from utils.kernels.batch_norm import weighted_batch_normalization
+from utils.training.activations import check_memory_of
 from utils.training.adjoint import StepAdjoint
 from utils.training.device import machine_failure
 from utils.training.models import Model, describe, find_model, is_nnp
@@ -37,7 +38,8 @@ def checked_model(name: str, image_shape: tuple[int, ...], n_classes: int) -> Mo
     Raises:
         UserError: there is no such model; the function raises, returns no (|B|, K) logits or makes
             no parameters; it uses random functions or ones without a second derivative (named),
-            or mixes the images of a batch other than by batch normalisation in training.
+            or mixes the images of a batch other than by batch normalisation in training; three
+            images take more memory than there is.
     """
     net = find_model(name) if is_nnp(name) else None
     return check_once(name, net, image_shape, n_classes)
@@ -61,9 +63,7 @@ def check_once(name: str, net: Model | None, image_shape: tuple[int, ...], n_cla
         raise
     except Exception as error:
         _reraise_machine_failure(error)
-        raise UserError(
-            f"--model {name}: fails on images of shape {image_shape} ({describe(error)})"
-        ) from error
+        raise UserError(f"--model {name}: {_failure(error, image_shape)}") from error
     if not isinstance(logits, nn.Variable) or logits.shape != (3, n_classes):
         shape = getattr(logits, "shape", type(logits).__name__)
         raise UserError(
@@ -77,12 +77,23 @@ def check_once(name: str, net: Model | None, image_shape: tuple[int, ...], n_cla
             f"--model {name}: returns probabilities; return the logits, without softmax"
         )
     _check_functions(name, logits)
+    check_memory_of(logits, logits.shape[0], scored=True)
     _check_scoring(name, network)
     if problem := coupling(network):
         raise UserError(f"--model {name}: {problem}")
     if isinstance(model, NnpNet) and model.remark:
         log.warning("--model %s: %s", name, model.remark)
     return model
+
+
+def _failure(error: Exception, image_shape: tuple[int, ...]) -> str:
+    """What a model's own error means."""
+    if "size of existing parameter" in str(error):
+        return (
+            "two layers of one name differ in shape; give each its own, as in "
+            'PF.affine(h, 10, name="last")'
+        )
+    return f"fails on images of shape {image_shape} ({describe(error)})"
 
 
 def _reraise_machine_failure(error: Exception) -> None:

@@ -44,12 +44,13 @@ COUNTS = (50, 100, 200, 500, 1000, 2000, 5000)
 """The numbers of worst images that are checked; half of 50 is not reached by chance."""
 
 
-def remedy(method: Method, from_scratch: bool) -> str:
+def remedy(method: Method, from_scratch: bool, kinks: bool) -> str:
     """What to do about unsound scores.
 
     Args:
         method: that gave them.
         from_scratch: removals retrain from the first step, which the damped sweep does not predict.
+        kinks: the net has kinks.
     """
     if method.epochs:
         better = "raise --damping"
@@ -57,7 +58,8 @@ def remedy(method: Method, from_scratch: bool) -> str:
         better = "train with a lower --lr"
     elif from_scratch:
         exact = "" if method.needs_states else "use Hara_exact, or "
-        better = f"{exact}train a net without kinks (--preset smooth) at a lower --lr"
+        smooth = " a net without kinks (--preset smooth)" if kinks else ""
+        better = f"{exact}train{smooth} at a lower --lr"
     else:
         better = "use Hara, whose damped sweep does not grow, or train with a lower --lr"
     return f"{better}; check them with --verify"

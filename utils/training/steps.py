@@ -10,8 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from utils.errors import UserError
 from utils.files import check_regular
 from utils.output.storage import unreadable
+
+MOST_STEPS = 10_000_000
+"""Steps that a training may have: each takes some hundred bytes of memory and of its file."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +54,18 @@ def learning_rates(schedule: str, rate: float, n_steps: int) -> np.ndarray:
 
 
 def count_steps(n_train: int, n_epochs: int, batch_size: int) -> int:
-    """The steps of a training; the last batch of an epoch may be short."""
-    return n_epochs * -(-n_train // batch_size)
+    """The steps of a training; the last batch of an epoch may be short.
+
+    Raises:
+        UserError: more than `MOST_STEPS`.
+    """
+    n_steps = n_epochs * -(-n_train // batch_size)
+    if n_steps > MOST_STEPS:
+        raise UserError(
+            f"{n_epochs:,} epochs are {n_steps:,} steps; each is recorded, {MOST_STEPS:,} at most; "
+            "choose fewer epochs (-e) or a larger --batch_size"
+        )
+    return n_steps
 
 
 def plan_steps(

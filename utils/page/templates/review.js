@@ -111,7 +111,7 @@
     paint(find("r-picture"), image);
     find("r-label").textContent = image ? nameOf(image.label) : "";
     find("r-suggested").textContent = suggestion(image);
-    find("r-score").textContent = image ? `probability ${percent(image.score)}${image.suspect ? ", suspect" : ""}` : "";
+    find("r-score").textContent = image ? likely(image) : "";
     find("r-in").textContent = image ? `${image.set}, row ${image.row}` : "";
     find("r-file").textContent = find("r-file").title = image?.path ?? "";
     find("r-decided").textContent = image ? worded(decisions.get(image.key)) : "";
@@ -121,6 +121,11 @@
     if (image) find("r-class").value = String(image.suggested ?? image.label);
     showStrip();
     count();
+  }
+
+  function likely(image) {
+    if (image.suggested === null) return "not judged";
+    return `probability ${percent(image.score)}${image.suspect ? ", suspect" : ""}`;
   }
 
   function suggestion(image) {
