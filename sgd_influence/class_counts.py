@@ -41,5 +41,6 @@ def _emptied(options: Options, source: Source, tried: Tried) -> Iterator[tuple[s
         seed: labels[split_of_trial(options, source, seed).training] for seed in options.seeds
     }
     for (method, n, seed), outcomes in tried.items():
-        given = training[seed]
-        yield method, n, set(given) - set(np.delete(given, outcomes.removed))
+        before = np.bincount(training[seed])
+        removed = np.bincount(training[seed][outcomes.removed], minlength=len(before))
+        yield method, n, set(np.flatnonzero((before > 0) & (before == removed)).tolist())
