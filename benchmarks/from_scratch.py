@@ -16,7 +16,8 @@ cifar10_human: wrong labels by people, the first wrong one of three annotators o
 CIFAR-10 are resized to 16 px. The images come from --data (see benchmarks/real_images.py; CIFAR-10
 needs it). Rows, one per removal, go to benchmarks/results/from_scratch.csv next to those of other
 tasks, rates, seeds and methods; with --page the table between its comments `from_scratch` is
-replaced, and an empty --seeds does that alone. With --work the runs are kept and resumed.
+replaced, and an empty --seeds does that alone. With --work the runs are kept and resumed, but for
+EK-FAC, which is computed again.
 """
 
 from __future__ import annotations
@@ -147,8 +148,8 @@ def rows_of(name: str, seed: int, work: Work) -> pd.DataFrame:
         parts.append(ekfac_rows(parse_options(COMMAND, words), work.python))
     table = pd.concat(parts, ignore_index=True)
     gain = 100 * (table["test_accuracy"] - float(unchanged["test_accuracy"].iloc[0]))
-    shown = ["method", "n", "val_loss", "val_accuracy", "test_accuracy", "gain"]
-    return table.assign(task=name, lr=work.lr, seed=seed, gain=gain)[[*KEYS[:-1], *shown]]
+    shown = ["n", "val_loss", "val_accuracy", "test_accuracy", "gain"]
+    return table.assign(task=name, lr=work.lr, seed=seed, gain=gain)[[*KEYS, *shown]]
 
 
 def ekfac_rows(options: Options, python: Path) -> pd.DataFrame:
@@ -206,7 +207,9 @@ def table_of(rows: pd.DataFrame) -> str:
         for method in METHODS:
             by_count = dict(iter(own[own["method"] == method].groupby("n")["gain"]))
             if by_count:
-                table.append((method, *(mean_and_deviation(by_count[n], "+") for n in counts)))
+                gains = (by_count.get(n) for n in counts)
+                cells = ("" if g is None else mean_and_deviation(g, "+") for g in gains)
+                table.append((method, *cells))
         parts.append(markdown(table))
     return "\n\n".join(parts)
 

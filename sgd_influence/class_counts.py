@@ -21,8 +21,9 @@ def unvalidated_classes(options: Options, source: Source) -> str:
         missing = set(labels[split.training]) - set(labels[split.validation])
         if missing:
             return (
-                f"trial {seed} has no validation image of {listed_classes(missing, source)}, so "
-                "that removing its training images looks good whatever they are"
+                f"trial {seed} has no validation image of {listed_classes(missing, source)}: what "
+                "the removal of such training images costs is not seen; add validation images, or "
+                "raise --n_val"
             )
     return ""
 

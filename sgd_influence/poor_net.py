@@ -28,8 +28,9 @@ STEEP = 0.05
 UNFIT = 0.5
 """No label is judged by a net below both this accuracy and a logistic regression's."""
 FAR = 2.0
-"""Nor by one with more than so many times the errors of the logistic regression. On 400 digits with
-right labels, a net with 35 % errors, where the regression has 7.5 %, marked 54 labels."""
+"""Nor, below `GOOD_NET`, by one with more than so many times the errors of the regression. On 400
+digits with right labels, a net with 35 % errors, where the regression has 7.5 %, marked 54 labels.
+"""
 LEAST_POWER = 0.4
 """Nor by a net below the share of the most frequent class to this power: .40 with ten equal
 classes, .76 with two, .96 where nine of ten images are of one class. The fewer the classes, the
@@ -143,7 +144,7 @@ def unfit_net(found: Learnt) -> str:
     wrong more than twice as often as the regression, or hardly better than naming the most frequent
     class for every image.
     """
-    far_behind = 1 - found.accuracy > FAR * (1 - found.pixels)
+    far_behind = found.accuracy < GOOD_NET and 1 - found.accuracy > FAR * (1 - found.pixels)
     if found.accuracy < min(UNFIT, found.pixels) or far_behind:
         return f"The net has learnt too little: {_compared(found)}. {_remedy(found)}"
     least = found.frequent**LEAST_POWER

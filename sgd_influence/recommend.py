@@ -42,10 +42,10 @@ RULE = (
     "change a loss without bound. Test images decide nothing."
 )
 MEASURE = "val_probability"
-NOT_SOUND = "its scores are not sound"
-"""Begins the reason why nothing is recommended from a method's scores."""
 LABELS = "the mean probability of the validation labels"
 """What decides, as a column would be named and in words."""
+NOT_SOUND = "its scores are not sound"
+"""Begins the reason why nothing is recommended from a method's scores."""
 N_NOISE = 10_000
 """Runs of noise that the limit is taken from."""
 LEVEL = 0.975
@@ -183,8 +183,8 @@ class Recommendation:
         gains: by method, of its removals, n ascending.
         what_if: a sentence where the run is a what-if that nothing should be removed by; else
             empty.
-        validation: a sentence where wrong labels among the validation images take part in the
-            verdict; else empty.
+        validation: a sentence where validation images lack a class or have wrong labels; else
+            empty.
         about: a sentence on which training the removals repeated.
         cleansed: by method, how many images its cleansed list leaves out.
     """

@@ -133,13 +133,14 @@ def judgement(method: str, agreement: Agreement, n_groups: int, n_train: int) ->
 
 
 def confirmation(method: str, agreement: Agreement) -> str:
-    """That `--verify` supports a method's ranking, in words; empty where it does not."""
-    if not (agreement.trusted and agreement.tells):
+    """That `--verify` supports a method's ranking, in words; empty where that is not certain."""
+    lowest = min(agreement.low, agreement.ranking_low)
+    if not (agreement.trusted and agreement.tells and lowest > 0):
         return ""
     return (
-        f"The ranking by {method} predicts the retraining after a removal: their agreement is "
+        f"The ranking by {method} agrees with true retraining: Spearman's correlation is "
         f"{agreement.of_random} over random groups and {agreement.of_ranking} over groups cut from "
-        "the rankings (1: the same order)."
+        "the rankings."
     )
 
 

@@ -29,6 +29,7 @@ from tests.helpers.runs import sgd_influence
 from utils.data import decode
 from utils.data.datasets import prepare
 from utils.data.formats import read_idx
+from utils.data.labels import class_labels
 from utils.data.source import CACHE_VARIABLE, Source
 from utils.data.splits import TrialData, draw_split, load_trial
 from utils.data.user_paths import read_parts
@@ -233,7 +234,7 @@ CSV_CASES: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "a blank before a quotation mark": (
         with_row('cat/1.png, "cat"'),
-        "images.csv: row 4: label '\"cat\"'; the quotation marks would be part of the name; remove",
+        "images.csv: row 4: label '\"cat\"'; remove the quotation marks, and any blank",
     ),
     "blank label": (
         with_row("cat/1.png, "),
@@ -498,10 +499,6 @@ OPTION_CASES: dict[str, tuple[str, str]] = {
     "more training images than there are": (
         "--n_train 11",
         "--n_train: 11 images of images asked, from 2 (one per class) to 8 are available; give",
-    ),
-    "images too large for the memory": (
-        "--image_size 5000 --model six_convolutions",
-        "images at once take about ",
     ),
     "image size 0": ("--image_size 0", "--image_size 0: must be a whole number of at least 1"),
     "model that is missing": (
@@ -772,3 +769,13 @@ def test_any_idx_file_is_read_or_refused(tmp_path: Path, content: bytes, packed:
         assert read_idx(path).dtype == np.uint8
     except UserError as error:
         assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize(("odd", "named"), [("five", True), ("007", False), ("7", False)])
+def test_a_name_among_numbers_is_named(
+    odd: str, named: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = pd.Series(["3", "7"] * 10 + [odd], index=range(2, 23))
+    class_labels([(Path("a.csv"), given)])
+    words = f"a.csv: row 22: label {odd!r} is no number, though 20 of 21 labels are"
+    assert any(words in record.getMessage() for record in caplog.records) == named

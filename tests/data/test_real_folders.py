@@ -224,20 +224,23 @@ def test_all_bits_are_read(name: str) -> None:
     np.testing.assert_array_equal(found[1], expected)
 
 
-FLOATS = NUMBERS[..., :1].astype(np.float32)
-WHITE_AS_ZERO = {
-    "8 bit": tiff("<", (NUMBERS[..., :1] // 16).astype(np.uint8), 0),
-    "16 bit": tiff("<", NUMBERS[..., :1], 0),
-    "floating point": tiff("<", FLOATS, 0, number=3),
+WHITE_AS_ZERO: dict[str, tuple[npt.NDArray[Any], int]] = {
+    "8 bit": ((NUMBERS[..., :1] // 16).astype(np.uint8), 1),
+    "12 of 16 bit": (NUMBERS[..., :1], 1),
+    "floating point": (NUMBERS[..., :1].astype(np.float32), 3),
 }
+"""Pixels, and the kind of their numbers."""
 
 
 @pytest.mark.parametrize("name", WHITE_AS_ZERO)
-def test_white_as_zero_is_turned_round(name: str, tmp_path: Path) -> None:
-    (tmp_path / "a.tif").write_bytes(WHITE_AS_ZERO[name])
-    pixels = decode.decode_file(str(tmp_path / "a.tif"), decode.Form()).pixels[..., 0]
-    assert pixels.flat[NUMBERS[..., 0].argmin()] == pixels.max()
-    assert pixels.flat[NUMBERS[..., 0].argmax()] == pixels.min() < pixels.max()
+def test_white_as_zero_is_inverted(name: str, tmp_path: Path) -> None:
+    """To the gray levels that the same numbers have where black is 0."""
+    found, (pixels, number) = [], WHITE_AS_ZERO[name]
+    for white_is in (0, 1):
+        (tmp_path / "a.tif").write_bytes(tiff("<", pixels, white_is, number=number))
+        found.append(decode.decode_file(str(tmp_path / "a.tif"), decode.Form()).pixels)
+    np.testing.assert_array_equal(found[0], 255 - found[1])
+    assert np.ptp(found[0].astype(int)) > 200
 
 
 PLANAR = np.moveaxis(NUMBERS, -1, 0).reshape(NUMBERS.shape)
@@ -258,12 +261,20 @@ def test_a_tiff_that_would_be_misread_is_refused(name: str, tmp_path: Path) -> N
     assert decode.survey_file(str(tmp_path / "a.tif")).problem.startswith(problem)
 
 
+def test_a_truncated_avif_is_named(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.avif")
+    content = (tmp_path / "a.avif").read_bytes()
+    (tmp_path / "a.avif").write_bytes(content[: len(content) // 2])
+    problem = decode.survey_file(str(tmp_path / "a.avif")).problem
+    assert problem == "a truncated or damaged AVIF image"
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_transparent_colour_of_sixteen_bits_becomes_white(
     channels: int, tmp_path: Path
 ) -> None:
     pixels = NUMBERS[..., :channels].copy()
-    pixels[0, 0] = pixels[2, 3]
+    pixels[0, 0] = pixels[2, 3] = 65535  # which does not count for the scale
     named = chunk(b"tRNS", pixels[2, 3].astype(">u2").tobytes())
     (tmp_path / "a.png").write_bytes(png16(pixels, named))
     found = decode.decode_file(str(tmp_path / "a.png"), decode.Form()).pixels

@@ -12,7 +12,8 @@ import pytest
 import utils.run.pipeline
 from tests.helpers.own_images import picture
 from tests.helpers.runs import contents, influence_functions, sgd_influence
-from utils.output.usage import free_space, machine_memory, peak_memory, written_bytes
+from utils.output.usage import Limit, free_space, machine_memory, peak_memory, written_bytes
+from utils.training import activations
 from utils.units import bytes_of, shown_bytes, shown_ends
 
 FACTOR = 1.5
@@ -178,6 +179,34 @@ def test_an_option_that_no_method_uses(
     assert warned in printed.out + printed.err
 
 
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ("-e 10000000000000000000", "choose fewer epochs (-e) or a larger --batch_size"),
+        ("--model six_convolutions --image_size 64", "images at once take about "),
+    ],
+)
+def test_what_cannot_be_computed_is_refused_before_it_is_tried(
+    more: str,
+    expected: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(activations, "memory_limit", lambda: Limit(10**8, "here"))
+    assert sgd_influence(tmp_path / "out", f"{more} --dry_run") == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("eval_sgd_influence.py: error: ") and expected in line
+
+
+def test_an_empty_data_folder_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        sgd_influence(tmp_path / "out", "--data_dir= --dry_run")
+    assert "--data_dir: empty path" in capsys.readouterr().err
+
+
 def test_a_class_of_which_no_training_image_is_drawn(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -203,9 +232,9 @@ def test_a_class_without_validation_images_is_named_and_never_recommended_away(
     more = "-r 0 24 --methods AUM Random --no_report"
     assert sgd_influence(tmp_path / "out", more, small) == 0
     printed = capsys.readouterr()
-    assert "No validation image is of c: removing its training images looks good" in printed.err
+    assert "trial 0 has no validation image of c: what the removal" in printed.err
     last = printed.out[printed.out.index("Recommended") :]
-    assert "But trial 0 has no validation image of c, so that removing its training" in last
+    assert "But trial 0 has no validation image of c: what the removal" in last
     verdict = json.loads((tmp_path / "out" / "summary" / "recommendation.json").read_text())
     assert "no validation image of c" in verdict["validation"]
 

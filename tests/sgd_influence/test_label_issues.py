@@ -193,7 +193,7 @@ def test_the_sentences_on_a_poor_net() -> None:
     printed = poor_net(net(accuracy=0.9, pixels=0.8, falling=0.01), wrong)
     assert "right about an estimated 85% of the images" in printed
     assert printed.endswith("Train longer (-e), or use another --model or --lr")
-    for accuracy, pixels in ((0.5, 0.7), (0.5, 0.5), (0.4, 0.3), (0.9, 0.95)):
+    for accuracy, pixels in ((0.5, 0.7), (0.5, 0.5), (0.4, 0.3), (0.9, 0.95), (0.995, 1.0)):
         assert unfit_net(net(accuracy, pixels, falling=0.9)) == ""
     for accuracy, pixels in ((0.44, 0.9), (0.46, 0.5), (0.65, 0.925)):
         assert unfit_net(net(accuracy, pixels, 0.0)).startswith("The net has learnt too little")

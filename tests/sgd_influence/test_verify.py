@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -113,7 +114,9 @@ def test_judgement_needs_groups_and_an_interval(
     printed = judgement("Hara", agreement, 2 * n_groups, 1000)
     assert printed.startswith(begins)
     assert bool(printed) == bool(begins)
-    assert bool(confirmation("Hara", agreement)) == (not begins)
+    sure = replace(agreement, low=0.1)
+    assert bool(confirmation("Hara", sure)) == (not begins)
+    assert not confirmation("Hara", replace(agreement, low=0.0))
     if "cannot" not in begins and printed:
         assert agreement.of_random in printed
         assert agreement.of_ranking in printed

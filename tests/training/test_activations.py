@@ -24,7 +24,7 @@ def test_a_batch_that_takes_more_than_there_is_is_refused(
     logits.visit(lambda function: outputs.extend(o.size // n_traced for o in function.outputs))
     needed = int(factor * 4 * 64 * sum(outputs))
     monkeypatch.setattr(activations, "memory_limit", lambda: Limit(needed + 1, "here"))
-    check_memory_of(logits, 64, scored)
+    check_memory_of(logits, 64, scored, "do this")
     monkeypatch.setattr(activations, "memory_limit", lambda: Limit(needed - 1, "here"))
-    with pytest.raises(UserError, match=r"^64 images at once take about .* \(here\); give a"):
-        check_memory_of(logits, 64, scored)
+    with pytest.raises(UserError, match=r"^64 images at once take about .* \(here\); do this$"):
+        check_memory_of(logits, 64, scored, "do this")

@@ -170,7 +170,7 @@ def test_batch_norm_of_one_image_is_not_called_divergence(
     more = f"--model tests.helpers.users_models:{net} --batch_size 59 -r 0 --methods Random"
     assert sgd_influence(tmp_path, more) == 2
     line = last_line(capsys)
-    assert "a batch of one image has no variance; choose a --batch_size" in line
+    assert "a batch of one image has no variance; choose another --batch_size" in line
     assert "lower --lr" not in line
 
 

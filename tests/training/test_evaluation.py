@@ -15,7 +15,7 @@ from utils.training.network import Network
 
 def test_larger_images_are_evaluated_in_smaller_batches() -> None:
     shapes = [(1, 8, 8), (1, 16, 16), (1, 28, 28), (3, 32, 32), (3, 224, 224)]
-    assert [evaluation_batch(shape) for shape in shapes] == [128, 128, 83, 64, 64]
+    assert [evaluation_batch(shape) for shape in shapes] == [128, 128, 83, 64, 20]
 
 
 def test_the_size_of_batches_changes_no_result(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,9 +32,10 @@ from utils.data.depth import (
     eight_bit,
     is_deep,
     is_gray_with_opacity,
-    made_white,
     misread,
     range_of,
+    transparent_in,
+    white_is_zero,
 )
 from utils.data.looks import Look, look_at, table_of
 from utils.data.png import without_metadata
@@ -174,7 +175,7 @@ def _finding(digest: bytes, image: Image.Image, stream: IO[bytes]) -> Finding:
 def _range(image: Image.Image, stream: IO[bytes]) -> Range | None:
     deep = deep_pixels(image, stream)
     try:
-        return range_of(*deep) if deep else None
+        return range_of(*deep, transparent_in(image, deep[1])) if deep else None
     except ValueError as error:
         what = "has pixels that are no finite numbers; replace them by numbers"
         raise _Refused(what) from error
@@ -384,9 +385,13 @@ def _eight_bit(image: Image.Image, stream: IO[bytes], scales: Scales) -> tuple[I
     if deep is not None:
         kind, values = deep
         given = (scale for scale in scales if scale.kind == kind)
-        scale = next(given, None) or common_scales([range_of(kind, values)])[0]
+        transparent = transparent_in(image, values)
+        scale = next(given, None) or common_scales([range_of(kind, values, transparent)])[0]
         scaled = eight_bit(values, scale)
-        made_white(values, image, scaled)
+        if white_is_zero(image):
+            scaled = ~scaled
+        if transparent is not None:
+            scaled[transparent] = 255
         pixels = Image.fromarray(scaled)
         return _plain(pixels, "L" if pixels.mode in GRAY_MODES else "RGB"), kind
     image.load()

@@ -48,9 +48,9 @@ def deep_pixels(image: Image.Image, stream: IO[bytes]) -> tuple[str, Pixels] | N
     or of 4 channels is opacity.
     """
     if image.mode.startswith("I;16"):
-        return SIXTEEN, _black_is_zero(image, np.asarray(image))
+        return SIXTEEN, np.asarray(image)
     if image.mode == "F":
-        return FLOAT, _black_is_zero(image, np.asarray(image))
+        return FLOAT, np.asarray(image)
     if image.mode == "I":
         return _integers(image)
     colour = _sixteen_bit_colour(image, stream)
@@ -68,7 +68,7 @@ def is_gray_with_opacity(image: Image.Image) -> bool:
 
 
 def misread(image: Image.Image) -> str:
-    """Of what kind a TIFF, as opened, is if Pillow reads such pixels wrongly; else empty."""
+    """The kind of a TIFF, as opened, whose pixels Pillow reads wrongly; empty for other images."""
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
         return ""
     bits = max(np.atleast_1d(image.tag_v2.get(BITS, 1)))
@@ -80,22 +80,20 @@ def misread(image: Image.Image) -> str:
     return ""
 
 
-def made_white(values: Pixels, image: Image.Image, pixels: npt.NDArray[np.uint8]) -> None:
-    """Make `pixels` white where a PNG names the colour of its `values` as transparent."""
-    transparent = image.info.get("transparency")
-    if image.format == "PNG" and isinstance(transparent, int | tuple):
-        same = values == np.array(transparent)
-        pixels[same.all(-1) if values.ndim == 3 else same] = 255
+def white_is_zero(image: Image.Image) -> bool:
+    """Whether a gray TIFF has white as 0, which Pillow inverts in images of 8 bits alone."""
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return False
+    return image.tag_v2.get(WHITE_IS) == 0
 
 
-def _black_is_zero(image: Image.Image, values: Pixels) -> Pixels:
-    """Gray values, turned round if a TIFF has white as 0, which Pillow does with 8 bits alone."""
-    if not isinstance(image, TiffImagePlugin.TiffImageFile) or image.tag_v2.get(WHITE_IS) != 0:
-        return values
-    if values.dtype.kind == "f":
-        return -values
-    bits = max(np.atleast_1d(image.tag_v2.get(BITS, 16)))
-    return ((1 << int(bits)) - 1 - values.astype(np.int64)).astype(np.uint16)
+def transparent_in(image: Image.Image, values: Pixels) -> npt.NDArray[np.bool_] | None:
+    """Mask (H, W) of the pixels of the colour that a PNG names as transparent; None without one."""
+    colour = image.info.get("transparency")
+    if image.format != "PNG" or not isinstance(colour, int | tuple):
+        return None
+    same = values == np.array(colour)
+    return same.all(-1) if values.ndim == 3 else same
 
 
 def _integers(image: Image.Image) -> tuple[str, Pixels]:
@@ -187,17 +185,20 @@ def _joined(upper: Pixels, lower: Pixels) -> Pixels:
 # ---------------------------------------------------------------- scaling
 
 
-def range_of(kind: str, pixels: Pixels) -> Range:
+def range_of(kind: str, pixels: Pixels, transparent: npt.NDArray[np.bool_] | None = None) -> Range:
     """The smallest and the largest value, without opacity.
 
     Args:
         kind: of the pixels.
         pixels: (H, W) or (H, W, 2 to 4).
+        transparent: mask (H, W) of pixels that do not count, unless all are transparent.
 
     Raises:
         ValueError: a value is not finite.
     """
     colours = _without_opacity(pixels)
+    if transparent is not None and not transparent.all():
+        colours = colours[~transparent]
     low, high = colours.min(), colours.max()
     if not np.isfinite(low) or not np.isfinite(high):
         raise ValueError("not finite")

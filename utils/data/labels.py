@@ -54,8 +54,8 @@ def class_labels(lists: Sequence[tuple[Path, pd.Series]]) -> list[list[str]]:
 def _warn_of_few_names(given: Sequence[tuple[Path, pd.Series]]) -> None:
     """Report labels that are no numbers where most are: they may be misspelt."""
     rows = [(csv, row, label) for csv, labels in given for row, label in labels.items()]
-    names = [one for one in rows if not PLAIN.fullmatch(one[2])]
-    if len(names) <= FEW_NAMES * len(rows):
+    names = [one for one in rows if _number(one[2]) is None]
+    if names and len(names) <= FEW_NAMES * len(rows):
         csv, row, label = names[0]
         LOG.warning(
             "%s: row %s: label %r is no number, though %d of %d labels are: all are read as names",
@@ -80,11 +80,11 @@ def _check_each(csv: Path, labels: pd.Series) -> None:
     for row, label in labels.items():
         if label.lower() in NONE:
             raise bad_label(csv, row, label, "give the class or remove the row")
-        if len(label.splitlines()) > 1:
+        if "\n" in label or "\r" in label:
             remedy = "a name has one line; is a quotation mark missing or one too many?"
             raise bad_label(csv, row, label, remedy)
         if len(label) > 1 and label[0] == label[-1] == '"':
-            remedy = "the quotation marks would be part of the name; remove the blank before them"
+            remedy = "remove the quotation marks, and any blank before them"
             raise bad_label(csv, row, label, remedy)
     check_lengths(csv, labels)
 

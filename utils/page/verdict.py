@@ -115,7 +115,8 @@ class Recommended:
     Attributes:
         rule: the rule that chose each n, in words.
         what_if: a sentence if labels were flipped on purpose, else empty.
-        validation: a sentence if validation images may have wrong labels too, else empty.
+        validation: a sentence where validation images lack a class or have wrong labels; else
+            empty.
         about: which training the verdict is about; empty in folders of earlier versions.
         overall: the verdict to follow.
         methods: the verdict for each method.

@@ -40,7 +40,7 @@ from utils.units import counted
 log = logging.getLogger("data_cleansing")
 
 RUNNABLE = {"csv": "train_reviewed.csv", "folder": ""}
-"""What of the reviewed data set `-ds` takes, by the way it is written."""
+"""By how it is written, the path below the reviewed data set that `-ds` takes."""
 
 
 def review(folder: Path, decisions: Path, how: str, n_trials: int) -> None:
@@ -80,7 +80,7 @@ def _review(paths: OutputFolder, decisions: Path, how: str, n_trials: int) -> No
     written = export(data, paths.reviewed, how)
     log.info("Reviewed data set: %s (%s)", written.resolve(), _sizes(data))
     if how in RUNNABLE:
-        log.info("To train on it, give a run: -ds %s", written.resolve() / RUNNABLE[how])
+        log.info("To train on it: -ds %s", written.resolve() / RUNNABLE[how])
     if not _is_kept(decisions, paths):
         _log_merged(paths, earlier, given, decided)
         _keep(decided, paths)

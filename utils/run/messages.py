@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from utils.columns import LABEL
 from utils.data.depth import scales_text
@@ -83,22 +83,18 @@ def unused_options(options: Options, paths: OutputPaths) -> list[str]:
     ]
 
 
-def lost_classes(source: Source, trial: Trial) -> Iterator[str]:
-    """That the training or the validation images of a trial lack classes of the data set."""
+def lost_classes(source: Source, trial: Trial) -> str:
+    """That the training images drawn lack classes of the data set; empty if they have all."""
     labels = (
         trial.data.training.labels if trial.data.given_labels is None else trial.data.given_labels
     )
     drawn, given = set(labels.tolist()), set(source.training[LABEL])
-    if lost := given - drawn:
-        yield (
-            f"--n_train {trial.n_train}: no training image of {listed_classes(lost, source)} is "
-            "drawn, so every image of such a class counts as an error; raise it"
-        )
-    if lost := drawn - set(trial.data.validation.labels.tolist()):
-        yield (
-            f"No validation image is of {listed_classes(lost, source)}: removing its training "
-            "images looks good whatever they are; add validation images of it, or raise --n_val"
-        )
+    if not (lost := given - drawn):
+        return ""
+    return (
+        f"--n_train {trial.n_train}: no training image of {listed_classes(lost, source)} is "
+        "drawn, so every image of such a class counts as an error; raise it"
+    )
 
 
 def closing_line(estimate: Estimate, size: float, memory: float, seconds: float) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from threadpoolctl import threadpool_limits
 
 from sgd_influence.analyze import analyze
+from sgd_influence.class_counts import unvalidated_classes
 from sgd_influence.flips_found import say_what_was_found
 from sgd_influence.verify import check_groups
 from utils.console import RESULT, open_log_file
@@ -380,7 +381,8 @@ def _preflight(work: Prepared, trial: Trial, client: Any) -> Estimate:
         check_memory(alone, expected, options.jobs, memory_limit())
     remarks = (
         work.remark,
-        *lost_classes(work.source, trial),
+        lost_classes(work.source, trial),
+        unvalidated_classes(options, work.source),
         *unused_options(options, trial.folder),
     )
     for remark in filter(None, remarks):

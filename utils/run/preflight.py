@@ -28,6 +28,7 @@ from utils.output.usage import (
 from utils.run.costs import Costs, measure
 from utils.training.activations import check_memory_of
 from utils.training.device import on_gpu, release_memory
+from utils.training.evaluation import evaluation_batch
 from utils.training.kept_states import longest_segment
 from utils.training.smoothness import SIGNS
 from utils.training.trial import Trial
@@ -269,9 +270,13 @@ def estimate(options: Options, trial: Trial, counts: Sequence[int]) -> Estimate:
 
 def _check_batch(trial: Trial, missing: Sequence[Method]) -> None:
     """Refuse a batch that there is no memory for before it is tried."""
+    shape, n_validation = trial.network.image_shape, len(trial.data.validation)
+    logits = trial.network.logits(nn.Variable((1, *shape)), test=False)
+    remedy = "give a smaller --image_size or --batch_size"
     n_images = max(len(step.indices) for step in trial.steps)
-    logits = trial.network.logits(nn.Variable((1, *trial.network.image_shape)), test=False)
-    check_memory_of(logits, n_images, scored=any(method.predicts for method in missing))
+    check_memory_of(logits, n_images, any(method.predicts for method in missing), remedy)
+    n_evaluated = min(evaluation_batch(shape), n_validation)
+    check_memory_of(logits, n_evaluated, scored=False, remedy=remedy)
 
 
 def _load(options: Options) -> Load:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import nnabla as nn
-import numpy as np
 
 from utils.errors import UserError
 from utils.output.usage import memory_limit
@@ -21,13 +18,14 @@ SINGLE = 4
 """Bytes of a number."""
 
 
-def check_memory_of(logits: nn.Variable, n_images: int, scored: bool) -> None:
+def check_memory_of(logits: nn.Variable, n_images: int, scored: bool, remedy: str) -> None:
     """Refuse images or batches for which there cannot be enough memory.
 
     Args:
         logits: of the training graph, for any number of images.
         n_images: that are computed at once.
         scored: by a sweep too, not only trained on.
+        remedy: what to do.
 
     Raises:
         UserError: they take more than there is; on a GPU, whose memory is another, never.
@@ -37,17 +35,12 @@ def check_memory_of(logits: nn.Variable, n_images: int, scored: bool) -> None:
     if not on_gpu() and needed > limit.size:
         raise UserError(
             f"{n_images} images at once take about {shown_bytes(needed)} of memory in this net, "
-            f"but only {shown_bytes(limit.size)} are available ({limit.of}); give a smaller "
-            "--image_size or --batch_size"
+            f"but only {shown_bytes(limit.size)} are available ({limit.of}); {remedy}"
         )
 
 
 def _bytes_of_an_image(logits: nn.Variable) -> float:
-    """Of the outputs of all functions."""
-    outputs: dict[int, Any] = {}
-
-    def look(function: Any) -> None:
-        outputs.update({hash(output): output for output in function.outputs})
-
-    logits.visit(look)
-    return sum(float(np.prod(o.shape)) for o in outputs.values()) * SINGLE / logits.shape[0]
+    """Of the outputs of all functions; those computed in place count too."""
+    sizes: list[int] = []
+    logits.visit(lambda function: sizes.extend(output.size for output in function.outputs))
+    return sum(sizes) * SINGLE / logits.shape[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -20,6 +20,8 @@ EVALUATED_PIXELS = 2**16
 """About how many pixels are evaluated at once: more of them take memory without saving time."""
 LEAST_BATCH, LARGEST_BATCH = 64, 128
 """Images that are evaluated at once, at least and at most."""
+MOST_PIXELS = 2**20
+"""Fewer images than `LEAST_BATCH` are evaluated at once where they have more pixels than this."""
 
 
 @dataclass(frozen=True)
@@ -146,16 +148,17 @@ def _check_statistics(network: Network) -> None:
     Raises:
         UserError: running statistics are not finite, and all other parameters are.
     """
-    finite = [
-        all(np.isfinite(p.d).all() for p in some.values())
-        for some in (network.theta, network.statistics)
-    ]
-    if finite == [True, False]:
-        raise UserError(
-            "the running statistics of BatchNorm are not finite, though the parameters are: a "
-            "batch of one image has no variance; choose a --batch_size with which no batch has "
-            "one image left, and another --output_dir, or remove fewer images (-r)"
-        )
+    if _finite(network.statistics) or not _finite(network.theta):
+        return
+    raise UserError(
+        "the running statistics of BatchNorm are not finite, though the parameters are: a batch of "
+        "one image has no variance; choose another --batch_size (and --output_dir), or leave out "
+        "fewer images (-r, --verify)"
+    )
+
+
+def _finite(parameters: Mapping[str, nn.Variable]) -> bool:
+    return all(np.isfinite(p.d).all() for p in parameters.values())
 
 
 def check_finite(value: float, what: str) -> None:
@@ -179,8 +182,9 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 def evaluation_batch(image_shape: Sequence[int]) -> int:
     """How many images of a shape (C, H, W) are evaluated at once; channels do not count."""
-    fitting = EVALUATED_PIXELS // math.prod(image_shape[1:])
-    return min(LARGEST_BATCH, max(LEAST_BATCH, fitting))
+    pixels = math.prod(image_shape[1:])
+    least = max(1, min(LEAST_BATCH, MOST_PIXELS // pixels))
+    return min(LARGEST_BATCH, max(least, EVALUATED_PIXELS // pixels))
 
 
 def batches_of(n: int, size: int) -> list[slice]:

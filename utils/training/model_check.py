@@ -77,7 +77,7 @@ def check_once(name: str, net: Model | None, image_shape: tuple[int, ...], n_cla
             f"--model {name}: returns probabilities; return the logits, without softmax"
         )
     _check_functions(name, logits)
-    check_memory_of(logits, logits.shape[0], scored=True)
+    check_memory_of(logits, logits.shape[0], scored=True, remedy="give a smaller --image_size")
     _check_scoring(name, network)
     if problem := coupling(network):
         raise UserError(f"--model {name}: {problem}")

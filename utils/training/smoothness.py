@@ -88,5 +88,5 @@ def smoothness_words(smoothness: float, learnt: bool = True) -> str:
         return words
     return (
         f"{words} Scores predict removals of this size poorly in this training, whatever larger "
-        "groups show; use a lower --lr, and a net without kinks (--preset smooth) if it has some."
+        "groups show; use a lower --lr and, if the net has kinks, one without (--preset smooth)."
     )

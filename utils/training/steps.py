@@ -62,7 +62,7 @@ def count_steps(n_train: int, n_epochs: int, batch_size: int) -> int:
     n_steps = n_epochs * -(-n_train // batch_size)
     if n_steps > MOST_STEPS:
         raise UserError(
-            f"{n_epochs:,} epochs are {n_steps:,} steps; each is recorded, {MOST_STEPS:,} at most; "
+            f"{n_epochs:,} epochs are {n_steps:,} steps, and {MOST_STEPS:,} at most are recorded; "
             "choose fewer epochs (-e) or a larger --batch_size"
         )
     return n_steps
