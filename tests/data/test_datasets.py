@@ -549,14 +549,14 @@ def test_sizes(source: Source, asked: tuple[int | None, ...], sizes: tuple[int, 
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
-        ((81, None, None), "--n_train: 81 images of tiny asked, from 4 .* to 80 "),
-        ((3, None, None), "--n_train: 3 images"),
-        ((-1, None, None), "--n_train: -1 images"),
-        ((None, 97, None), "--n_val: 97 images of tiny asked, from 4 .* to 96 "),
-        ((51, 50, None), "--n_train: 51 images of tiny asked, from 4 .* to 50 "),
-        ((None, 0, None), "--n_val: 0 images"),
-        ((None, None, 41), "--n_test: 41 images of tiny asked, from 4 .* to 40 "),
-        ((None, None, 3), "--n_test: 3 images"),
+        ((81, None, None), "--n_train 81: must be from 4 .* to 80 for tiny"),
+        ((3, None, None), "--n_train 3: must be from 4 "),
+        ((-1, None, None), "--n_train -1: must be from 4 "),
+        ((None, 97, None), "--n_val 97: must be from 4 .* to 96 for tiny"),
+        ((51, 50, None), "--n_train 51: must be from 4 .* to 50 for tiny"),
+        ((None, 0, None), "--n_val 0: must be from 4 "),
+        ((None, None, 41), "--n_test 41: must be from 4 .* to 40 for tiny"),
+        ((None, None, 3), "--n_test 3: must be from 4 "),
     ],
 )
 def test_impossible_sizes(source: Source, asked: tuple[int | None, ...], words: str) -> None:
@@ -566,7 +566,7 @@ def test_impossible_sizes(source: Source, asked: tuple[int | None, ...], words: 
 
 
 def test_a_default_that_is_too_large_says_what_to_give(source: Source) -> None:
-    with pytest.raises(UserError, match=r"--n_val: 200 .*\(the default\).* give --n_val"):
+    with pytest.raises(UserError, match=r"--n_val 200 \(the default\): must be from 4"):
         draw_split(dataclasses.replace(source, n_validation=200), 0, None, None, None)
 
 

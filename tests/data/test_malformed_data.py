@@ -498,7 +498,7 @@ ARCHIVE_CASES: dict[str, tuple[Callable[[Path], str], str]] = {
 OPTION_CASES: dict[str, tuple[str, str]] = {
     "more training images than there are": (
         "--n_train 11",
-        "--n_train: 11 images of images asked, from 2 (one per class) to 8 are available; give",
+        "--n_train 11: must be from 2 (one per class) to 8 for images",
     ),
     "image size 0": ("--image_size 0", "--image_size 0: must be a whole number of at least 1"),
     "model that is missing": (

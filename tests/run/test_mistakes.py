@@ -99,7 +99,7 @@ OPTIONS = {
     "--n_train 5000": "--n_train: 5000 images of digits asked, from 10 (one per class) to",
     "--n_train x": "argument --n_train: 'x': must be a whole number",
     "--n_val 2000": "--n_val: 2000 images of digits asked, from 10 (one per class) to",
-    "--n_test 401": "--n_test: 401 images of digits asked, from 10 (one per class) to",
+    "--n_test 401": "--n_test 401: must be from 10 (one per class) to",
     "-q -v": "--quiet and --verbose: give one of the two",
     "cifar10": "unrecognized arguments: cifar10; it belongs to no option; a data set is given as "
     "-ds cifar10",

@@ -165,10 +165,10 @@ def _size(source: Source, option: str, asked: int | None, default: int, availabl
     least = source.n_classes if option == "--n_train" else min(source.n_classes, default)
     if least <= size <= available:
         return size
-    what = f"{size} images of {source.name} {'asked' if asked is not None else '(the default)'}"
+    asked_for = "" if asked is not None else " (the default)"
     meaning = "one per class" if least == source.n_classes else "all"
-    limits = f"{least} ({meaning}) to {available} are available"
-    raise UserError(f"{option}: {what}, from {limits}; give {option} within them")
+    limits = f"from {least} ({meaning}) to {available}"
+    raise UserError(f"{option} {size}{asked_for}: must be {limits} for {source.name}")
 
 
 def _draw_rows(source: Source, sizes: tuple[int, int, int], seed: int) -> tuple[Int64, Int64]:

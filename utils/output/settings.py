@@ -7,6 +7,7 @@ taken for one of another.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,8 @@ OF_METHODS = ("damping", "if_solver", "sweep")
 """Settings that count only with the methods whose row of `METHODS` names them."""
 EARLIER = {"if_solver": SGD_SOLVER, "sweep": "exact", "resize": "crop"}
 """Values that apply where a folder of an earlier version records none."""
+DIGEST = re.compile(r" [0-9a-f]{16,}$")
+"""Ends what data are known by."""
 BY_SOLVER = "chosen by the solver"
 """Recorded as the damping if none is given."""
 
@@ -210,12 +213,18 @@ def _with_those_of_methods(manifest: Manifest, settings: Settings) -> Settings:
 
 
 def _differences(there: Mapping[str, object], wanted: Mapping[str, object]) -> list[str]:
-    names = sorted(there.keys() | wanted.keys())
     return [
-        f"{_shown(name)} was {there.get(name)}, now {wanted.get(name)}"
-        for name in names
+        f"{_shown(name)} was {_changed(there.get(name), wanted.get(name))}"
+        for name in sorted(there.keys() | wanted.keys())
         if there.get(name) != wanted.get(name)
     ]
+
+
+def _changed(before: object, after: object) -> str:
+    """The value before and after; the digest of data is left out where something else tells."""
+    short = [DIGEST.sub("", str(value)) for value in (before, after)]
+    first, second = (before, after) if short[0] == short[1] else short
+    return f"{first}, now {second}"
 
 
 def _shown(name: str) -> str:
