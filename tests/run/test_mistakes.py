@@ -95,10 +95,10 @@ OPTIONS = {
     "--image_size x": "argument --image_size: 'x': must be a whole number",
     "--color blue": "argument --color: invalid choice: 'blue' (choose from 'auto', 'gray', 'rgb')",
     "--n_train 0": "--n_train 0: must be a whole number of at least 1",
-    "--n_train 5": "--n_train: 5 images of digits asked, from 10 (one per class) to",
-    "--n_train 5000": "--n_train: 5000 images of digits asked, from 10 (one per class) to",
+    "--n_train 5": "--n_train 5: must be from 10 (one per class) to",
+    "--n_train 5000": "--n_train 5000: must be from 10 (one per class) to",
     "--n_train x": "argument --n_train: 'x': must be a whole number",
-    "--n_val 2000": "--n_val: 2000 images of digits asked, from 10 (one per class) to",
+    "--n_val 2000": "--n_val 2000: must be from 10 (one per class) to",
     "--n_test 401": "--n_test 401: must be from 10 (one per class) to",
     "-q -v": "--quiet and --verbose: give one of the two",
     "cifar10": "unrecognized arguments: cifar10; it belongs to no option; a data set is given as "
