@@ -60,7 +60,7 @@ def _check_soundness(trial: Trial, scores: Scores, method: Method) -> None:
     advice = LEARN if nothing else remedy(method, trial.retrain_all, kinks)
     whole = replace(soundness, problems=problems, remedy=advice if problems else "")
     trial.folder.save_json(asdict(whole), trial.folder.soundness(method.name, trial.seed))
-    warn_if_unsound(trial, method, problems if soundness.problems else (), advice)
+    warn_if_unsound(trial, method, soundness.problems, advice)
 
 
 def warn_if_unsound(trial: Trial, method: Method, problems: Sequence[str], advice: str) -> None:
