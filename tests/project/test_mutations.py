@@ -152,10 +152,10 @@ MUTATIONS = [
 
 @pytest.fixture(scope="module")
 def product(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the product and its tests; one for all mistakes, as what it compiles is kept."""
+    """A copy of the product and its tests, for all mistakes, with what is compiled already."""
     root = tmp_path_factory.mktemp("product")
     for folder in ("sgd_influence", "influence_functions", "utils", "benchmarks", "tests"):
-        shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / folder, root / folder)
     return root
 
 

@@ -99,31 +99,35 @@ def lengthen(path: Path) -> None:
 
 
 DAMAGES = {cut: "cut short", change: "changed", lengthen: "changed", Path.unlink: "missing"}
+DAMAGED = (
+    "influence/Hara/influence_hara_0.csv",
+    "score/Ours/score_delete_worst_5_seed_0.csv",
+    "score/Ours/outcomes_delete_worst_5_seed_0.npz",
+    "summary/summary.csv",
+    "summary/recommendation.json",
+    "fig/result.png",
+    f"{TRAINING}/steps.npz",
+    f"{TRAINING}/learning_curve.csv",
+    f"{TRAINING}/margins.npy",
+    f"{TRAINING}/label_record_0002.npz",
+    f"{TRAINING}/final_model.h5",
+    f"{TRAINING}/epoch01/weights/model_step0000.h5",
+    f"{TRAINING}/epoch01/weights/model_step0002.h5",
+)
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize(
-    "name",
+    ("damage", "name"),
     [
-        "influence/Hara/influence_hara_0.csv",
-        "score/Ours/score_delete_worst_5_seed_0.csv",
-        "score/Ours/outcomes_delete_worst_5_seed_0.npz",
-        "summary/summary.csv",
-        "summary/recommendation.json",
-        "fig/result.png",
-        f"{TRAINING}/steps.npz",
-        f"{TRAINING}/learning_curve.csv",
-        f"{TRAINING}/margins.npy",
-        f"{TRAINING}/label_record_0002.npz",
-        f"{TRAINING}/final_model.h5",
-        f"{TRAINING}/epoch01/weights/model_step0000.h5",
-        f"{TRAINING}/epoch01/weights/model_step0002.h5",
+        *((change, name) for name in DAMAGED),
+        # the other damages in a result, in what a training records and in a state
+        *((damage, name) for damage in (cut, lengthen, Path.unlink) for name in DAMAGED[::6]),
     ],
 )
 @pytest.mark.usefixtures("learnt")
 def test_damaged_file_is_named_and_made_anew(
-    name: str,
     damage: Callable[[Path], None],
+    name: str,
     finished: Path,
     unbroken: Path,
     capsys: pytest.CaptureFixture[str],
@@ -581,8 +585,9 @@ def test_full_disk_of_the_data_folder(
 # ---------------------------------------------------------------- signals
 
 
-@JOBS
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize(
+    ("name", "jobs"), [("SIGINT", "1"), ("SIGINT", "2"), ("SIGTERM", "2"), ("SIGHUP", "1")]
+)
 @pytest.mark.usefixtures("learnt")
 def test_signal_ends_in_one_line(
     name: str, jobs: str, tmp_path: Path, data_cache: Path, capsys: pytest.CaptureFixture[str]
