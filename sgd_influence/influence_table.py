@@ -64,7 +64,7 @@ def _check_soundness(trial: Trial, scores: Scores, method: Method) -> None:
 
 
 def warn_if_unsound(trial: Trial, method: Method, problems: Sequence[str], advice: str) -> None:
-    """Report the problems of scores, and what to do, which earlier versions did not write."""
+    """Warn of scores with problems, and say what to do (`advice`, may be empty)."""
     if problems:
         log.warning(
             "Trial %d: the scores by %s: %s; do not remove images by them%s",

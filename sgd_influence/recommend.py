@@ -181,8 +181,8 @@ class Recommendation:
         overall: to follow.
         methods: of each.
         gains: by method, of its removals, n ascending.
-        what_if: a sentence where the run is a what-if that nothing should be removed by; else
-            empty.
+        what_if: a sentence where the run is an experiment (`--flip_labels`) whose lists are not for
+            use; else empty.
         validation: a sentence where validation images lack a class or have wrong labels; else
             empty.
         about: a sentence on which training the removals repeated.
@@ -219,9 +219,9 @@ def about_retraining(from_start: bool, n_judged: int, n_trained: int) -> str:
         n_trained: trials of the folder.
     """
     about = (
-        "This is about the last epoch: removals are retrained from its start, after the removed "
-        "images have taken part in the epochs before (-ra retrains from the first step; --preset "
-        "smooth has the net for it)."
+        "This is about the last epoch: a removal repeats that epoch alone, so the removed images "
+        "have been trained on before (-ra retrains from the first step; --preset smooth has the "
+        "net for it)."
     )
     if from_start:
         about = "This is about training from scratch: removals are retrained from the first step."

@@ -156,7 +156,7 @@ def test_a_run_says_what_is_flipped_and_what_was_found(
 ) -> None:
     assert sgd_influence(output, f"{FLIPS} -nt 2") == 0
     printed = capsys.readouterr().out
-    assert "Flipped labels what if: 7 of 60 training images have the label of another" in printed
+    assert "Flipped labels experiment: 7 of 60 training images have the label of another" in printed
     flips = read_csv(output / FILE)
     for method in ("AUM", "Random"):
         found = 0
@@ -183,16 +183,16 @@ def test_no_suspect_is_no_flip_found(tmp_path: Path) -> None:
     assert _flips_among_suspects(results, {0, 1}) == line
 
 
-def test_the_lists_of_a_what_if_are_not_for_use(
+def test_the_lists_of_an_experiment_are_not_for_use(
     output: Path, data_cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What is removed bears the label trained on; what is kept, the data set's own."""
     assert sgd_influence(output, f"{FLIPS} -nt 1 --cleanse_n 20") == 0
-    what_if = "this is a what-if: 20 % of the images bear a flipped label (--flip_labels), so"
-    assert f"But {what_if}" in capsys.readouterr().out
+    experiment = "this is an experiment: 20 % of the images have a flipped label (--flip_labels)"
+    assert f"But {experiment}" in capsys.readouterr().out
     recommendation = json.loads((output / "summary/recommendation.json").read_text())
-    assert recommendation["what_if"].startswith(what_if)
-    assert "This is a what-if" in (output / "report/index.html").read_text()
+    assert recommendation["what_if"].startswith(experiment)
+    assert "This is an experiment" in (output / "report/index.html").read_text()
     flips = read_csv(output / FILE).query("seed == 0").set_index(IMAGE)
     removed = read_csv(output / "cleansed/AUM_removed_20.csv").set_index(IMAGE)[LABEL]
     kept = read_csv(output / "cleansed/AUM_train_cleansed_20.csv").set_index(IMAGE)[LABEL]

@@ -1,4 +1,4 @@
-"""`--flip_labels`: a what-if with wrong training labels."""
+"""`--flip_labels`: an experiment with wrong training labels."""
 
 from __future__ import annotations
 
@@ -92,7 +92,6 @@ def what_if(share: float | None) -> str:
     """What a recommendation says where labels were flipped; empty where none were (None)."""
     if share is None:
         return ""
-    what = (
-        f"this is a what-if: {100 * share:g} % of the images bear a flipped label (--flip_labels)"
-    )
-    return f"{what}, so look at the lists under cleansed/, but do not use them"
+    flipped = f"{100 * share:g} % of the images have a flipped label (--flip_labels)"
+    remedy = "look at the lists under cleansed/, but do not use them"
+    return f"this is an experiment: {flipped}, so {remedy}"

@@ -32,14 +32,14 @@ from utils.output.manifest import FileDigest, Manifest, manifest_of_run
 from utils.output.own_files import check_own
 from utils.output.paths import OutputPaths, free_name
 from utils.output.storage import csv_bytes
-from utils.review.export import export
+from utils.review.export import csv_name, export
 from utils.review.reviewed import Reviewed
 from utils.review.worth import gains, measure
 from utils.units import counted
 
 log = logging.getLogger("data_cleansing")
 
-RUNNABLE = {"csv": "train_reviewed.csv", "folder": ""}
+RUNNABLE = {"csv": csv_name(TRAINING), "folder": ""}
 """By how it is written, the path below the reviewed data set that `-ds` takes."""
 
 
@@ -86,7 +86,7 @@ def _review(paths: OutputFolder, decisions: Path, how: str, n_trials: int) -> No
         _keep(decided, paths)
     _log_undecided(paths, issues, decided)
     if manifest.options.get("flip_labels"):
-        log.warning("A what-if: labels were flipped on purpose (--flip_labels); not for use")
+        log.warning("An experiment: labels were flipped on purpose (--flip_labels); not for use")
     if n_trials and data.changes_training:
         _log_worth(data, measure(paths, manifest.options, data, n_trials))
     elif n_trials:

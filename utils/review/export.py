@@ -53,6 +53,11 @@ def export(data: Reviewed, root: Path, how: str) -> Path:
 # ---------------------------------------------------------------- what is written
 
 
+def csv_name(part: str) -> str:
+    """The name of the CSV file of a set."""
+    return f"{STEMS[part]}_reviewed.csv"
+
+
 def _csv_files(data: Reviewed, root: Path) -> Plan:
     """An NNC CSV file per set; `-ds` of the training list finds the others."""
     names = [data.class_names[label] for label in sorted(data.class_names)]
@@ -62,7 +67,7 @@ def _csv_files(data: Reviewed, root: Path) -> Plan:
         if not are_labels(names):
             rows = rows.assign(**{CLASS: rows[LABEL].map(data.class_names)})
         if len(rows):
-            place = f"{STEMS[part]}_reviewed.csv"
+            place = csv_name(part)
             plan[place] = csv_bytes(rows, root / place)
     return plan
 

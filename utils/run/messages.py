@@ -163,13 +163,13 @@ def _images(source: Source) -> dict[str, str]:
 
 
 def _flips(trial: Trial) -> dict[str, str]:
-    """The row of a what-if with wrong labels; none without it."""
+    """The row of an experiment with wrong labels; none without it."""
     given, labels = trial.data.given_labels, trial.data.training.labels
     if given is None:
         return {}
     count = f"{(labels != given).sum()} of {trial.n_train} training images"
     where = trial.folder.flipped_labels.relative_to(trial.folder.root)
-    return {"Flipped labels": f"what if: {count} have the label of another class, see {where}"}
+    return {"Flipped labels": f"experiment: {count} have the label of another class, see {where}"}
 
 
 def _preset(options: Options) -> dict[str, str]:
