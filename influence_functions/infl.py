@@ -26,6 +26,7 @@ from utils.console import progress
 from utils.data.images import ImageSet, normalise
 from utils.methods import Scores, Solved
 from utils.options import GAUSS_NEWTON
+from utils.signals import stop_if_asked
 from utils.training.adjoint import Arrays, StepAdjoint, by_name, flattened, loss_gradient
 from utils.training.evaluation import batches_of
 from utils.training.trial import Trial
@@ -81,7 +82,10 @@ def _log_solution(seed: int, solved: Solved) -> None:
 
 
 def epochs_of_products(trial: Trial) -> float:
-    """About how many double backwards of each training image the scores take."""
+    """About how many double backwards of each training image the scores take.
+
+    A descent that diverges takes more: one pass for each iterate that it kept.
+    """
     if trial.if_solver != GAUSS_NEWTON:
         return 3.0
     return 1.0 + USUAL_PRODUCTS * min(SAMPLE, trial.n_train) / trial.n_train
@@ -209,6 +213,7 @@ def predict_influence(
     influence = np.empty(len(data))
     product = {name: np.zeros_like(array) for name, array in v.items()}
     for rows in batches_of(len(data), batch_size):
+        stop_if_asked()
         indices = np.arange(rows.start, rows.stop)
         share = len(indices) / len(data)
         by_weight, by_theta = _derivatives(adjoint_of, data, indices, v)

@@ -32,6 +32,7 @@ from sgd_influence.verify import (
     compare_smoothness,
     confirmation,
     judgement,
+    most_groups,
 )
 from utils.columns import LABEL
 from utils.console import RESULT
@@ -106,9 +107,10 @@ def analyze(options: Options, source: Source, trial: Trial, results: Results) ->
     cleanse(options, source, folder, results, tried, counts)
     table = closing_table(recommendation, agreements).splitlines()
     first = label_words(labels, folder.latest(folder.label_issues).name) if labels else []
+    n_rankings = sum(METHODS[method].predicts for method in options.methods)
+    most = most_groups(trial.n_train, n_rankings)
     judged = [
-        judgement(method, agreement, options.verify, trial.n_train)
-        or confirmation(method, agreement)
+        judgement(method, agreement, options.verify, most) or confirmation(method, agreement)
         for method, agreement in agreements.items()
         if METHODS[method].predicts
     ]

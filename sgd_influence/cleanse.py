@@ -185,6 +185,6 @@ def cleansed_table(
 
 def with_class_names(table: pd.DataFrame, class_names: Sequence[str]) -> pd.DataFrame:
     """The table with the column `CLASS`, unless the classes have no names but their labels."""
-    if are_labels(class_names) or CLASS in table:
+    if are_labels(class_names):
         return table
     return table.assign(**{CLASS: [class_names[label] for label in table[LABEL]]})

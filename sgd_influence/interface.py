@@ -26,6 +26,7 @@ from sgd_influence.verify import (
     agreement_of,
     check_groups,
     judgement,
+    most_groups,
     smoothness_of_trial,
 )
 from utils.columns import IMAGE, INDEX, LABEL, ROW, SET
@@ -44,7 +45,7 @@ from utils.presets import preset_of
 from utils.run.pipeline import Prepared, prepared, record_warnings
 from utils.run.tasks import tasks_of
 from utils.run.workers import InProcess, run_tasks
-from utils.training.device import choose_backend, set_context
+from utils.training.device import choose_backend, release_memory, set_context
 from utils.training.from_scratch import remark_on_method
 from utils.training.model_check import check_once
 from utils.training.models import MODELS, Model
@@ -313,7 +314,7 @@ class Cleanser:
             found = agreement_of(self.groups_)
             text = ""
             if METHODS[method].predicts:
-                text = judgement(method, found, n_groups, opened.trial.n_train)
+                text = judgement(method, found, n_groups, most_groups(opened.trial.n_train, 1))
             if text:
                 log.warning("%s", text)
             words = smoothness_words(self.smoothness_, learnt)
@@ -379,7 +380,7 @@ class Cleanser:
             yield opened
 
     def _open(self) -> _Opened:
-        root = self._output_dir
+        root = self._output_dir and self._output_dir.absolute()
         if root is None:
             self._temporary = temporary_folder()
             root = Path(self._temporary.name) / "output"
@@ -439,10 +440,14 @@ class Cleanser:
     ) -> tuple[pd.DataFrame, pd.DataFrame, int]:
         removed = self._mask_of_training(opened, mask)
         none = np.zeros_like(removed)
-        with _all_cores(), cores.hold_core():
-            unchanged, without = (
-                evaluate_without(opened.trial, images, "removal")[0] for images in (none, removed)
-            )
+        try:
+            with _all_cores(), cores.hold_core():
+                unchanged, without = (
+                    evaluate_without(opened.trial, images, "removal")[0]
+                    for images in (none, removed)
+                )
+        finally:
+            release_memory()
         return without, unchanged, int(removed.sum())
 
     def _mask_of_training(self, opened: _Opened, mask: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:

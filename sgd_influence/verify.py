@@ -20,6 +20,7 @@ from utils.output.folder import OutputFolder
 from utils.output.paths import OutputPaths
 from utils.output.results import Results
 from utils.output.storage import load_array, read_csv
+from utils.signals import stop_if_asked
 from utils.training.smoothness import SIGNS, smoothness_of
 from utils.training.trial import Trial
 
@@ -34,6 +35,9 @@ N_RESAMPLES = 1000
 PANELS = 3
 """At most as many panels in a row of the picture."""
 TRUE_COLUMNS = ["group", "kind", "size", "true"]
+CHANGES = ["predicted", "true"]
+PLACE = r" part (\d+) of "
+"""The place of a part in its ranking, in the name of the group."""
 
 Rankings = Mapping[str, np.ndarray]
 """Per method the training images (n_train,), the most harmful first."""
@@ -101,20 +105,20 @@ class Agreement:
         return self.high < TRUSTED or self.ranking_high < TRUSTED
 
 
-def judgement(method: str, agreement: Agreement, n_groups: int, n_train: int) -> str:
+def judgement(method: str, agreement: Agreement, n_groups: int, most: int) -> str:
     """Whether `--verify` supports a method's ranking, in words; empty if it can be trusted.
 
     Args:
         method: that ranks.
         agreement: of its predictions with true retraining.
         n_groups: K of `--verify`.
-        n_train: number of training images, the most groups there can be.
+        most: of `most_groups`; more trials are advised beyond it.
     """
     figures = (
         f"with --verify {n_groups} its agreement with true retraining is {agreement.of_random} "
         f"over random groups and {agreement.of_ranking} over groups cut from the rankings"
     )
-    wanted = min(max(2 * n_groups, 2 * FEWEST), n_train)
+    wanted = min(max(2 * n_groups, 2 * FEWEST), most)
     more = "Try more trials (-nt)."
     if wanted > n_groups:
         more = f"Try more groups (--verify {wanted})."
@@ -290,25 +294,41 @@ def smoothness_of_trial(trial: Trial, method: str) -> tuple[float, bool]:
 def make_groups(seed: int, n_train: int, n_groups: int, rankings: Rankings) -> list[Group]:
     """Groups of a tenth of the images: half random, half parts of the methods' rankings in turn.
 
+    A ranking has ten parts at most, which do not overlap; the groups that are left are random.
+
     Args:
         seed: the trial's; a random group depends on it and the group's number alone.
         n_train: number of training images.
         n_groups: K.
         rankings: of the methods whose rankings give groups.
     """
-    size = max(1, round(n_train / 10))
-    n_ranking = n_groups // 2 if rankings else 0
+    size, n_methods = _size_of_group(n_train), len(rankings)
+    shares = (len(range(which, n_groups // 2, n_methods)) for which in range(n_methods))
+    parts = [min(share, _most_parts(n_train)) for share in shares]
     groups = []
-    for number in range(n_groups - n_ranking):
+    for number in range(n_groups - sum(parts)):
         order = np.random.default_rng([seed, 4, number]).permutation(n_train)
         groups.append(Group(f"random {number + 1}", RANDOM, _mask(n_train, order[:size])))
-    for which, (method, order) in enumerate(rankings.items()):
-        n_parts = len(range(which, n_ranking, len(rankings)))
+    for n_parts, (method, order) in zip(parts, rankings.items(), strict=True):
         starts = np.linspace(0, n_train - size, n_parts).astype(int)
         for part, start in enumerate(starts, start=1):
             members = _mask(n_train, order[start : start + size])
             groups.append(Group(f"{method} part {part} of {n_parts}", RANKING, members))
     return groups
+
+
+def most_groups(n_train: int, n_rankings: int) -> int:
+    """The largest K that gives more groups cut from the rankings than a smaller one."""
+    return min(2 * n_rankings * _most_parts(n_train), n_train)
+
+
+def _size_of_group(n_train: int) -> int:
+    return max(1, round(n_train / 10))
+
+
+def _most_parts(n_train: int) -> int:
+    """Parts of a ranking that do not overlap, but for the rounding of their size."""
+    return round(n_train / _size_of_group(n_train))
 
 
 def check_groups(n_groups: int, n_train: int) -> None:
@@ -356,28 +376,40 @@ def agreement_of(rows: pd.DataFrame) -> Agreement:
 
 def _with_interval(rows: pd.DataFrame) -> tuple[float, float, float]:
     """The agreement over some groups, and the ends of its interval; nan where there is none."""
-    value = _mean_spearman(rows)
+    trials = [trial for _, trial in rows.groupby("seed")]
+    by_trial = [_spearman(trial[CHANGES].to_numpy()) for trial in trials]
+    value = float(np.mean(by_trial)) if trials else math.nan
     if math.isnan(value):
         return value, value, value
     rng = np.random.default_rng(0)
-    resampled = [
-        _mean_spearman(rows.groupby("seed").sample(frac=1, replace=True, random_state=rng))
-        for _ in range(N_RESAMPLES)
-    ]
+    resampled = np.mean([_resampled(trial, rng) for trial in trials], axis=0)
     low, high = np.nanpercentile(resampled, [2.5, 97.5])
     return value, float(low), float(high)
 
 
-def _mean_spearman(rows: pd.DataFrame) -> float:
-    """Mean over the trials; nan where a trial's groups do not vary."""
-    from scipy.stats import spearmanr
+def _resampled(trial: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
+    """Spearman's correlation over groups of a trial drawn with replacement (`N_RESAMPLES`,).
 
-    by_trial = []
-    for _, trial in rows.groupby("seed"):
-        varies = trial["predicted"].nunique() > 1 and trial["true"].nunique() > 1
-        both = trial[["predicted", "true"]].to_numpy()
-        by_trial.append(spearmanr(both).statistic if varies else np.nan)
-    return float(np.mean(by_trial)) if by_trial else float("nan")
+    Parts at the same place of several rankings are drawn together: where the rankings agree, they
+    hold the same images.
+    """
+    changes, places = trial[CHANGES].to_numpy(), trial["group"].str.extract(PLACE)[0]
+    drawn_as = places.fillna(trial["group"]).to_numpy()
+    together = [np.flatnonzero(drawn_as == name) for name in pd.unique(drawn_as)]
+    found = np.empty(N_RESAMPLES)
+    for number, drawn in enumerate(rng.integers(len(together), size=(N_RESAMPLES, len(together)))):
+        stop_if_asked()
+        found[number] = _spearman(changes[np.concatenate([together[i] for i in drawn])])
+    return found
+
+
+def _spearman(changes: np.ndarray) -> float:
+    """Spearman's correlation of two columns (K, 2); nan where one does not vary."""
+    from scipy.stats import rankdata
+
+    if (changes == changes[0]).all(axis=0).any():
+        return math.nan
+    return float(np.corrcoef(rankdata(changes, axis=0), rowvar=False)[0, 1])
 
 
 def draw_verification(

@@ -17,7 +17,7 @@ from utils.data import decode
 from utils.data.checks import IMAGES, Checks
 from utils.data.copies import COPIES, PAIR, TWO_LABELS, TWO_SETS, find_pairs, near_hashes
 from utils.data.datasets import prepare
-from utils.data.image_facts import facts_of
+from utils.data.image_facts import facts_of, short
 from utils.data.looks import LOOK, look_at, table_of
 from utils.output.folder import OutputFolder
 from utils.run.pipeline import record_checks
@@ -186,6 +186,11 @@ def test_facts() -> None:
     assert {fact.name: np.flatnonzero(fact.holds).tolist() for fact in facts} == {
         name: [number] for number, name in enumerate(images)
     }
+
+
+def test_sizes_are_whole_numbers() -> None:
+    assert [short(value) for value in (0.012345, 12.345, 99.97, 2773.4)] == [
+        "0.0123", "12.3", "100", "2773"]  # fmt: skip
 
 
 def test_what_is_usual_is_not_odd() -> None:

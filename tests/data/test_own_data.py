@@ -372,6 +372,65 @@ def test_changed_data_are_not_mixed_with_earlier_results(
     assert f"the data was {known}, now " in printed and "holds results of other options" in printed
 
 
+# ---------------------------------------------------------------- paths of the data set
+
+
+def test_what_is_behind_a_link_and_two_dots_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the system finds it, not what a path with `..` taken out would name."""
+    there, lookalike = class_folders(tmp_path / "store/v2/images"), tmp_path / "images"
+    class_folders(lookalike, first=500)
+    (tmp_path / "store/v2/sub").mkdir()
+    (tmp_path / "link").symlink_to("store/v2/sub")
+    monkeypatch.chdir(tmp_path)
+    for name in ("images", "list.csv"):
+        if name == "list.csv":
+            for folder in (there, lookalike):
+                (folder.parent / name).write_text(
+                    "\n".join(["x:image,y:label", *(f"images/{row}" for row in rows_of()), ""])
+                )
+        source = prepared(Path("link/..") / name)
+        assert all(path.startswith(f"{there}/") for path in source.training["x:image"])
+
+
+def test_points_and_boxes_are_not_a_list_of_images(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = class_folders(tmp_path / "images")
+    (folder / "boxes.csv").write_text("filename,x,y,w,h\ncat/0.png,0,0,8,8\n")
+    assert prepared(folder).class_names == ("cat", "dog")
+    assert "boxes.csv not used" in caplog.text
+
+
+def test_the_same_folder_written_otherwise_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class_folders(tmp_path / "images", 10)
+    monkeypatch.chdir(tmp_path)
+    for name in ("images", "images/", "./images", str(tmp_path / "images")):
+        command = f"-ds {name} --methods Random --no_report {RUN}"
+        assert sgd_influence(tmp_path / "out", command, small="") == 0
+
+
+def test_a_list_says_that_a_later_test_list_is_next_to_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    csv = csv_of(tmp_path, rows_of()).rename(tmp_path / "images/AUM_train_cleansed_1.csv")
+    for name in ("test_cleansed.csv", "test_cleansed.new.csv"):
+        csv.with_name(name).write_text("x:image,y:label\ncat/5.png,0\ndog/5.png,1\n")
+    prepared(csv)
+    assert "test_cleansed.new.csv next to it is of a later run" in caplog.text
+
+
+def test_class_names_replace_a_column_that_does_not_name_the_labels(tmp_path: Path) -> None:
+    rows = [f"{path},{('cat', 'dog')[int(label)]},animal" for path, label in
+            (row.split(",") for row in rows_of())]  # fmt: skip
+    source = prepared(csv_of(tmp_path, rows, "x:image,y:label,#class"))
+    kept = cleansed_table(source.training, source.training.head(1), source.class_names)
+    assert set(zip(kept["y:label"], kept["#class"], strict=True)) == {(0, "cat"), (1, "dog")}
+
+
 # ---------------------------------------------------------------- further columns
 
 FURTHER = {

@@ -7,6 +7,7 @@ import json
 import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from PIL import Image
 
 from tests.helpers.errors import one_line
 from tests.helpers.own_images import class_folders, csv_of, picture, rows_of
-from tests.helpers.real_folders import CASES, chunk, deep, outcome_of, png16
+from tests.helpers.real_folders import CASES, chunk, deep, outcome_of, png, png16
 from tests.helpers.runs import ROOT, sgd_influence
 from utils.data import decode
 from utils.data.datasets import prepare
@@ -282,6 +283,21 @@ def test_the_transparent_colour_of_sixteen_bits_becomes_white(
     assert white.sum() >= 2
     assert (found[white] == 255).all()
     np.testing.assert_array_equal(found[~white], eight_bit(pixels, Range(SIXTEEN, 0, 4095))[~white])
+
+
+@pytest.mark.parametrize(("bits", "factor"), [(2, 85), (4, 17)])
+def test_the_transparent_level_of_two_and_four_bits_becomes_white(
+    bits: int, factor: int, tmp_path: Path
+) -> None:
+    """Pillow multiplies the pixels, but not the level."""
+    levels = np.arange(8 // bits, dtype=np.uint8)
+    packed = sum(int(level) << (8 - bits * (n + 1)) for n, level in enumerate(levels))
+    header = struct.pack(">IIBBBBB", len(levels), 1, bits, 0, 0, 0, 0)
+    parts = {b"IHDR": header, b"tRNS": b"\0\1", b"IDAT": zlib.compress(bytes([0, packed]))}
+    content = png(*(chunk(*part) for part in (parts | {b"IEND": b""}).items()))
+    (tmp_path / "a.png").write_bytes(content)
+    found = decode.decode_file(str(tmp_path / "a.png"), decode.Form()).pixels
+    assert found.ravel().tolist() == [0, 255, *(factor * levels[2:]).tolist()]
 
 
 def test_sixteen_bit_gray_with_opacity_is_gray(tmp_path: Path) -> None:

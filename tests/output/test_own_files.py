@@ -420,6 +420,15 @@ def test_edited_manifest_does_not_say_whose_a_file_is(
     assert (finished / "summary" / "notes.txt").read_text() == MINE
 
 
+def test_number_that_is_too_large_is_one_line(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = finished / "summary/recommendation.json"
+    path.write_text(path.read_text().replace('"n": 0', '"n": 1e999'))
+    assert page_of([str(finished)]) == 2
+    assert f"{path}: cannot be read" in last_line(capsys.readouterr().err)
+
+
 def test_deep_list_of_runs_is_none(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(finished / "runs.json", "[" * 100_000)
     assert page_of([str(finished)]) == 0

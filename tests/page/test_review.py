@@ -18,7 +18,7 @@ from tests.helpers.labels import issue, verdict_of, write_label_check
 from tests.helpers.own_images import picture
 from tests.helpers.runs import sgd_influence
 from utils.columns import IMAGE, LABEL, ROW, SET
-from utils.data.decisions import COLUMNS, DECISION, NEW_LABEL, read_decisions
+from utils.data.decisions import COLUMNS, DECISION, NEW_CLASS, NEW_LABEL, read_decisions
 from utils.data.label_table import IS_ISSUE, PREDICTED, SCORE, read_class_names, read_label_issues
 from utils.errors import UserError
 from utils.output.folder import OutputFolder
@@ -244,7 +244,7 @@ def test_300_decisions_by_keyboard_reload_export_and_import(checked: Path, tmp_p
     table = pd.read_csv(checked / "labels/label_issues.csv").head(300)
     table[DECISION] = [names[key] for key in sequence]
     expected = table.sort_values(by=[SET, ROW], key=lambda c: c.replace({"training": "a"}))
-    assert list(csv) == list(COLUMNS)
+    assert list(csv) == [*COLUMNS, NEW_CLASS]
     for column in (IMAGE, LABEL, SET, ROW, DECISION):
         assert csv[column].tolist() == expected[column].astype(str).tolist()
     relabelled = csv[DECISION] == "relabel"
@@ -312,6 +312,12 @@ def test_filters_another_class_undo_and_files_that_do_not_fit(
         wait_until(
             lambda: "wrong.csv was not loaded: the header must be" in text_in(page, "r-message")
         )
+        image = read_label_issues(OutputPaths(checked)).head(1)[[IMAGE, LABEL, SET, ROW]]
+        new = {DECISION: "relabel", NEW_LABEL: (image[LABEL] + 1) % 10, NEW_CLASS: "zebra"}
+        other = tmp_path / "other.csv"
+        image.assign(**new).to_csv(other, index=False)
+        choose_file(page, other)
+        wait_until(lambda: "here, not zebra." in text_in(page, "r-message"))
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         assert page.logged == []
 
@@ -457,6 +463,18 @@ def test_the_name_of_a_class_gets_its_label(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"'dog' is the name of a class; give .* class, 1$"):
         given("dog")
     assert given("1")[NEW_LABEL].item() == 1  # a label before a name
+
+
+def test_a_new_label_that_means_another_class_now_is_refused(tmp_path: Path) -> None:
+    """As after a class folder more; a file without the name of the class has nothing to compare."""
+    issues = pd.DataFrame({SET: ["training"], ROW: [0], IMAGE: ["/a.png"], LABEL: [0]})
+    csv = tmp_path / "decisions.csv"
+    csv.write_text(f"{','.join(COLUMNS)},{NEW_CLASS}\n/a.png,0,training,0,relabel,2, fly\n")
+    assert read_decisions(csv, issues, {0: "ant", 1: "bee", 2: "fly"})[NEW_LABEL].item() == 2
+    with pytest.raises(UserError, match="row 2: new_label 2 is the class 'cat', but new_class is"):
+        read_decisions(csv, issues, {0: "ant", 1: "bee", 2: "cat", 3: "fly"})
+    csv.write_text(f"{','.join(COLUMNS)},{NEW_CLASS}\n/a.png,0,training,0,relabel,2,\n")
+    assert read_decisions(csv, issues, {0: "ant", 1: "bee", 2: "cat"})[NEW_LABEL].item() == 2
 
 
 def test_what_is_no_file_of_decisions_gets_a_fitting_remedy(tmp_path: Path) -> None:

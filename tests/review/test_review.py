@@ -16,7 +16,7 @@ from tests.helpers.own_images import class_folders
 from tests.helpers.runs import contents, record, sgd_influence
 from utils.columns import CLASS, IMAGE, LABEL, ROW, SET
 from utils.data.datasets import prepare
-from utils.data.decisions import DECISION, NEW_LABEL
+from utils.data.decisions import DECISION, NEW_CLASS, NEW_LABEL
 from utils.data.label_table import IS_ISSUE, PREDICTED
 from utils.data.own_data import Wanted, own_source
 from utils.errors import UserError
@@ -24,6 +24,7 @@ from utils.output.lock import FolderLock
 from utils.output.paths import OutputPaths
 from utils.review import command, export, worth
 from utils.review.__main__ import main
+from utils.review.reviewed import Reviewed
 from utils.training.model_check import check_once
 from utils.training.models import MODELS
 
@@ -63,6 +64,7 @@ def decisions(folder: Path, kinds: dict[tuple[str, int], str], name: str = "mine
     rows = table.loc[list(kinds), [IMAGE, LABEL, SET, ROW]].astype(str)
     rows[DECISION] = ["relabel" if kind.isdigit() else kind for kind in kinds.values()]
     rows[NEW_LABEL] = [kind if kind.isdigit() else "" for kind in kinds.values()]
+    rows[NEW_CLASS] = [("cat", "dog")[int(new)] if new else "" for new in rows[NEW_LABEL]]
     csv = folder.parent / name
     rows.to_csv(csv, index=False)
     return csv
@@ -122,6 +124,32 @@ def test_class_folders_and_lists_hold_the_same_images(folder: Path, tmp_path: Pa
     lines = (folder / "reviewed/filelist/train_reviewed.txt").read_text().splitlines()
     assert lines == listed.training[IMAGE].tolist()
     assert all(path.is_symlink() for path in (folder / "reviewed/folder").glob("*/*/*.png"))
+
+
+def test_class_folders_show_images_whose_names_do_not_say_so(tmp_path: Path) -> None:
+    pictures = class_folders(tmp_path / "pictures", per_class=8)
+    (pictures / "cat/1.png").rename(pictures / "cat/one")
+    (pictures / "cat/2.png").rename(pictures / "cat/.2.png")
+    (pictures / "cat/3.png").rename(pictures / "cat/3.data")
+    files = sorted(path for path in pictures.rglob("*") if path.is_file())
+    rows = [f"{path},{('cat.png', 'dog')[path.parent.name == 'dog']}" for path in files]
+    csv, output = tmp_path / "list.csv", tmp_path / "out"
+    csv.write_text("\n".join(["x:image,y:label", *rows, ""]))
+    assert sgd_influence(output, f"-ds {csv} {QUICK}", TINY) == 0
+    issues = pd.read_csv(OutputPaths(output).label_issues)
+    known = issues[[IMAGE, LABEL, SET, ROW]].head(1).assign(**{DECISION: "keep", NEW_LABEL: ""})
+    known.to_csv(tmp_path / "mine.csv", index=False)
+    assert reviewed(output, tmp_path / "mine.csv", "-nt", "0", "--export", "folder") == 0
+    source = own_source(output / "reviewed/folder", tmp_path / "data", Wanted(8))
+    names = {Path(path).name for path in source.images[IMAGE]}
+    assert len(source.images) == 16 and {"one.png", "2.png", "3.data.png"} <= names
+
+
+def test_a_name_with_a_line_break_is_not_listed(tmp_path: Path) -> None:
+    rows = pd.DataFrame({IMAGE: ["/a\nb.png"], LABEL: [0], ROW: [0]})
+    data = Reviewed({"training": rows}, {"training": rows}, {0: "cat"}, pd.Series(dtype=str))
+    with pytest.raises(UserError, match="has a line break, which a list of lines cannot hold"):
+        export.export(data, tmp_path, "filelist")
 
 
 def test_images_are_copied_where_there_are_no_links(
@@ -458,7 +486,12 @@ def test_a_folder_that_is_written_to_is_left_alone(
 
 def test_a_list_of_trainings_that_was_edited_gets_a_remedy(tmp_path: Path) -> None:
     row = "original,0,k,9,0.5,0.5"
-    for text in ("list;seed\n", ",".join(worth.COLUMNS) + f"\n{row.replace('9', 'many')}\n"):
+    header = ",".join(worth.COLUMNS)
+    for text in (
+        "list;seed\n",
+        f"{header}\n{row.replace('9', 'many')}\n",
+        f"{header},note\n{row},mine\n",
+    ):
         (tmp_path / "trainings.csv").write_text(text)
         with pytest.raises(UserError, match="put it back, or remove it"):
             worth._finished(tmp_path / "trainings.csv")

@@ -20,6 +20,7 @@ from sgd_influence.verify import (
     judgement,
     learnt_in,
     make_groups,
+    most_groups,
 )
 from tests.helpers.runs import contents, sgd_influence
 from utils.errors import UserError
@@ -42,6 +43,30 @@ def test_groups_are_half_random_half_parts_of_rankings() -> None:
     assert last == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("n_train", [100, 997, 1000])
+@pytest.mark.parametrize("n_groups", [6, 40, 80])
+def test_parts_of_a_ranking_hardly_overlap(n_train: int, n_groups: int) -> None:
+    """Also where one method has all of them; what is left of K is random."""
+    groups = make_groups(0, n_train, n_groups, {"Hara": np.arange(n_train)})
+    cut = [group.members for group in groups if group.kind == "ranking"]
+    assert len(groups) == n_groups and len(cut) == min(n_groups // 2, most_groups(n_train, 1) // 2)
+    assert sum(cut).max() <= 2 and (sum(cut) == 2).mean() < 0.01
+
+
+def test_equal_rankings_do_not_narrow_the_interval() -> None:
+    """Their parts at the same place are one group, whichever ranking they were cut from."""
+    rng = np.random.default_rng(0)
+    names = [f"Hara part {n} of 10" for n in range(1, 11)]
+    rows = pd.DataFrame({"seed": 0, "group": names, "kind": "ranking"})
+    rows[["predicted", "true"]] = rng.normal(size=(10, 2))
+    twice = pd.concat([rows, rows.assign(group=rows["group"].str.replace("Hara", "Ours"))])
+    one, both = agreement_of(rows), agreement_of(twice)
+    assert both.ranking == pytest.approx(one.ranking)
+    assert both.ranking_high - both.ranking_low == pytest.approx(
+        one.ranking_high - one.ranking_low, abs=1e-9
+    )
+
+
 def test_random_groups_depend_on_seed_and_number_alone() -> None:
     few, many = make_groups(3, 50, 8, {}), make_groups(3, 50, 12, RANKINGS)
     for a, b in zip(few[:6], many, strict=False):
@@ -52,6 +77,7 @@ def test_random_groups_depend_on_seed_and_number_alone() -> None:
 
 def test_agreement_quotes_the_random_groups() -> None:
     rows = pd.DataFrame({"seed": 0, "kind": ["random"] * 8 + ["ranking"] * 8,
+                         "group": [f"{n}" for n in range(16)],
                          "predicted": [*range(8), *range(8)],
                          "true": [*range(8), *range(8, 0, -1)]})  # fmt: skip
     agreement = agreement_of(rows)
@@ -70,7 +96,7 @@ def test_agreement_quotes_the_random_groups() -> None:
 def test_agreement_is_unknown_without_groups_or_changes(kinds: list[str], varying: str) -> None:
     """Methods that predict nothing have no groups of rankings; some trainings change nothing."""
     rows = pd.DataFrame({"seed": 0, "kind": kinds, "predicted": 0.5, "true": 0.1})
-    agreement = agreement_of(rows.assign(**{varying: range(6)}))
+    agreement = agreement_of(rows.assign(**{varying: range(6), "group": [*"abcdef"]}))
     assert agreement.of_random == agreement.of_ranking == "unknown"
     assert "cannot be verified" in judgement("Hara", agreement, 6, 100)
 
@@ -127,6 +153,7 @@ def test_more_groups_than_images_are_not_advised() -> None:
     assert "(--verify 20)" in judgement("Hara", agreement, 6, 100)
     assert "(--verify 8)" in judgement("Hara", agreement, 6, 8)
     assert judgement("Hara", agreement, 6, 6).endswith("Try more trials (-nt).")
+    assert (most_groups(1000, 1), most_groups(1000, 2), most_groups(15, 2)) == (20, 40, 15)
 
 
 def test_verify_joins_a_finished_run_and_resumes(

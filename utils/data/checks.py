@@ -18,7 +18,7 @@ import pandas as pd
 from utils.columns import IMAGE
 from utils.data.copies import ALIKE, COPIES, KINDS, RADIUS, TWO_LABELS, TWO_SETS, find_pairs
 from utils.data.decode import Form
-from utils.data.image_facts import facts_of
+from utils.data.image_facts import facts_of, short
 from utils.data.looks import LOOK, VERSION
 from utils.files import check_regular
 from utils.output.storage import written_beside
@@ -195,7 +195,7 @@ def _quality(listed: Listed, seen: npt.NDArray[np.void]) -> pd.DataFrame:
     tables = [sizes.assign(fact=IMAGES, value=sizes["value"].astype(str))]
     for fact in facts_of(seen):
         rows = np.flatnonzero(fact.holds)
-        measured = [f"{value:.3g}" for value in fact.values[rows]]
+        measured = [short(value) for value in fact.values[rows]]
         values = {"fact": fact.name, "value": measured, "limit": fact.limit}
         sizes = {side: seen[side][rows].astype(str) for side in ("width", "height")}
         if len(rows):

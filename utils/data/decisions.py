@@ -20,6 +20,8 @@ UNDO = "undo"
 DECISIONS = (KEEP, RELABEL, REMOVE, UNDO)
 DECISION, NEW_LABEL = "decision", "new_label"
 COLUMNS = (IMAGE, LABEL, SET, ROW, DECISION, NEW_LABEL)
+NEW_CLASS = "new_class"
+"""The name of the new label, which a file may lack: labels can change their meaning."""
 _NUMBERS = dict.fromkeys((LABEL, ROW, NEW_LABEL), "int64")
 Place = tuple[str, int]
 """Set and row of an image."""
@@ -42,8 +44,8 @@ def read_decisions(csv: Path, issues: pd.DataFrame, class_names: Mapping[int, st
         class_names: by label, of all classes.
 
     Raises:
-        UserError: a row has an unknown image, label, place or decision, or an image that another
-            row decides on; the line names the row.
+        UserError: a row has an unknown image, label, place or decision, a new label that no longer
+            is the class it names, or an image that another row decides on; the line names the row.
     """
     table, known = _table(csv), _Known(issues)
     numbers: dict[Place, int] = {}
@@ -89,10 +91,12 @@ def no_decisions() -> pd.DataFrame:
     return pd.DataFrame(columns=list(COLUMNS)).astype(_NUMBERS)
 
 
-def as_written(decided: pd.DataFrame) -> pd.DataFrame:
-    """The content of decisions.csv: `new_label` is empty unless the image is relabelled."""
-    new = decided[NEW_LABEL].astype(str).where(decided[DECISION] == RELABEL, "")
-    return decided.assign(**{NEW_LABEL: new})[list(COLUMNS)]
+def as_written(decided: pd.DataFrame, class_names: Mapping[int, str]) -> pd.DataFrame:
+    """The content of decisions.csv; a new label and its class only where an image is relabelled."""
+    relabelled = decided[DECISION] == RELABEL
+    new = decided[NEW_LABEL].astype(str).where(relabelled, "")
+    named = decided[NEW_LABEL].map(class_names).where(relabelled, "")
+    return decided.assign(**{NEW_LABEL: new, NEW_CLASS: named})[[*COLUMNS, NEW_CLASS]]
 
 
 def _table(csv: Path) -> pd.DataFrame:
@@ -103,8 +107,10 @@ def _table(csv: Path) -> pd.DataFrame:
     if missing:
         header = ",".join(COLUMNS)
         raise UserError(f"{csv}: no column {missing[0]}; the header must be {header}")
-    table = table[list(COLUMNS)]
-    return table.assign(**{name: table[name].str.strip() for name in COLUMNS[1:]})
+    if NEW_CLASS not in table:
+        table = table.assign(**{NEW_CLASS: ""})
+    texts = {name: table[name].str.strip() for name in (*COLUMNS[1:], NEW_CLASS)}
+    return table[[*COLUMNS, NEW_CLASS]].assign(**texts)
 
 
 def _check_content(csv: Path) -> None:
@@ -179,6 +185,10 @@ def _new_label(fields: Fields, label: int, class_names: Mapping[int, str]) -> in
         raise ValueError(f"{NEW_LABEL} {new}: no such class; summary/classes.csv has the labels")
     if new == label:
         raise ValueError(f"{NEW_LABEL} {new} is the label it has; make the decision {KEEP}")
+    named, name = fields[NEW_CLASS], class_names[new]
+    if named and named != name.strip():
+        what = f"{NEW_LABEL} {new} is the class {name!r}, but {NEW_CLASS} is {named!r}"
+        raise ValueError(f"{what}; correct {NEW_LABEL}, and leave {NEW_CLASS} empty")
     return new
 
 

@@ -34,6 +34,7 @@ from utils.data.depth import (
     is_gray_with_opacity,
     misread,
     range_of,
+    scale_transparent,
     transparent_in,
     white_is_zero,
 )
@@ -394,6 +395,7 @@ def _eight_bit(image: Image.Image, stream: IO[bytes], scales: Scales) -> tuple[I
             scaled[transparent] = 255
         pixels = Image.fromarray(scaled)
         return _plain(pixels, "L" if pixels.mode in GRAY_MODES else "RGB"), kind
+    scale_transparent(image)
     image.load()
     mode = "RGB" if _is_colour(image) else "L"
     kinds = {"P": "palette", "1": "black and white", "L": "", "RGB": ""}

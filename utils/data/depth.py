@@ -24,6 +24,8 @@ BITS, WHITE_IS, PLANES, SAMPLES = 258, 262, 284, 339
 """Tags of TIFF: bits of a sample, what 0 is in gray, how samples lie, kind of number."""
 
 Pixels = npt.NDArray[Any]
+FACTORS = {"L;2": 85, "L;4": 17}
+"""By which Pillow multiplies gray pixels of 2 and 4 bits."""
 
 
 class Range(NamedTuple):
@@ -94,6 +96,13 @@ def transparent_in(image: Image.Image, values: Pixels) -> npt.NDArray[np.bool_] 
         return None
     same = values == np.array(colour)
     return same.all(-1) if values.ndim == 3 else same
+
+
+def scale_transparent(image: Image.Image) -> None:
+    """Multiply the transparent level of a PNG of 2 or 4 bits as Pillow multiplies its pixels."""
+    level, factor = image.info.get("transparency"), FACTORS.get(_raw_mode(image))
+    if factor and isinstance(level, int):
+        image.info["transparency"] = factor * level
 
 
 def _integers(image: Image.Image) -> tuple[str, Pixels]:

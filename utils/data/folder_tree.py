@@ -112,12 +112,14 @@ def listed(folder: Path) -> list[Path]:
     """The paths in `folder`, sorted, without hidden files and system files.
 
     Raises:
-        UserError: the folder cannot be read.
+        UserError: the folder cannot be read, or what is in it cannot be reached.
     """
     try:
         names = sorted(os.listdir(folder))
+        os.stat(folder / ".")
     except OSError as error:
-        raise UserError(f"{folder}: {error.strerror}; make the folder readable") from error
+        remedy = "make the folder readable and searchable (chmod u+rx)"
+        raise UserError(f"{folder}: {error.strerror}; {remedy}") from error
     return [folder / n for n in names if not n.startswith(".") and n.lower() not in IGNORED]
 
 

@@ -52,7 +52,7 @@ def facts_of(looks: npt.NDArray[np.void]) -> list[Fact]:
 def _blurred(sharpness: Floats, blank: npt.NDArray[np.bool_]) -> Fact:
     """Images less sharp than photographs with a blur of 1.5 px, and than half the median."""
     limit = min(BLURRED, float(np.median(sharpness)) / 2)
-    return Fact("blurred", sharpness, (sharpness < limit) & ~blank, f"< {limit:.3g}")
+    return Fact("blurred", sharpness, (sharpness < limit) & ~blank, f"< {short(limit)}")
 
 
 def _odd(name: str, values: Floats, usual: tuple[float, float], least: float = 0) -> Fact:
@@ -62,8 +62,13 @@ def _odd(name: str, values: Floats, usual: tuple[float, float], least: float = 0
     """
     low, high = np.percentile(values, usual)
     low, high = low / ODD, high * ODD
-    below = f"<= {low:.3g} or " if low >= least else ""
-    return Fact(name, values, (values <= low) | (values >= high), f"{below}>= {high:.3g}")
+    below = f"<= {short(low)} or " if low >= least else ""
+    return Fact(name, values, (values <= low) | (values >= high), f"{below}>= {short(high)}")
+
+
+def short(value: float) -> str:
+    """A measurement in three digits, or in whole numbers from 100 on."""
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _sizes(looks: npt.NDArray[np.void]) -> Floats:

@@ -34,11 +34,11 @@ def found_on_disk(folder: str, given: Sequence[str]) -> tuple[list[str], int]:
 
 
 def _found(folder: str, text: str, names: Names, real: Real) -> str:
-    first = _joined(folder, text, real)
+    first = joined_path(folder, text, real)
     if text.isascii() and "\\" not in text and text == text.strip():
         return first
     for variant in dict.fromkeys((text, text.strip(), text.strip().replace("\\", "/"))):
-        path = _joined(folder, variant, real)
+        path = joined_path(folder, variant, real)
         if os.path.lexists(path):
             return path
         path = _as_composed_on_disk(path, names)
@@ -47,7 +47,7 @@ def _found(folder: str, text: str, names: Names, real: Real) -> str:
     return first
 
 
-def _joined(folder: str, path: str, real: Real = os.path.realpath) -> str:
+def joined_path(folder: str, path: str, real: Real = os.path.realpath) -> str:
     """The file that the system finds at a path: behind a symbolic link, `..` leads elsewhere."""
     joined = os.path.join(folder, path)
     if ".." not in path.split("/"):
@@ -105,10 +105,10 @@ def _address(text: str, scheme: re.Match[str]) -> str:
 def _nearly(text: str, folder: str) -> str:
     """Explains a path that differs from one on disk only in its spelling."""
     plain = unquote(text)
-    if plain != text and os.path.lexists(_joined(folder, plain)):
+    if plain != text and os.path.lexists(joined_path(folder, plain)):
         return f"no such file, it is written as in a web address (%); write {plain}"
-    where, name = os.path.split(_joined(folder, text))
+    where, name = os.path.split(joined_path(folder, text))
     others = {other.casefold(): other for other in _names(where).values()}
-    if name.casefold() in others:
+    if others.get(name.casefold(), name) != name:
         return f"no such file, capital letters differ; write {others[name.casefold()]}"
     return "no such file, nor with / for \\; restore it" if "\\" in text else ""

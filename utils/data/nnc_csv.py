@@ -42,8 +42,9 @@ def read_users_csv(csv: Path) -> tuple[pd.DataFrame, list[str]]:
     """
     table = _read_table(csv)
     given = list(table[IMAGE])
-    _check_rows(csv, table[IMAGE])
-    table[IMAGE], turned = found_on_disk(os.path.abspath(csv.parent), given)
+    paths, turned = found_on_disk(os.path.abspath(csv.parent), given)
+    _check_rows(csv, table[IMAGE], paths)
+    table[IMAGE] = paths
     if turned:
         LOG.info("%s: %d paths are written with \\ and read with /", csv, turned)
     if CLASS in table:
@@ -51,17 +52,19 @@ def read_users_csv(csv: Path) -> tuple[pd.DataFrame, list[str]]:
     return table, given
 
 
-def _check_rows(csv: Path, given: pd.Series) -> None:
-    for row, path in given.items():
+def _check_rows(csv: Path, given: pd.Series, found: Sequence[str]) -> None:
+    for (row, path), image in zip(given.items(), found, strict=True):
         if not path.strip():
             what = f"no image is named; fill in {IMAGE}, or remove the row"
             raise UserError(f"{csv}: row {row}: {what}")
-        if path.lstrip().startswith("#") and not os.path.lexists(csv.parent / path):
+        if path.lstrip().startswith("#") and not os.path.lexists(image):
             raise UserError(f"{csv}: row {row}: a comment line; remove it")
 
 
 def means_nnc_csv(csv: Path) -> bool:
     """Whether the header of `csv` names columns for images and labels, well or badly.
+
+    Columns x and y without more words are those of a point or a box if there are others.
 
     Raises:
         UserError: it is a file that cannot be read.
@@ -81,6 +84,7 @@ def means_nnc_csv(csv: Path) -> bool:
     above = takewhile(lambda line: line.lower().startswith((b"#", b"sep=")), lines)
     return any(
         all(re.search(ANY_COLUMN % letter, line) for letter in b"xy")
+        and (b":" in line or len(re.split(rb"[,;\t|]", line)) == 2)
         for line in lines[: len(list(above)) + 1]
     )
 

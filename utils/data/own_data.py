@@ -34,6 +34,7 @@ from utils.data.decode import (
 )
 from utils.data.depth import common_scales, scales_text
 from utils.data.images import Pool, decode_all
+from utils.data.listed_paths import joined_path
 from utils.data.missing_sets import Sets, complete_sets
 from utils.data.problems import PROBLEMS, problems_of, record_problems
 from utils.data.source import (
@@ -119,6 +120,8 @@ def own_source(path: Path, data_dir: Path | None, wanted: Wanted) -> Source:
         UserError: for what `read_parts` and `complete_sets` refuse, for fewer than two classes,
             and for a broken image unless `wanted.skip_broken`.
     """
+    if ".." in path.parts:
+        path = Path(joined_path(os.getcwd(), str(path)))
     every = Rows(read_parts(path))
     folder = _own_folder(path, data_dir)
     _check_classes(every, path)

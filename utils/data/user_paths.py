@@ -174,7 +174,7 @@ def read_parts(path: Path) -> tuple[Part, ...]:
 
 def _check_no_output(path: Path) -> None:
     """Raise a UserError for the output folder of a run, which holds no data set."""
-    if not (OutputPaths(path).manifest.is_file() and (path / TRAININGS).is_dir()):
+    if not (os.path.isfile(OutputPaths(path).manifest) and os.path.isdir(path / TRAININGS)):
         return
     lists = [*path.glob("cleansed/*.csv"), *path.glob("reviewed/csv*/*.csv")]
     made = sorted(str(file) for file in lists if OWN_LIST.fullmatch(file.name))
@@ -209,6 +209,9 @@ def _companions(csv: Path) -> Iterator[Part]:
         other = csv.with_name(companion(name, own["kind"]))
         if other.exists():
             LOG.info("%s: the %s images of this list", other, name)
+            if newer := sorted(csv.parent.glob(f"{other.stem}.new*.csv")):
+                what = f"{newer[-1].name} next to it is of a later run; to use that, rename it"
+                LOG.warning("%s: %s", other, what)
             yield _of_csv(name, other)
         elif name == TEST:
             what = "is not there, so other test images are drawn; copy it next to the list"

@@ -206,7 +206,7 @@ def read_versioned_json(path: Path, version: int, build: Callable[[Any], Value])
         return None
     except KeyError as error:
         raise unreadable(path, "is not whole", f"{error.args[0]} is missing") from error
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise unreadable(path, "cannot be read", error) from error
 
 

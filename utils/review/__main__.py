@@ -29,7 +29,7 @@ from utils.units import printable
 
 log = logging.getLogger("data_cleansing")
 EXPORTS = ("csv", "folder", "filelist")
-N_TRIALS = 5
+N_TRIALS, MOST_TRIALS = 5, 10_000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,8 +73,9 @@ def parser() -> Parser:
 
 
 def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r}: must be a whole number of at least 0")
+    if not text.isdecimal() or int(text) > MOST_TRIALS:
+        what = f"must be a whole number from 0 to {MOST_TRIALS:,}"
+        raise argparse.ArgumentTypeError(f"{text!r}: {what}")
     return int(text)
 
 

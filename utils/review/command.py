@@ -83,7 +83,7 @@ def _review(paths: OutputFolder, decisions: Path, how: str, n_trials: int) -> No
         log.info("To train on it: -ds %s", written.resolve() / RUNNABLE[how])
     if not _is_kept(decisions, paths):
         _log_merged(paths, earlier, given, decided)
-        _keep(decided, paths)
+        _keep(decided, names, paths)
     _log_undecided(paths, issues, decided)
     if manifest.options.get("flip_labels"):
         log.warning("An experiment: labels were flipped on purpose (--flip_labels); not for use")
@@ -217,9 +217,9 @@ def _log_merged(
     log.info("Both together: %s", _counts(decided))
 
 
-def _keep(decided: pd.DataFrame, paths: OutputFolder) -> None:
+def _keep(decided: pd.DataFrame, names: Mapping[int, str], paths: OutputFolder) -> None:
     """Write the decisions to where the page reads them; what an earlier file had is kept."""
-    content = csv_bytes(as_written(decided), paths.decisions)
+    content = csv_bytes(as_written(decided, names), paths.decisions)
     if paths.decisions.exists():
         if (before := read_file(paths.decisions)) == content:
             return

@@ -13,9 +13,12 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from PIL import Image
+
 from utils.columns import CLASS, IMAGE, LABEL, ROW
-from utils.data.folder_tree import IGNORED
+from utils.data.folder_tree import IGNORED, SUFFIXES, is_image
 from utils.data.source import TEST, TRAINING, VALIDATION, are_labels
+from utils.errors import UserError
 from utils.output.paths import numbered
 from utils.output.storage import TEMPORARY, csv_bytes
 from utils.review.reviewed import Reviewed
@@ -39,8 +42,8 @@ def export(data: Reviewed, root: Path, how: str) -> Path:
         how: csv, folder or filelist.
 
     Raises:
-        UserError: a name is not UTF-8.
-        OSError: it cannot be written.
+        UserError: a name is not UTF-8, or has a line break in a list of lines.
+        OSError: it cannot be written, or an image cannot be read.
     """
     plan = {"csv": _csv_files, "folder": _class_folders, "filelist": _lists}[how](data, root)
     _remove_temporaries(root)
@@ -77,6 +80,9 @@ def _lists(data: Reviewed, root: Path) -> Plan:
     plan: Plan = {}
     for part, table in data.after.items():
         if len(table):
+            if broken := next((path for path in table[IMAGE] if len(path.splitlines()) > 1), ""):
+                what = "its name has a line break, which a list of lines cannot hold"
+                raise UserError(f"{broken!r}: {what}; choose --export csv")
             text = "".join(f"{path}\n" for path in table[IMAGE])
             plan[f"{STEMS[part]}_reviewed.txt"] = text.encode("utf-8")
     return plan
@@ -89,13 +95,24 @@ def _class_folders(data: Reviewed, root: Path) -> Plan:
     folders = _folder_names(data.class_names)
     for part, table in data.after.items():
         for path, label, row in table[[IMAGE, LABEL, ROW]].itertuples(index=False):
-            place = f"{FOLDERS[part]}/{folders[label]}/{os.path.basename(path)}"
+            place = f"{FOLDERS[part]}/{folders[label]}/{_image_name(path)}"
             while place.lower() in taken:
                 stem, suffix = os.path.splitext(place)
                 place = f"{stem}_row_{row}{suffix}"
             taken.add(place.lower())
             plan[place] = Path(path)
     return plan
+
+
+def _image_name(path: str) -> str:
+    """A name by which a class folder shows the image: not hidden, with the suffix of an image."""
+    name = os.path.basename(path).lstrip(".")
+    if is_image(Path(name)):
+        return name
+    with Image.open(path) as image:
+        kind = image.format
+    known = Image.registered_extensions()
+    return name + next((suffix for suffix in sorted(SUFFIXES) if known.get(suffix) == kind), ".png")
 
 
 def _folder_names(class_names: Mapping[int, str]) -> dict[int, str]:
@@ -116,6 +133,7 @@ def _is_folder_name(name: str) -> bool:
     return (
         name == name.strip() != ""
         and not name.startswith(".")
+        and not is_image(Path(name))
         and "/" not in name
         and name.isprintable()
         and name.lower() not in IGNORED

@@ -105,7 +105,9 @@ def _finished(file: Path) -> dict[tuple[str, int, str], Scores]:
     if not file.exists():
         return {}
     try:
-        table = read_csv(file, COLUMNS)[list(COLUMNS)]
+        table = read_csv(file, COLUMNS)
+        if list(table) != list(COLUMNS):
+            raise ValueError("other columns")  # of a person, and lost with the next training
         return {
             (str(name), int(seed), str(key)): (int(n), float(given), float(after))
             for name, seed, key, n, given, after in table.itertuples(index=False)

@@ -254,7 +254,10 @@ _latest: dict[Setup, _Opened] = {}
 
 def _opened(setup: Setup, load: Callable[[], TransferredTrial], apart: bool = False) -> _Opened:
     if setup not in _latest:
-        _latest.clear()  # frees the memory first
+        from utils.training.device import release_memory
+
+        _latest.clear()
+        release_memory()  # before there are the graphs of another trial
         folder = tempfile.TemporaryDirectory(prefix="data_cleansing_") if apart else None
         output = DeferredFolder(setup.root, setup.claim)
         if folder:

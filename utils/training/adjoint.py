@@ -230,7 +230,8 @@ def loss_gradient(network: Network, data: ImageSet) -> Adjoint:
     for rows in batches_of(len(data), evaluation_batch(network.image_shape)):
         stop_if_asked()
         graph = build(rows.stop - rows.start)
-        leaves = {k: graph.running.before[r] for k, r in network.statistics.items()}
+        before = graph.running.before
+        leaves = {k: before[r] for k, r in network.statistics.items() if r in before}
         _backward(graph, data, rows, [*network.theta.values(), *leaves.values()])
         for total, variables in ((u, network.theta), (v, leaves)):
             for name, variable in variables.items():

@@ -52,7 +52,7 @@ class Network:
         self.image_shape = image_shape
         self.n_classes = n_classes
         self._scope: OrderedDict[str, object] = OrderedDict()
-        nn.seed(seed)
+        nn.seed(seed, set_function_seed=False)  # the initial values; no function draws numbers
         self.logits(nn.Variable((1, *image_shape)), test=True)
         parameters = self.parameters()
         self.theta = OrderedDict((k, p) for k, p in parameters.items() if p.need_grad)

@@ -4,6 +4,7 @@
   const data = JSON.parse(find("review-data").textContent);
   const STORED = `data-cleansing decisions ${data.key}`;
   const HEADER = ["x:image", "y:label", "set", "row", "decision", "new_label"];
+  const NEW_CLASS = "new_class";  // which a file may lack
   const DECISIONS = ["keep", "relabel", "remove"];
   const UNDO = "undo";
   const STRIP = 24;
@@ -228,8 +229,9 @@
   function asCsv() {
     const undone = ([path, label, part, row]) => [path, label, part, row, UNDO, ""];
     const rows = [...decisions].map(([key, decision]) => decision ?? (known.has(key) ? undone(known.get(key)) : null)).filter(Boolean)
-      .sort((a, b) => data.sets.indexOf(a[2]) - data.sets.indexOf(b[2]) || a[3] - b[3]);
-    const csv = [HEADER, ...rows].map((row) => row.map(quoted).join(",") + "\n").join("");
+      .sort((a, b) => data.sets.indexOf(a[2]) - data.sets.indexOf(b[2]) || a[3] - b[3])
+      .map((row) => [...row, row[4] === "relabel" ? nameOf(row[5]) : ""]);
+    const csv = [[...HEADER, NEW_CLASS], ...rows].map((row) => row.map(quoted).join(",") + "\n").join("");
     return /[^\x00-\x7f]/.test(csv) ? `\uFEFF${csv}` : csv;  // without the mark, Excel takes UTF-8 for another code
   }
 
@@ -248,7 +250,7 @@
 
   function loaded(text) {
     const [header = [], ...rows] = parsed(text);
-    const places = HEADER.map((name) => header.indexOf(name));
+    const places = HEADER.map((name) => header.indexOf(name)), classes = header.indexOf(NEW_CLASS);
     if (places.includes(-1)) throw new Error(`the header must be ${HEADER.join(",")}`);
     const byKey = new Map(images.map((image) => [image.key, image]));
     return rows.flatMap((row, n) => {
@@ -259,6 +261,8 @@
       if (image && (image.path !== path || image.label !== Number(label))) throw new Error(`${where}: ${path} is another image, or has another label here`);
       if (![...DECISIONS, UNDO].includes(decision)) throw new Error(`${where}: decision ${decision}; it must be one of ${DECISIONS.join(", ")}`);
       if (decision === "relabel" && (newLabel === "" || !className.has(Number(newLabel)))) throw new Error(`${where}: no class ${newLabel}`);
+      const named = (row[classes] ?? "").trim();
+      if (named && named !== nameOf(Number(newLabel)).trim()) throw new Error(`${where}: ${newLabel} is the class ${nameOf(Number(newLabel))} here, not ${named}`);
       return [[path, Number(label), set, Number(number), decision, decision === "relabel" ? Number(newLabel) : ""]];
     });
   }
