@@ -44,7 +44,7 @@ def main(n_images: int = 1797, n_epochs: int = 8) -> None:
 
         issues = cleanser.label_issues()
         suspects = issues.index[issues["is_label_issue"]].to_numpy()
-        print(f"Label check: {len(suspects)} labels look wrong, {wrong[suspects].sum()} are")
+        print(f"Label check: {len(suspects)} labels marked, {wrong[suspects].sum()} of them wrong")
         print(issues.head(5).round(3).to_string())
 
         mask = np.isin(np.arange(n_images), suspects) & cleanser.training_mask_

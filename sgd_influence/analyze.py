@@ -271,6 +271,8 @@ def closing_words(
     """
     verdict = recommendation.overall
     lines = [f"Recommended: remove none ({verdict.reason})"]
+    if not any(recommendation.gains.values()):
+        lines = [f"Nothing is recommended: {verdict.reason}"]
     if verdict.n:
         gain = _points(verdict.expected_gain_points, verdict.interval_points)
         test = _points(verdict.test_gain_points, verdict.test_interval_points)

@@ -22,7 +22,7 @@ def unvalidated_classes(options: Options, source: Source) -> str:
         if missing:
             return (
                 f"trial {seed} has no validation image of {listed_classes(missing, source)}: what "
-                "the removal of such training images costs is not seen; add validation images, or "
+                "the removal of such training images costs is not seen; add images of each, or "
                 "raise --n_val"
             )
     return ""

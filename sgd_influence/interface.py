@@ -290,7 +290,8 @@ class Cleanser:
     def verify(self, method: str = "Hara", n_groups: int = 40) -> pd.DataFrame:
         """Remove groups of a tenth of the images, retrain, and compare with the scores.
 
-        Half of the groups are random, half are cut from the method's ranking; `groups_` has each.
+        Half of the groups, but ten at most, are cut from the method's ranking, the others are
+        random; `groups_` has each.
 
         Returns:
             A row for either kind of groups: Spearman's correlation of predicted and true changes

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sgd_influence.label_check import GOOD_NET, Checked
+from sgd_influence.train import guessing_loss
 from utils.columns import LABEL
 from utils.data.flips import labels_trained_on
 from utils.data.images import ImageSet
@@ -25,6 +26,8 @@ from utils.units import counted
 
 STEEP = 0.05
 """A training with more of the fall of its loss in the last quarter of the epochs is too short."""
+FITTED = 0.5
+"""A net with less of the training loss of guessing needs no more epochs."""
 UNFIT = 0.5
 """No label is judged by a net below both this accuracy and a logistic regression's."""
 FAR = 2.0
@@ -54,6 +57,7 @@ class Learnt:
         falling: the share of the fall of the training loss in the last quarter of the epochs.
         frequent: the share of the most frequent class among the validation images.
         n_tested: the validation images of a trial.
+        loss: the training loss at the end, as a share of that of guessing.
     """
 
     accuracy: float
@@ -61,6 +65,7 @@ class Learnt:
     falling: float
     frequent: float
     n_tested: int
+    loss: float
 
     @property
     def sound(self) -> bool:
@@ -86,14 +91,18 @@ def learnt(options: Options, source: Source, results: Results, seeds: Sequence[i
         UserError: a learning curve or an image cannot be read.
     """
     curves = [read_csv(results.paths.learning_curve(seed)) for seed in seeds]
-    tested = [split_of_trial(options, source, seed).validation for seed in seeds]
+    splits = [split_of_trial(options, source, seed) for seed in seeds]
+    tested = [split.validation for split in splits]
     labels = source.images[LABEL].to_numpy(np.int64)
+    guessing = [guessing_loss(labels[split.training]) for split in splits]
+    last = [curve["train_loss"].iloc[-1] for curve in curves]
     return Learnt(
         accuracy=float(np.mean([curve["val_accuracy"].iloc[-1] for curve in curves])),
         pixels=float(np.mean([_pixels(options, source, results, seed) for seed in seeds])),
         falling=float(np.mean([still_falling(c["train_loss"].to_numpy()) for c in curves])),
         frequent=float(np.mean([np.bincount(labels[rows]).max() / len(rows) for rows in tested])),
         n_tested=len(tested[0]),
+        loss=float(np.mean(last) / np.mean(guessing)) if np.mean(guessing) else 1.0,
     )
 
 
@@ -166,8 +175,11 @@ def _compared(found: Learnt) -> str:
 
 
 def _remedy(found: Learnt) -> str:
-    other = "" if found.falling > STEEP else ", or use another --model or --lr"
-    return f"Train longer (-e){other}"
+    if found.falling > STEEP:
+        return "Train longer (-e)"
+    if found.loss < FITTED:
+        return "It fits its training images already: add images, or use another --model"
+    return "Train longer (-e), or use another --model or --lr"
 
 
 def harmful_options(options: Options) -> str:

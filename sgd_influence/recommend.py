@@ -481,6 +481,9 @@ def _why_none(removals: Removals, limit: float, closest: int | None) -> str:
     gains, name = removals.gains, f"{removals.methods[closest]} n = {removals.n[closest]}"
     if gains.mean[closest] <= 0:
         return f"no n that was tried raises {LABELS}"
+    if removals.n_trials == 1 and len(removals.n) == 1:
+        what = "but one removal of one trial may always be chance"
+        return f"{name} raises {LABELS}, {what}; give more trials (-nt) or more n (-r)"
     if gains.ratio[closest] > limit and (classes := removals.emptied.get(removals.pairs[closest])):
         return f"{name} raises {LABELS}, but leaves no training image of {classes}"
     if gains.ratio[closest] > limit:

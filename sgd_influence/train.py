@@ -216,7 +216,8 @@ def loss_never_falls(curve: pd.DataFrame, training: np.ndarray) -> str:
     loss, guessing = curve["train_loss"].min(), guessing_loss(training)
     if loss < 0.99 * guessing:
         return ""
-    return f"training loss never falls: {loss:.3f} at best, and guessing gives {guessing:.3f}"
+    least = f"{loss:.3f} at best, {guessing:.3f} by guessing"
+    return f"training loss never falls below guessing: {least}"
 
 
 def lucky_accuracy(labels: np.ndarray) -> float:

@@ -165,9 +165,9 @@ class Options:
     verify: int = option(
         0, RUN,
         "measure whether the scores predict removals: remove K groups of a tenth of the images "
-        "(half of them random, half cut from the rankings; K from 6 to the number of training "
-        "images), retrain, and compare; also retrain twice with slightly changed weights of all "
-        "images, to measure whether small removals have predictable effects",
+        "(half of them cut from the rankings, at most ten from each, the others random; K from 6 "
+        "to the number of training images), retrain, and compare; also retrain twice with slightly "
+        "changed weights of all images, to measure whether small removals have predictable effects",
         type=int, nargs="?", const=40, metavar="K", shown="off; 40 if K is not given",
         changes_results=False,
     )  # fmt: skip

@@ -188,6 +188,13 @@ def test_facts() -> None:
     }
 
 
+def test_large_pictures_are_measured_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = [scene(n) for n in range(5)]
+    whole = looks_of(*pictures)
+    monkeypatch.setattr("utils.data.looks.MEASURED", 1)
+    assert looks_of(*pictures).tobytes() == whole.tobytes()
+
+
 def test_sizes_are_whole_numbers() -> None:
     assert [short(value) for value in (0.012345, 12.345, 99.97, 2773.4)] == [
         "0.0123", "12.3", "100", "2773"]  # fmt: skip

@@ -411,7 +411,6 @@ def test_a_page_knows_the_decisions_that_fit(monkeypatch: pytest.MonkeyPatch) ->
     ("change", "printed"),
     [
         ({IMAGE: "/none.png"}, "image '/none.png' is not in labels/label_issues.csv"),
-        ({ROW: "5"}, "is row 3 of training in labels/label_issues.csv, not row 5 of training"),
         ({ROW: "x"}, "row 'x'; it must be a whole number"),
         ({ROW: "99999"}, "in labels/label_issues.csv, not row 99999 of training"),
         ({SET: "tests"}, "set 'tests'; it must be one of training, validation, test"),
@@ -463,6 +462,22 @@ def test_the_name_of_a_class_gets_its_label(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"'dog' is the name of a class; give .* class, 1$"):
         given("dog")
     assert given("1")[NEW_LABEL].item() == 1  # a label before a name
+
+
+def test_an_image_in_another_row_now_is_known_by_its_path(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As when an image before it was taken out; one that is listed twice is not certain."""
+    csv = tmp_path / "decisions.csv"
+    csv.write_text(f"{','.join(COLUMNS)}\n/b.png,1,training,1,remove,\n/c.png,1,training,2,keep,\n")
+    issues = pd.DataFrame({IMAGE: ["/b.png", "/c.png", "/d.png"], LABEL: 1, SET: "training"})
+    issues[ROW] = range(3)
+    found = read_decisions(csv, issues, {1: "dog"})
+    assert found[[IMAGE, ROW]].values.tolist() == [["/b.png", 0], ["/c.png", 1]]
+    assert "2 images are in other rows than when they were decided on" in caplog.text
+    twice = issues.assign(**{IMAGE: ["/b.png", "/c.png", "/b.png"]})
+    with pytest.raises(UserError, match=r"row 0 of training and row 2 of training in .*, not row"):
+        read_decisions(csv, twice, {1: "dog"})
 
 
 def test_a_new_label_that_means_another_class_now_is_refused(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def example(name: str) -> ModuleType:
     [
         (
             "score_arrays",
-            (r"Hara_exact: \d+% of the 12 worst have", r"Label check: \d+ labels look"),
+            (r"Hara_exact: \d+% of the 12 worst have", r"Label check: \d+ labels marked"),
         ),
         ("own_training_loop", (r"Hara: \d+% of the 9 worst have", r"The most harmful images: \d+")),
     ],

@@ -17,7 +17,7 @@ from tests.helpers.runs import contents, record, sgd_influence
 from utils.columns import CLASS, IMAGE, LABEL, ROW, SET
 from utils.data.datasets import prepare
 from utils.data.decisions import DECISION, NEW_CLASS, NEW_LABEL
-from utils.data.label_table import IS_ISSUE, PREDICTED
+from utils.data.label_table import IS_ISSUE, PREDICTED, read_class_names
 from utils.data.own_data import Wanted, own_source
 from utils.errors import UserError
 from utils.output.lock import FolderLock
@@ -64,7 +64,8 @@ def decisions(folder: Path, kinds: dict[tuple[str, int], str], name: str = "mine
     rows = table.loc[list(kinds), [IMAGE, LABEL, SET, ROW]].astype(str)
     rows[DECISION] = ["relabel" if kind.isdigit() else kind for kind in kinds.values()]
     rows[NEW_LABEL] = [kind if kind.isdigit() else "" for kind in kinds.values()]
-    rows[NEW_CLASS] = [("cat", "dog")[int(new)] if new else "" for new in rows[NEW_LABEL]]
+    names = read_class_names(OutputPaths(folder).classes)
+    rows[NEW_CLASS] = [names[int(new)] if new else "" for new in rows[NEW_LABEL]]
     csv = folder.parent / name
     rows.to_csv(csv, index=False)
     return csv

@@ -41,7 +41,7 @@ def test_classes_are_named(tmp_path: Path) -> None:
     assert set(labels[split.validation]) == {0, 1}
     assert unvalidated_classes(options, source) == (
         "trial 0 has no validation image of c: what the removal of such training images costs is "
-        "not seen; add validation images, or raise --n_val"
+        "not seen; add images of each, or raise --n_val"
     )
     given = labels[split.training]
     rare, others = np.flatnonzero(given == 2), np.flatnonzero(given != 2)

@@ -317,6 +317,19 @@ def test_nothing_is_left_on_disk(
     assert {path.name for path in csv.parent.iterdir()} == {"cat", "dog", "images.csv"}
 
 
+def test_a_folder_that_is_named_from_here_stays_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    with Cleanser(small(), **OPTIONS, output_dir="out") as cleanser:
+        cleanser.fit()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        cleanser.score("Random")
+    assert (tmp_path / "out/influence/Random").is_dir()
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
 def test_the_process_is_left_as_it_was(
     own_context: nn.Context, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -135,8 +135,8 @@ def test_the_table_is_worst_first_and_the_verdict_counts_it() -> None:
         "Labels: about 2 of 4 labels look wrong (95 % interval 1 to 3); "
         "review labels/label_issues.csv, the worst come first",
         "1 of those marked is a test image",
-        "The interval is wide, because few images are held out: more trials (-nt) hold out more, "
-        "unless you give validation images of your own",
+        "The interval is wide, because few images are held out: more trials (-nt), or more "
+        "validation images of your own, hold out more",
         "More than half of the labels of dog look wrong: look at the class as a whole (swapped or "
         "merged folders?) first",
     ]
@@ -175,9 +175,14 @@ def test_an_interval_without_width_is_not_printed() -> None:
 
 
 def net(
-    accuracy: float, pixels: float, falling: float, frequent: float = 0.1, n_tested: int = 450
+    accuracy: float,
+    pixels: float,
+    falling: float,
+    frequent: float = 0.1,
+    n_tested: int = 450,
+    loss: float = 0.9,
 ) -> Learnt:
-    return Learnt(accuracy, pixels, falling, frequent, n_tested)
+    return Learnt(accuracy, pixels, falling, frequent, n_tested, loss)
 
 
 def test_the_sentences_on_a_poor_net() -> None:
@@ -193,6 +198,8 @@ def test_the_sentences_on_a_poor_net() -> None:
     printed = poor_net(net(accuracy=0.9, pixels=0.8, falling=0.01), wrong)
     assert "right about an estimated 85% of the images" in printed
     assert printed.endswith("Train longer (-e), or use another --model or --lr")
+    fitted = poor_net(net(accuracy=0.9, pixels=0.8, falling=0.01, loss=0.1), wrong)
+    assert fitted.endswith("fits its training images already: add images, or use another --model")
     for accuracy, pixels in ((0.5, 0.7), (0.5, 0.5), (0.4, 0.3), (0.9, 0.95), (0.995, 1.0)):
         assert unfit_net(net(accuracy, pixels, falling=0.9)) == ""
     for accuracy, pixels in ((0.44, 0.9), (0.46, 0.5), (0.65, 0.925)):

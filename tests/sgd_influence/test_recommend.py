@@ -152,7 +152,7 @@ def test_a_control_that_gains_most_speaks_against_the_ranking() -> None:
 def test_nothing_tried() -> None:
     found = recommend(by_n({0: 0.5}), ["Hara"], [0])
     assert (found.overall.n, found.overall.best_tried) == (0, None)
-    printed = "Recommended: remove none (no n above 0 was tried in every trial (-r))"
+    printed = "Nothing is recommended: no n above 0 was tried in every trial (-r)"
     assert closing_words(found)[0] == printed
     about = about_retraining(from_start=False, n_judged=1, n_trained=2)
     assert about.startswith("This is about the last epoch")

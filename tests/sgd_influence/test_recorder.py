@@ -287,3 +287,17 @@ def test_the_loop_draws_the_same_parameters_with_a_recorder() -> None:
     nn.seed(1)
     record()(loop, Recorder(smooth_net, TRAINING.labels, n_classes=10))
     assert nn.random.prng.randint(1000) == plain
+
+
+def test_the_functions_of_the_loop_draw_the_same_numbers_with_a_recorder() -> None:
+    """Such as noise on its images."""
+    drawn = []
+    for recorder in (None, Recorder(smooth_net, TRAINING.labels, n_classes=10)):
+        loop = Loop(S.Sgd(0.2))
+        nn.seed(1)
+        if recorder:
+            record()(loop, recorder)
+        noise = F.randn(shape=(4,))
+        noise.forward()
+        drawn.append(noise.d.tolist())
+    assert drawn[0] == drawn[1]

@@ -160,6 +160,19 @@ def test_sweep_equals_central_differences(name, covered):
     assert error < CENTRAL_DIFFERENCE
 
 
+def with_a_frozen_parameter(x: nn.Variable, n_classes: int, test: bool) -> nn.Variable:
+    two = np.full((1, 1, 1, 1), 2.0)
+    scale = nn.parameter.get_parameter_or_create("scale", two.shape, two, need_grad=False)
+    return smooth_net(scale * x, n_classes, test)
+
+
+def test_sweep_of_a_net_with_a_frozen_parameter() -> None:
+    """Which is no running statistic, though it is not trained."""
+    steps = plan_steps(seed=1, n_train=24, n_epochs=1, batch_size=16, learning_rate=0.1)
+    error = error_of_sweep(with_a_frozen_parameter, steps, Optimiser(), 0, range(0, 24, 4))
+    assert error < CENTRAL_DIFFERENCE
+
+
 def test_sweep_of_batch_normalization_without_bias_or_scale() -> None:
     steps = plan_steps(seed=1, n_train=24, n_epochs=1, batch_size=16, learning_rate=0.1)
     error = error_of_sweep(without_bias_and_scale, steps, Optimiser(), 0, range(0, 24, 4))
@@ -240,8 +253,8 @@ class WeightedTraining:
             gradient = p.g + optimiser.weight_decay * weights.mean() * p.d
             velocity[name] = optimiser.momentum * velocity[name] + step.learning_rate * gradient
             p.d = p.d - velocity[name]
-        for r in self.network.statistics.values():
-            r.d = running.after[r].d
+        for r, after in running.after.items():
+            r.d = after.d
 
 
 # ------------------------------------------------------ c. convex problems against retraining

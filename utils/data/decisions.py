@@ -13,6 +13,7 @@ from utils.columns import IMAGE, LABEL, ROW, SET
 from utils.data.label_table import SETS
 from utils.data.nnc_csv import read_users_csv
 from utils.errors import UserError
+from utils.units import counted
 
 KEEP, RELABEL, REMOVE = "keep", "relabel", "remove"
 UNDO = "undo"
@@ -35,8 +36,8 @@ def read_decisions(csv: Path, issues: pd.DataFrame, class_names: Mapping[int, st
 
     `new_label` is the label after the review: the given one unless the image is relabelled. Rows
     with `UNDO` are among them; `merged` leaves them out. Rows without a decision are skipped. An
-    image that is gone from its path was moved if the table has its place, label and name. Both are
-    logged.
+    image that is gone from its path was moved if the table has its place, label and name. One that
+    is in another row now, because others came or went, is known by its path. All this is logged.
 
     Args:
         csv: the file, as the page writes it.
@@ -63,13 +64,17 @@ def read_decisions(csv: Path, issues: pd.DataFrame, class_names: Mapping[int, st
             raise UserError(f"{csv}: row {number}: {error}") from error
         numbers[place] = number
         rows.append((image, label, *place, fields[DECISION], new))
-    _log_oddities(csv, known.moved, len(table) - len(rows))
+    _log_oddities(csv, known, len(table) - len(rows))
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(_NUMBERS)
 
 
-def _log_oddities(csv: Path, moved: str, n_without: int) -> None:
-    if moved:
-        log.warning("%s: its images were moved, and are known by set, row and name: %s", csv, moved)
+def _log_oddities(csv: Path, known: _Known, n_without: int) -> None:
+    if known.moved:
+        what = "its images were moved, and are known by set, row and name"
+        log.warning("%s: %s: %s", csv, what, known.moved)
+    if known.n_shifted:
+        what = "in other rows than when they were decided on, and known by their paths"
+        log.warning("%s: %s are %s", csv, counted(known.n_shifted, "image"), what)
     if n_without:
         log.info("%s: %d rows have no decision and are skipped", csv, n_without)
 
@@ -128,12 +133,13 @@ class _Known:
     Attributes:
         at: image and label by place.
         moved: of an image that was moved, both paths; empty if none was.
+        n_shifted: how many images are in another row now.
     """
 
     def __init__(self, issues: pd.DataFrame) -> None:
         columns = issues[[SET, ROW, IMAGE, LABEL]].itertuples(index=False)
         self.at = {(part, row): (image, label) for part, row, image, label in columns}
-        self.moved = ""
+        self.moved, self.n_shifted = "", 0
         self._places: dict[str, list[Place]] = {}
         for place, (image, _) in self.at.items():
             self._places.setdefault(image, []).append(place)
@@ -143,26 +149,31 @@ class _Known:
         place = fields[SET], _whole(fields, ROW)
         if place[0] not in SETS:
             raise ValueError(f"set {place[0]!r}; it must be one of {', '.join(SETS)}")
-        self._check_image(fields[IMAGE], place)
+        place = self._now(fields[IMAGE], place)
         label = self.at[place][1]
         if _whole(fields, LABEL) != label:
             what = f"{LABEL} is {fields[LABEL]}, in labels/label_issues.csv it is {label}"
             raise ValueError(f"{what}; remove the row, or decide on this label")
         return place
 
-    def _check_image(self, image: str, place: Place) -> None:
+    def _now(self, image: str, place: Place) -> Place:
+        """Where an image is that was at `place`; ValueError if that is not certain."""
         here = f"row {place[1]} of {place[0]}"
         if image in self._places:
-            if place not in self._places[image]:
-                there = " and ".join(f"row {row} of {part}" for part, row in self._places[image])
-                what = f"image {image!r} is {there} in labels/label_issues.csv, not {here}"
-                raise ValueError(f"{what}; correct set and row")
-            return
+            if place in self._places[image]:
+                return place
+            if place in self.at and len(self._places[image]) == 1:
+                self.n_shifted += 1
+                return self._places[image][0]
+            there = " and ".join(f"row {row} of {part}" for part, row in self._places[image])
+            what = f"image {image!r} is {there} in labels/label_issues.csv, not {here}"
+            raise ValueError(f"{what}; correct set and row")
         there = self.at[place][0] if place in self.at else ""
         if _end(there) != _end(image) or os.path.lexists(image):
             remedy = f"copy {IMAGE} from there, or remove the row"
             raise ValueError(f"image {image!r} is not in labels/label_issues.csv; {remedy}")
         self.moved = self.moved or f"{image} is {there}"
+        return place
 
 
 def _end(image: str) -> str:

@@ -144,7 +144,8 @@ def decode_all(
         return np.empty((0, 0, 0, 0), np.uint8), Counter(), [(0, problem_of(error))]
     images, counts = room_for((len(paths), *shape), folder), Counter[str]()
     problems: list[tuple[int, str]] = []
-    looking, memory = looks is not None, memory + chunk_bytes(len(paths), shape)
+    looking = looks is not None
+    memory += (1 + looking) * chunk_bytes(len(paths), shape)
     chunks = over_chunks(decode_chunk, paths, form, shape, looking, memory=memory)
     for part, (decoded, converted, failed, seen) in progress(chunks, description):
         images[part] = decoded

@@ -94,8 +94,8 @@ class LabelVerdict:
             remarks.append("1 of those marked is a test image" if self.n_issues_test == 1 else many)
         if not self.at_least and self.high - self.low > WIDE * self.n_images:
             remarks.append(
-                "The interval is wide, because few images are held out: more trials (-nt) hold out "
-                "more, unless you give validation images of your own"
+                "The interval is wide, because few images are held out: more trials (-nt), or more "
+                "validation images of your own, hold out more"
             )
         return remarks + ([_capital(self.reason)] if self.reason else [])
 

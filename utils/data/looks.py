@@ -17,6 +17,7 @@ VERSION = 1
 """Of these measurements; kept ones with another version are not reused."""
 THUMB = 16
 STRIP = 250_000  # pixels that are hashed at once
+MEASURED = 4_000_000  # pixels that are measured at once, each in about 8 bytes
 FINEST = 256  # px; larger sides are reduced, but not below this, for all but the pixels' hash
 
 LOOK = np.dtype(
@@ -71,7 +72,10 @@ def table_of(looks: Sequence[Look | None]) -> npt.NDArray[np.void]:
     part["pixels"] = np.frombuffer(b"".join(look.pixels for look in seen), "<u8").reshape(-1, 2)
     part["hash"] = np.frombuffer(b"".join(look.hash for look in seen), ">u8")
     part["width"], part["height"] = zip(*(look.size for look in seen), strict=True)
-    _measure(part, np.stack([look.gray for look in seen]))
+    at_once = max(1, MEASURED // seen[0].gray.size)
+    for start in range(0, len(seen), at_once):
+        some = slice(start, start + at_once)
+        _measure(part[some], np.stack([look.gray for look in seen[some]]))
     table[rows] = part
     return table
 

@@ -78,6 +78,8 @@ def _review(paths: OutputFolder, decisions: Path, how: str, n_trials: int) -> No
     log.info("%s: %s", decisions, _counts(given))
     _log_numbers(decisions, given, names)
     written = export(data, paths.reviewed, how)
+    if how == "filelist" and (n := int((decided[DECISION] == RELABEL).sum())):
+        log.warning("A file list has no labels: %s not in it", counted(n, "new label"))
     log.info("Reviewed data set: %s (%s)", written.resolve(), _sizes(data))
     if how in RUNNABLE:
         log.info("To train on it: -ds %s", written.resolve() / RUNNABLE[how])

@@ -252,10 +252,12 @@
     const [header = [], ...rows] = parsed(text);
     const places = HEADER.map((name) => header.indexOf(name)), classes = header.indexOf(NEW_CLASS);
     if (places.includes(-1)) throw new Error(`the header must be ${HEADER.join(",")}`);
-    const byKey = new Map(images.map((image) => [image.key, image]));
+    const byKey = new Map(images.map((image) => [image.key, image])), byPath = new Map();
+    for (const image of images) byPath.set(image.path, byPath.has(image.path) ? null : image);
     return rows.flatMap((row, n) => {
       const [path, label, set, number, decision, newLabel] = places.map((place) => (row[place] ?? "").trim());
-      const where = `row ${n + 2}`, image = byKey.get(`${set}/${Number(number)}`);
+      const where = `row ${n + 2}`, there = byKey.get(`${set}/${Number(number)}`);
+      const image = there && there.path !== path ? byPath.get(path) ?? there : there;  // others came or went
       if (!decision && !newLabel) return [];
       if (!data.sets.includes(set) || !/^\d+(\.0)?$/.test(number)) throw new Error(`${where}: no set ${set} or row ${number}`);
       if (image && (image.path !== path || image.label !== Number(label))) throw new Error(`${where}: ${path} is another image, or has another label here`);
@@ -263,7 +265,7 @@
       if (decision === "relabel" && (newLabel === "" || !className.has(Number(newLabel)))) throw new Error(`${where}: no class ${newLabel}`);
       const named = (row[classes] ?? "").trim();
       if (named && named !== nameOf(Number(newLabel)).trim()) throw new Error(`${where}: ${newLabel} is the class ${nameOf(Number(newLabel))} here, not ${named}`);
-      return [[path, Number(label), set, Number(number), decision, decision === "relabel" ? Number(newLabel) : ""]];
+      return [[path, Number(label), image?.set ?? set, image?.row ?? Number(number), decision, decision === "relabel" ? Number(newLabel) : ""]];
     });
   }
 
