@@ -32,7 +32,6 @@ from sgd_influence.verify import (
     compare_smoothness,
     confirmation,
     judgement,
-    most_groups,
 )
 from utils.columns import LABEL
 from utils.console import RESULT
@@ -108,9 +107,9 @@ def analyze(options: Options, source: Source, trial: Trial, results: Results) ->
     table = closing_table(recommendation, agreements).splitlines()
     first = label_words(labels, folder.latest(folder.label_issues).name) if labels else []
     n_rankings = sum(METHODS[method].predicts for method in options.methods)
-    most = most_groups(trial.n_train, n_rankings)
     judged = [
-        judgement(method, agreement, options.verify, most) or confirmation(method, agreement)
+        judgement(method, agreement, options.verify, trial.n_train, n_rankings)
+        or confirmation(method, agreement)
         for method, agreement in agreements.items()
         if METHODS[method].predicts
     ]

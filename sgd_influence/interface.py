@@ -26,7 +26,6 @@ from sgd_influence.verify import (
     agreement_of,
     check_groups,
     judgement,
-    most_groups,
     smoothness_of_trial,
 )
 from utils.columns import IMAGE, INDEX, LABEL, ROW, SET
@@ -290,8 +289,8 @@ class Cleanser:
     def verify(self, method: str = "Hara", n_groups: int = 40) -> pd.DataFrame:
         """Remove groups of a tenth of the images, retrain, and compare with the scores.
 
-        Half of the groups, but ten at most, are cut from the method's ranking, the others are
-        random; `groups_` has each.
+        Half of the groups, at most ten, are cut from the method's ranking. The others are random.
+        `groups_` has each.
 
         Returns:
             A row for either kind of groups: Spearman's correlation of predicted and true changes
@@ -315,7 +314,7 @@ class Cleanser:
             found = agreement_of(self.groups_)
             text = ""
             if METHODS[method].predicts:
-                text = judgement(method, found, n_groups, most_groups(opened.trial.n_train, 1))
+                text = judgement(method, found, n_groups, opened.trial.n_train, n_rankings=1)
             if text:
                 log.warning("%s", text)
             words = smoothness_words(self.smoothness_, learnt)

@@ -26,8 +26,8 @@ from utils.units import counted
 
 STEEP = 0.05
 """A training with more of the fall of its loss in the last quarter of the epochs is too short."""
-FITTED = 0.5
-"""A net with less of the training loss of guessing needs no more epochs."""
+FITTED = 0.25
+"""Below this share of the loss of guessing a net is taken to fit its training images."""
 UNFIT = 0.5
 """No label is judged by a net below both this accuracy and a logistic regression's."""
 FAR = 2.0
@@ -178,7 +178,7 @@ def _remedy(found: Learnt) -> str:
     if found.falling > STEEP:
         return "Train longer (-e)"
     if found.loss < FITTED:
-        return "It fits its training images already: add images, or use another --model"
+        return "It fits its training images well already: add images, or use another --model"
     return "Train longer (-e), or use another --model or --lr"
 
 

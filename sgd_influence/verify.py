@@ -95,6 +95,11 @@ class Agreement:
         return self.n_groups >= FEWEST and (self.trusted or self.distrusted)
 
     @property
+    def ranking_tells(self) -> bool:
+        """Whether the interval over groups cut from the rankings is on one side of `TRUSTED`."""
+        return self.ranking_low >= TRUSTED or self.ranking_high < TRUSTED
+
+    @property
     def trusted(self) -> bool:
         """Whether both are at least `TRUSTED`; a figure that is missing speaks against it."""
         return self.random >= TRUSTED and self.ranking >= TRUSTED
@@ -105,19 +110,23 @@ class Agreement:
         return self.high < TRUSTED or self.ranking_high < TRUSTED
 
 
-def judgement(method: str, agreement: Agreement, n_groups: int, most: int) -> str:
+def judgement(
+    method: str, agreement: Agreement, n_groups: int, n_train: int, n_rankings: int
+) -> str:
     """Whether `--verify` supports a method's ranking, in words; empty if it can be trusted.
 
     Args:
         method: that ranks.
         agreement: of its predictions with true retraining.
         n_groups: K of `--verify`.
-        most: of `most_groups`; more trials are advised beyond it.
+        n_train: number of training images, the most groups there can be.
+        n_rankings: from which groups were cut.
     """
     figures = (
         f"with --verify {n_groups} its agreement with true retraining is {agreement.of_random} "
         f"over random groups and {agreement.of_ranking} over groups cut from the rankings"
     )
+    most = n_train if agreement.ranking_tells else most_groups(n_train, n_rankings)
     wanted = min(max(2 * n_groups, 2 * FEWEST), most)
     more = "Try more trials (-nt)."
     if wanted > n_groups:
@@ -292,9 +301,9 @@ def smoothness_of_trial(trial: Trial, method: str) -> tuple[float, bool]:
 
 
 def make_groups(seed: int, n_train: int, n_groups: int, rankings: Rankings) -> list[Group]:
-    """Groups of a tenth of the images: half random, half parts of the methods' rankings in turn.
+    """Groups of a tenth of the images: up to half of them parts of rankings, the others random.
 
-    A ranking has ten parts at most, which do not overlap; the groups that are left are random.
+    Each ranking has the same number of parts, about ten at most, so that they hardly overlap.
 
     Args:
         seed: the trial's; a random group depends on it and the group's number alone.
@@ -302,14 +311,14 @@ def make_groups(seed: int, n_train: int, n_groups: int, rankings: Rankings) -> l
         n_groups: K.
         rankings: of the methods whose rankings give groups.
     """
-    size, n_methods = _size_of_group(n_train), len(rankings)
-    shares = (len(range(which, n_groups // 2, n_methods)) for which in range(n_methods))
-    parts = [min(share, _most_parts(n_train)) for share in shares]
+    size, n_ranking = _size_of_group(n_train), n_groups // 2
+    chosen = dict(list(rankings.items())[:n_ranking])
+    n_parts = min(n_ranking // max(1, len(chosen)), _most_parts(n_train))
     groups = []
-    for number in range(n_groups - sum(parts)):
+    for number in range(n_groups - n_parts * len(chosen)):
         order = np.random.default_rng([seed, 4, number]).permutation(n_train)
         groups.append(Group(f"random {number + 1}", RANDOM, _mask(n_train, order[:size])))
-    for n_parts, (method, order) in zip(parts, rankings.items(), strict=True):
+    for method, order in chosen.items():
         starts = np.linspace(0, n_train - size, n_parts).astype(int)
         for part, start in enumerate(starts, start=1):
             members = _mask(n_train, order[start : start + size])
@@ -318,7 +327,7 @@ def make_groups(seed: int, n_train: int, n_groups: int, rankings: Rankings) -> l
 
 
 def most_groups(n_train: int, n_rankings: int) -> int:
-    """The largest K that gives more groups cut from the rankings than a smaller one."""
+    """The K above which only random groups are added."""
     return min(2 * n_rankings * _most_parts(n_train), n_train)
 
 
@@ -327,7 +336,7 @@ def _size_of_group(n_train: int) -> int:
 
 
 def _most_parts(n_train: int) -> int:
-    """Parts of a ranking that do not overlap, but for the rounding of their size."""
+    """How many groups one after the other a ranking has."""
     return round(n_train / _size_of_group(n_train))
 
 

@@ -29,7 +29,7 @@ CACHES = (STEPS, RECOMPUTE, FINAL)
 GAUSS_NEWTON, SGD_SOLVER = "gauss_newton", "sgd"
 """The values of `--if_solver`."""
 
-SEEDS = 2**31
+SEEDS = 2**32
 """How many seeds nnabla has for initial parameters."""
 
 RUN, TRAINING, DATA = "what is run", "training", "data"

@@ -195,7 +195,7 @@ def test_large_pictures_are_measured_in_parts(monkeypatch: pytest.MonkeyPatch) -
     assert looks_of(*pictures).tobytes() == whole.tobytes()
 
 
-def test_sizes_are_whole_numbers() -> None:
+def test_measurements_have_three_digits_or_are_whole() -> None:
     assert [short(value) for value in (0.012345, 12.345, 99.97, 2773.4)] == [
         "0.0123", "12.3", "100", "2773"]  # fmt: skip
 

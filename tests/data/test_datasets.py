@@ -444,19 +444,6 @@ def test_the_default_split(source: Source) -> None:
     pd.testing.assert_frame_equal(read(files.test), source.test)
 
 
-def test_a_split_that_a_person_changed_is_kept_next_to_the_new_one(
-    source: Source, caplog: pytest.LogCaptureFixture
-) -> None:
-    file = draw_split(source, 0, 8, 4, 4).files.training
-    written = file.read_bytes()
-    for text, kept in (("mine", ".changed"), ("mine too", ".changed_2")):
-        file.write_text(text)
-        draw_split(source, 0, 8, 4, 4)
-        assert file.read_bytes() == written
-        assert file.with_name(f"{file.name}{kept}").read_text() == text
-        assert f"{file}: was changed; moved to {file.name}{kept}" in caplog.text
-
-
 def test_a_csv_has_the_header_of_nnc_and_the_order_of_the_source(source: Source) -> None:
     files = draw_split(source, 0, 8, 4, 4).files
     for path in (files.training, files.validation, files.test):

@@ -475,6 +475,9 @@ def test_an_image_in_another_row_now_is_known_by_its_path(
     found = read_decisions(csv, issues, {1: "dog"})
     assert found[[IMAGE, ROW]].values.tolist() == [["/b.png", 0], ["/c.png", 1]]
     assert "2 images are in other rows than when they were decided on" in caplog.text
+    assert len(read_decisions(csv, issues.head(2), {1: "dog"}, applied=True)) == 2
+    with pytest.raises(UserError, match="not row 2 of training; correct set and row"):
+        read_decisions(csv, issues.head(2), {1: "dog"})
     twice = issues.assign(**{IMAGE: ["/b.png", "/c.png", "/b.png"]})
     with pytest.raises(UserError, match=r"row 0 of training and row 2 of training in .*, not row"):
         read_decisions(csv, twice, {1: "dog"})

@@ -155,7 +155,8 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the product and its tests, for all mistakes, with what is compiled already."""
     root = tmp_path_factory.mktemp("product")
     for folder in ("sgd_influence", "influence_functions", "utils", "benchmarks", "tests"):
-        shutil.copytree(ROOT / folder, root / folder)
+        being_written = shutil.ignore_patterns("*.pyc.*", ".*.tmp*")
+        shutil.copytree(ROOT / folder, root / folder, ignore=being_written)
     return root
 
 

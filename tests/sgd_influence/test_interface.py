@@ -467,7 +467,7 @@ def test_labels_may_be_a_column() -> None:
         ({"output_dir": 3}, "output_dir 3: give a path"),
         ({"output_dir": PIXELS}, "output_dir array([[["),
         ({"lr": PIXELS}, "lr array([[["),
-        ({"seed": 2**31}, "seed 2147483648: nnabla takes seeds below 2147483648, and there are 1"),
+        ({"seed": 2**32}, "seed 4294967296: nnabla takes seeds below 4294967296, and there are 1"),
         ({"device_id": "a"}, "device_id a: expected a GPU number"),
     ],
 )

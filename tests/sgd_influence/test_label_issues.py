@@ -199,7 +199,9 @@ def test_the_sentences_on_a_poor_net() -> None:
     assert "right about an estimated 85% of the images" in printed
     assert printed.endswith("Train longer (-e), or use another --model or --lr")
     fitted = poor_net(net(accuracy=0.9, pixels=0.8, falling=0.01, loss=0.1), wrong)
-    assert fitted.endswith("fits its training images already: add images, or use another --model")
+    assert fitted.endswith(
+        "fits its training images well already: add images, or use another --model"
+    )
     for accuracy, pixels in ((0.5, 0.7), (0.5, 0.5), (0.4, 0.3), (0.9, 0.95), (0.995, 1.0)):
         assert unfit_net(net(accuracy, pixels, falling=0.9)) == ""
     for accuracy, pixels in ((0.44, 0.9), (0.46, 0.5), (0.65, 0.925)):

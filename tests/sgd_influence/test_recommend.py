@@ -149,6 +149,15 @@ def test_a_control_that_gains_most_speaks_against_the_ranking() -> None:
     assert found.overall.best_tried["method"] == "Random"
 
 
+def test_one_removal_of_one_trial_tells_nothing() -> None:
+    found = recommend(by_n({0: 0.5, 10: 0.4}), ["Hara"], [0])
+    assert found.overall.n == 0
+    assert "Hara n = 10 raises" in found.overall.reason
+    assert "but one removal of one trial may always be chance; give more" in found.overall.reason
+    more = recommend(by_n({0: 0.5, 10: 0.4, 20: 0.5}), ["Hara"], [0])
+    assert "may always be chance" not in more.overall.reason
+
+
 def test_nothing_tried() -> None:
     found = recommend(by_n({0: 0.5}), ["Hara"], [0])
     assert (found.overall.n, found.overall.best_tried) == (0, None)

@@ -68,6 +68,15 @@ def test_equal_rankings_do_not_narrow_the_interval() -> None:
     )
 
 
+@pytest.mark.parametrize(("n_groups", "n_rankings", "n_parts"), [(40, 3, 6), (6, 7, 1), (40, 6, 3)])
+def test_all_rankings_have_as_many_parts(n_groups: int, n_rankings: int, n_parts: int) -> None:
+    rankings = {f"method {number}": np.arange(100) for number in range(n_rankings)}
+    groups = make_groups(0, 100, n_groups, rankings)
+    cut = [group.name.partition(" part ")[0] for group in groups if group.kind == "ranking"]
+    assert len(groups) == n_groups and len(cut) <= n_groups // 2
+    assert {cut.count(name) for name in cut} == {n_parts}
+
+
 def test_random_groups_depend_on_seed_and_number_alone() -> None:
     few, many = make_groups(3, 50, 8, {}), make_groups(3, 50, 12, RANKINGS)
     for a, b in zip(few[:6], many, strict=False):
@@ -99,7 +108,7 @@ def test_agreement_is_unknown_without_groups_or_changes(kinds: list[str], varyin
     rows = pd.DataFrame({"seed": 0, "kind": kinds, "predicted": 0.5, "true": 0.1})
     agreement = agreement_of(rows.assign(**{varying: range(6), "group": [*"abcdef"]}))
     assert agreement.of_random == agreement.of_ranking == "unknown"
-    assert "cannot be verified" in judgement("Hara", agreement, 6, 100)
+    assert "cannot be verified" in judgement("Hara", agreement, 6, 100, 1)
 
 
 def test_no_more_groups_than_training_images() -> None:
@@ -138,7 +147,7 @@ def test_judgement_needs_groups_and_an_interval(
     random: float, high: float, n_groups: int, begins: str
 ) -> None:
     agreement = Agreement(random, random - 0.3, high, 0.8, 0.5, 0.9, n_groups)
-    printed = judgement("Hara", agreement, 2 * n_groups, 1000)
+    printed = judgement("Hara", agreement, 2 * n_groups, 1000, 1)
     assert printed.startswith(begins)
     assert bool(printed) == bool(begins)
     sure = replace(agreement, low=0.1)
@@ -149,12 +158,20 @@ def test_judgement_needs_groups_and_an_interval(
         assert agreement.of_ranking in printed
 
 
-def test_more_groups_than_images_are_not_advised() -> None:
-    agreement = Agreement(0.6, 0.3, 0.9, 0.8, 0.5, 0.9, 3)
-    assert "(--verify 20)" in judgement("Hara", agreement, 6, 100)
-    assert "(--verify 8)" in judgement("Hara", agreement, 6, 8)
-    assert judgement("Hara", agreement, 6, 6).endswith("Try more trials (-nt).")
-    assert (most_groups(1000, 1), most_groups(1000, 2), most_groups(15, 2)) == (20, 40, 15)
+def test_more_groups_are_advised_where_they_help() -> None:
+    """Beyond ten parts a ranking gives no more, and there are no more groups than images."""
+
+    def advice(agreement: Agreement, n_groups: int, n_train: int, n_rankings: int = 1) -> str:
+        return judgement("Hara", agreement, n_groups, n_train, n_rankings).rpartition("Try ")[2]
+
+    wide_ranking = Agreement(0.6, 0.4, 0.9, 0.2, 0.1, 0.9, 10)
+    wide_random = Agreement(0.2, 0.1, 0.9, 0.6, 0.4, 0.9, 10)
+    assert advice(wide_ranking, 6, 100) == "more groups (--verify 20)."
+    assert advice(wide_ranking, 6, 8) == "more groups (--verify 8)."
+    assert advice(wide_ranking, 6, 6) == "more trials (-nt)."
+    assert advice(wide_ranking, 40, 1000) == "more trials (-nt)."
+    assert advice(wide_ranking, 20, 1000, n_rankings=2) == "more groups (--verify 40)."
+    assert advice(wide_random, 40, 1000) == "more groups (--verify 80)."
 
 
 def test_verify_joins_a_finished_run_and_resumes(
@@ -176,7 +193,7 @@ def test_verify_joins_a_finished_run_and_resumes(
     assert (tmp_path / "fig/verification.png").read_bytes().startswith(b"\x89PNG")
 
     hara = read_csv(tmp_path / "influence/Hara/influence_hara_0.csv")
-    worst = table[(table["method"] == "Hara") & (table["group"] == "Hara part 1 of 2")]
+    worst = table[(table["method"] == "Hara") & (table["group"] == "Hara part 1 of 1")]
     assert worst["predicted"].item() == pytest.approx(hara["influence"][:6].sum())
     score = read_csv(tmp_path / "score/Hara/score_delete_worst_0_seed_0.csv")
     assert sgd_influence(tmp_path, f"{QUICK} -r 0 6") == 0

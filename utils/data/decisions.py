@@ -22,7 +22,7 @@ DECISIONS = (KEEP, RELABEL, REMOVE, UNDO)
 DECISION, NEW_LABEL = "decision", "new_label"
 COLUMNS = (IMAGE, LABEL, SET, ROW, DECISION, NEW_LABEL)
 NEW_CLASS = "new_class"
-"""The name of the new label, which a file may lack: labels can change their meaning."""
+"""Optional column: the class that the new label was when the decision was made."""
 _NUMBERS = dict.fromkeys((LABEL, ROW, NEW_LABEL), "int64")
 Place = tuple[str, int]
 """Set and row of an image."""
@@ -31,7 +31,9 @@ Fields = Mapping[str, str]
 log = logging.getLogger("data_cleansing")
 
 
-def read_decisions(csv: Path, issues: pd.DataFrame, class_names: Mapping[int, str]) -> pd.DataFrame:
+def read_decisions(
+    csv: Path, issues: pd.DataFrame, class_names: Mapping[int, str], applied: bool = False
+) -> pd.DataFrame:
     """The decisions of a file, a row per image, with the columns `COLUMNS`.
 
     `new_label` is the label after the review: the given one unless the image is relabelled. Rows
@@ -43,12 +45,14 @@ def read_decisions(csv: Path, issues: pd.DataFrame, class_names: Mapping[int, st
         csv: the file, as the page writes it.
         issues: of `read_label_issues`.
         class_names: by label, of all classes.
+        applied: an earlier review applied them, so that a row that is not there is no mistake.
 
     Raises:
-        UserError: a row has an unknown image, label, place or decision, a new label that no longer
-            is the class it names, or an image that another row decides on; the line names the row.
+        UserError: a row has an unknown image, label, place or decision, a new label that is not
+            the class named next to it, or an image that another row decides on; the line names the
+            row.
     """
-    table, known = _table(csv), _Known(issues)
+    table, known = _table(csv), _Known(issues, applied)
     numbers: dict[Place, int] = {}
     rows = []
     for number, fields in zip(table.index, table.to_dict("records"), strict=True):
@@ -136,7 +140,8 @@ class _Known:
         n_shifted: how many images are in another row now.
     """
 
-    def __init__(self, issues: pd.DataFrame) -> None:
+    def __init__(self, issues: pd.DataFrame, applied: bool) -> None:
+        self._applied = applied
         columns = issues[[SET, ROW, IMAGE, LABEL]].itertuples(index=False)
         self.at = {(part, row): (image, label) for part, row, image, label in columns}
         self.moved, self.n_shifted = "", 0
@@ -149,20 +154,20 @@ class _Known:
         place = fields[SET], _whole(fields, ROW)
         if place[0] not in SETS:
             raise ValueError(f"set {place[0]!r}; it must be one of {', '.join(SETS)}")
-        place = self._now(fields[IMAGE], place)
+        place = self._present_place(fields[IMAGE], place)
         label = self.at[place][1]
         if _whole(fields, LABEL) != label:
             what = f"{LABEL} is {fields[LABEL]}, in labels/label_issues.csv it is {label}"
             raise ValueError(f"{what}; remove the row, or decide on this label")
         return place
 
-    def _now(self, image: str, place: Place) -> Place:
+    def _present_place(self, image: str, place: Place) -> Place:
         """Where an image is that was at `place`; ValueError if that is not certain."""
         here = f"row {place[1]} of {place[0]}"
         if image in self._places:
             if place in self._places[image]:
                 return place
-            if place in self.at and len(self._places[image]) == 1:
+            if len(self._places[image]) == 1 and (self._applied or place in self.at):
                 self.n_shifted += 1
                 return self._places[image][0]
             there = " and ".join(f"row {row} of {part}" for part, row in self._places[image])

@@ -116,7 +116,7 @@ def listed(folder: Path) -> list[Path]:
     """
     try:
         names = sorted(os.listdir(folder))
-        os.stat(folder / ".")
+        os.stat(os.path.join(folder, "."))  # fails where the folder may not be searched
     except OSError as error:
         remedy = "make the folder readable and searchable (chmod u+rx)"
         raise UserError(f"{folder}: {error.strerror}; {remedy}") from error

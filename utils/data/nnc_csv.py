@@ -64,7 +64,7 @@ def _check_rows(csv: Path, given: pd.Series, found: Sequence[str]) -> None:
 def means_nnc_csv(csv: Path) -> bool:
     """Whether the header of `csv` names columns for images and labels, well or badly.
 
-    Columns x and y without more words are those of a point or a box if there are others.
+    Columns that are just x and y, among others, are those of points or boxes.
 
     Raises:
         UserError: it is a file that cannot be read.
@@ -82,11 +82,15 @@ def means_nnc_csv(csv: Path) -> bool:
     text = start.removeprefix(codecs.BOM_UTF8).lstrip(b"\xff\xfe").replace(b"\0", b"")  # UTF-16
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     above = takewhile(lambda line: line.lower().startswith((b"#", b"sep=")), lines)
-    return any(
-        all(re.search(ANY_COLUMN % letter, line) for letter in b"xy")
-        and (b":" in line or len(re.split(rb"[,;\t|]", line)) == 2)
-        for line in lines[: len(list(above)) + 1]
-    )
+    return any(map(_is_header, lines[: len(list(above)) + 1]))
+
+
+def _is_header(line: bytes) -> bool:
+    found = [re.search(ANY_COLUMN % letter, line) for letter in b"xy"]
+    named = [match[0] for match in found if match]
+    columns = (column.strip(b' "') for column in re.split(rb"[,;\t|]", line))
+    n_columns = sum(column[:1] not in (b"", b"#") for column in columns)
+    return len(named) == 2 and (n_columns == 2 or any(b":" in n or b"__" in n for n in named))
 
 
 def paths_that_climb(paths: Sequence[str]) -> int:

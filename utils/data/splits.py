@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,10 +18,7 @@ from utils.data.images import ImageSet, decode_images
 from utils.data.source import TEST, TEST_SEED, TRAINING, VALIDATION, Source
 from utils.errors import UserError
 from utils.options import Options
-from utils.output.paths import free_name
 from utils.output.storage import csv_bytes, save_bytes
-
-log = logging.getLogger("data_cleansing")
 
 Int64 = npt.NDArray[np.int64]
 
@@ -229,15 +225,10 @@ def _split_files(source: Source, sizes: tuple[int, int, int], seed: int) -> Spli
 
 
 def _save_if_other(table: pd.DataFrame, path: Path) -> None:
-    """Write `table` to `path`, unless that has the same content; other content is moved."""
+    """Write `table` to `path`, unless that has the same content already."""
     content = csv_bytes(table, path)
-    if path.is_file() and path.read_bytes() == content:
-        return
-    if path.is_file():
-        other = free_name(path.parent, f"{path.name}.changed")
-        os.replace(path, other)
-        log.warning("%s: was changed; moved to %s and written again", path, other.name)
-    save_bytes(content, path)
+    if not path.is_file() or path.read_bytes() != content:
+        save_bytes(content, path)
 
 
 def fingerprint(images: ImageSet) -> dict[str, int | str]:

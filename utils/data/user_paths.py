@@ -25,7 +25,7 @@ from utils.data.set_names import set_name
 from utils.data.source import TEST, TRAINING, VALIDATION
 from utils.data.unprintable import check_names
 from utils.errors import UserError
-from utils.output.paths import TRAININGS, OutputPaths
+from utils.output.paths import TRAININGS, OutputPaths, unrenamed
 
 LOG = logging.getLogger("data_cleansing")
 CLASSES = "classes.csv"
@@ -209,8 +209,10 @@ def _companions(csv: Path) -> Iterator[Part]:
         other = csv.with_name(companion(name, own["kind"]))
         if other.exists():
             LOG.info("%s: the %s images of this list", other, name)
-            if newer := sorted(csv.parent.glob(f"{other.stem}.new*.csv")):
-                what = f"{newer[-1].name} next to it is of a later run; to use that, rename it"
+            later = [p for p in csv.parent.glob("*.new*.csv") if unrenamed(p) == other]
+            if later:
+                last = max(later, key=lambda path: (len(path.name), path.name))
+                what = f"{last.name} next to it is of a later run; to use that, rename it"
                 LOG.warning("%s: %s", other, what)
             yield _of_csv(name, other)
         elif name == TEST:

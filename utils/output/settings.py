@@ -216,11 +216,11 @@ def _differences(there: Mapping[str, object], wanted: Mapping[str, object]) -> l
     return [
         f"{_shown(name)} was {_changed(there.get(name), wanted.get(name))}"
         for name in sorted(there.keys() | wanted.keys())
-        if not _same(name, there.get(name), wanted.get(name))
+        if not _is_same(name, there.get(name), wanted.get(name))
     ]
 
 
-def _same(name: str, before: object, after: object) -> bool:
+def _is_same(name: str, before: object, after: object) -> bool:
     """Whether a setting has not changed; a folder of images may be written in several ways."""
     if name == "dataset" and before is not None:
         return os.path.realpath(str(before)) == os.path.realpath(str(after))

@@ -232,7 +232,7 @@ def _labels(
     decided, problem = no_decisions(), ""
     if os.path.lexists(paths.decisions):
         try:
-            given = read_decisions(paths.decisions, issues, class_names)
+            given = read_decisions(paths.decisions, issues, class_names, applied=True)
             decided = merged(decided, given)
         except UserError as error:
             problem = f"The page does not use these decisions: {error}"

@@ -192,7 +192,7 @@ def _earlier(paths: OutputPaths, issues: pd.DataFrame, names: Mapping[int, str])
     """The decisions of earlier reviews; maybe none."""
     if not os.path.lexists(paths.decisions):
         return no_decisions()
-    return merged(no_decisions(), read_decisions(paths.decisions, issues, names))
+    return merged(no_decisions(), read_decisions(paths.decisions, issues, names, applied=True))
 
 
 def _is_kept(decisions: Path, paths: OutputPaths) -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path
 from PIL import Image
 
 from utils.columns import CLASS, IMAGE, LABEL, ROW
-from utils.data.folder_tree import IGNORED, SUFFIXES, is_image
+from utils.data.folder_tree import IGNORED, is_image
 from utils.data.source import TEST, TRAINING, VALIDATION, are_labels
 from utils.errors import UserError
 from utils.output.paths import numbered
@@ -27,6 +27,8 @@ from utils.signals import stop_if_asked
 STEMS = {TRAINING: "train", VALIDATION: VALIDATION, TEST: TEST}
 FOLDERS = {TRAINING: "train", VALIDATION: "val", TEST: "test"}
 """What `-ds` calls the sets, in names of CSV files and of folders."""
+SUFFIX_OF = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "JPEG2000": ".jp2"}
+"""The suffix of an image by Pillow's name of its format, where that is another word."""
 LONGEST_NAME = 200
 """Bytes of the name of a class folder at most."""
 Plan = dict[str, bytes | Path]
@@ -80,7 +82,7 @@ def _lists(data: Reviewed, root: Path) -> Plan:
     plan: Plan = {}
     for part, table in data.after.items():
         if len(table):
-            if broken := next((path for path in table[IMAGE] if len(path.splitlines()) > 1), ""):
+            if broken := next((path for path in table[IMAGE] if {*"\r\n"} & {*path}), ""):
                 what = "its name has a line break, which a list of lines cannot hold"
                 raise UserError(f"{broken!r}: {what}; choose --export csv")
             text = "".join(f"{path}\n" for path in table[IMAGE])
@@ -110,9 +112,8 @@ def _image_name(path: str) -> str:
     if is_image(Path(name)):
         return name
     with Image.open(path) as image:
-        kind = image.format
-    known = Image.registered_extensions()
-    return name + next((suffix for suffix in sorted(SUFFIXES) if known.get(suffix) == kind), ".png")
+        kind = str(image.format)
+    return name + SUFFIX_OF.get(kind, f".{kind.lower()}")
 
 
 def _folder_names(class_names: Mapping[int, str]) -> dict[int, str]:

@@ -107,7 +107,7 @@ def _finished(file: Path) -> dict[tuple[str, int, str], Scores]:
     try:
         table = read_csv(file, COLUMNS)
         if list(table) != list(COLUMNS):
-            raise ValueError("other columns")  # of a person, and lost with the next training
+            raise ValueError("other columns")  # which the next training would not keep
         return {
             (str(name), int(seed), str(key)): (int(n), float(given), float(after))
             for name, seed, key, n, given, after in table.itertuples(index=False)

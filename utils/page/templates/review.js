@@ -257,14 +257,14 @@
     return rows.flatMap((row, n) => {
       const [path, label, set, number, decision, newLabel] = places.map((place) => (row[place] ?? "").trim());
       const where = `row ${n + 2}`, there = byKey.get(`${set}/${Number(number)}`);
-      const image = there && there.path !== path ? byPath.get(path) ?? there : there;  // others came or went
+      const image = there?.path === path ? there : byPath.get(path);  // others came or went
       if (!decision && !newLabel) return [];
       if (!data.sets.includes(set) || !/^\d+(\.0)?$/.test(number)) throw new Error(`${where}: no set ${set} or row ${number}`);
-      if (image && (image.path !== path || image.label !== Number(label))) throw new Error(`${where}: ${path} is another image, or has another label here`);
+      if (image === null || image && image.label !== Number(label)) throw new Error(`${where}: ${path} is another image, or has another label here`);
       if (![...DECISIONS, UNDO].includes(decision)) throw new Error(`${where}: decision ${decision}; it must be one of ${DECISIONS.join(", ")}`);
       if (decision === "relabel" && (newLabel === "" || !className.has(Number(newLabel)))) throw new Error(`${where}: no class ${newLabel}`);
       const named = (row[classes] ?? "").trim();
-      if (named && named !== nameOf(Number(newLabel)).trim()) throw new Error(`${where}: ${newLabel} is the class ${nameOf(Number(newLabel))} here, not ${named}`);
+      if (decision === "relabel" && named && named !== nameOf(Number(newLabel)).trim()) throw new Error(`${where}: ${newLabel} is the class ${nameOf(Number(newLabel))} here, not ${named}`);
       return [[path, Number(label), image?.set ?? set, image?.row ?? Number(number), decision, decision === "relabel" ? Number(newLabel) : ""]];
     });
   }
