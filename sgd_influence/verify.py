@@ -20,7 +20,6 @@ from utils.output.folder import OutputFolder
 from utils.output.paths import OutputPaths
 from utils.output.results import Results
 from utils.output.storage import load_array, read_csv
-from utils.signals import stop_if_asked
 from utils.training.smoothness import SIGNS, smoothness_of
 from utils.training.trial import Trial
 
@@ -36,8 +35,6 @@ PANELS = 3
 """At most as many panels in a row of the picture."""
 TRUE_COLUMNS = ["group", "kind", "size", "true"]
 CHANGES = ["predicted", "true"]
-PLACE = r" part (\d+) of "
-"""The place of a part in its ranking, in the name of the group."""
 
 Rankings = Mapping[str, np.ndarray]
 """Per method the training images (n_train,), the most harmful first."""
@@ -303,7 +300,8 @@ def smoothness_of_trial(trial: Trial, method: str) -> tuple[float, bool]:
 def make_groups(seed: int, n_train: int, n_groups: int, rankings: Rankings) -> list[Group]:
     """Groups of a tenth of the images: up to half of them parts of rankings, the others random.
 
-    Each ranking has the same number of parts, about ten at most, so that they hardly overlap.
+    The rankings have parts in turn, about ten each at most, so that those of one hardly overlap. A
+    part of which another ranking's part holds more than half tells little more and is left out.
 
     Args:
         seed: the trial's; a random group depends on it and the group's number alone.
@@ -311,19 +309,19 @@ def make_groups(seed: int, n_train: int, n_groups: int, rankings: Rankings) -> l
         n_groups: K.
         rankings: of the methods whose rankings give groups.
     """
-    size, n_ranking = _size_of_group(n_train), n_groups // 2
-    chosen = dict(list(rankings.items())[:n_ranking])
-    n_parts = min(n_ranking // max(1, len(chosen)), _most_parts(n_train))
-    groups = []
-    for number in range(n_groups - n_parts * len(chosen)):
-        order = np.random.default_rng([seed, 4, number]).permutation(n_train)
-        groups.append(Group(f"random {number + 1}", RANDOM, _mask(n_train, order[:size])))
-    for method, order in chosen.items():
+    size, cut = _size_of_group(n_train), list[Group]()
+    for which, (method, order) in enumerate(rankings.items()):
+        n_parts = min(len(range(which, n_groups // 2, len(rankings))), _most_parts(n_train))
         starts = np.linspace(0, n_train - size, n_parts).astype(int)
         for part, start in enumerate(starts, start=1):
             members = _mask(n_train, order[start : start + size])
-            groups.append(Group(f"{method} part {part} of {n_parts}", RANKING, members))
-    return groups
+            if all((members & other.members).sum() <= size / 2 for other in cut):
+                cut.append(Group(f"{method} part {part} of {n_parts}", RANKING, members))
+    groups = []
+    for number in range(n_groups - len(cut)):
+        order = np.random.default_rng([seed, 4, number]).permutation(n_train)
+        groups.append(Group(f"random {number + 1}", RANDOM, _mask(n_train, order[:size])))
+    return groups + cut
 
 
 def most_groups(n_train: int, n_rankings: int) -> int:
@@ -385,40 +383,25 @@ def agreement_of(rows: pd.DataFrame) -> Agreement:
 
 def _with_interval(rows: pd.DataFrame) -> tuple[float, float, float]:
     """The agreement over some groups, and the ends of its interval; nan where there is none."""
-    trials = [trial for _, trial in rows.groupby("seed")]
-    by_trial = [_spearman(trial[CHANGES].to_numpy()) for trial in trials]
-    value = float(np.mean(by_trial)) if trials else math.nan
+    trials = [trial[CHANGES].to_numpy() for _, trial in rows.groupby("seed")]
+    value = float(np.mean([_spearman(changes) for changes in trials])) if trials else math.nan
     if math.isnan(value):
         return value, value, value
     rng = np.random.default_rng(0)
-    resampled = np.mean([_resampled(trial, rng) for trial in trials], axis=0)
-    low, high = np.nanpercentile(resampled, [2.5, 97.5])
+    drawn = (rng.integers(len(changes), size=(N_RESAMPLES, len(changes))) for changes in trials)
+    by_trial = [_spearman(changes[rows]) for changes, rows in zip(trials, drawn, strict=True)]
+    low, high = np.nanpercentile(np.mean(by_trial, axis=0), [2.5, 97.5])
     return value, float(low), float(high)
 
 
-def _resampled(trial: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
-    """Spearman's correlation over groups of a trial drawn with replacement (`N_RESAMPLES`,).
-
-    Parts at the same place of several rankings are drawn together: where the rankings agree, they
-    hold the same images.
-    """
-    changes, places = trial[CHANGES].to_numpy(), trial["group"].str.extract(PLACE)[0]
-    drawn_as = places.fillna(trial["group"]).to_numpy()
-    together = [np.flatnonzero(drawn_as == name) for name in pd.unique(drawn_as)]
-    found = np.empty(N_RESAMPLES)
-    for number, drawn in enumerate(rng.integers(len(together), size=(N_RESAMPLES, len(together)))):
-        stop_if_asked()
-        found[number] = _spearman(changes[np.concatenate([together[i] for i in drawn])])
-    return found
-
-
-def _spearman(changes: np.ndarray) -> float:
-    """Spearman's correlation of two columns (K, 2); nan where one does not vary."""
+def _spearman(changes: np.ndarray) -> np.ndarray:
+    """Spearman's correlation of two columns (..., K, 2); nan where one does not vary."""
     from scipy.stats import rankdata
 
-    if (changes == changes[0]).all(axis=0).any():
-        return math.nan
-    return float(np.corrcoef(rankdata(changes, axis=0), rowvar=False)[0, 1])
+    ranks = rankdata(changes, axis=-2)
+    x, y = np.moveaxis(ranks - ranks.mean(axis=-2, keepdims=True), -1, 0)
+    with np.errstate(invalid="ignore"):
+        return (x * y).sum(-1) / np.sqrt((x * x).sum(-1) * (y * y).sum(-1))
 
 
 def draw_verification(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from utils.data.decode import Form, decode_file, room_for
 from utils.data.depth import Range
 from utils.data.source import CACHE_VARIABLE, Source
 from utils.data.splits import TrialData, draw_split, load_trial
+from utils.errors import UserError
 from utils.output.storage import save_csv
 
 RUN = "-e 1 -r 0 2 -nt 1 --model mlp --image_size 8 --context cpu"
@@ -392,6 +394,22 @@ def test_what_is_behind_a_link_and_two_dots_is_read(
                 )
         source = prepared(Path("link/..") / name)
         assert all(path.startswith(f"{there}/") for path in source.training["x:image"])
+
+
+def test_a_folder_that_may_not_be_searched_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root may search every folder, so the system's refusal is put in its place."""
+    folder, stat = class_folders(tmp_path / "images"), os.stat
+
+    def refused(path: Any, **more: Any) -> os.stat_result:
+        if str(path).startswith(f"{folder}/"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, **more)
+
+    monkeypatch.setattr(os, "stat", refused)
+    with pytest.raises(UserError, match=r"images: Permission denied; make the folder readable and"):
+        prepared(folder)
 
 
 def test_points_and_boxes_are_not_a_list_of_images(

@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from tests.helpers.labels import issue, write_label_check
-from tests.helpers.own_images import class_folders
+from tests.helpers.own_images import class_folders, picture
 from tests.helpers.runs import contents, record, sgd_influence
 from utils.columns import CLASS, IMAGE, LABEL, ROW, SET
 from utils.data.datasets import prepare
@@ -129,7 +129,8 @@ def test_class_folders_and_lists_hold_the_same_images(folder: Path, tmp_path: Pa
 
 def test_class_folders_show_images_whose_names_do_not_say_so(tmp_path: Path) -> None:
     pictures = class_folders(tmp_path / "pictures", per_class=8)
-    (pictures / "cat/1.png").rename(pictures / "cat/one")
+    (pictures / "cat/1.png").unlink()
+    picture(pictures / "cat/one", format="JPEG")
     (pictures / "cat/2.png").rename(pictures / "cat/.2.png")
     (pictures / "cat/3.png").rename(pictures / "cat/3.data")
     files = sorted(path for path in pictures.rglob("*") if path.is_file())
@@ -143,7 +144,7 @@ def test_class_folders_show_images_whose_names_do_not_say_so(tmp_path: Path) -> 
     assert reviewed(output, tmp_path / "mine.csv", "-nt", "0", "--export", "folder") == 0
     source = own_source(output / "reviewed/folder", tmp_path / "data", Wanted(8))
     names = {Path(path).name for path in source.images[IMAGE]}
-    assert len(source.images) == 16 and {"one.png", "2.png", "3.data.png"} <= names
+    assert len(source.images) == 16 and {"one.jpg", "2.png", "3.data.png"} <= names
 
 
 def test_a_name_with_a_line_break_is_not_listed(tmp_path: Path) -> None:

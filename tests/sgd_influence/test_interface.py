@@ -317,6 +317,17 @@ def test_nothing_is_left_on_disk(
     assert {path.name for path in csv.parent.iterdir()} == {"cat", "dog", "images.csv"}
 
 
+def test_the_memory_of_a_removal_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    given_back: list[int] = []
+    monkeypatch.setattr("sgd_influence.interface.release_memory", lambda: given_back.append(1))
+    with Cleanser(small(), **OPTIONS) as cleanser:
+        cleanser.fit()
+        mask = cleanser.training_mask_ & (np.arange(len(cleanser.training_mask_)) % 2 == 0)
+        for _ in range(2):
+            cleanser.remove(mask)
+    assert len(given_back) == 2
+
+
 def test_a_folder_that_is_named_from_here_stays_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
