@@ -302,8 +302,8 @@ MNIST_1000 = partial(mnist_cnn, n_train=1000, retrain_all=True)
 CIFAR_2000 = partial(cifar_cnn, n_train=2000, n_epochs=20, retrain_all=True)
 OTHER_RATES = (0.005, 0.05, 0.1)
 """Learning rates at which the small smooth task is repeated."""
-LOWER_RATES = (0.0025, 0.005, 0.01)
-"""Learning rates at which `smooth_mnist`, of 320 steps, is repeated."""
+LOWER_RATES = {0.0025: 25, 0.005: 100, 0.01: 25}
+"""Learning rates at which `smooth_mnist`, of 320 steps, is repeated, and the groups of each."""
 LOW_RATE = 0.005
 """Learning rate at which `smooth_cifar`, of 640 steps, is repeated."""
 
@@ -372,8 +372,8 @@ TASKS: dict[str, Task] = {
         ),
         *from_scratch("smooth_mnist", smooth(MNIST_1000)),
         *chain.from_iterable(
-            from_scratch(f"smooth_mnist_lr_{lr}", smooth(MNIST_1000, lr), n_groups=25, n_again=5)
-            for lr in LOWER_RATES
+            from_scratch(f"smooth_mnist_lr_{lr}", smooth(MNIST_1000, lr), n_groups, n_again=5)
+            for lr, n_groups in LOWER_RATES.items()
         ),
         *from_scratch("stock_mnist", MNIST_1000, n_groups=30, n_again=10),
         *from_scratch("smooth_cifar", smooth(CIFAR_2000), 50, 10, sgd_damping=10.0),
