@@ -20,7 +20,7 @@ log = logging.getLogger("data_cleansing")
 WORDS = (
     (r"\(-e\)", "(n_epochs)"),
     (r",? or delete the results with --overwrite", ", or delete it"),
-    (r"more trials \(-nt\)", "another seed"),
+    (r"Try more trials \(-nt\)", "Try another seed"),
     (r"--verify(?= \d)", "n_groups"),
     (r"--verify", "verify()"),
     (r"--device-id", "device_id"),

@@ -76,7 +76,6 @@ def test_random_groups_depend_on_seed_and_number_alone() -> None:
 
 def test_agreement_quotes_the_random_groups() -> None:
     rows = pd.DataFrame({"seed": 0, "kind": ["random"] * 8 + ["ranking"] * 8,
-                         "group": [f"{n}" for n in range(16)],
                          "predicted": [*range(8), *range(8)],
                          "true": [*range(8), *range(8, 0, -1)]})  # fmt: skip
     agreement = agreement_of(rows)
@@ -95,7 +94,7 @@ def test_agreement_quotes_the_random_groups() -> None:
 def test_agreement_is_unknown_without_groups_or_changes(kinds: list[str], varying: str) -> None:
     """Methods that predict nothing have no groups of rankings; some trainings change nothing."""
     rows = pd.DataFrame({"seed": 0, "kind": kinds, "predicted": 0.5, "true": 0.1})
-    agreement = agreement_of(rows.assign(**{varying: range(6), "group": [*"abcdef"]}))
+    agreement = agreement_of(rows.assign(**{varying: range(6)}))
     assert agreement.of_random == agreement.of_ranking == "unknown"
     assert "cannot be verified" in judgement("Hara", agreement, 6, 100, 1)
 
