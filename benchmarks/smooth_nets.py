@@ -133,6 +133,9 @@ SETTINGS = {
     "quarter": Setting(
         "the same, lr .05, logits times .25", {"model": smooth_net(scale=0.25), "lr": 0.05}
     ),
+    "quarter_0.02": Setting(
+        "the same, lr .02, logits times .25", {"model": smooth_net(scale=0.25)}
+    ),
     "momentum": Setting("the same, lr .002, momentum .9", {"momentum": 0.9, "lr": 0.002}),
     "momentum_0.01": Setting("the same, lr .01, momentum .9", {"momentum": 0.9, "lr": 0.01}),
     "lr_0.1": Setting("the same, lr .1", HIGH),
