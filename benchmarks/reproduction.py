@@ -4,10 +4,9 @@
 
 PATH holds the images of MNIST or CIFAR-10, each as the official archives or as in
 benchmarks/make_archives.py. With --run full (the default) all images are used; parted takes the
-10,000 test images alone, parted by seed; subset takes a few small ones of these, in minutes.
-parted_if and subset_if are the same with Influence_functions only. Each trial is a run of
-eval_sgd_influence.py; a benchmark that was cut off resumes. After each trial results, pictures and
-the tables of docs/reproduction.md are written; rows of other runs are kept.
+10,000 test images alone, parted by seed; subset takes a few small ones of these, in minutes. Each
+trial is a run of eval_sgd_influence.py; a benchmark that was cut off resumes. After each trial
+results, pictures and the tables of docs/reproduction.md are written; rows of other runs are kept.
 """
 
 from __future__ import annotations
@@ -42,9 +41,7 @@ from utils.output.storage import read_csv, save_csv
 from utils.training.device import choose_backend
 
 METHODS = ("Hara", "Ours", "Influence_functions", "Random")
-ONE_METHOD = ("Influence_functions",)
-METHODS_OF = {"parted_if": ONE_METHOD, "subset_if": ONE_METHOD}
-"""What the trials of these runs remove by; those of all others by `METHODS`."""
+"""What the trials remove by; those of the small runs by Hara_exact too."""
 N_TRAIN, N_TEST, PARTING_SEED = 7000, 3000, 0
 """How the 10,000 test images of a data set are parted."""
 
@@ -69,19 +66,13 @@ class Experiment:
     @property
     def methods(self) -> tuple[str, ...]:
         """What its trials remove by."""
-        return METHODS_OF.get(self.run, METHODS)
+        return METHODS if self.run == "full" else (*METHODS, "Hara_exact")
 
 
 SUBSET = "--n_train 400 --n_val 300 --n_test 600 --image_size 16 -e 6 -r 8 40"
-PARTED = "--n_val 1000 -e 20 -r 1 10 40 100 200 600 1000 3000"
+PARTED = "--n_val 1000 -e 20 -r 10 40 200 1000"
 FULL = f"-e 20 -r {' '.join(map(str, Options.remove_n_list[1:]))}"
-OPTIONS = {
-    "full": FULL,
-    "parted": PARTED,
-    "parted_if": PARTED,
-    "subset": SUBSET,
-    "subset_if": SUBSET,
-}
+OPTIONS = {"full": FULL, "parted": PARTED, "subset": SUBSET}
 
 
 def archives_of(experiment: Experiment, data: Path, work: Path) -> list[str]:
