@@ -81,15 +81,14 @@ class _InPython(logging.Filter):
 def _lines(verbose: bool) -> Iterator[None]:
     logs = [log, *map(logging.getLogger, ("nnabla", "matplotlib"))]
     levels, handlers, propagate = [one.level for one in logs], log.handlers, log.propagate
-    words, errors = _InPython(), getattr(sys.stdout, "errors", None)
+    filters, errors = list(log.filters), getattr(sys.stdout, "errors", None)
     open_console(quiet=not verbose, verbose=False)
-    log.addFilter(words)
+    log.addFilter(_InPython())
     try:
         yield
     finally:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors=errors)
-        log.removeFilter(words)
-        log.handlers, log.propagate = handlers, propagate
+        log.handlers, log.propagate, log.filters = handlers, propagate, filters
         for one, level in zip(logs, levels, strict=True):
             one.setLevel(level)

@@ -5,6 +5,7 @@ A net that has not learnt the classes cannot tell a wrong label from an image th
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +27,8 @@ from utils.units import counted
 
 STEEP = 0.05
 """A training with more of the fall of its loss in the last quarter of the epochs is too short."""
+FEWEST_EPOCHS = 4
+"""Of a training whose loss has a last quarter."""
 FITTED = 0.25
 """Below this share of the loss of guessing a net is taken to fit its training images."""
 UNFIT = 0.5
@@ -54,7 +57,8 @@ class Learnt:
     Attributes:
         accuracy: of the nets on their validation images, a fraction.
         pixels: the same of a logistic regression, trained and tested on the same images.
-        falling: the share of the fall of the training loss in the last quarter of the epochs.
+        falling: the share of the fall of the training loss in the last quarter of the epochs; nan
+            if that is not known.
         frequent: the share of the most frequent class among the validation images.
         n_tested: the validation images of a trial.
         loss: the training loss at the end, as a share of that of guessing.
@@ -133,6 +137,10 @@ def poor_net(found: Learnt, checked: Checked) -> str:
     problems = []
     if found.accuracy < found.pixels:
         problems.append(_compared(found))
+    if math.isnan(found.falling):
+        problems.append(
+            f"in a trial its training loss does not fall, or has fewer than {FEWEST_EPOCHS} epochs"
+        )
     if found.falling > STEEP:
         share = f"{found.falling:.0%} of its fall is in the last quarter of the epochs"
         problems.append(f"its training loss is still falling ({share})")
@@ -202,10 +210,13 @@ def harmful_options(options: Options) -> str:
 
 
 def still_falling(losses: npt.NDArray[np.float64]) -> float:
-    """The share of the whole fall of the training loss (n_epochs,) in the last quarter; 0 to 1."""
+    """The share of the whole fall of the training loss (n_epochs,) in the last quarter; 0 to 1.
+
+    nan if it does not fall, or has fewer than `FEWEST_EPOCHS` epochs.
+    """
     whole = losses[0] - losses.min()
-    if len(losses) < 4 or whole <= 0:
-        return 1.0
+    if len(losses) < FEWEST_EPOCHS or whole <= 0:
+        return math.nan
     before = losses[: -max(1, len(losses) // 4)].min()
     return float(max(0.0, before - losses.min()) / whole)
 

@@ -22,8 +22,8 @@ from utils.methods import METHODS, Scores
 from utils.options import GAUSS_NEWTON, STEPS
 from utils.output.folder import OutputFolder
 from utils.training.from_scratch import remark_on_steps
-from utils.training.model_check import coupling
-from utils.training.models import Model, describe
+from utils.training.model_check import check_model
+from utils.training.models import Model
 from utils.training.network import Network, State
 from utils.training.sgd import VELOCITY, Optimiser
 from utils.training.soundness import problems_of
@@ -234,7 +234,8 @@ class Recorder:
         if self._solver is None:
             _check_solver(solver)
             with guest():
-                network = _network_of(self.model, x.shape[1:], self.n_classes)
+                check_model("model", self.model, x.shape[1:], self.n_classes)
+                network = Network(self.model, x.shape[1:], self.n_classes)
             self._variables = _variables_of(network, self._parameters)
             self._names = _names_in(solver, {k: self._variables[k] for k in network.theta})
             self._network, self._solver = network, solver
@@ -389,18 +390,6 @@ def _names_in(solver: Any, theta: Mapping[str, nn.Variable]) -> dict[str, str]:
             what = f"the solver does not train parameter {name} of the model"
             raise UserError(f"{what}; call set_parameters() with all, or leave it out of the model")
     return names
-
-
-def _network_of(model: Model, image_shape: tuple[int, ...], n_classes: int) -> Network:
-    try:
-        network = Network(model, image_shape, n_classes)
-        problem = coupling(network)
-    except Exception as error:
-        what = f"fails on images of shape {image_shape}"
-        raise UserError(f"model: {what} ({describe(error)})") from error
-    if problem:
-        raise UserError(f"model: {problem}")
-    return Network(model, image_shape, n_classes)  # the check moved its running statistics
 
 
 def _variables_of(

@@ -129,8 +129,11 @@ def judgement(
     if wanted > n_groups:
         more = f"Try more groups (--verify {wanted})."
     if math.isnan(agreement.random) or math.isnan(agreement.ranking):
-        same = "all groups of a trial have the same predicted or the same true change of the loss"
-        return f"The ranking by {method} cannot be verified: {same}. {more}"
+        return (
+            f"The ranking by {method} cannot be verified: in a trial there are fewer than two "
+            "groups of a kind (random, or cut from the rankings), or all of a kind have the same "
+            f"predicted or the same true change of the loss. {more}"
+        )
     if not agreement.tells:
         what = f"Too few groups to tell whether the ranking by {method} can be trusted"
         return f"{what}: {figures}. {more}"

@@ -41,6 +41,20 @@ def no_parameters(x, n_classes, test):
     return F.reshape(x, (x.shape[0], -1))[:, :n_classes]
 
 
+def aside(x, n_classes, test):
+    logits = PF.affine(x, n_classes)
+    return logits if test else logits + PF.affine(x, n_classes, name="aside")
+
+
+def unused(x, n_classes, test):
+    PF.affine(x, 8, name="unused")
+    return PF.affine(x, n_classes)
+
+
+def shifted(x, n_classes, test):
+    return PF.affine(x if test else F.image_augmentation(x, contrast=1.2), n_classes)
+
+
 def with_dropout(x, n_classes, test):
     h = PF.affine(x, 8)
     return PF.affine(h if test else F.dropout(h, 0.5), n_classes, name="last")

@@ -318,6 +318,15 @@ def test_filters_another_class_undo_and_files_that_do_not_fit(
         image.assign(**new).to_csv(other, index=False)
         choose_file(page, other)
         wait_until(lambda: "here, not zebra." in text_in(page, "r-message"))
+        gone = image.assign(**{IMAGE: "/away/gone.png", DECISION: "remove", NEW_LABEL: ""})
+        gone.to_csv(other, index=False)
+        choose_file(page, other)
+        wait_until(lambda: "/away/gone.png is another image" in text_in(page, "r-message"))
+        moved = gone.assign(**{IMAGE: "/away" + image[IMAGE]})
+        moved.to_csv(other, index=False)
+        choose_file(page, other)
+        wait_until(lambda: "1 decisions loaded" in text_in(page, "r-message"))
+        assert download(page, tmp_path)[IMAGE].tolist() == image[IMAGE].tolist()
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         assert page.logged == []
 

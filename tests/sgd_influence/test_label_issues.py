@@ -195,6 +195,8 @@ def test_the_sentences_on_a_poor_net() -> None:
         "validation images, a logistic regression on their pixels about 96.0%; its training loss "
         "is still falling (7% of its fall is in the last quarter of the epochs). Train longer (-e)"
     )
+    unknown = poor_net(net(accuracy=0.9, pixels=0.8, falling=float("nan")), wrong)
+    assert "does not fall, or has fewer than 4 epochs; it is right about" in unknown
     printed = poor_net(net(accuracy=0.9, pixels=0.8, falling=0.01), wrong)
     assert "right about an estimated 85% of the images" in printed
     assert printed.endswith("Train longer (-e), or use another --model or --lr")
@@ -239,8 +241,9 @@ def test_a_net_that_learnt_nothing_judges_no_label(
 def test_a_loss_that_still_falls() -> None:
     assert still_falling(np.exp(-np.arange(20.0))) < 0.01
     assert still_falling(np.linspace(2, 1, 20)) > 0.2
-    assert still_falling(np.array([2.0, 1.0])) == 1
-    assert still_falling(np.full(8, 2.0)) == 1
+    assert np.isnan(still_falling(np.array([2.0, 1.5, 1.0])))
+    assert np.isnan(still_falling(np.full(8, 2.0)))
+    assert np.isnan(still_falling(np.linspace(1, 2, 8)))
 
 
 def test_pixels_are_averaged_and_tell_digits_apart() -> None:

@@ -79,7 +79,10 @@ BAD_MODELS = {
     "tests.helpers.users_models:returns_none": "gave NoneType for a batch of 3 images",
     "tests.helpers.users_models:one_name": "two layers of one name differ in shape; give each",
     "tests.helpers.users_models:no_parameters": "has no parameters to train",
+    "tests.helpers.users_models:aside": "makes parameter aside/affine/W only with test=False",
+    "tests.helpers.users_models:unused": "parameter unused/affine/W does not reach the logits",
     "tests.helpers.users_models:with_dropout": "uses Dropout, which gives other values",
+    "tests.helpers.users_models:shifted": "uses ImageAugmentation, which gives other values",
     "tests.helpers.users_models:with_top_k": "top_k_data has no second derivative",
     "tests.helpers.users_models:mixes_images": "mixes the images of a batch",
     "tests.helpers.users_models:mean_subtraction": "mixes the images of a batch",
@@ -103,6 +106,7 @@ def test_model_that_cannot_work_is_named_in_one_line(name: str) -> None:
     ("text", "remedy"),
     [
         ("from utils.mine import net", "this program has a package utils itself: rename {}/utils"),
+        ("import sys; sys.exit(3)", 'put what its script runs under if __name__ == "__main__":'),
         ("import no_such_module", "check the name and run in the folder of the module"),
     ],
 )

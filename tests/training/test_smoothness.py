@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.tiny import digit_images, smooth_net
+from utils.training.models import MODELS
 from utils.training.network import Network
 from utils.training.sgd import SGD, Optimiser
 from utils.training.smoothness import (
@@ -39,6 +40,21 @@ def test_weights_of_zero_and_one_are_removal(conv: str, removed: list[int]) -> N
     reached = weighted.state()
     for name, array in plain.state().items():
         assert reached[name] == pytest.approx(array, rel=1e-4, abs=1e-6), name
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_an_empty_batch_is_the_limit_of_small_weights(momentum: float) -> None:
+    mask = np.isin(np.arange(40), STEPS[1].indices)
+    ends = []
+    for small in (False, True):
+        sgd = SGD(Network(MODELS["mlp"], (1, 8, 8), 10), Optimiser(momentum, 0.01))
+        for step in STEPS[:2]:
+            if small:
+                sgd.weighted_step(DATA, step, np.where(mask, 1e-6, 1.0))
+            else:
+                sgd.step(DATA, step, mask)
+        ends.append(np.concatenate([array.ravel() for array in sgd.state().values()]))
+    assert ends[0] == pytest.approx(ends[1], rel=1e-4, abs=1e-5)
 
 
 def test_weights_enter_as_a_derivative_says() -> None:

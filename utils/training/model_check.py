@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Set
 from functools import cache
 
 import nnabla as nn
@@ -18,6 +19,7 @@ from utils.training.adjoint import StepAdjoint
 from utils.training.device import machine_failure
 from utils.training.models import Model, describe, find_model, is_nnp
 from utils.training.network import Network
+from utils.training.nnp_file import ONLY_TRAINING
 from utils.training.nnp_net import NnpNet
 from utils.training.sgd import Optimiser
 
@@ -37,9 +39,9 @@ def checked_model(name: str, image_shape: tuple[int, ...], n_classes: int) -> Mo
 
     Raises:
         UserError: there is no such model; the function raises, returns no (|B|, K) logits or makes
-            no parameters; it uses random functions or ones without a second derivative (named),
-            or mixes the images of a batch other than by batch normalisation in training; three
-            images take more memory than there is.
+            no parameters, or some that only one of its graphs uses; it uses random functions or
+            ones without a second derivative (named), or mixes the images of a batch other than by
+            batch normalisation in training; three images take more memory than there is.
     """
     net = find_model(name) if is_nnp(name) else None
     return check_once(name, net, image_shape, n_classes)
@@ -56,37 +58,78 @@ def check_once(name: str, net: Model | None, image_shape: tuple[int, ...], n_cla
         n_classes: number of classes K.
     """
     model = net or find_model(name)
-    try:
-        network = Network(model, image_shape, n_classes)
-        logits = network.logits(nn.Variable((3, *image_shape)), test=False)
-    except UserError:
-        raise
-    except Exception as error:
-        _reraise_machine_failure(error)
-        raise UserError(f"--model {name}: {_failure(error, image_shape)}") from error
-    if not isinstance(logits, nn.Variable) or logits.shape != (3, n_classes):
-        shape = getattr(logits, "shape", type(logits).__name__)
-        raise UserError(
-            f"--model {name}: gave {shape} for a batch of 3 images; it must return logits of "
-            f"shape (3, {n_classes})"
-        )
-    if not network.theta:
-        raise UserError(f"--model {name}: has no parameters to train; use nnabla's PF functions")
-    if logits.parent is not None and logits.parent.info.type_name == "Softmax":
-        raise UserError(
-            f"--model {name}: returns probabilities; return the logits, without softmax"
-        )
-    _check_functions(name, logits)
-    check_memory_of(logits, logits.shape[0], scored=True, remedy="give a smaller --image_size")
-    _check_scoring(name, network)
-    if problem := coupling(network):
-        raise UserError(f"--model {name}: {problem}")
+    check_model(f"--model {name}", model, image_shape, n_classes)
     if isinstance(model, NnpNet) and model.remark:
         log.warning("--model %s: %s", name, model.remark)
     return model
 
 
-def _failure(error: Exception, image_shape: tuple[int, ...]) -> str:
+def check_model(who: str, model: Model, image_shape: tuple[int, ...], n_classes: int) -> None:
+    """Look, on the graphs of a small batch, at what the scores need of a model.
+
+    Args:
+        who: what errors call the model.
+        model: the function that builds the graph.
+        image_shape: (C, H, W).
+        n_classes: number of classes K.
+
+    Raises:
+        UserError: as `checked_model`.
+    """
+    try:
+        network = Network(model, image_shape, n_classes)
+        evaluated = set(network.parameters())
+        logits = network.logits(nn.Variable((3, *image_shape)), test=False)
+        _check_logits(logits, n_classes)
+        _check_parameters(network, evaluated, logits)
+        _check_functions(logits)
+        check_memory_of(logits, logits.shape[0], scored=True, remedy="give a smaller --image_size")
+        _check_scoring(network)
+        if problem := coupling(network):
+            raise _Unfit(problem)
+    except _Unfit as unfit:
+        raise UserError(f"{who}: {unfit}") from unfit.__cause__
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        _reraise_machine_failure(error)
+        raise UserError(f"{who}: {_failure(error, image_shape)}") from error
+
+
+class _Unfit(Exception):
+    """Why a model cannot be scored, and the remedy."""
+
+
+def _check_logits(logits: object, n_classes: int) -> None:
+    if not isinstance(logits, nn.Variable) or logits.shape != (3, n_classes):
+        shape = getattr(logits, "shape", type(logits).__name__)
+        must = f"it must return logits of shape (3, {n_classes})"
+        raise _Unfit(f"gave {shape} for a batch of 3 images; {must}")
+    if logits.parent is not None and logits.parent.info.type_name == "Softmax":
+        raise _Unfit("returns probabilities; return the logits, without softmax")
+
+
+def _check_parameters(network: Network, evaluated: Set[str], logits: nn.Variable) -> None:
+    """Refuse a net whose training graph has more or fewer parameters than theta.
+
+    Args:
+        network: the net.
+        evaluated: the names of the parameters of its graph for evaluation.
+        logits: of its graph for training.
+    """
+    if not network.theta:
+        raise _Unfit("has no parameters to train; use nnabla's PF functions")
+    for name in network.parameters():
+        if name not in evaluated:
+            raise _Unfit(f"makes parameter {name} only with test=False; make it with both")
+    inputs: list[nn.Variable] = []
+    logits.visit(lambda function: inputs.extend(function.inputs))
+    for name, parameter in network.theta.items():
+        if parameter not in inputs:
+            raise _Unfit(f"parameter {name} does not reach the logits; leave its layer out")
+
+
+def _failure(error: BaseException, image_shape: tuple[int, ...]) -> str:
     """What a model's own error means."""
     if "size of existing parameter" in str(error):
         return (
@@ -96,27 +139,25 @@ def _failure(error: Exception, image_shape: tuple[int, ...]) -> str:
     return f"fails on images of shape {image_shape} ({describe(error)})"
 
 
-def _reraise_machine_failure(error: Exception) -> None:
+def _reraise_machine_failure(error: BaseException) -> None:
     """Raise it again where the GPU or too little memory caused it, not the model."""
     if isinstance(error, RuntimeError) and machine_failure(error):
         raise error
 
 
-def _check_functions(name: str, logits: nn.Variable) -> None:
+def _check_functions(logits: nn.Variable) -> None:
     used: set[str] = set()
     logits.visit(lambda function: used.add(function.info.type_name))
-    random = sorted(t for t in used if t.startswith("Rand") or t == "Dropout")
+    random = sorted(t for t in used if t.startswith("Rand") or t in ONLY_TRAINING)
     if random:
-        raise UserError(
-            f"--model {name}: uses {', '.join(random)}, which gives other values in every replay "
-            "of a step; leave it out"
-        )
+        what = f"uses {', '.join(random)}, which gives other values in every replay of a step"
+        raise _Unfit(f"{what}; leave it out")
     without = ", ".join(sorted(used - set(registry)))
     if without:
-        raise UserError(f"--model {name}: {without} has no second derivative in nnabla, replace it")
+        raise _Unfit(f"{without} has no second derivative in nnabla, replace it")
 
 
-def _check_scoring(name: str, network: Network) -> None:
+def _check_scoring(network: Network) -> None:
     adjoint_of = StepAdjoint(network, Optimiser())
     ones = {key: np.ones(p.shape) for key, p in (network.theta | network.statistics).items()}
     x, y = np.zeros((2, *network.image_shape), np.float32), np.zeros((2, 1))
@@ -126,9 +167,7 @@ def _check_scoring(name: str, network: Network) -> None:
         _reraise_machine_failure(error)
         named = re.search(r"(\w+)_backward\b", str(error))
         function = f"{named[1]} has no second derivative" if named else "no second derivative"
-        raise UserError(
-            f"--model {name}: {function} in nnabla, replace it ({describe(error)})"
-        ) from error
+        raise _Unfit(f"{function} in nnabla, replace it ({describe(error)})") from error
 
 
 def coupling(network: Network) -> str:

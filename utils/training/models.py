@@ -140,9 +140,11 @@ def find_model(name: str) -> Model:
     with _working_directory_first():
         try:
             model = resolve_name(name)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             remedy = _own_package(name, error)
             remedy = remedy or "check the name and run in the folder of the module"
+            if isinstance(error, SystemExit):
+                remedy = 'put what its script runs under if __name__ == "__main__":'
             raise UserError(
                 f"--model {name}: cannot be imported ({describe(error)}); {remedy}"
             ) from error
@@ -156,7 +158,7 @@ def is_nnp(name: str) -> bool:
     return name not in MODELS and name.lower().endswith(SUFFIX)
 
 
-def _own_package(name: str, error: Exception) -> str:
+def _own_package(name: str, error: BaseException) -> str:
     """What to do where a module of the user's has the name of a package here; else empty.
 
     Args:

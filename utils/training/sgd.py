@@ -93,13 +93,19 @@ class SGD:
         """Take one recorded step, optionally without the images of the mask `removed` (n_train,).
 
         Removal is w_i = 0: the gradient is the sum over what is left divided by the ORIGINAL
-        |B|, BatchNorm sees what is left, and a batch left empty is no step.
+        |B|, and BatchNorm sees what is left. In a batch left empty the velocity alone moves the
+        parameters.
 
         Returns:
             The sum of the losses of the examples left, before the step.
         """
         kept = np.ones(len(step.indices), bool) if removed is None else ~removed[step.indices]
         if not kept.any():
+            if self.optimiser.momentum:
+                for p in self.network.theta.values():
+                    p.g[...] = 0.0  # after zero_grad(), nnabla's solver skips a parameter
+                self._solver.set_learning_rate(step.learning_rate)
+                self._solver.update()
             return 0.0
         graph = self._graph(int(kept.sum()))
         graph.x.d, graph.y.d = step_batch(data, step, kept, self.optimiser.augmented)

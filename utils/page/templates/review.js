@@ -19,6 +19,9 @@
   // Decisions by "set/row": [path, label, set, row, decision, new label or ""]; null where one was undone.
   const known = new Map(data.known.map((d) => [`${d[2]}/${d[3]}`, d[4] === "relabel" ? d : [...d.slice(0, 5), ""]]));
   const decisions = new Map(known);
+  const endOf = (path) => path.split("/").slice(-2).join("/");
+  // Whether a decision is about an image, which may have been moved since with its folder.
+  const isAbout = ([path, label], image) => label === image.label && endOf(path) === endOf(image.path);
   const briefly = (decision) => decision ? `${decision[4]} ${decision[5]}` : "";
   // What the output folder had when this browser decided, by the key of each of its own decisions.
   const before = new Map();
@@ -38,7 +41,7 @@
       const kept = JSON.parse(localStorage.getItem(STORED) ?? "[]"), here = new Map(images.map((i) => [i.key, i]));
       for (const [key, decision, then] of kept) {
         const image = here.get(key), now = briefly(known.get(key));
-        if (decision && image && decision[1] !== image.label) continue;
+        if (decision && image && !isAbout(decision, image)) continue;
         if (now && now !== then && now !== briefly(decision)) { replaced += 1; continue; }
         before.set(key, then);
         decisions.set(key, decision && image ? [image.path, ...decision.slice(1)] : decision);
@@ -257,15 +260,16 @@
     return rows.flatMap((row, n) => {
       const [path, label, set, number, decision, newLabel] = places.map((place) => (row[place] ?? "").trim());
       const where = `row ${n + 2}`, there = byKey.get(`${set}/${Number(number)}`);
-      const image = there?.path === path ? there : byPath.get(path);  // others came or went
+      const found = there?.path === path ? there : byPath.get(path);  // others came or went
+      const image = found === undefined ? there : found;
       if (!decision && !newLabel) return [];
       if (!data.sets.includes(set) || !/^\d+(\.0)?$/.test(number)) throw new Error(`${where}: no set ${set} or row ${number}`);
-      if (image === null || image && image.label !== Number(label)) throw new Error(`${where}: ${path} is another image, or has another label here`);
+      if (image === null || image && !isAbout([path, Number(label)], image)) throw new Error(`${where}: ${path} is another image, or has another label here`);
       if (![...DECISIONS, UNDO].includes(decision)) throw new Error(`${where}: decision ${decision}; it must be one of ${DECISIONS.join(", ")}`);
       if (decision === "relabel" && (newLabel === "" || !className.has(Number(newLabel)))) throw new Error(`${where}: no class ${newLabel}`);
       const named = (row[classes] ?? "").trim();
       if (decision === "relabel" && named && named !== nameOf(Number(newLabel)).trim()) throw new Error(`${where}: ${newLabel} is the class ${nameOf(Number(newLabel))} here, not ${named}`);
-      return [[path, Number(label), image?.set ?? set, image?.row ?? Number(number), decision, decision === "relabel" ? Number(newLabel) : ""]];
+      return [[image?.path ?? path, Number(label), image?.set ?? set, image?.row ?? Number(number), decision, decision === "relabel" ? Number(newLabel) : ""]];
     });
   }
 
