@@ -1,9 +1,9 @@
 """The cleansed data set: the images for training without the worst n, and what was removed.
 
 Images for training are those that some trial trained on, or held back from training for validation.
-Images that no trial trained on are kept. Test images are not among them. The cleansed list has the
-labels of the data set; the list of removed images has the labels trained on, of which
-`--flip_labels` makes some wrong.
+Those of them that no trial of the command trained on are kept. Test images are not among them. The
+cleansed list has the labels of the data set; the list of removed images has the labels trained on,
+of which `--flip_labels` makes some wrong.
 """
 
 from __future__ import annotations
@@ -109,6 +109,9 @@ def _say(
     """What the cleansed list holds; a warning if a class lost its last image."""
     n = f"{len(used) - len(kept)} removed" + (" (--cleanse_n)" if options.cleanse_n else "")
     log.info("%s: %s images kept, %s%s", path, f"{len(kept):,}", n, _unscored(unscored))
+    if undrawn := len(source.training) - len(used):
+        what = "training images of the data set are not in it, because no trial used them"
+        log.warning("%s: %s %s (--n_train, --n_val)", path, f"{undrawn:,}", what)
     lost = sorted(set(used[LABEL]) - set(kept[LABEL]))
     if lost:
         names = ", ".join(source.class_names[label] for label in lost)

@@ -340,8 +340,9 @@ class Cleanser:
         with self._computing() as opened:
             verdict = check_of_run(self.options, opened.work.source, opened.trial, opened.results)
             assert verdict is not None, "a training of this version records what the check needs"
+            for key in ("reason", "harmful_options"):
+                verdict[key] = in_python(verdict[key]) if verdict[key] else None
             if verdict["reason"]:
-                verdict["reason"] = in_python(verdict["reason"])
                 log.warning("labels: %s", verdict["reason"])
             self.label_verdict_ = verdict
             path = opened.trial.folder.latest(opened.trial.folder.label_issues)

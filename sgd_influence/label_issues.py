@@ -249,6 +249,8 @@ def verdict_of(
         "untrained_classes": list(checked.untrained),
         "validation_from_suspects": source.validation is None
         and bool((suspects[SET] != TEST).any()),
+        "test_drawn": source.test_drawn,
+        "n_undrawn": len(source.images) - len(table),
     }
 
 

@@ -76,7 +76,8 @@ class Recorder:
 
     Args:
         model: the net as a function (x, n_classes, test) -> logits, x (|B|, C, H, W), that makes
-            parameters of the names that the loop trains; BatchNorm follows `test`.
+            parameters of the names that the loop trains; BatchNorm follows `test`, and has the
+            loop's decay rate, which is not checked.
         y: (N,) whole numbers from 0, the labels of all training images.
         n_classes: number of classes K; None: the largest label plus one.
         weight_decay: what the loop gives to `solver.weight_decay`.

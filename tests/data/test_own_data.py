@@ -418,7 +418,9 @@ def test_points_and_boxes_are_not_a_list_of_images(
     folder = class_folders(tmp_path / "images")
     (folder / "boxes.csv").write_text("filename,x,y,w,h\ncat/0.png,0,0,8,8\n")
     assert prepared(folder).class_names == ("cat", "dog")
-    assert "boxes.csv not used" in caplog.text
+    (folder / "points.csv").write_text("x,y\n1,2\n0.5,3\n")
+    assert prepared(folder).class_names == ("cat", "dog")
+    assert "boxes.csv not used" in caplog.text and "points.csv" in caplog.text
 
 
 def test_the_same_folder_written_otherwise_goes_on(

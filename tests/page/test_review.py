@@ -124,6 +124,12 @@ def test_labels_that_were_not_judged_are_not_called_right(folder: Path) -> None:
     assert "No label looks wrong" not in text
 
 
+def test_few_images_whose_labels_may_all_be_wrong_are_judged(folder: Path) -> None:
+    text = page_text(folder, low=2, high=320, at_least=True, reason="poor net")
+    assert "Not judged" not in text
+    assert "up to 320 may be" in text
+
+
 def test_classes_of_suspects_and_harmful_options_are_warned_of(folder: Path) -> None:
     text = page_text(folder, suspicious_classes=[3, 7], harmful_options="cosine harms it")
     assert "More than half of the labels of each of 3, 7 look wrong: look at the class" in text

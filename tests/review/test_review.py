@@ -17,7 +17,7 @@ from tests.helpers.runs import contents, record, sgd_influence
 from utils.columns import CLASS, IMAGE, LABEL, ROW, SET
 from utils.data.datasets import prepare
 from utils.data.decisions import DECISION, NEW_CLASS, NEW_LABEL
-from utils.data.label_table import IS_ISSUE, PREDICTED, read_class_names
+from utils.data.label_table import IS_ISSUE, PREDICTED, read_class_names, read_label_verdict
 from utils.data.own_data import Wanted, own_source
 from utils.errors import UserError
 from utils.output.lock import FolderLock
@@ -48,7 +48,7 @@ def checked(tmp_path_factory: pytest.TempPathFactory) -> Path:
         wrong = row in WRONG if part == "training" else row == 0
         rows.append(issue(str(file), label, row, part, predicted=1 - label if wrong else label))
         count[part] += 1
-    write_label_check(output, rows)
+    write_label_check(output, rows, test_drawn=True)
     return output
 
 
@@ -76,6 +76,11 @@ def of_suspects(folder: Path, name: str = "mine.csv") -> Path:
     places = [("training", row) for row in WRONG]
     kinds = dict(zip(places, ("1", "remove", "keep"), strict=True)) | {("test", 0): "1"}
     return decisions(folder, kinds, name)
+
+
+def first(folder: Path) -> tuple[str, int]:
+    """Set and row of some image."""
+    return tuple(pd.read_csv(OutputPaths(folder).label_issues)[[SET, ROW]].iloc[0])
 
 
 def reviewed(folder: Path, csv: Path, *more: str) -> int:
@@ -176,6 +181,20 @@ def test_equal_names_and_odd_classes_get_places_of_their_own() -> None:
     assert folders[6] == "dog" and folders[5] == "class 0"
     assert len({name.lower() for name in folders.values()}) == len(names)
     assert not any("/" in name or name.startswith(".") for name in folders.values())
+
+
+def test_images_that_the_run_did_not_use_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures, output = class_folders(tmp_path / "pictures", per_class=30), tmp_path / "out"
+    part = "--n_train 20 --n_val 6 --n_test 4 --cleanse_n 2"
+    assert sgd_influence(output, f"-ds {pictures} {QUICK} {part}", TINY) == 0
+    text = "cleansed_2.csv: 25 training images of the data set are not in it"
+    assert text in capsys.readouterr().err
+    found = read_label_verdict(OutputPaths(output))
+    assert found and found.test_drawn and found.n_undrawn == 30
+    assert reviewed(output, decisions(output, {first(output): "keep"})) == 0
+    assert "30 images of the data set are not in it" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------- nothing is lost
@@ -410,7 +429,7 @@ def test_both_lists_are_trained_and_tested_once(
     printed = capsys.readouterr().out
     assert "Test accuracy, mean of 2 seeds (10 test images)" in printed
     assert "given " in printed and "reviewed " in printed and "95 % interval" in printed
-    assert "come from the folders under suspicion" in printed
+    assert "were drawn from the images under suspicion" in printed
     assert "1 relabelled, 0 removed" in printed
     table = pd.read_csv(folder / "reviewed/trainings.csv")
     assert table["n_training"].tolist() == [50, 49, 50, 49]

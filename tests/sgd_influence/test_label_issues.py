@@ -93,7 +93,9 @@ def checked(score: list[float], suspect: list[int]) -> Checked:
     )
 
 
-SOURCE: Any = SimpleNamespace(class_names=("cat", "dog"), validation=None)
+SOURCE: Any = SimpleNamespace(
+    class_names=("cat", "dog"), validation=None, images=range(7), test_drawn=True
+)
 
 
 def verdict(score: list[float], suspect: list[int], reason: str = "") -> tuple:
@@ -130,6 +132,7 @@ def test_the_table_is_worst_first_and_the_verdict_counts_it() -> None:
     assert found["given_to_suggested"] == [{"given": 1, "suggested": 0, "n": 2}]
     assert found["suspicious_classes"] == [1]
     assert found["validation_from_suspects"]
+    assert (found["test_drawn"], found["n_undrawn"]) == (True, 3)
     lines = label_words(found, "label_issues.csv")
     assert lines == [
         "Labels: about 2 of 4 labels look wrong (95 % interval 1 to 3); "
@@ -156,7 +159,7 @@ def test_nothing_wrong_and_a_poor_net() -> None:
     only_test = table.assign(set="test")
     found = checked([0.2, 0.1, 0.05, 0.9], [1, 1, 0, 0])
     assert about_validation(verdict_of(only_test, found, SOURCE, "", "")) == ""
-    own: Any = SimpleNamespace(class_names=("cat", "dog"), validation=table)
+    own: Any = SimpleNamespace(**vars(SOURCE) | {"validation": table})
     assert about_validation(verdict_of(table, found, own, "", "")) == ""
     _, poor = verdict([0.2, 0.1, 0.5, 0.9], [1, 1, 0, 0], "It falls. Train longer (-e)")
     assert poor["at_least"] and poor["reason"] == "It falls. Train longer (-e)"

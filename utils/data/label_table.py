@@ -41,6 +41,8 @@ class LabelVerdict:
         given_to_suggested: (label, suggested label, images), the most frequent first.
         suspicious_classes: labels of classes with more than half suspects.
         untrained_classes: labels of classes that no trial trained on, which are not judged.
+        test_drawn: the test images were drawn from those for training or validation.
+        n_undrawn: further images of the data set, which no trial used.
     """
 
     n_images: int
@@ -55,11 +57,13 @@ class LabelVerdict:
     given_to_suggested: tuple[tuple[int, int, int], ...]
     suspicious_classes: tuple[int, ...]
     untrained_classes: tuple[int, ...] = ()
+    test_drawn: bool = False
+    n_undrawn: int = 0
 
     @property
     def not_judged(self) -> bool:
-        """Whether the net had learnt too little to judge any label."""
-        return self.at_least and self.high == self.n_images
+        """Whether the net had learnt too little: no label is marked, and each may be wrong."""
+        return self.at_least and not self.n_issues and self.high == self.n_images
 
     @property
     def headline(self) -> str:
@@ -177,6 +181,8 @@ def verdict_in(value: Mapping[str, Any]) -> LabelVerdict:
         given_to_suggested=_triples(pairs),
         suspicious_classes=tuple(int(label) for label in value["suspicious_classes"]),
         untrained_classes=tuple(int(label) for label in value.get("untrained_classes", ())),
+        test_drawn=bool(value.get("test_drawn", False)),
+        n_undrawn=int(value.get("n_undrawn", 0)),
     )
 
 

@@ -6,7 +6,7 @@ import logging
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def class_labels(lists: Sequence[tuple[Path, pd.Series]]) -> list[list[str]]:
     Each file comes with its labels, whose index is the rows of the file.
 
     If all labels are plain whole numbers, they are given without decimals; otherwise all are texts,
-    in composed form (NFC). Texts that become one label are reported.
+    in composed form (NFC), 7.0 being 7 where both occur. Texts that become one label are reported.
 
     Raises:
         UserError: naming file and row, if a label is blank or too long or, where all are numbers,
@@ -46,9 +46,16 @@ def class_labels(lists: Sequence[tuple[Path, pd.Series]]) -> list[list[str]]:
     else:
         _check_numbers(given)
         _warn_of_few_names(given)
-        found = [[unicodedata.normalize("NFC", label) for label in labels] for _, labels in given]
+        texts = set(every)
+        found = [[_as_text(label, texts) for label in labels] for _, labels in given]
     _log_merged([label for _, labels in lists for label in labels], list(chain(*found)))
     return found
+
+
+def _as_text(label: str, texts: Collection[str]) -> str:
+    whole = label.removesuffix(".0")
+    same = whole in texts and PLAIN.fullmatch(label)
+    return whole if same else unicodedata.normalize("NFC", label)
 
 
 def _warn_of_few_names(given: Sequence[tuple[Path, pd.Series]]) -> None:
@@ -101,7 +108,9 @@ def _check_numbers(given: Sequence[tuple[Path, pd.Series]]) -> None:
         for row, label in labels.items():
             number = numbers[label]
             if not (number is not None and number >= 0 and number.is_integer()):
-                raise bad_label(csv, row, label, "classes must be whole numbers from 0 on")
+                raise bad_label(
+                    csv, row, label, "classes must be whole numbers from 0 on, or names"
+                )
     odd = [label for label in numbers if not PLAIN.fullmatch(label)]
     examples = ", ".join(map(repr, odd[:NAMED])) + (", ..." if len(odd) > NAMED else "")
     what = "are not written as plain whole numbers"

@@ -28,6 +28,8 @@ MOST_COLUMNS = 5000
 """Columns of a user's CSV file at most."""
 ANY_COLUMN = rb'(^|[,;\t|"])\s*%c(__\d+)?(:[^,;\t|"]*)?\s*($|[,;\t|"])'
 """A column for images or labels, between any separators."""
+NUMBERS = re.compile(rb'[-+.\deE \t,;|"]+')
+"""A row without a path."""
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
@@ -64,7 +66,7 @@ def _check_rows(csv: Path, given: pd.Series, found: Sequence[str]) -> None:
 def means_nnc_csv(csv: Path) -> bool:
     """Whether the header of `csv` names columns for images and labels, well or badly.
 
-    Columns that are just x and y, among others, are those of points or boxes.
+    Columns that are just x and y, among others or with numbers only, are those of points or boxes.
 
     Raises:
         UserError: it is a file that cannot be read.
@@ -82,15 +84,18 @@ def means_nnc_csv(csv: Path) -> bool:
     text = start.removeprefix(codecs.BOM_UTF8).lstrip(b"\xff\xfe").replace(b"\0", b"")  # UTF-16
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     above = takewhile(lambda line: line.lower().startswith((b"#", b"sep=")), lines)
-    return any(map(_is_header, lines[: len(list(above)) + 1]))
+    n_above = len(list(above))
+    points = all(map(NUMBERS.fullmatch, lines[n_above + 1 :]))
+    return any(_is_header(line, points) for line in lines[: n_above + 1])
 
 
-def _is_header(line: bytes) -> bool:
+def _is_header(line: bytes, points: bool) -> bool:
+    """Whether a line names the columns; `points`: the rows below it hold numbers only."""
     found = [re.search(ANY_COLUMN % letter, line) for letter in b"xy"]
     named = [match[0] for match in found if match]
     columns = (column.strip(b' "') for column in re.split(rb"[,;\t|]", line))
-    n_columns = sum(column[:1] not in (b"", b"#") for column in columns)
-    return len(named) == 2 and (n_columns == 2 or any(b":" in n or b"__" in n for n in named))
+    just_two = not points and sum(column[:1] not in (b"", b"#") for column in columns) == 2
+    return len(named) == 2 and (just_two or any(b":" in n or b"__" in n for n in named))
 
 
 def paths_that_climb(paths: Sequence[str]) -> int:

@@ -73,6 +73,13 @@ class Source:
         start = sum(sizes[key] for key in before)
         return range(start, start + sizes[name])
 
+    @property
+    def test_drawn(self) -> bool:
+        """Whether the test images were drawn from a user's images for training or validation."""
+        if self.given is None:
+            return False
+        return bool((self.given[SET].iloc[list(self.rows_of_set(TEST))] != TEST).any())
+
     def decoded(self, rows: npt.NDArray[np.int64]) -> Picked:
         """The images of some rows (N,), which `pool` holds, as (N, H, W, C) without a copy."""
         if self.pool is None:

@@ -178,23 +178,26 @@ def _agreement(panel: VerificationPanel) -> str:
     return f"{text}over groups cut from the rankings: {panel.of_ranking.worded}."
 
 
-def score_chart(influence: np.ndarray, cut: float | None, method: str) -> Chart:
+def score_chart(influence: np.ndarray, n: int, method: str) -> Chart:
     """Histogram of the scores, with counts on a log scale.
 
     Args:
-        influence: (N,) in nats.
-        cut: the influence of the last image that would be removed; None for none.
+        influence: (N,) in nats, in the order of the ranking; over several trials that is not the
+            order of the mean scores.
+        n: how many images would be removed.
         method: the method that computed the scores.
     """
     counts, edges = np.histogram(influence, bins=N_BINS)
+    removed, _ = np.histogram(influence[:n], bins=edges)
     unit = METHODS[method].unit
     x, y = x_axis(edges.tolist(), unit), log_y_axis(int(counts.max()), "images (log scale)")
+    kinds = ((counts, "", "images"), (removed, " cut", "images to remove"))
     paths = [
-        bar(a, b, n, x, y, f"{css_of(method)}{'' if cut is None or a > cut else ' cut'}",
-            f"{n} images from {a:.3g} to {b:.3g}")
-        for n, a, b in zip(counts.tolist(), edges[:-1], edges[1:], strict=True)
-        if n
-    ]  # fmt: skip
+        bar(a, b, many, x, y, f"{css_of(method)}{css}", f"{many} {what} from {a:.3g} to {b:.3g}")
+        for numbers, css, what in kinds
+        for many, a, b in zip(numbers.tolist(), edges[:-1], edges[1:], strict=True)
+        if many
+    ]
     if x.low < 0 < x.high:
         paths.append(line([(0, y.low), (0, y.high)], x, y, "zero"))
     note = f"{np.mean(influence < 0):.0%} of the scores are below 0."

@@ -422,10 +422,8 @@ def score_charts(facts: Facts) -> list[Chart]:
     charts = []
     for method, ranking in facts.rankings.items():
         if method != CONTROL:
-            n = facts.n_recommended(method)
             scores = ranking["influence"].to_numpy()
-            cut = float(np.sort(scores)[:n][-1]) if n else None
-            charts.append(score_chart(scores, cut, method))
+            charts.append(score_chart(scores, facts.n_recommended(method), method))
     return charts
 
 

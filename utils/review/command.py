@@ -22,7 +22,12 @@ from utils.data.decisions import (
     no_decisions,
     read_decisions,
 )
-from utils.data.label_table import IS_ISSUE, read_class_names, read_label_issues
+from utils.data.label_table import (
+    IS_ISSUE,
+    read_class_names,
+    read_label_issues,
+    read_label_verdict,
+)
 from utils.data.source import TEST, TRAINING, VALIDATION
 from utils.errors import UserError
 from utils.link_free import check_place, read_file
@@ -64,7 +69,7 @@ def review(folder: Path, decisions: Path, how: str, n_trials: int) -> None:
 
 
 def _review(paths: OutputFolder, decisions: Path, how: str, n_trials: int) -> None:
-    manifest = _manifest(paths)
+    manifest, found = _manifest(paths), read_label_verdict(paths)
     names, issues = read_class_names(paths.classes), read_label_issues(paths)
     check_place(paths.root, paths.decisions.relative_to(paths.root).as_posix())
     given = read_decisions(decisions, issues, names)
@@ -81,7 +86,10 @@ def _review(paths: OutputFolder, decisions: Path, how: str, n_trials: int) -> No
     if how == "filelist" and (n := int((decided[DECISION] == RELABEL).sum())):
         log.warning("A file list has no labels: %s not in it", counted(n, "new label"))
     log.info("Reviewed data set: %s (%s)", written.resolve(), _sizes(data))
-    if how in RUNNABLE:
+    if found and found.n_undrawn:
+        what = "not in it, because the run used only a part (--n_train, --n_val or --n_test)"
+        log.warning("%s of the data set are %s", counted(found.n_undrawn, "image"), what)
+    if how in RUNNABLE and not manifest.options.get("flip_labels"):
         log.info("To train on it: -ds %s", written.resolve() / RUNNABLE[how])
     if not _is_kept(decisions, paths):
         _log_merged(paths, earlier, given, decided)
@@ -90,7 +98,8 @@ def _review(paths: OutputFolder, decisions: Path, how: str, n_trials: int) -> No
     if manifest.options.get("flip_labels"):
         log.warning("An experiment: labels were flipped on purpose (--flip_labels); not for use")
     if n_trials and data.changes_training:
-        _log_worth(data, measure(paths, manifest.options, data, n_trials))
+        trainings = measure(paths, manifest.options, data, n_trials)
+        _log_worth(data, trainings, test_drawn=found is not None and found.test_drawn)
     elif n_trials:
         log.info("No training image changes, so there is nothing to measure.")
 
@@ -241,7 +250,7 @@ def _log_undecided(paths: OutputPaths, issues: pd.DataFrame, decided: pd.DataFra
         log.info(what, counted(left, "suspect"), paths.root)
 
 
-def _log_worth(data: Reviewed, trainings: pd.DataFrame) -> None:
+def _log_worth(data: Reviewed, trainings: pd.DataFrame, test_drawn: bool) -> None:
     """Log the closing table: test accuracy on both lists, and the gain with its interval."""
     n_test, n_trials = len(data.before[TEST]), trainings["seed"].nunique()
     seeds = counted(n_trials, "seed")
@@ -252,11 +261,11 @@ def _log_worth(data: Reviewed, trainings: pd.DataFrame) -> None:
         if name != "reviewed" or data.changes_test:
             row = f"{gain.original:.2%}", f"{gain.reviewed:.2%}", gain.text
             log.log(RESULT, "%-22s%10s%10s   %s", name, *row)
-    if data.test_from_suspects:
+    if test_drawn:
         relabelled, removed = (int((data.decided_test == k).sum()) for k in (RELABEL, REMOVE))
         changed = f"{relabelled:,} relabelled, {removed:,} removed" if data.changes_test else "none"
         log.log(
             RESULT,
-            "The test images come from the folders under suspicion, so some of their labels may be "
-            "wrong too (changed by the review: %s).", changed,
+            "The test images were drawn from the images under suspicion, so some of their labels "
+            "may be wrong too (changed by the review: %s).", changed,
         )  # fmt: skip

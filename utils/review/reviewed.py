@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -51,20 +50,6 @@ class Reviewed:
     def changes_test(self) -> bool:
         """The same for test images."""
         return not self.before[TEST].equals(self.after[TEST])
-
-    @property
-    def test_from_suspects(self) -> bool:
-        """Whether test images lie in folders of the other images."""
-        others = {_folder(path) for part in SETS if part != TEST for path in self.images(part)}
-        return any(_folder(path) in others for path in self.images(TEST))
-
-    def images(self, part: str) -> list[str]:
-        """The paths of a set before the review."""
-        return list(self.before[part][IMAGE])
-
-
-def _folder(path: str) -> str:
-    return os.path.dirname(path)
 
 
 def _by_set(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:

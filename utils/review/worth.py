@@ -77,7 +77,7 @@ def measure(
     """
     file = paths.reviewed / "trainings.csv"
     done = _finished(file)
-    stamps = {path: _stamp(path) for path in data.images(TRAINING) + data.images(TEST)}
+    stamps = {path: _stamp(path) for part in (TRAINING, TEST) for path in data.before[part][IMAGE]}
     work = _Work(_needed(options, paths), data, stamps)
     wanted = [(name, seed) for seed in range(n_trials) for name in LISTS]
     missing = [one for one in wanted if (*one, work.keys[one[0]]) not in done]

@@ -141,6 +141,7 @@ class SGD:
             self._solver.weight_decay(self.optimiser.weight_decay * total_weight / batch_size)
         self._solver.set_learning_rate(step.learning_rate)
         self._solver.update()
+        graph.x.data.clear()  # many graphs are kept
         return float(graph.loss_sum.d)
 
     def _build(self, batch_size: int) -> _StepGraph:
