@@ -101,6 +101,7 @@ class Images:
         image_size: int | None = None,
         color: str = "auto",
         resize: str = CROP,
+        skip_broken: bool = False,
     ) -> Images:
         r"""The images of an NNC CSV file, as the commands read it.
 
@@ -111,6 +112,7 @@ class Images:
                 images, 32 to 128.
             color: "gray", "rgb", or "auto": gray if all images are gray.
             resize: "crop", "pad" or "stretch", as in docs/options.md.
+            skip_broken: leave images out that cannot be read, instead of refusing them.
 
         Raises:
             UserError: of one line, naming file and row, for what cannot be read.
@@ -131,6 +133,7 @@ class Images:
         Images: 20 of 1x8x8, 2 classes
         """
         chosen: dict[str, Any] = {"image_size": image_size, "color": color, "resize": resize}
+        chosen["skip_broken"] = bool(skip_broken)
         chosen = {name: value_of(name, value) for name, value in chosen.items()}
         images, file = cls.__new__(cls), path_of(path, "path")
         images._folder = temporary_folder()

@@ -26,6 +26,8 @@ WORDS = (
     (r"--device-id", "device_id"),
     (r"give (--(image_size|color) \w+ ?)+, or", "give images of that size and colour, or"),
     (r"--cover_epochs all", "cover_epochs=None"),
+    (r", listed in .*?data_problems\.csv", ""),  # in a temporary folder
+    (r"--skip_broken leaves", "skip_broken=True leaves"),
     (r"use --preset (\w+)", r'use preset="\1"'),
     (r"(?<![\w-])-ra\b", "retrain_all"),
     (r"(?<![\w-])--(?=[a-z])", ""),

@@ -32,6 +32,8 @@ GAUSS_NEWTON, SGD_SOLVER = "gauss_newton", "sgd"
 SEEDS = 2**32
 """How many seeds nnabla has for initial parameters."""
 
+MOST_TRIALS = 10_000
+
 RUN, TRAINING, DATA = "what is run", "training", "data"
 MACHINE, OUTPUT = "machine", "output"
 GROUPS = (RUN, TRAINING, DATA, MACHINE, OUTPUT)
@@ -93,9 +95,9 @@ def number_or_all(text: str) -> int | None:
         raise argparse.ArgumentTypeError(f"{text!r}: must be a whole number, or all") from error
 
 
-def _sample(what: str) -> Any:
-    text = f"number of {what} images, a stratified subset drawn by the seed"
-    return option(None, DATA, text, type=int, metavar="N", shown="all", least=1)
+def _sample(what: str, drawn: str = "by the seed", shown: str = "all") -> Any:
+    text = f"number of {what} images, a stratified subset drawn {drawn}"
+    return option(None, DATA, text, type=int, metavar="N", shown=shown, least=1)
 
 
 @dataclass(frozen=True)
@@ -244,8 +246,10 @@ class Options:
         changes_results=False,
     )  # fmt: skip
     n_train: int | None = _sample("training")
-    n_val: int | None = _sample("validation")
-    n_test: int | None = _sample("test")
+    n_val: int | None = _sample(
+        "validation", shown="all; if drawn from training images 10,000 (digits: 400) or 15 %"
+    )
+    n_test: int | None = _sample("test", "in the same way in each trial")
     split_seed: int | None = option(
         None, DATA, "seed that draws the validation images, the same for all trials", type=int,
         metavar="SEED", shown="the trial's seed", least=0,
@@ -372,6 +376,11 @@ class Options:
         )
 
     def _check_run(self) -> None:
+        _check(
+            self.n_trials <= MOST_TRIALS,
+            f"--n_trials {self.n_trials}: must be at most {MOST_TRIALS:,}; more can follow with "
+            "another --seed",
+        )
         _check(
             self.seed + self.n_trials <= SEEDS,
             f"--seed {self.seed}: nnabla takes seeds below {SEEDS}, and there are {self.n_trials} "

@@ -721,6 +721,11 @@ LIST_CASES: dict[str, Case] = {
         labelled("0", "1", "1.0"), WORKS,
         ("One class '1' has several spellings: '1' (3 rows), '1.0' (2 rows)",), classes=("0", "1"),
     ),
+    "labels 1, 1.0 and a name": Case(
+        labelled("1", "1.0", "cat"), WORKS,
+        ("One class '1' has several spellings: '1' (3 rows), '1.0' (3 rows)",),
+        classes=("1", "cat"),
+    ),
     "label ' 1'": Case(
         labelled("0", "1", " 1"), WORKS, ("several spellings: '1' (3 rows), ' 1'",),
         classes=("0", "1"),

@@ -152,6 +152,15 @@ def test_class_folders_show_images_whose_names_do_not_say_so(tmp_path: Path) -> 
     assert len(source.images) == 16 and {"one.jpg", "2.png", "3.data.png"} <= names
 
 
+def test_classes_that_get_another_folder_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = pd.DataFrame({IMAGE: [str(picture(tmp_path / "a.png"))], LABEL: [0], ROW: [0]})
+    data = Reviewed({}, {"training": rows}, {0: "a/b", 1: "cat"}, pd.Series(dtype=str))
+    assert (export.export(data, tmp_path, "folder") / "train/class 0/a.png").exists()
+    assert "'a/b' is 'class 0' (--export csv keeps" in caplog.text
+
+
 def test_a_name_with_a_line_break_is_not_listed(tmp_path: Path) -> None:
     rows = pd.DataFrame({IMAGE: ["/a\nb.png"], LABEL: [0], ROW: [0]})
     data = Reviewed({"training": rows}, {"training": rows}, {0: "cat"}, pd.Series(dtype=str))

@@ -599,6 +599,17 @@ def test_a_training_that_was_interrupted_goes_on(monkeypatch: pytest.MonkeyPatch
         assert cleanser.score().tobytes() == other.fit().score().tobytes()
 
 
+def test_broken_images_are_refused_or_left_out(csv: Path, tmp_path: Path) -> None:
+    rows = [f"{csv.parent}/{row}" for row in rows_of(20)]
+    file = tmp_path / "a list.csv"
+    file.write_text("\n".join(["x:image,y:label", *rows, "gone.png,0", "away.png,1", ""]))
+    with pytest.raises(
+        UserError, match=r"row 22: .* 2 broken images; skip_broken=True leaves such"
+    ):
+        Images.from_csv(file)
+    assert len(Images.from_csv(file, skip_broken=True)) == 20
+
+
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError) as raised:
         Images.from_csv(tmp_path / "images.csv")

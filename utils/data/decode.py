@@ -300,6 +300,8 @@ def problem_of(error: Exception) -> str:
         return f"its header announces more than {limit} million pixels"
     if isinstance(error, _Refused):
         return str(error)
+    if isinstance(error, PermissionError):
+        return f"{error.strerror}; make it readable"
     return getattr(error, "strerror", None) or "truncated or damaged image"
 
 

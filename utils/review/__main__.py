@@ -25,11 +25,12 @@ from pathlib import Path
 from utils.command_line import Parser
 from utils.console import open_console
 from utils.errors import UserError, reason_of
+from utils.options import MOST_TRIALS
 from utils.units import printable
 
 log = logging.getLogger("data_cleansing")
 EXPORTS = ("csv", "folder", "filelist")
-N_TRIALS, MOST_TRIALS = 5, 10_000
+N_TRIALS = 5
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

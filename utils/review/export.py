@@ -7,6 +7,7 @@ A folder is filled under a temporary name and renamed when it is complete.
 from __future__ import annotations
 
 import filecmp
+import logging
 import os
 import secrets
 import shutil
@@ -17,12 +18,14 @@ from PIL import Image
 
 from utils.columns import CLASS, IMAGE, LABEL, ROW
 from utils.data.folder_tree import IGNORED, is_image
-from utils.data.source import TEST, TRAINING, VALIDATION, are_labels
+from utils.data.source import NAMED, TEST, TRAINING, VALIDATION, are_labels
 from utils.errors import UserError
 from utils.output.paths import numbered
 from utils.output.storage import TEMPORARY, csv_bytes
 from utils.review.reviewed import Reviewed
 from utils.signals import stop_if_asked
+
+log = logging.getLogger("data_cleansing")
 
 STEMS = {TRAINING: "train", VALIDATION: VALIDATION, TEST: TEST}
 FOLDERS = {TRAINING: "train", VALIDATION: "val", TEST: "test"}
@@ -95,6 +98,12 @@ def _class_folders(data: Reviewed, root: Path) -> Plan:
     plan: Plan = {}
     taken: set[str] = set()  # without case: some file systems have none
     folders = _folder_names(data.class_names)
+    renamed = [(name, folders[k]) for k, name in data.class_names.items() if folders[k] != name]
+    if renamed:
+        what = ", ".join(f"{name!r} is {folder!r}" for name, folder in renamed[:NAMED])
+        more = f" and {len(renamed) - NAMED} more" if len(renamed) > NAMED else ""
+        log.warning("Classes whose names cannot be folders: %s%s (--export csv keeps the names)",
+                    what, more)  # fmt: skip
     for part, table in data.after.items():
         for path, label, row in table[[IMAGE, LABEL, ROW]].itertuples(index=False):
             place = f"{FOLDERS[part]}/{folders[label]}/{_image_name(path)}"
