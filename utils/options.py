@@ -120,8 +120,9 @@ class Options:
     left_out: tuple[str, ...] = ()
     dataset: str = option(
         "cifar10", RUN,
-        "data set: cifar10, mnist, stl10 or digits (built in, no download), or a path: a folder "
-        "of class folders, a folder with CSV files of Neural Network Console, or one such file",
+        "data set: digits (comes with the program), cifar10, mnist or stl10 (downloaded once), or "
+        "a path: a folder of class folders, a folder with CSV files of Neural Network Console, or "
+        "one such file",
         "-ds", metavar="NAME_OR_PATH",
     )  # fmt: skip
     n_trials: int = option(
@@ -134,8 +135,9 @@ class Options:
     )  # fmt: skip
     remove_n_list: tuple[int, ...] = option(
         (0, 1, 10, 40, 100, 200, 600, 1000, 3000, 5000, 10000, 30000), RUN,
-        "how many of the most harmful images to remove: several numbers, in any order; 0 always "
-        "runs; numbers not below the number of training images are skipped",
+        "numbers n to try: for each, the n most harmful of all training images are removed and "
+        "the net is retrained; 0 always runs; numbers not below the number of training images are "
+        "skipped",
         "-r", type=int, nargs="+", metavar="N", least=0, changes_results=False,
     )  # fmt: skip
     retrain_all: bool = option(
@@ -247,11 +249,12 @@ class Options:
     )  # fmt: skip
     n_train: int | None = _sample("training")
     n_val: int | None = _sample(
-        "validation", shown="all; if drawn from training images 10,000 (digits: 400) or 15 %"
+        "validation",
+        shown="all of them; without such a set 10,000 (digits 400, stl10 1,000), 15 % of your own",
     )
     n_test: int | None = _sample("test", "in the same way in each trial")
     split_seed: int | None = option(
-        None, DATA, "seed that draws the validation images, the same for all trials", type=int,
+        None, DATA, "one seed for all trials that draws validation images and subsets", type=int,
         metavar="SEED", shown="the trial's seed", least=0,
     )  # fmt: skip
     flip_labels: float | None = option(
@@ -514,9 +517,8 @@ def _add(group: argparse._ArgumentGroup, field_: Field, default: Any) -> None:
     given: Option = field_.metadata["option"]
     shown = given.shown or default_text(default)
     more = {"default": default, **given.argparse}
-    group.add_argument(
-        *given.flags, long_flag(field_.name), help=f"{given.text} (default: {shown})", **more
-    )
+    text = f"{given.text} (default: {shown})".replace("%", "%%")  # argparse formats it
+    group.add_argument(*given.flags, long_flag(field_.name), help=text, **more)
 
 
 def long_flag(name: str) -> str:

@@ -572,7 +572,8 @@ SET_CASES: dict[str, Case] = {
     ),
     "image next to the folders of a set": Case(
         with_files(folders(*both("train", "val")), train__stray_dot_png=b"x"), LINE,
-        ("train (1 image and the folders cat, dog)",), origin="huggingface/datasets 5153",
+        ("train: 1 image outside of its class folders; move every image",),
+        origin="huggingface/datasets 5153",
     ),
     "folds": Case(
         folders(*both("fold1", "fold2", "fold3")), LINE,
@@ -630,7 +631,8 @@ SET_CASES: dict[str, Case] = {
         system_folders, WORKS, origin="pytorch/vision 109, 2831; tensorflow 46595"
     ),
     "20 HEIC files": Case(
-        only_heic, LINE, ("cat: 20 files, none named .png, .jpg, ...; convert them (HEIC: pip",),
+        only_heic, LINE,
+        ("cat: 20 files, none named .png, .jpg, ...; name them so, convert them (HEIC: pip",),
         origin="FiftyOne",
     ),
     "images without a suffix": Case(
@@ -785,7 +787,7 @@ PIXEL_CASES: dict[str, Case] = {
     "8-bit among 12-bit": Case(mixed_depths, WORKS, right=plain_untouched),
     "not a number among floats": Case(
         lambda root: _with_nan(deep("float32", 0, 1, "tif")(root)), LINE,
-        ("no finite numbers; replace them",),
+        ("not finite numbers; replace them",),
     ),
     "PNG: broken eXIf": Case(
         with_image("x.png", damaged_png(chunk(b"eXIf", b"II*\0\xff\xff\xff\xff"))), WORKS,

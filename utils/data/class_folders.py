@@ -74,7 +74,7 @@ def _class_images(one: ClassFolder, left_out: list[Path]) -> list[str]:
     others = [path for path in files if not is_image(path)]
     if not images and others:
         what = f"{counted(len(others), 'file')}, none named .png, .jpg, ..."
-        remedy = "convert them (HEIC: pip install pillow-heif) or remove the folder"
+        remedy = "name them so, convert them (HEIC: pip install pillow-heif), or remove the folder"
         raise UserError(f"{one.folder.path}: {what}; {remedy}")
     if not images:
         what = "a class folder without images; add images or remove it"
@@ -101,7 +101,7 @@ def _log_left_out(root: Path, left_out: list[Path]) -> None:
         names = ", ".join(str(path.relative_to(root)) for path in lists[:NAMED])
         more = ", ..." if len(lists) > NAMED else ""
         what = "its classes are its folders; to read a list, give its own path"
-        LOG.warning("%s: %s%s not used, %s", root, names, more, what)
+        LOG.warning("%s: %s%s not used: %s", root, names, more, what)
     others = [path for path in left_out if path not in lists]
     if others:
         what = f"{counted(len(others), 'file')} not used, having no name of {FORMAT_NAMES}"

@@ -178,7 +178,7 @@ def _range(image: Image.Image, stream: IO[bytes]) -> Range | None:
     try:
         return range_of(*deep, transparent_in(image, deep[1])) if deep else None
     except ValueError as error:
-        what = "has pixels that are no finite numbers; replace them by numbers"
+        what = "has pixels that are not finite numbers; replace them by numbers"
         raise _Refused(what) from error
 
 

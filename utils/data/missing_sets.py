@@ -13,6 +13,7 @@ from utils.columns import LABEL, ROW, SET
 from utils.data.source import TEST, TEST_SEED, TRAINING, VALIDATION
 from utils.data.splits import stratified
 from utils.errors import UserError
+from utils.units import counted
 
 LOG = logging.getLogger("data_cleansing")
 SHARE = 0.15  # of the images of one set: for validation, and for testing
@@ -86,7 +87,8 @@ def complete_sets(tables: dict[str, pd.DataFrame], names: tuple[str, ...], where
             "are neither scored nor in the cleansed lists", *sizes,
         )  # fmt: skip
     else:
-        LOG.info("No validation set: %d images are drawn from the training set", n_drawn)
+        drawn = f"{counted(n_drawn, 'image')} {'is' if n_drawn == 1 else 'are'}"
+        LOG.info("No validation set: %s drawn from the training set", drawn)
     return Sets(training, None, test, n_drawn)
 
 

@@ -50,6 +50,7 @@ from utils.data.source import (
 from utils.data.user_paths import CLASSES, Rows, read_parts, shown
 from utils.errors import UserError
 from utils.output.storage import save_csv
+from utils.units import counted
 
 LOG = logging.getLogger("data_cleansing")
 NAMED = 10  # classes that a line names
@@ -346,7 +347,9 @@ def _log_conversions(images: _Images) -> None:
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     kinds = [f"{count} {kind}" for kind, count in ordered if kind]
     if kinds:
-        what = f"{counts['']} images converted to {size_text(images.pool.images.shape[1:])}"
+        what = (
+            f"{counted(counts[''], 'image')} converted to {size_text(images.pool.images.shape[1:])}"
+        )
         LOG.info("%s: %s", what, ", ".join(kinds))
 
 

@@ -200,6 +200,11 @@ def _refuse_mixture(top: Folder, one: _Part, other: _Part) -> None:
 
 
 def _refuse_no_training(top: Folder, sets: list[_Part], others: list[_Part]) -> None:
+    for part in others:
+        if part.named.kind == TRAINING and part.inner.filled and (n := len(part.inner.images)):
+            what = f"{counted(n, 'image')} outside of its class folders"
+            remedy = "move every image into the folder of its class"
+            raise UserError(f"{part.inner.path}: {what}; {remedy}")
     found = ", ".join(part.described() for part in [*sets, *others] if part.folder.holds_images)
     remedy = "a folder train with a folder for each class is needed"
     raise UserError(f"{top.path}: none of its sets is for training, found are {found}; {remedy}")
@@ -215,7 +220,7 @@ def _refuse_sets_without_classes(top: Folder, parts: list[_Part]) -> None:
     found = ", ".join(part.described() for part in filled)
     lists = [file.name for part in filled for file in part.inner.files if _is_csv(file.name)]
     lists += [file.name for file in top.files if _is_csv(file.name)]
-    tried = f", {', '.join(lists)} has no such header" if lists else ""
+    tried = f"; {', '.join(lists)} has no such header" if lists else ""
     remedy = f"put the images of each class into a folder of its own, {AS_LIST}{tried}"
     raise UserError(f"{top.path}: sets without class folders, {found}; {remedy}")
 
