@@ -212,7 +212,7 @@ CSV_CASES: dict[str, tuple[Callable[[Path], Path], str]] = {
         with_file("bomb.png", png_of(30_000, 30_000)),
         "bomb.png': its header announces more than 178 million pixels; restore",
     ),
-    "unreadable file": (unreadable, "cat/1.png': Permission denied; restore"),
+    "unreadable file": (unreadable, "cat/1.png': Permission denied; make it readable"),
     "folder named .png in a CSV": (folder_as_image, "folder.png': a folder, not a file; restore"),
     "pipe named .png": (pipe_as_image, "pipe.png': not a plain file; restore"),
     "link to itself": (link_to_itself, "loop.png': Too many levels of symbolic links; restore"),
