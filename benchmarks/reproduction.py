@@ -70,7 +70,7 @@ class Experiment:
 
 
 SUBSET = "--n_train 400 --n_val 300 --n_test 600 --image_size 16 -e 6 -r 8 40"
-PARTED = "--n_val 1000 -e 20 -r 10 40 200 1000"
+PARTED = "--n_val 1000 -e 20 -r 1 10 40 100 200 600 1000 3000"
 FULL = f"-e 20 -r {' '.join(map(str, Options.remove_n_list[1:]))}"
 OPTIONS = {"full": FULL, "parted": PARTED, "subset": SUBSET}
 
