@@ -66,6 +66,11 @@ def cleanse(
         path = folder.cleansed(method, n)
         folder.save_csv(kept, path)
         _say(options, folder.latest(path), source, len(used) - len(images), used, kept)
+    if undrawn := len(source.training) - len(used):
+        what = "training images of the data set are not in these lists, because no trial used them"
+        log.info(
+            "%s: %s %s (--n_train, --n_val)", folder.cleansed_set(TEST).parent, f"{undrawn:,}", what
+        )
     _save_other_sets(source, folder, list(splits.values()))
 
 
@@ -109,9 +114,6 @@ def _say(
     """What the cleansed list holds; a warning if a class lost its last image."""
     n = f"{len(used) - len(kept)} removed" + (" (--cleanse_n)" if options.cleanse_n else "")
     log.info("%s: %s images kept, %s%s", path, f"{len(kept):,}", n, _unscored(unscored))
-    if undrawn := len(source.training) - len(used):
-        what = "training images of the data set are not in it, because no trial used them"
-        log.warning("%s: %s %s (--n_train, --n_val)", path, f"{undrawn:,}", what)
     lost = sorted(set(used[LABEL]) - set(kept[LABEL]))
     if lost:
         names = ", ".join(source.class_names[label] for label in lost)

@@ -80,7 +80,7 @@ def test_trials_are_run_and_stored_one_by_one(
         (seed, method, n): 1
         for seed in (0, 1)
         for method, n in (("No Removal", 0), ("Hara", 2), ("Ours", 2),
-                          ("Influence_functions", 2), ("Random", 2))
+                          ("Influence_functions", 2), ("Random", 2), ("Hara_exact", 2))
     }  # fmt: skip
     assert (read_csv(out / "reproduction_runs.csv")["cpu_seconds"] > 0).all()
     assert (out / "reproduction_subset.png").exists()
