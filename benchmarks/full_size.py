@@ -285,19 +285,25 @@ def _of_scores(scores: Path, work: Path, n: int) -> dict[str, float]:
 
 
 def table_of(figures: pd.DataFrame) -> str:
-    """Gain in points of test accuracy against n, by data set and variant, over the trials."""
+    """Gain in points of test accuracy against n, by data set and variant, over the trials.
+
+    That of validation accuracy stands next to it, at n = `SEATED`.
+    """
     parts = []
     for dataset, rows in figures.groupby("dataset", sort=False):
         counts = sorted(n for n in rows["n"].unique() if n)
         unchanged = 100 * rows.loc[rows["n"] == 0, "test_accuracy"]
+        before = rows[rows["n"] == 0].set_index("seed")["val_accuracy"]
         head = ("the sweep, the states", "trials", *(f"n = {n:,}" for n in counts))
+        head = (*head, f"validation, n = {SEATED}")
         table: list[tuple[str, ...]] = [(*head, "growth of u", "lowest influence", "seats")]
         for variant, own in rows[rows["n"] > 0].groupby("variant", sort=False):
             by_count, trials = dict(iter(own.groupby("n")["gain"])), own["seed"].nunique()
             gains = (cell(by_count[n], trials, "+") if n in by_count else "" for n in counts)
             first = own[own["n"] == SEATED]
+            on_validation = 100 * (first["val_accuracy"] - first["seed"].map(before))
             table.append((
-                NAMES[str(variant)], str(trials), *gains,
+                NAMES[str(variant)], str(trials), *gains, cell(on_validation, trials, "+"),
                 f"{own['growth'].max():.3g}", f"{own['lowest'].min():.3g}",
                 f"{first['seats'].mean():.0%}",
             ))  # fmt: skip
