@@ -305,7 +305,7 @@ OTHER_RATES = (0.005, 0.05, 0.1)
 LOWER_RATES = {0.0025: 25, 0.005: 100, 0.01: 25}
 """Learning rates at which `smooth_mnist`, of 320 steps, is repeated, and the groups of each."""
 LOW_RATE = 0.005
-"""Learning rate at which `smooth_cifar`, of 640 steps, is repeated."""
+"""Learning rate of `--preset smooth`, at which `smooth_cifar`, of 640 steps, is repeated."""
 
 
 def smooth(build: Callable[..., RecordedTrial], lr: float = SMOOTH_LR) -> Build:
@@ -374,6 +374,9 @@ TASKS: dict[str, Task] = {
         *chain.from_iterable(
             from_scratch(f"smooth_mnist_lr_{lr}", smooth(MNIST_1000, lr), n_groups, n_again=5)
             for lr, n_groups in LOWER_RATES.items()
+        ),
+        *from_scratch(
+            "smooth_mnist_augmented", smooth(partial(MNIST_1000, augmented=True), LOW_RATE), 25, 5
         ),
         *from_scratch("stock_mnist", MNIST_1000, n_groups=30, n_again=10),
         *from_scratch("smooth_cifar", smooth(CIFAR_2000), 50, 10, sgd_damping=10.0),
