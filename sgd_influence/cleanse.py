@@ -67,10 +67,9 @@ def cleanse(
         folder.save_csv(kept, path)
         _say(options, folder.latest(path), source, len(used) - len(images), used, kept)
     if undrawn := len(source.training) - len(used):
-        what = "training images of the data set are not in these lists, because no trial used them"
-        log.info(
-            "%s: %s %s (--n_train, --n_val)", folder.cleansed_set(TEST).parent, f"{undrawn:,}", what
-        )
+        what = "training images of the data set are not in these lists: no trial of this command"
+        lists = folder.cleansed_set(TEST).parent
+        log.info("%s: %s %s used them (--n_train, --n_val)", lists, f"{undrawn:,}", what)
     _save_other_sets(source, folder, list(splits.values()))
 
 

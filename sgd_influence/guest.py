@@ -25,7 +25,7 @@ WORDS = (
     (r"--verify", "verify()"),
     (r"--device-id", "device_id"),
     (r"give (--(image_size|color) \w+ ?)+, or", "give images of that size and colour, or"),
-    (r"--cover_epochs all", "cover_epochs=None"),
+    (r"--cover_epochs all", 'cover_epochs="all"'),
     (r", listed in .*?data_problems\.csv", ""),  # in a temporary folder
     (r"--skip_broken leaves", "skip_broken=True leaves"),
     (r"use --preset (\w+)", r'use preset="\1"'),

@@ -62,6 +62,7 @@ class Learnt:
         frequent: the share of the most frequent class among the validation images.
         n_tested: the validation images of a trial.
         loss: the training loss at the end, as a share of that of guessing.
+        n_epochs: of the training.
     """
 
     accuracy: float
@@ -70,6 +71,7 @@ class Learnt:
     frequent: float
     n_tested: int
     loss: float
+    n_epochs: int
 
     @property
     def sound(self) -> bool:
@@ -107,6 +109,7 @@ def learnt(options: Options, source: Source, results: Results, seeds: Sequence[i
         frequent=float(np.mean([np.bincount(labels[rows]).max() / len(rows) for rows in tested])),
         n_tested=len(tested[0]),
         loss=float(np.mean(last) / np.mean(guessing)) if np.mean(guessing) else 1.0,
+        n_epochs=min(map(len, curves)),
     )
 
 
@@ -137,10 +140,10 @@ def poor_net(found: Learnt, checked: Checked) -> str:
     problems = []
     if found.accuracy < found.pixels:
         problems.append(_compared(found))
-    if math.isnan(found.falling):
-        problems.append(
-            f"in a trial its training loss does not fall, or has fewer than {FEWEST_EPOCHS} epochs"
-        )
+    if found.n_epochs < FEWEST_EPOCHS:
+        problems.append(f"it was trained for fewer than {FEWEST_EPOCHS} epochs")
+    elif math.isnan(found.falling):
+        problems.append("its training loss does not fall")
     if found.falling > STEEP:
         share = f"{found.falling:.0%} of its fall is in the last quarter of the epochs"
         problems.append(f"its training loss is still falling ({share})")
@@ -183,8 +186,10 @@ def _compared(found: Learnt) -> str:
 
 
 def _remedy(found: Learnt) -> str:
-    if found.falling > STEEP:
+    if found.falling > STEEP or found.n_epochs < FEWEST_EPOCHS:
         return "Train longer (-e)"
+    if math.isnan(found.falling):
+        return "Use another --lr or --model"
     if found.loss < FITTED:
         return "It fits its training images well already: add images, or use another --model"
     return "Train longer (-e), or use another --model or --lr"

@@ -33,6 +33,7 @@ SEEDS = 2**32
 """How many seeds nnabla has for initial parameters."""
 
 MOST_TRIALS = 10_000
+"""More trials would keep the program busy for minutes before it prints anything."""
 
 RUN, TRAINING, DATA = "what is run", "training", "data"
 MACHINE, OUTPUT = "machine", "output"
@@ -126,8 +127,9 @@ class Options:
         "-ds", metavar="NAME_OR_PATH",
     )  # fmt: skip
     n_trials: int = option(
-        6, RUN, "number of trials; each trains, scores and retrains with its own seed", "-nt",
-        type=int, metavar="N", least=1, changes_results=False,
+        6, RUN,
+        "number of trials, at most 10,000; each trains, scores and retrains with its own seed",
+        "-nt", type=int, metavar="N", least=1, changes_results=False,
     )  # fmt: skip
     seed: int = option(
         0, RUN, "seed of the first trial; trial k uses SEED + k and depends on it alone",
@@ -254,8 +256,9 @@ class Options:
     )
     n_test: int | None = _sample("test", "in the same way in each trial")
     split_seed: int | None = option(
-        None, DATA, "one seed for all trials that draws validation images and subsets", type=int,
-        metavar="SEED", shown="the trial's seed", least=0,
+        None, DATA,
+        "one seed for all trials, by which validation images, --n_train and --n_val are drawn",
+        type=int, metavar="SEED", shown="the trial's seed", least=0,
     )  # fmt: skip
     flip_labels: float | None = option(
         None, DATA,

@@ -412,6 +412,14 @@ def test_a_folder_that_may_not_be_searched_is_named(
         prepared(folder)
 
 
+def test_test_images_are_drawn_only_where_there_are_none(tmp_path: Path) -> None:
+    for name in ("one", "two/train", "two/test"):
+        class_folders(tmp_path / name)
+    assert prepared(tmp_path / "one").test_drawn
+    assert not prepared(tmp_path / "two").test_drawn
+    assert not prepare("digits", None, False).test_drawn
+
+
 def test_points_and_boxes_are_not_a_list_of_images(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

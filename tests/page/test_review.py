@@ -332,7 +332,7 @@ def test_filters_another_class_undo_and_files_that_do_not_fit(
         moved.to_csv(other, index=False)
         choose_file(page, other)
         wait_until(lambda: "1 decisions loaded" in text_in(page, "r-message"))
-        assert download(page, tmp_path)[IMAGE].tolist() == image[IMAGE].tolist()
+        assert download(page, tmp_path)[IMAGE].tolist() == moved[IMAGE].tolist()
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         assert page.logged == []
 

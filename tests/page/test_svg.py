@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from utils.output.figures import gain_figure, removal_figure
-from utils.page.charts import learning_chart, removal_chart
+from utils.page.charts import learning_chart, removal_chart, score_chart
 from utils.page.svg import LABEL_WIDTH, x_axis
 
 
@@ -20,6 +21,14 @@ def test_labels_of_an_axis_have_room(values: tuple[float, float]) -> None:
     for a, b, text in zip(axis.ticks, axis.ticks[1:], labels, strict=False):
         assert axis(b) - axis(a) > LABEL_WIDTH * len(text)
     assert 0 in axis.ticks or not values[0] < 0 < values[1]
+
+
+def test_the_bars_of_scores_mark_the_first_of_the_ranking() -> None:
+    """Over several trials a ranking is not in the order of the mean scores."""
+    chart = score_chart(np.array([-3.0, 1.0, -2.0, 4.0]), 2, "Hara")
+    marked = [path.title for path in chart.paths if " cut" in path.css]
+    assert [title.partition(" from ")[0] for title in marked] == ["1 image to remove"] * 2
+    assert [title.rpartition(" to ")[0].rpartition(" ")[2] for title in marked] == ["-3", "0.938"]
 
 
 def test_one_epoch_has_one_tick() -> None:

@@ -203,7 +203,7 @@ def test_images_that_the_run_did_not_use_are_counted(
     found = read_label_verdict(OutputPaths(output))
     assert found and found.test_drawn and found.n_undrawn == 30
     assert reviewed(output, decisions(output, {first(output): "keep"})) == 0
-    assert "30 images of the data set are not in it" in capsys.readouterr().err
+    assert "30 images of the data set not in it" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------- nothing is lost

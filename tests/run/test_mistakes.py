@@ -53,6 +53,7 @@ OPTIONS = {
     "-e 1.5": "argument -e/--n_epochs: '1.5': must be a whole number",
     "-e many": "argument -e/--n_epochs: 'many': must be a whole number",
     "-nt 0": "--n_trials 0: must be a whole number of at least 1",
+    "-nt 10001": "--n_trials 10001: must be at most 10,000; more can follow with another --seed",
     "-nt x": "argument -nt/--n_trials: 'x': must be a whole number",
     "-r -1": "--remove_n_list -1: must be a whole number of at least 0",
     "-r x": "argument -r/--remove_n_list: 'x': must be a whole number",

@@ -504,7 +504,7 @@ def test_a_retraining_that_scores_cannot_predict_is_said_once(
         cleanser.fit().fit()
     printed = capfd.readouterr().err
     assert printed.count("retrain_all retrains from the first step") == 1
-    assert 'use preset="smooth" (not model mlp) cover_epochs=None' in printed
+    assert 'use preset="smooth" (not model mlp) cover_epochs="all"' in printed
 
 
 def test_a_method_that_does_not_predict_training_from_scratch_is_said_once(

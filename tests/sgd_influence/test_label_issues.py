@@ -184,8 +184,9 @@ def net(
     frequent: float = 0.1,
     n_tested: int = 450,
     loss: float = 0.9,
+    n_epochs: int = 20,
 ) -> Learnt:
-    return Learnt(accuracy, pixels, falling, frequent, n_tested, loss)
+    return Learnt(accuracy, pixels, falling, frequent, n_tested, loss, n_epochs)
 
 
 def test_the_sentences_on_a_poor_net() -> None:
@@ -198,8 +199,13 @@ def test_the_sentences_on_a_poor_net() -> None:
         "validation images, a logistic regression on their pixels about 96.0%; its training loss "
         "is still falling (7% of its fall is in the last quarter of the epochs). Train longer (-e)"
     )
-    unknown = poor_net(net(accuracy=0.9, pixels=0.8, falling=float("nan")), wrong)
-    assert "does not fall, or has fewer than 4 epochs; it is right about" in unknown
+    nan = float("nan")
+    rising = poor_net(net(accuracy=0.9, pixels=0.8, falling=nan, loss=2.0), wrong)
+    assert "its training loss does not fall; it is right about" in rising
+    assert rising.endswith(" Use another --lr or --model")
+    short = poor_net(net(accuracy=0.9, pixels=0.8, falling=nan, loss=0.1, n_epochs=3), wrong)
+    assert "it was trained for fewer than 4 epochs; it is right about" in short
+    assert short.endswith(" Train longer (-e)")
     printed = poor_net(net(accuracy=0.9, pixels=0.8, falling=0.01), wrong)
     assert "right about an estimated 85% of the images" in printed
     assert printed.endswith("Train longer (-e), or use another --model or --lr")

@@ -16,9 +16,10 @@ from benchmarks.recorded import RecordedTrial, recorded_trial
 from sgd_influence import METHODS, Recorder, UserError
 from sgd_influence.recorder import METHODS_OF_STEPS
 from tests.helpers.tiny import dense_net, digit_images, smooth_net
-from tests.helpers.users_models import ignores_test
+from tests.helpers.users_models import ignores_test, unused, with_dropout, with_top_k
 from utils.data.images import augment, normalise
 from utils.methods import Scores
+from utils.training.models import Model
 from utils.training.network import Network
 from utils.training.sgd import Optimiser
 from utils.training.steps import Step, plan_steps
@@ -266,10 +267,21 @@ def test_another_net_than_that_of_the_loop_is_refused() -> None:
         recorded(loop, Recorder(smooth_net, TRAINING.labels, n_classes=10))
 
 
-def test_a_net_whose_evaluation_depends_on_the_batch_is_refused() -> None:
-    loop = Loop(S.Sgd(0.2), model=ignores_test)
-    with pytest.raises(UserError, match=r"^model: .* give batch normalization batch_stat=not test"):
-        recorded(loop, Recorder(ignores_test, TRAINING.labels, n_classes=10))
+@pytest.mark.parametrize(
+    ("model", "problem"),
+    [
+        (ignores_test, "its logits .* give batch normalization batch_stat=not test"),
+        (with_dropout, "uses Dropout"),
+        (with_top_k, "top_k_data has no second derivative"),
+        (unused, "no gradient reaches parameter unused/affine/W"),
+    ],
+)
+def test_a_net_that_cannot_be_scored_is_refused_at_the_first_step(
+    model: Model, problem: str
+) -> None:
+    loop = Loop(S.Sgd(0.2), model=model)
+    with pytest.raises(UserError, match=f"^model: {problem}"):
+        recorded(loop, Recorder(model, TRAINING.labels, n_classes=10))
 
 
 def test_a_layer_that_is_not_trained_is_refused() -> None:

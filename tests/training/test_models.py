@@ -80,7 +80,7 @@ BAD_MODELS = {
     "tests.helpers.users_models:one_name": "two layers of one name differ in shape; give each",
     "tests.helpers.users_models:no_parameters": "has no parameters to train",
     "tests.helpers.users_models:aside": "makes parameter aside/affine/W only with test=False",
-    "tests.helpers.users_models:unused": "parameter unused/affine/W does not reach the logits",
+    "tests.helpers.users_models:unused": "no gradient reaches parameter unused/affine/W in",
     "tests.helpers.users_models:with_dropout": "uses Dropout, which gives other values",
     "tests.helpers.users_models:shifted": "uses ImageAugmentation, which gives other values",
     "tests.helpers.users_models:with_top_k": "top_k_data has no second derivative",

@@ -41,7 +41,8 @@ class LabelVerdict:
         given_to_suggested: (label, suggested label, images), the most frequent first.
         suspicious_classes: labels of classes with more than half suspects.
         untrained_classes: labels of classes that no trial trained on, which are not judged.
-        test_drawn: the test images were drawn from those for training or validation.
+        test_drawn: the run drew the test images from those for training or validation, or does not
+            say.
         n_undrawn: further images of the data set, which no trial used.
     """
 
@@ -57,7 +58,7 @@ class LabelVerdict:
     given_to_suggested: tuple[tuple[int, int, int], ...]
     suspicious_classes: tuple[int, ...]
     untrained_classes: tuple[int, ...] = ()
-    test_drawn: bool = False
+    test_drawn: bool = True
     n_undrawn: int = 0
 
     @property
@@ -181,7 +182,7 @@ def verdict_in(value: Mapping[str, Any]) -> LabelVerdict:
         given_to_suggested=_triples(pairs),
         suspicious_classes=tuple(int(label) for label in value["suspicious_classes"]),
         untrained_classes=tuple(int(label) for label in value.get("untrained_classes", ())),
-        test_drawn=bool(value.get("test_drawn", False)),
+        test_drawn=bool(value.get("test_drawn", True)),
         n_undrawn=int(value.get("n_undrawn", 0)),
     )
 

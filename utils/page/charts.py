@@ -32,6 +32,7 @@ from utils.page.svg import (
     x_axis,
     y_axis,
 )
+from utils.units import counted
 
 N_BINS = 48
 MOST_WIDTHS = 3
@@ -191,9 +192,17 @@ def score_chart(influence: np.ndarray, n: int, method: str) -> Chart:
     removed, _ = np.histogram(influence[:n], bins=edges)
     unit = METHODS[method].unit
     x, y = x_axis(edges.tolist(), unit), log_y_axis(int(counts.max()), "images (log scale)")
-    kinds = ((counts, "", "images"), (removed, " cut", "images to remove"))
+    kinds = ((counts, "", ""), (removed, " cut", " to remove"))
     paths = [
-        bar(a, b, many, x, y, f"{css_of(method)}{css}", f"{many} {what} from {a:.3g} to {b:.3g}")
+        bar(
+            a,
+            b,
+            many,
+            x,
+            y,
+            f"{css_of(method)}{css}",
+            f"{counted(many, 'image')}{what} from {a:.3g} to {b:.3g}",
+        )
         for numbers, css, what in kinds
         for many, a, b in zip(numbers.tolist(), edges[:-1], edges[1:], strict=True)
         if many

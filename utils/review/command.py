@@ -24,6 +24,7 @@ from utils.data.decisions import (
 )
 from utils.data.label_table import (
     IS_ISSUE,
+    LabelVerdict,
     read_class_names,
     read_label_issues,
     read_label_verdict,
@@ -69,7 +70,7 @@ def review(folder: Path, decisions: Path, how: str, n_trials: int) -> None:
 
 
 def _review(paths: OutputFolder, decisions: Path, how: str, n_trials: int) -> None:
-    manifest, found = _manifest(paths), read_label_verdict(paths)
+    manifest, found = _manifest(paths), _verdict(paths)
     names, issues = read_class_names(paths.classes), read_label_issues(paths)
     check_place(paths.root, paths.decisions.relative_to(paths.root).as_posix())
     given = read_decisions(decisions, issues, names)
@@ -87,8 +88,8 @@ def _review(paths: OutputFolder, decisions: Path, how: str, n_trials: int) -> No
         log.warning("A file list has no labels: %s not in it", counted(n, "new label"))
     log.info("Reviewed data set: %s (%s)", written.resolve(), _sizes(data))
     if found and found.n_undrawn:
-        what = "not in it, because the run used only a part (--n_train, --n_val or --n_test)"
-        log.warning("%s of the data set are %s", counted(found.n_undrawn, "image"), what)
+        what = "not in it: the run used only a part (--n_train, --n_val or --n_test)"
+        log.warning("%s of the data set %s", counted(found.n_undrawn, "image"), what)
     if how in RUNNABLE and not manifest.options.get("flip_labels"):
         log.info("To train on it: -ds %s", written.resolve() / RUNNABLE[how])
     if not _is_kept(decisions, paths):
@@ -99,7 +100,7 @@ def _review(paths: OutputFolder, decisions: Path, how: str, n_trials: int) -> No
         log.warning("An experiment: labels were flipped on purpose (--flip_labels); not for use")
     if n_trials and data.changes_training:
         trainings = measure(paths, manifest.options, data, n_trials)
-        _log_worth(data, trainings, test_drawn=found is not None and found.test_drawn)
+        _log_worth(data, trainings, test_drawn=found is None or found.test_drawn)
     elif n_trials:
         log.info("No training image changes, so there is nothing to measure.")
 
@@ -121,6 +122,15 @@ def _manifest(paths: OutputPaths) -> Manifest:
         what = "was edited, so it may lack images; give the run's command again, which keeps it and"
         raise UserError(f"{table}: {what} writes the whole table next to it")
     return manifest
+
+
+def _verdict(paths: OutputPaths) -> LabelVerdict | None:
+    """What the check found; None where that cannot be read, which is logged."""
+    try:
+        return read_label_verdict(paths)
+    except UserError as error:
+        log.warning("%s", error)
+        return None
 
 
 def _check_some(

@@ -58,13 +58,20 @@ def check_once(name: str, net: Model | None, image_shape: tuple[int, ...], n_cla
         n_classes: number of classes K.
     """
     model = net or find_model(name)
-    check_model(f"--model {name}", model, image_shape, n_classes)
+    smaller = "give a smaller --image_size"
+    check_model(f"--model {name}", model, image_shape, n_classes, smaller)
     if isinstance(model, NnpNet) and model.remark:
         log.warning("--model %s: %s", name, model.remark)
     return model
 
 
-def check_model(who: str, model: Model, image_shape: tuple[int, ...], n_classes: int) -> None:
+def check_model(
+    who: str,
+    model: Model,
+    image_shape: tuple[int, ...],
+    n_classes: int,
+    smaller: str = "give smaller images",
+) -> None:
     """Look, on the graphs of a small batch, at what the scores need of a model.
 
     Args:
@@ -72,6 +79,7 @@ def check_model(who: str, model: Model, image_shape: tuple[int, ...], n_classes:
         model: the function that builds the graph.
         image_shape: (C, H, W).
         n_classes: number of classes K.
+        smaller: the remedy where three images take too much memory.
 
     Raises:
         UserError: as `checked_model`.
@@ -83,11 +91,11 @@ def check_model(who: str, model: Model, image_shape: tuple[int, ...], n_classes:
         _check_logits(logits, n_classes)
         _check_parameters(network, evaluated, logits)
         _check_functions(logits)
-        check_memory_of(logits, logits.shape[0], scored=True, remedy="give a smaller --image_size")
+        check_memory_of(logits, logits.shape[0], scored=True, remedy=smaller)
         _check_scoring(network)
         if problem := coupling(network):
-            raise _Unfit(problem)
-    except _Unfit as unfit:
+            raise _NotScorable(problem)
+    except _NotScorable as unfit:
         raise UserError(f"{who}: {unfit}") from unfit.__cause__
     except UserError:
         raise
@@ -96,7 +104,7 @@ def check_model(who: str, model: Model, image_shape: tuple[int, ...], n_classes:
         raise UserError(f"{who}: {_failure(error, image_shape)}") from error
 
 
-class _Unfit(Exception):
+class _NotScorable(Exception):
     """Why a model cannot be scored, and the remedy."""
 
 
@@ -104,9 +112,9 @@ def _check_logits(logits: object, n_classes: int) -> None:
     if not isinstance(logits, nn.Variable) or logits.shape != (3, n_classes):
         shape = getattr(logits, "shape", type(logits).__name__)
         must = f"it must return logits of shape (3, {n_classes})"
-        raise _Unfit(f"gave {shape} for a batch of 3 images; {must}")
+        raise _NotScorable(f"gave {shape} for a batch of 3 images; {must}")
     if logits.parent is not None and logits.parent.info.type_name == "Softmax":
-        raise _Unfit("returns probabilities; return the logits, without softmax")
+        raise _NotScorable("returns probabilities; return the logits, without softmax")
 
 
 def _check_parameters(network: Network, evaluated: Set[str], logits: nn.Variable) -> None:
@@ -118,15 +126,17 @@ def _check_parameters(network: Network, evaluated: Set[str], logits: nn.Variable
         logits: of its graph for training.
     """
     if not network.theta:
-        raise _Unfit("has no parameters to train; use nnabla's PF functions")
+        raise _NotScorable("has no parameters to train; use nnabla's PF functions")
     for name in network.parameters():
         if name not in evaluated:
-            raise _Unfit(f"makes parameter {name} only with test=False; make it with both")
+            raise _NotScorable(f"makes parameter {name} only with test=False; make it with both")
     inputs: list[nn.Variable] = []
     logits.visit(lambda function: inputs.extend(function.inputs))
     for name, parameter in network.theta.items():
         if parameter not in inputs:
-            raise _Unfit(f"parameter {name} does not reach the logits; leave its layer out")
+            what = f"no gradient reaches parameter {name} in training"
+            remedy = "use it there, freeze it with fix_parameters=True, or leave it out"
+            raise _NotScorable(f"{what}; {remedy}")
 
 
 def _failure(error: BaseException, image_shape: tuple[int, ...]) -> str:
@@ -151,10 +161,10 @@ def _check_functions(logits: nn.Variable) -> None:
     random = sorted(t for t in used if t.startswith("Rand") or t in ONLY_TRAINING)
     if random:
         what = f"uses {', '.join(random)}, which gives other values in every replay of a step"
-        raise _Unfit(f"{what}; leave it out")
+        raise _NotScorable(f"{what}; leave it out")
     without = ", ".join(sorted(used - set(registry)))
     if without:
-        raise _Unfit(f"{without} has no second derivative in nnabla, replace it")
+        raise _NotScorable(f"{without} has no second derivative in nnabla, replace it")
 
 
 def _check_scoring(network: Network) -> None:
@@ -167,7 +177,7 @@ def _check_scoring(network: Network) -> None:
         _reraise_machine_failure(error)
         named = re.search(r"(\w+)_backward\b", str(error))
         function = f"{named[1]} has no second derivative" if named else "no second derivative"
-        raise _Unfit(f"{function} in nnabla, replace it ({describe(error)})") from error
+        raise _NotScorable(f"{function} in nnabla, replace it ({describe(error)})") from error
 
 
 def coupling(network: Network) -> str:

@@ -50,7 +50,7 @@ SCALING = ("MulScalar", "AddScalar", "MeanSubtraction", "Identity")
 DIVISORS = ("group", "num_groups", "multiplier", "kernel", "stride", "dilation")
 """Settings by which nnabla divides: a 0 ends the process."""
 ONLY_TRAINING = (*AUGMENTATION, "Dropout", "VATNoise")
-"""Functions that networks to validate and to run are written without."""
+"""Functions of random values, which networks to validate and to run are written without."""
 
 Message = Any
 """A protobuf message; its classes are made at run time."""

@@ -41,7 +41,7 @@
       const kept = JSON.parse(localStorage.getItem(STORED) ?? "[]"), here = new Map(images.map((i) => [i.key, i]));
       for (const [key, decision, then] of kept) {
         const image = here.get(key), now = briefly(known.get(key));
-        if (decision && image && !isAbout(decision, image)) continue;
+        if (decision && image && decision[1] !== image.label) continue;
         if (now && now !== then && now !== briefly(decision)) { replaced += 1; continue; }
         before.set(key, then);
         decisions.set(key, decision && image ? [image.path, ...decision.slice(1)] : decision);
@@ -269,7 +269,7 @@
       if (decision === "relabel" && (newLabel === "" || !className.has(Number(newLabel)))) throw new Error(`${where}: no class ${newLabel}`);
       const named = (row[classes] ?? "").trim();
       if (decision === "relabel" && named && named !== nameOf(Number(newLabel)).trim()) throw new Error(`${where}: ${newLabel} is the class ${nameOf(Number(newLabel))} here, not ${named}`);
-      return [[image?.path ?? path, Number(label), image?.set ?? set, image?.row ?? Number(number), decision, decision === "relabel" ? Number(newLabel) : ""]];
+      return [[path, Number(label), image?.set ?? set, image?.row ?? Number(number), decision, decision === "relabel" ? Number(newLabel) : ""]];
     });
   }
 
