@@ -42,8 +42,8 @@ LONG = 2.0
 """The longest training that is not remarked, as the sum of its learning rates over 1 - momentum.
 
 For groups of 10 % of MNIST, Spearman's correlation of the exact sweep with training from scratch
-was .87 to .99 in trainings up to that length; above it, at a constant rate and in batches of 64, it
-was .44 to .85 (docs/fidelity.md).
+was .85 to .99 in trainings without augmentation up to that length; above it, at a constant rate and
+in batches of 64, it was .43 to .85 (docs/fidelity.md).
 """
 
 
