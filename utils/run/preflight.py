@@ -25,6 +25,7 @@ from utils.output.usage import (
     process_limit,
     taken_now,
 )
+from utils.page.page import LARGEST
 from utils.run.costs import Costs, measure
 from utils.training.activations import check_memory_of
 from utils.training.device import on_gpu, release_memory
@@ -62,7 +63,9 @@ DRAWING = 65_000
 """Bytes of a figure, of a method's panel in one, or of the page without entries."""
 
 LARGEST_PICTURE = 6000
-"""Bytes of an image on the page at most; a smaller one takes its pixels."""
+"""Bytes of an image at most; a smaller one takes its pixels."""
+AS_TEXT = 1.5
+"""Bytes on the page of a byte of an image."""
 
 INFLUENCE_COLUMNS, SCORE_COLUMNS, SUMMARY_COLUMNS = 3, 4, 10
 GROUP_COLUMNS, PREDICTION_COLUMNS, LABEL_COLUMNS = 7, 3, 6
@@ -486,11 +489,13 @@ class _Rest:
 
     def _page(self) -> float:
         """Bytes of the page and of what is recorded for it, each method showing other images."""
-        training = self.trial.data.training
+        data, training = self.trial.data, self.trial.data.training
         shown = len(self.methods) * min(SHOWN_WORST + SHOWN_BEST, len(training))
         path = max(map(len, training.paths))
-        recorded = PREDICTION_COLUMNS * CELL + path
+        recorded = shown * (PREDICTION_COLUMNS * CELL + path)
         if self.options.no_report:
-            return shown * recorded
-        picture = min(math.prod(training.shape), LARGEST_PICTURE)
-        return DRAWING + shown * (recorded + FILE + 2 * path + picture)
+            return recorded
+        picture = AS_TEXT * min(math.prod(training.shape), LARGEST_PICTURE)
+        reviewed = len(training) + len(data.validation) + len(data.test)
+        pictures = (shown + reviewed) * picture
+        return recorded + min(LARGEST, DRAWING + shown * (FILE + 2 * path) + pictures)
