@@ -146,6 +146,7 @@ def test_label_issues_are_those_of_the_command(
     for column in ("is_label_issue", "label_score", "predicted_label", "predicted_score", "aum"):
         assert (issues[column].to_numpy() == table[column].to_numpy()).all(), column
     assert fitted.label_verdict_["n_images"] == 40
+    assert str(fitted.label_verdict_["harmful_options"]).startswith("n_epochs ")
 
 
 def test_arrays_score_as_the_files_that_hold_them(csv: Path, fitted: Cleanser) -> None:
@@ -347,10 +348,11 @@ def test_the_process_is_left_as_it_was(
     log = logging.getLogger("data_cleansing")
     generator = nnabla.random.prng
     with threadpool_limits(2, "blas"), nn.auto_forward(True):
-        before = threads_of_blas(), log.level, [*log.handlers], log.propagate
+        before = threads_of_blas(), log.level, [*log.handlers], [*log.filters], log.propagate
         with Cleanser(small(), **OPTIONS) as cleanser:
             cleanser.fit().score("Random")
-        assert (threads_of_blas(), log.level, [*log.handlers], log.propagate) == before
+        after = threads_of_blas(), log.level, [*log.handlers], [*log.filters], log.propagate
+        assert after == before
         assert nn.get_auto_forward()
     assert nn.get_current_context() is own_context
     assert nnabla.random.prng is generator
