@@ -44,6 +44,9 @@ START_SECONDS = 5.0
 TRACKER = 14e6
 """Bytes of memory of the process that cleans up after workers."""
 
+CHECK = 75_000_000
+"""Bytes of memory of the label check's libraries, which are loaded at the end."""
+
 SHARED = 0.7
 """Share of a step's time in loops that idle cores take part in (six_convolutions, 32 px)."""
 
@@ -262,7 +265,7 @@ def estimate(options: Options, trial: Trial, counts: Sequence[int]) -> Estimate:
     release_memory()
     return Estimate(
         stages=stages,
-        memory=max(peak_memory(), now.resident + states + next_images),
+        memory=max(peak_memory(), now.resident + max(states + next_images, CHECK)),
         images=options.n_trials * _image_bytes(trial),
         waiting=taken_now().resident + TRACKER,
         each=max(0, now.own + states - images),
