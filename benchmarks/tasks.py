@@ -305,7 +305,7 @@ OTHER_RATES = (0.005, 0.05, 0.1)
 LOWER_RATES = {0.0025: 25, 0.005: 100, 0.01: 25}
 """Learning rates at which `smooth_mnist`, of 320 steps, is repeated, and the groups of each."""
 LOW_RATE = 0.005
-"""Learning rate of `--preset smooth`, at which `smooth_cifar`, of 640 steps, is repeated."""
+"""Of `--preset smooth`: `smooth_cifar`, of 640 steps, and the augmented `smooth_mnist` have it."""
 
 
 def smooth(build: Callable[..., RecordedTrial], lr: float = SMOOTH_LR) -> Build:

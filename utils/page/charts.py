@@ -192,18 +192,11 @@ def score_chart(influence: np.ndarray, n: int, method: str) -> Chart:
     removed, _ = np.histogram(influence[:n], bins=edges)
     unit = METHODS[method].unit
     x, y = x_axis(edges.tolist(), unit), log_y_axis(int(counts.max()), "images (log scale)")
-    kinds = ((counts, "", ""), (removed, " cut", " to remove"))
+    css = css_of(method)
+    kinds = ((counts, css, ""), (removed, f"{css} cut", " to remove"))
     paths = [
-        bar(
-            a,
-            b,
-            many,
-            x,
-            y,
-            f"{css_of(method)}{css}",
-            f"{counted(many, 'image')}{what} from {a:.3g} to {b:.3g}",
-        )
-        for numbers, css, what in kinds
+        bar(a, b, many, x, y, look, f"{counted(many, 'image')}{what} from {a:.3g} to {b:.3g}")
+        for numbers, look, what in kinds
         for many, a, b in zip(numbers.tolist(), edges[:-1], edges[1:], strict=True)
         if many
     ]

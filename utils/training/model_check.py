@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Set
 from functools import cache
 
 import nnabla as nn
@@ -86,10 +85,9 @@ def check_model(
     """
     try:
         network = Network(model, image_shape, n_classes)
-        evaluated = set(network.parameters())
         logits = network.logits(nn.Variable((3, *image_shape)), test=False)
         _check_logits(logits, n_classes)
-        _check_parameters(network, evaluated, logits)
+        _check_parameters(network, logits)
         _check_functions(logits)
         check_memory_of(logits, logits.shape[0], scored=True, remedy=smaller)
         _check_scoring(network)
@@ -117,18 +115,12 @@ def _check_logits(logits: object, n_classes: int) -> None:
         raise _NotScorable("returns probabilities; return the logits, without softmax")
 
 
-def _check_parameters(network: Network, evaluated: Set[str], logits: nn.Variable) -> None:
-    """Refuse a net whose training graph has more or fewer parameters than theta.
-
-    Args:
-        network: the net.
-        evaluated: the names of the parameters of its graph for evaluation.
-        logits: of its graph for training.
-    """
+def _check_parameters(network: Network, logits: nn.Variable) -> None:
+    """Refuse a net whose training graph, with these logits, has more or fewer parameters."""
     if not network.theta:
         raise _NotScorable("has no parameters to train; use nnabla's PF functions")
     for name in network.parameters():
-        if name not in evaluated:
+        if name not in network.theta | network.statistics:  # those of the graph for evaluation
             raise _NotScorable(f"makes parameter {name} only with test=False; make it with both")
     inputs: list[nn.Variable] = []
     logits.visit(lambda function: inputs.extend(function.inputs))
