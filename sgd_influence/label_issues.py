@@ -17,10 +17,11 @@ import pandas as pd
 from sgd_influence.label_check import Checked, Evidence, check_known_classes
 from sgd_influence.label_record import load_record, sizes_of
 from sgd_influence.poor_net import harmful_options, learnt, poor_net, unfit_net
-from utils.columns import IMAGE, LABEL, ROW, SET
+from utils.columns import CLASS, IMAGE, LABEL, ROW, SET
 from utils.data.flips import labels_trained_on
 from utils.data.label_table import (
     CONFIDENCE,
+    GIVEN,
     IS_ISSUE,
     PREDICTED,
     SCORE,
@@ -87,6 +88,7 @@ def check_of_run(
     reason = reason or poor_net(found, checked)
     table = issue_table(images, checked, source.class_names)
     verdict = verdict_of(table, checked, source, reason, harmful_options(options))
+    table = with_given(table, source)
     folder.save_csv(table, folder.label_issues)
     results.keep(table, folder.latest(folder.label_issues))
     folder.save_json(verdict, folder.label_verdict)
@@ -217,6 +219,21 @@ def issue_table(images: pd.DataFrame, checked: Checked, class_names: Sequence[st
     )
     by = [IS_ISSUE, SCORE, AUM]
     return table.sort_values(by, ascending=[False, True, True], kind="stable")[COLUMNS]
+
+
+def with_given(table: pd.DataFrame, source: Source) -> pd.DataFrame:
+    """The table with the further columns of the user's own CSV files, named `GIVEN` and their name.
+
+    Args:
+        table: of `issue_table`.
+        source: the images of the data set.
+    """
+    sets = [t for t in (source.training, source.validation, source.test) if t is not None]
+    given = pd.concat(sets, ignore_index=True)
+    given = given.drop(columns=[IMAGE, LABEL, CLASS], errors="ignore").add_prefix(GIVEN)
+    starts = {name: source.rows_of_set(name).start for name in SETS}
+    rows = table[ROW] + table[SET].map(starts)
+    return table.join(given.iloc[rows].set_axis(table.index))
 
 
 def verdict_of(

@@ -13,7 +13,13 @@ import pytest
 from PIL import Image
 
 from sgd_influence.cleanse import cleansed_table
-from tests.helpers.own_images import class_folders, csv_of, picture, rows_of
+from tests.helpers.own_images import (
+    class_folders,
+    csv_of,
+    csv_with_further_columns,
+    picture,
+    rows_of,
+)
 from tests.helpers.runs import sgd_influence
 from utils.data import decode
 from utils.data.datasets import prepare
@@ -461,20 +467,10 @@ def test_class_names_replace_a_column_that_does_not_name_the_labels(tmp_path: Pa
 
 # ---------------------------------------------------------------- further columns
 
-FURTHER = {
-    "z:weight": "1.50", "x2:depth": "007", "note": 'a, "b"\nsecond line', "empty": "", "no": "NA",
-    "set": "mine", "row": "r", "influence": " 1 ", "datasource_index": "5", "label": "q",
-}  # fmt: skip
-"""Columns whose texts or names a reader may change, in another order than ours."""
-
 
 def test_further_columns_pass_through_unchanged(tmp_path: Path) -> None:
     """Into the CSV files of the splits and the cleansed list, texts as they are, in their order."""
-    table = pd.DataFrame([{**FURTHER, "note": f"{FURTHER['note']} {n}"} for n in range(40)])
-    files = [picture(tmp_path / "images" / f"{n}.png", n) for n in range(40)]
-    table.insert(1, "x:image", [file.name for file in files])
-    table.insert(4, "y:label", [str(n % 2) for n in range(40)])
-    table.to_csv(tmp_path / "images" / "all.csv", index=False)
+    table = csv_with_further_columns(tmp_path / "images" / "all.csv", 40)
     source = prepared(tmp_path / "images" / "all.csv")
     split = draw_split(source, 0, None, None, None)
     cleansed = tmp_path / "cleansed.csv"

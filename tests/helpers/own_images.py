@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 CLASSES = ("cat", "dog")
@@ -40,3 +41,19 @@ def csv_of(root: Path, rows: Iterable[str], header: str = "x:image,y:label") -> 
     csv = folder / "images.csv"
     csv.write_text("\n".join([header, *rows, ""]), encoding="utf-8")
     return csv
+
+
+FURTHER = {
+    "z:weight": "1.50", "x2:depth": "007", "note": 'a, "b"\nsecond line', "empty": "", "no": "NA",
+    "set": "mine", "row": "r", "influence": " 1 ", "datasource_index": "5", "label": "q",
+}  # fmt: skip
+"""Columns whose texts or names a reader may change."""
+
+
+def csv_with_further_columns(csv: Path, n: int) -> pd.DataFrame:
+    """Write n images and a CSV file with `FURTHER` among our columns; returns its table."""
+    table = pd.DataFrame([{**FURTHER, "note": f"{FURTHER['note']} {k}"} for k in range(n)])
+    table.insert(1, "x:image", [picture(csv.parent / f"{k}.png", k).name for k in range(n)])
+    table.insert(4, "y:label", [str(k % 2) for k in range(n)])
+    table.to_csv(csv, index=False)
+    return table

@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from tests.helpers.labels import issue, write_label_check
-from tests.helpers.own_images import class_folders, picture
+from tests.helpers.own_images import FURTHER, class_folders, csv_with_further_columns, picture
 from tests.helpers.runs import contents, record, sgd_influence
 from utils.columns import CLASS, IMAGE, LABEL, ROW, SET
 from utils.data.datasets import prepare
@@ -116,6 +116,19 @@ def test_the_reviewed_csv_has_the_decisions_and_keeps_its_sets(
         assert len(source.training) == 49 and len(source.test) == 10
         first = issues[(issues[SET] == "test") & (issues[ROW] == 0)][IMAGE].item()
         assert source.test.set_index(IMAGE)[LABEL][first] == 1
+
+
+def test_reviewed_lists_keep_further_columns(tmp_path: Path) -> None:
+    """Texts as they are, whatever their columns are called."""
+    table = csv_with_further_columns(tmp_path / "all.csv", 40)
+    out = tmp_path / "out"
+    assert sgd_influence(out, f"-ds {tmp_path / 'all.csv'} {QUICK}", TINY) == 0
+    assert reviewed(out, decisions(out, {("training", 0): "remove", ("test", 1): "0"})) == 0
+    lists = [out / "reviewed/csv" / f"{name}_reviewed.csv" for name in ("train", "test")]
+    written = pd.concat(pd.read_csv(csv, dtype=str, keep_default_na=False) for csv in lists)
+    assert len(written) == 39 and list(written) == [IMAGE, LABEL, *FURTHER]
+    given = table.set_index(IMAGE).loc[[Path(image).name for image in written[IMAGE]]]
+    assert written[list(FURTHER)].to_numpy().tolist() == given[list(FURTHER)].to_numpy().tolist()
 
 
 def test_class_folders_and_lists_hold_the_same_images(folder: Path, tmp_path: Path) -> None:

@@ -13,13 +13,15 @@ from utils.columns import IMAGE, LABEL, ROW, SET
 from utils.data.source import TEST, TRAINING, VALIDATION
 from utils.output.paths import OutputPaths
 from utils.output.results import Results
-from utils.output.storage import read_texts, read_versioned_json, unreadable
+from utils.output.storage import read_if_there, read_texts, read_versioned_json, unreadable
 
 SETS = (TRAINING, VALIDATION, TEST)
 IS_ISSUE, SCORE = "is_label_issue", "label_score"
 PREDICTED, CONFIDENCE = "predicted_label", "predicted_score"
 COLUMNS = (IMAGE, LABEL, SET, ROW, IS_ISSUE, SCORE)
 """Columns of label_issues.csv that have a value in each row."""
+GIVEN = "given:"
+"""Stands before the names of the further columns that a user's CSV files have."""
 VERSION = 1
 """Of the content of verdict.json."""
 WIDE = 0.1
@@ -154,6 +156,23 @@ def read_label_issues(paths: OutputPaths, results: Results | None = None) -> pd.
     if len(others):
         raise unreadable(path, "cannot be used", f"no set is called {others[SET].iloc[0]!r}")
     return table.sort_values(SCORE, kind="stable").reset_index(drop=True)
+
+
+def read_given(paths: OutputPaths) -> pd.DataFrame:
+    """The columns `GIVEN` of the table of all images, as text, by set and row.
+
+    Raises:
+        UserError: the file is missing or cannot be read.
+    """
+    path = paths.latest(paths.label_issues)
+
+    def wanted(name: str) -> bool:
+        return name in (SET, ROW) or name.startswith(GIVEN)
+
+    table = read_if_there(path, (SET, ROW), dtype=str, keep_default_na=False, usecols=wanted)
+    if table is None:
+        raise unreadable(path, "cannot be read", "it is gone")
+    return table.astype({ROW: "int64"}).set_index([SET, ROW])
 
 
 def read_label_verdict(paths: OutputPaths) -> LabelVerdict | None:

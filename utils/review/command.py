@@ -26,6 +26,7 @@ from utils.data.label_table import (
     IS_ISSUE,
     LabelVerdict,
     read_class_names,
+    read_given,
     read_label_issues,
     read_label_verdict,
 )
@@ -77,7 +78,7 @@ def _review(paths: OutputFolder, decisions: Path, how: str, n_trials: int) -> No
     earlier = _earlier(paths, issues, names)
     decided = merged(earlier, given)
     _check_some(decisions, given, decided, paths)
-    data = Reviewed.of(issues, decided, names)
+    data = Reviewed.of(issues, read_given(paths), decided, names)
     _check_left(data, decisions)
     _check_images(data, paths)
     check_place(paths.root, paths.reviewed.name, folder=True)

@@ -18,6 +18,7 @@ from PIL import Image
 
 from utils.columns import CLASS, IMAGE, LABEL, ROW
 from utils.data.folder_tree import IGNORED, is_image
+from utils.data.label_table import GIVEN
 from utils.data.source import NAMED, TEST, TRAINING, VALIDATION, are_labels
 from utils.errors import UserError
 from utils.output.paths import numbered
@@ -71,7 +72,7 @@ def _csv_files(data: Reviewed, root: Path) -> Plan:
     names = [data.class_names[label] for label in sorted(data.class_names)]
     plan: Plan = {}
     for part, table in data.after.items():
-        rows = table[[IMAGE, LABEL]]
+        rows = table.drop(columns=ROW).rename(columns=lambda name: name.removeprefix(GIVEN))
         if not are_labels(names):
             rows = rows.assign(**{CLASS: rows[LABEL].map(data.class_names)})
         if len(rows):

@@ -18,7 +18,8 @@ class Reviewed:
     """A data set before and after a review.
 
     Attributes:
-        before, after: by set, a table with x:image, y:label and row, in the order of the data set.
+        before, after: by set, a table with x:image, y:label, row, and the user's further columns
+            under the names of `read_given`, in the order of the data set.
         class_names: by label.
         decided_test: the decision on each test image that has one.
     """
@@ -30,14 +31,26 @@ class Reviewed:
 
     @classmethod
     def of(
-        cls, issues: pd.DataFrame, decided: pd.DataFrame, class_names: Mapping[int, str]
+        cls,
+        issues: pd.DataFrame,
+        given: pd.DataFrame,
+        decided: pd.DataFrame,
+        class_names: Mapping[int, str],
     ) -> Reviewed:
-        """Apply decisions, as `merged` gives them, to the table of all images."""
+        """Apply decisions, as `merged` gives them, to the table of all images.
+
+        Args:
+            issues: of `read_label_issues`.
+            given: of `read_given`.
+            decided: the decisions.
+            class_names: by label.
+        """
         rows = issues[[IMAGE, LABEL, SET, ROW]].sort_values(ROW, kind="stable")
+        rows = rows.join(given, on=[SET, ROW])
         by_place = decided.set_index([SET, ROW])[[DECISION, NEW_LABEL]]
         joined = rows.join(by_place, on=[SET, ROW])
         new = joined[NEW_LABEL].fillna(joined[LABEL]).astype("int64")
-        left = joined[joined[DECISION] != REMOVE].assign(**{LABEL: new})
+        left = rows[joined[DECISION] != REMOVE].assign(**{LABEL: new})
         is_test = decided[SET] == TEST
         return cls(_by_set(rows), _by_set(left), dict(class_names), decided[is_test][DECISION])
 
@@ -53,6 +66,5 @@ class Reviewed:
 
 
 def _by_set(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    return {
-        part: rows[rows[SET] == part][[IMAGE, LABEL, ROW]].reset_index(drop=True) for part in SETS
-    }
+    by_set = {part: rows[rows[SET] == part] for part in SETS}
+    return {part: table.drop(columns=SET).reset_index(drop=True) for part, table in by_set.items()}
