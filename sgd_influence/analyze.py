@@ -148,7 +148,7 @@ def not_judged(paths: OutputPaths, methods: Sequence[str]) -> str:
     if not others:
         return ""
     names = " and ".join(others)
-    return f" It leaves out {names}, not scored in all trials of this command; add to --methods."
+    return f" Not judged: {names}, not scored in all trials of this command (--methods)."
 
 
 def unsound_methods(
@@ -281,7 +281,7 @@ def closing_words(
         ]
     lines += [recommendation.about] if recommendation.about else []
     remarks = [verdict.trials_disagree, recommendation.what_if, recommendation.validation]
-    lines += [f"But {remark}" for remark in remarks if remark]
+    lines += [f"Note: {remark}" for remark in remarks if remark]
     return lines + _warnings(unsound, verdict.reason)
 
 

@@ -21,9 +21,9 @@ def unvalidated_classes(options: Options, source: Source) -> str:
         missing = set(labels[split.training]) - set(labels[split.validation])
         if missing:
             return (
-                f"trial {seed} has no validation image of {listed_classes(missing, source)}: what "
-                "the removal of such training images costs is not seen; add images of each, or "
-                "raise --n_val"
+                f"trial {seed} has no validation image of {listed_classes(missing, source)}, so "
+                "the cost of removing such training images is not measured; add validation images "
+                "of each, or raise --n_val"
             )
     return ""
 

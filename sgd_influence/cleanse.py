@@ -65,11 +65,10 @@ def cleanse(
         results.keep(removed, folder.latest(folder.removed(method, n)))
         path = folder.cleansed(method, n)
         folder.save_csv(kept, path)
-        _say(options, folder.latest(path), source, len(used) - len(images), used, kept)
-    if undrawn := len(source.training) - len(used):
-        what = "training images of the data set are not in these lists: no trial of this command"
+        _say(options, folder.latest(path), source, used, kept)
+    if counts:
         lists = folder.cleansed_set(TEST).parent
-        log.info("%s: %s %s used them (--n_train, --n_val)", lists, f"{undrawn:,}", what)
+        _log_unseen(lists, len(source.training), len(used), list(splits.values()))
     _save_other_sets(source, folder, list(splits.values()))
 
 
@@ -78,6 +77,17 @@ def _used(source: Source, splits: Sequence[Split]) -> np.ndarray:
     rows = [split.training for split in splits]
     rows += [split.validation for split in splits if source.validation is None]
     return np.unique(np.concatenate(rows))
+
+
+def _log_unseen(lists: Path, n: int, n_used: int, splits: Sequence[Split]) -> None:
+    """How many of the n_used images listed were not trained on, and how many of all n are not."""
+    trained = np.unique(np.concatenate([split.training for split in splits]))
+    if unscored := n_used - len(trained):
+        what = "have no score, because no trial of this command trained on them"
+        log.info("%s: %s of the images listed %s", lists, f"{unscored:,}", what)
+    if undrawn := n - n_used:
+        what = "are not listed, because no trial of this command used them (--n_train, --n_val)"
+        log.info("%s: %s training images of the data set %s", lists, f"{undrawn:,}", what)
 
 
 def _save_other_sets(source: Source, folder: OutputFolder, splits: Sequence[Split]) -> None:
@@ -93,26 +103,12 @@ def _save_other_sets(source: Source, folder: OutputFolder, splits: Sequence[Spli
         folder.save_csv(with_class_names(table, source.class_names), folder.cleansed_set(name))
 
 
-def _unscored(count: int) -> str:
-    """Why some of the images kept were never judged."""
-    if not count:
-        return ""
-    have, them = ("has", "it") if count == 1 else ("have", "them")
-    why = f"no trial of this command trained on {them}"
-    return f"; {count:,} of those kept {have} no score, because {why}"
-
-
 def _say(
-    options: Options,
-    path: Path,
-    source: Source,
-    unscored: int,
-    used: pd.DataFrame,
-    kept: pd.DataFrame,
+    options: Options, path: Path, source: Source, used: pd.DataFrame, kept: pd.DataFrame
 ) -> None:
     """What the cleansed list holds; a warning if a class lost its last image."""
     n = f"{len(used) - len(kept)} removed" + (" (--cleanse_n)" if options.cleanse_n else "")
-    log.info("%s: %s images kept, %s%s", path, f"{len(kept):,}", n, _unscored(unscored))
+    log.info("%s: %s images kept, %s", path, f"{len(kept):,}", n)
     lost = sorted(set(used[LABEL]) - set(kept[LABEL]))
     if lost:
         names = ", ".join(source.class_names[label] for label in lost)

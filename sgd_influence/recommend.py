@@ -219,12 +219,14 @@ def about_retraining(from_start: bool, n_judged: int, n_trained: int) -> str:
         n_trained: trials of the folder.
     """
     about = (
-        "This is about the last epoch: a removal repeats that epoch alone, so the removed images "
-        "have been trained on before (-ra retrains from the first step; --preset smooth has the "
-        "net for it)."
+        "The recommendation holds for retraining the last epoch only: the epochs before it were "
+        "trained on the removed images too. For training from scratch give -ra and --preset smooth."
     )
     if from_start:
-        about = "This is about training from scratch: removals are retrained from the first step."
+        about = (
+            "The recommendation holds for training from scratch: removals are retrained from the "
+            "first step."
+        )
     if n_judged < n_trained:
         about += f" It judges {n_judged} of the folder's {n_trained} trials, those of this command."
     return about

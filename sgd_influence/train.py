@@ -170,9 +170,9 @@ def warn_if_nothing_is_learnt(trial: Trial) -> None:
     )
     if problem:
         log.warning(
-            "Trial %d: the %s. Try another --lr (it was %g), more epochs, a smaller --batch_size "
-            "(it took %s in all) or another --model.",
-            trial.seed, problem, trial.steps[0].learning_rate, counted(len(trial.steps), "step"),
+            "Trial %d: the %s. It took %s with --lr %g: try another --lr, more epochs, a smaller "
+            "--batch_size or another --model.",
+            trial.seed, problem, counted(len(trial.steps), "step"), trial.steps[0].learning_rate,
         )  # fmt: skip
 
 

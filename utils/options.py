@@ -96,9 +96,15 @@ def number_or_all(text: str) -> int | None:
         raise argparse.ArgumentTypeError(f"{text!r}: must be a whole number, or all") from error
 
 
-def _sample(what: str, drawn: str = "by the seed", shown: str = "all") -> Any:
-    text = f"number of {what} images, a stratified subset drawn {drawn}"
+def _sample(what: str, drawn: str = "drawn by the seed", shown: str = "all") -> Any:
+    text = f"number of {what} images, a stratified subset {drawn}"
     return option(None, DATA, text, type=int, metavar="N", shown=shown, least=1)
+
+
+def _replaying() -> str:
+    """The methods that need the states before the covered steps."""
+    *names, last = [name for name, method in METHODS.items() if method.needs_states]
+    return f"{', '.join(names)} and {last}"
 
 
 @dataclass(frozen=True)
@@ -132,7 +138,7 @@ class Options:
         "-nt", type=int, metavar="N", least=1, changes_results=False,
     )  # fmt: skip
     seed: int = option(
-        0, RUN, "seed of the first trial; trial k uses SEED + k and depends on it alone",
+        0, RUN, "seed of the first trial; trial k depends on the seed SEED + k alone",
         type=int, metavar="SEED", least=0, changes_results=False,
     )  # fmt: skip
     remove_n_list: tuple[int, ...] = option(
@@ -155,9 +161,9 @@ class Options:
     )  # fmt: skip
     if_solver: str = option(
         GAUSS_NEWTON, RUN,
-        "how Influence_functions solve (A + ALPHA I) v = gradient: gauss_newton: A is the "
-        "Gauss-Newton matrix, solver conjugate gradients; sgd: A is the Hessian, solver two passes "
-        "of SGD as in nnabla's example, which often diverge",
+        "how Influence_functions solve (A + ALPHA I) v = gradient: gauss_newton, with A the "
+        "Gauss-Newton matrix, by conjugate gradients; or sgd, with A the Hessian, by two passes of "
+        "SGD as in nnabla's example, which often diverge",
         choices=(GAUSS_NEWTON, SGD_SOLVER),
     )  # fmt: skip
     damping: float | None = option(
@@ -201,8 +207,8 @@ class Options:
     lr: float = option(0.05, TRAINING, "learning rate of SGD", type=float, metavar="RATE")
     lr_schedule: str = option(
         "constant", TRAINING,
-        "learning rate over the training: constant; step, a tenth after half and a hundredth "
-        "after three quarters of it; or cosine, down to 0",
+        "how the learning rate changes: constant: not at all; step: to a tenth after half of the "
+        "training, to a hundredth after three quarters; cosine: down to 0",
         choices=("constant", "step", "cosine"),
     )  # fmt: skip
     momentum: float = option(
@@ -252,9 +258,9 @@ class Options:
     n_train: int | None = _sample("training")
     n_val: int | None = _sample(
         "validation",
-        shown="all of them; without such a set 10,000 (digits 400, stl10 1,000), 15 % of your own",
+        shown="all; if the data set has none 10,000 (digits 400, stl10 1,000, your own data 15 %)",
     )
-    n_test: int | None = _sample("test", "in the same way in each trial")
+    n_test: int | None = _sample("test", "that is the same in every trial")
     split_seed: int | None = option(
         None, DATA,
         "one seed for all trials, by which validation images, --n_train and --n_val are drawn",
@@ -299,9 +305,9 @@ class Options:
     cache: str = option(
         RECOMPUTE, MACHINE,
         "which states of the training are kept on disk, besides the final one and the one that "
-        "removals retrain from: steps: before every covered step; recompute: before every "
-        "sqrt(T)-th of T covered steps, the others are computed again when needed, with the same "
-        "scores; final: no others: Hara, Hara_exact, Hara_smoothed and Ours_mean cannot run",
+        "removals retrain from. steps: before every covered step; recompute: before every "
+        "sqrt(T)-th of the T covered steps, the others are computed again when needed, with the "
+        f"same scores; final: none, so that {_replaying()} cannot run",
         choices=CACHES, changes_results=False,
     )  # fmt: skip
     cache_memory: int = option(

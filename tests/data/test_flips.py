@@ -189,7 +189,7 @@ def test_the_lists_of_an_experiment_are_not_for_use(
     """What is removed bears the label trained on; what is kept, the data set's own."""
     assert sgd_influence(output, f"{FLIPS} -nt 1 --cleanse_n 20") == 0
     experiment = "this is an experiment: 20 % of the images have a flipped label (--flip_labels)"
-    assert f"But {experiment}" in capsys.readouterr().out
+    assert f"Note: {experiment}" in capsys.readouterr().out
     recommendation = json.loads((output / "summary/recommendation.json").read_text())
     assert recommendation["what_if"].startswith(experiment)
     assert "This is an experiment" in (output / "report/index.html").read_text()

@@ -176,10 +176,10 @@ def test_more_n_and_methods_extend_a_run(tmp_path: Path) -> None:
     recommendation = json.loads((tmp_path / "summary/recommendation.json").read_text())
     judged = {name: [row["n"] for row in rows] for name, rows in recommendation["gains"].items()}
     assert judged == {"Random": [5, 10, 20], "Ours": [5, 10]}
-    assert "It leaves out" not in recommendation["about"]
+    assert "Not judged" not in recommendation["about"]
     assert sgd_influence(tmp_path, "-r 5 -nt 2 --methods Random") == 0
     recommendation = json.loads((tmp_path / "summary/recommendation.json").read_text())
-    words = "It leaves out Ours, not scored in all trials of this command; add to --methods."
+    words = "Not judged: Ours, not scored in all trials of this command (--methods)."
     assert recommendation["about"].endswith(words)
 
 

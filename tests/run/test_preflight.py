@@ -232,9 +232,9 @@ def test_a_class_without_validation_images_is_named_and_never_recommended_away(
     more = "-r 0 24 --methods AUM Random --no_report"
     assert sgd_influence(tmp_path / "out", more, small) == 0
     printed = capsys.readouterr()
-    assert "trial 0 has no validation image of c: what the removal" in printed.err
+    assert "trial 0 has no validation image of c, so the cost of removing" in printed.err
     last = printed.out[printed.out.index("Recommended") :]
-    assert "But trial 0 has no validation image of c: what the removal" in last
+    assert "Note: trial 0 has no validation image of c, so the cost of removing" in last
     verdict = json.loads((tmp_path / "out" / "summary" / "recommendation.json").read_text())
     assert "no validation image of c" in verdict["validation"]
 

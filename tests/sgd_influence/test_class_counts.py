@@ -40,8 +40,8 @@ def test_classes_are_named(tmp_path: Path) -> None:
     split = split_of_trial(options, source, 0)
     assert set(labels[split.validation]) == {0, 1}
     assert unvalidated_classes(options, source) == (
-        "trial 0 has no validation image of c: what the removal of such training images costs is "
-        "not seen; add images of each, or raise --n_val"
+        "trial 0 has no validation image of c, so the cost of removing such training images is not "
+        "measured; add validation images of each, or raise --n_val"
     )
     given = labels[split.training]
     rare, others = np.flatnonzero(given == 2), np.flatnonzero(given != 2)

@@ -329,7 +329,7 @@ def test_the_recommendation_says_that_validation_labels_are_suspects_too(
     assert sgd_influence(run, small=SMALL) == 0
     value = json.loads((run / "summary/recommendation.json").read_text())
     assert value["validation"] == about_validation(found)
-    assert f"But {about_validation(found)}" in capsys.readouterr().out
+    assert f"Note: {about_validation(found)}" in capsys.readouterr().out
 
 
 def test_aum_of_the_table_is_that_of_the_trials(run: Path) -> None:

@@ -164,7 +164,7 @@ def test_nothing_tried() -> None:
     printed = "Nothing is recommended: no n above 0 was tried in every trial (-r)"
     assert closing_words(found)[0] == printed
     about = about_retraining(from_start=False, n_judged=1, n_trained=2)
-    assert about.startswith("This is about the last epoch")
+    assert about.startswith("The recommendation holds for retraining the last epoch only")
     assert about.endswith("It judges 1 of the folder's 2 trials, those of this command.")
     assert "It judges" not in about_retraining(from_start=True, n_judged=2, n_trained=2)
     assert about in closing_words(replace(found, about=about))
@@ -209,7 +209,7 @@ def test_disagreeing_trials_are_said() -> None:
         "the trials disagree: Hara n = 5 raises the mean probability of the validation labels in "
         "1 of 2"
     )
-    assert closing_words(found)[-1] == f"But {found.overall.trials_disagree}"
+    assert closing_words(found)[-1] == f"Note: {found.overall.trials_disagree}"
 
 
 def test_json_holds_the_schema_and_only_numbers() -> None:
@@ -267,7 +267,7 @@ def test_closing_lines() -> None:
     )
     assert "test (not used to decide)" in words[1]
     doubted = replace(found, what_if="not for use", validation="drawn from the same")
-    assert closing_words(doubted) == [*words, "But not for use", "But drawn from the same"]
+    assert closing_words(doubted) == [*words, "Note: not for use", "Note: drawn from the same"]
 
 
 def test_every_line_of_the_closing_table_says_what_it_means() -> None:
