@@ -30,11 +30,12 @@ class Page:
     Attributes:
         logged: what the console says, exceptions too.
         requested: the addresses that it asked for.
+        session: the tab that calls go to.
     """
 
     def __init__(self, to_browser: int, from_browser: int) -> None:
         self._to, self._from = to_browser, from_browser
-        self._session: str | None = None
+        self.session: str | None = None
         self._number, self._read = 0, b""
         self.logged: list[str] = []
         self.requested: list[str] = []
@@ -43,8 +44,8 @@ class Page:
         """Call a method of the DevTools protocol; returns its result."""
         self._number += 1
         message = {"id": self._number, "method": method, "params": parameters}
-        if self._session:
-            message["sessionId"] = self._session
+        if self.session:
+            message["sessionId"] = self.session
         os.write(self._to, json.dumps(message).encode() + b"\0")
         while True:
             answer = self._next()
@@ -52,11 +53,11 @@ class Page:
                 assert "error" not in answer, answer
                 return answer["result"]
 
-    def open(self, file: Path, width: int, dark: bool) -> None:
-        """Load a file in a window of this width."""
+    def open(self, file: Path, width: int = 1280, dark: bool = False) -> None:
+        """Load a file in a new tab of this width, to which all further calls go."""
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
-        self._session = attached["sessionId"]
+        self.session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=900,

@@ -332,7 +332,9 @@ def test_filters_another_class_undo_and_files_that_do_not_fit(
         moved.to_csv(other, index=False)
         choose_file(page, other)
         wait_until(lambda: "1 decisions loaded" in text_in(page, "r-message"))
-        assert download(page, tmp_path)[IMAGE].tolist() == moved[IMAGE].tolist()
+        loaded, undone = download(page, tmp_path).to_dict("records")
+        assert (loaded[DECISION], undone[DECISION]) == ("remove", "undo")
+        assert loaded[IMAGE] == image[IMAGE].item()
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         assert page.logged == []
 
@@ -382,16 +384,62 @@ def test_decisions_that_came_into_the_folder_later_replace_those_of_the_browser(
         assert text_in(page, "r-message") == replaced
 
 
+@needs_browser
+def test_an_undo_after_the_decision_was_applied_holds(folder: Path) -> None:
+    """On the page that was open meanwhile, and on the one written with the decision in it."""
+    worst = read_label_issues(OutputPaths(folder)).head(1)
+    with browser.opened(write_page(OutputFolder(folder))) as page:
+        page.evaluate("document.getElementById('review-card').focus()")
+        press(page, "x")
+        decide(folder, worst, "remove")  # as `python -m utils.review` does
+        press(page, "ArrowLeft")
+        press(page, "u")
+        assert download(page, folder)[DECISION].tolist() == ["undo"]
+        (folder / "decisions.csv").unlink()
+        write_page(OutputFolder(folder))
+        reload(page)
+        assert "0 keep, 0 relabel, 0 remove" in text_in(page, "r-counts")
+        assert text_in(page, "r-message") == ""
+        assert download(page, folder)[DECISION].tolist() == ["undo"]
+        assert page.logged == []
+
+
+@needs_browser
+def test_two_tabs_do_not_lose_decisions(checked: Path, tmp_path: Path) -> None:
+    page_file = checked / "report/index.html"
+    with browser.opened(page_file) as page:
+        first = page.session
+
+        def decide_as(session: str | None, keys: str) -> None:
+            page.session = session
+            page.evaluate("document.getElementById('review-card').focus()")
+            for key in keys:
+                press(page, key)
+
+        decide_as(first, "xx")
+        page.open(page_file)
+        second = page.session
+        assert "2 remove" in text_in(page, "r-counts")
+        decide_as(second, "kkk")
+        decide_as(first, ["ArrowRight"] * 3 + ["x"])
+        assert "3 keep, 0 relabel, 3 remove" in text_in(page, "r-counts")
+        decide_as(second, ["ArrowRight", "k"])
+        assert len(download(page, tmp_path)) == 7
+        reload(page)
+        assert "4 keep, 0 relabel, 3 remove" in text_in(page, "r-counts")
+        assert page.logged == []
+
+
 # ---------------------------------------------------------------- decisions.csv
 
 
 def test_the_page_does_without_decisions_that_it_cannot_use(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    decide(folder, read_label_issues(OutputPaths(folder)).head(3).assign(**{IMAGE: "/other.png"}))
+    decide(folder, read_label_issues(OutputPaths(folder)).head(3), "dance")
     text = text_of(page_of(Facts.read(OutputPaths(folder))))
     line = "The page does not use these decisions: " + str(OutputPaths(folder).decisions)
-    assert f"{line}: row 2: image '/other.png' is not in labels/label_issues.csv" in text
+    assert f"{line}: row 2: decision 'dance'; it must be one of" in text
     assert line in caplog.text
     assert "images are decided on" not in text
 
@@ -508,6 +556,30 @@ def test_a_new_label_that_means_another_class_now_is_refused(tmp_path: Path) -> 
         read_decisions(csv, issues, {0: "ant", 1: "bee", 2: "cat", 3: "fly"})
     csv.write_text(f"{','.join(COLUMNS)},{NEW_CLASS}\n/a.png,0,training,0,relabel,2,\n")
     assert read_decisions(csv, issues, {0: "ant", 1: "bee", 2: "cat"})[NEW_LABEL].item() == 2
+
+
+def test_applied_decisions_that_were_carried_out_are_skipped(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The image was removed from the data set, or has got the label; all other decisions hold."""
+    images = [str(picture(tmp_path / f"cat/{name}.png")) for name in "abc"]
+    issues = pd.DataFrame(
+        {SET: ["training"] * 3, ROW: [0, 1, 2], IMAGE: images, LABEL: [0, 1, 0]},
+    )
+    csv = tmp_path / "decisions.csv"
+    rows = (
+        f"{images[0]},0,training,0,keep,", f"{images[1]},0,training,1,relabel,1",
+        f"{tmp_path}/cat/gone.png,0,training,2,remove,", f"{images[2]},0,training,3,remove,",
+    )  # fmt: skip
+    csv.write_text("\n".join([",".join(COLUMNS), *rows, ""]))
+    held = read_decisions(csv, issues, {0: "cat", 1: "dog"}, applied=True)
+    assert held[[IMAGE, DECISION]].to_numpy().tolist() == [
+        [images[0], "keep"], [images[2], "remove"],
+    ]  # fmt: skip
+    assert "2 decisions skipped: the image is no longer in the data set, or has" in caplog.text
+    assert "have no decision" not in caplog.text
+    with pytest.raises(UserError, match="row 3: y:label is 0, in labels/label_issues"):
+        read_decisions(csv, issues, {0: "cat", 1: "dog"})
 
 
 def test_what_is_no_file_of_decisions_gets_a_fitting_remedy(tmp_path: Path) -> None:

@@ -284,12 +284,23 @@ def test_decisions_of_several_reviews_are_merged(
     assert (labels / "decisions.csv").read_text() == by_hand
 
 
-def test_nothing_is_applied_if_every_decision_is_undone(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert reviewed(folder, decisions(folder, {("training", 0): "undo"})) == 2
-    assert "leaves no decision to apply" in capsys.readouterr().err
+def test_the_last_decision_can_be_undone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    undo = decisions(folder, {("training", 0): "undo"}, "undo.csv")
+    assert reviewed(folder, undo) == 2
+    assert "undoes decisions that no review applied" in capsys.readouterr().err
     assert not (folder / "reviewed").exists()
+    assert reviewed(folder, decisions(folder, {("training", 0): "remove"})) == 0
+    capsys.readouterr()
+    assert reviewed(folder, undo) == 0
+    printed = capsys.readouterr().out
+    assert "1 decision of earlier reviews: 1 undone" in printed
+    assert "Both together: no decision is left" in printed
+    assert len(pd.read_csv(folder / "reviewed/csv_2/train_reviewed.csv")) == 50
+    assert pd.read_csv(folder / "labels/decisions.csv").empty
+    assert len(pd.read_csv(folder / "labels/decisions_2.csv")) == 1
+    assert reviewed(folder, undo) == 2  # with the empty file there
+    assert reviewed(folder, folder / "labels/decisions.csv") == 2
+    assert "has no decision; decide on the page" in capsys.readouterr().err
 
 
 def test_the_results_of_the_run_stay_as_they_are(folder: Path) -> None:
@@ -401,7 +412,10 @@ def test_rows_without_a_decision_are_skipped(
     assert "59 rows have no decision and are skipped" in capsys.readouterr().out
     table.assign(**{DECISION: "", NEW_LABEL: ""}).to_csv(csv, index=False)
     assert reviewed(folder, csv) == 2
-    assert "has no decision; fill in the column decision" in capsys.readouterr().err
+    assert (
+        "has no decision; decide on the page and save it again, or fill in the column"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_new_label_that_is_also_the_name_of_another_class_is_explained(

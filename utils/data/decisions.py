@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 
 import pandas as pd
@@ -45,7 +46,8 @@ def read_decisions(
         csv: the file, as the page writes it.
         issues: of `read_label_issues`.
         class_names: by label, of all classes.
-        applied: an earlier review applied them, so that a row that is not there is no mistake.
+        applied: an earlier review applied them, so that a row that is not there is no mistake;
+            decisions on images that are gone, or have other labels now, are skipped and counted.
 
     Raises:
         UserError: a row has an unknown image, label, place or decision, a new label that is not
@@ -65,10 +67,13 @@ def read_decisions(
             image, label = known.at[place]
             new = _new_label(fields, label, class_names)
         except ValueError as error:
+            if applied and isinstance(error, _Outdated):
+                known.n_outdated += 1
+                continue
             raise UserError(f"{csv}: row {number}: {error}") from error
         numbers[place] = number
         rows.append((image, label, *place, fields[DECISION], new))
-    _log_oddities(csv, known, len(table) - len(rows))
+    _log_oddities(csv, known, len(table) - len(rows) - known.n_outdated)
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(_NUMBERS)
 
 
@@ -79,6 +84,9 @@ def _log_oddities(csv: Path, known: _Known, n_without: int) -> None:
     if known.n_shifted:
         what = "in other rows than when they were decided on, and known by their paths"
         log.warning("%s: %s are %s", csv, counted(known.n_shifted, "image"), what)
+    if known.n_outdated:
+        what = "skipped: the image is no longer in the data set, or has another label now"
+        log.warning("%s: %s", csv, f"{counted(known.n_outdated, 'decision')} {what}")
     if n_without:
         log.info("%s: %d rows have no decision and are skipped", csv, n_without)
 
@@ -111,6 +119,8 @@ def as_written(decided: pd.DataFrame, class_names: Mapping[int, str]) -> pd.Data
 def _table(csv: Path) -> pd.DataFrame:
     """The file as text, values without blanks around them; image paths are absolute."""
     _check_content(csv)
+    if _is_header_only(csv):
+        return pd.DataFrame(columns=[*COLUMNS, NEW_CLASS], dtype=str)
     table, _ = read_users_csv(csv)
     missing = [name for name in COLUMNS if name not in table]
     if missing:
@@ -131,6 +141,17 @@ def _check_content(csv: Path) -> None:
         raise UserError(f"{csv}: is empty; save it from the page again, or give it {header}")
 
 
+def _is_header_only(csv: Path) -> bool:
+    if not os.path.isfile(csv):
+        return False
+    with open(csv, "rb") as stream:
+        return len(list(islice(filter(bytes.strip, stream), 2))) < 2
+
+
+class _Outdated(ValueError):
+    """A decision on an image that is not in the data set, or had another label."""
+
+
 class _Known:
     """The images on which a person may decide.
 
@@ -138,13 +159,14 @@ class _Known:
         at: image and label by place.
         moved: of an image that was moved, both paths; empty if none was.
         n_shifted: how many images are in another row now.
+        n_outdated: how many decisions were skipped as `_Outdated`.
     """
 
     def __init__(self, issues: pd.DataFrame, applied: bool) -> None:
         self._applied = applied
         columns = issues[[SET, ROW, IMAGE, LABEL]].itertuples(index=False)
         self.at = {(part, row): (image, label) for part, row, image, label in columns}
-        self.moved, self.n_shifted = "", 0
+        self.moved, self.n_shifted, self.n_outdated = "", 0, 0
         self._places: dict[str, list[Place]] = {}
         for place, (image, _) in self.at.items():
             self._places.setdefault(image, []).append(place)
@@ -158,7 +180,7 @@ class _Known:
         label = self.at[place][1]
         if _whole(fields, LABEL) != label:
             what = f"{LABEL} is {fields[LABEL]}, in labels/label_issues.csv it is {label}"
-            raise ValueError(f"{what}; remove the row, or decide on this label")
+            raise _Outdated(f"{what}; remove the row, or decide on this label")
         return place
 
     def _present_place(self, image: str, place: Place) -> Place:
@@ -176,7 +198,7 @@ class _Known:
         there = self.at[place][0] if place in self.at else ""
         if _end(there) != _end(image) or os.path.lexists(image):
             remedy = f"copy {IMAGE} from there, or remove the row"
-            raise ValueError(f"image {image!r} is not in labels/label_issues.csv; {remedy}")
+            raise _Outdated(f"image {image!r} is not in labels/label_issues.csv; {remedy}")
         self.moved = self.moved or f"{image} is {there}"
         return place
 

@@ -77,7 +77,7 @@ def _review(paths: OutputFolder, decisions: Path, how: str, n_trials: int) -> No
     given = read_decisions(decisions, issues, names)
     earlier = _earlier(paths, issues, names)
     decided = merged(earlier, given)
-    _check_some(decisions, given, decided, paths)
+    _check_some(decisions, given, earlier)
     data = Reviewed.of(issues, read_given(paths), decided, names)
     _check_left(data, decisions)
     _check_images(data, paths)
@@ -134,15 +134,13 @@ def _verdict(paths: OutputPaths) -> LabelVerdict | None:
         return None
 
 
-def _check_some(
-    decisions: Path, given: pd.DataFrame, decided: pd.DataFrame, paths: OutputPaths
-) -> None:
-    """Raise a UserError if there is no decision."""
+def _check_some(decisions: Path, given: pd.DataFrame, earlier: pd.DataFrame) -> None:
+    """Raise a UserError if there is no decision, or only undone ones that no review had."""
     if given.empty:
-        raise UserError(f"{decisions}: has no decision; fill in the column {DECISION}")
-    if decided.empty:
-        what = "leaves no decision to apply"
-        raise UserError(f"{decisions}: {what}; to begin again, remove {paths.decisions}")
+        what = f"decide on the page and save it again, or fill in the column {DECISION}"
+        raise UserError(f"{decisions}: has no decision; {what}")
+    if earlier.empty and (given[DECISION] == UNDO).all():
+        raise UserError(f"{decisions}: undoes decisions that no review applied; decide on an image")
 
 
 def _check_left(data: Reviewed, decisions: Path) -> None:
@@ -236,7 +234,7 @@ def _log_merged(
     }
     fate = ", ".join(f"{n:,} {word}" for word, n in fates.items() if n)
     log.info("%s: %s of earlier reviews: %s", paths.decisions, _number(earlier), fate)
-    log.info("Both together: %s", _counts(decided))
+    log.info("Both together: %s", _counts(decided) if len(decided) else "no decision is left")
 
 
 def _keep(decided: pd.DataFrame, names: Mapping[int, str], paths: OutputFolder) -> None:

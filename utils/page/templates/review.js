@@ -16,54 +16,72 @@
     score, suggested, confidence, picture, key: `${data.sets[set]}/${row}`,
   }));
 
-  // Decisions by "set/row": [path, label, set, row, decision, new label or ""]; null where one was undone.
+  // Decisions by "set/row": [path, label, set, row, decision, new label or ""].
   const known = new Map(data.known.map((d) => [`${d[2]}/${d[3]}`, d[4] === "relabel" ? d : [...d.slice(0, 5), ""]]));
   const decisions = new Map(known);
   const endOf = (path) => path.split("/").slice(-2).join("/");
   // Whether a decision is about an image, which may have been moved since with its folder.
   const isAbout = ([path, label], image) => label === image.label && endOf(path) === endOf(image.path);
   const briefly = (decision) => decision ? `${decision[4]} ${decision[5]}` : "";
-  // What the output folder had when this browser decided, by the key of each of its own decisions.
+  const decisionOn = (image) => { const d = decisions.get(image.key); return d?.[4] === UNDO ? undefined : d; };
+  // By the key of each decision of this browser, what it and the output folder had before.
   const before = new Map();
-  let shown = [], at = 0;
+  let shown = [], at = 0, isKept = true;
 
   function put(key, decision) {
-    before.set(key, briefly(known.get(key)));
+    before.set(key, [...new Set([...before.get(key) ?? [], briefly(known.get(key)), briefly(decisions.get(key))])]);
     decisions.set(key, decision);
   }
 
   // ------------------------------------------------------------ kept by the browser
 
-  // A decision that came into the output folder after one in this browser replaces it.
-  function restore() {
+  const imageAt = new Map(images.map((image) => [image.key, image]));
+
+  // Take in what this browser keeps, from this page and others, and return how many decisions of the output folder
+  // replace some of it: those that this browser never had.
+  function takeIn() {
+    if (!isKept) return 0;
     let replaced = 0;
+    for (const [key, decision, past] of JSON.parse(localStorage.getItem(STORED) ?? "[]")) {
+      const image = imageAt.get(key), now = briefly(known.get(key));
+      if (image && decision[1] !== image.label) continue;
+      if (now && ![...past, briefly(decision)].includes(now)) { replaced += 1; continue; }
+      before.set(key, past);
+      decisions.set(key, image ? [image.path, ...decision.slice(1)] : decision);
+    }
+    return replaced;
+  }
+
+  function restore() {
     try {
-      const kept = JSON.parse(localStorage.getItem(STORED) ?? "[]"), here = new Map(images.map((i) => [i.key, i]));
-      for (const [key, decision, then] of kept) {
-        const image = here.get(key), now = briefly(known.get(key));
-        if (decision && image && decision[1] !== image.label) continue;
-        if (now && now !== then && now !== briefly(decision)) { replaced += 1; continue; }
-        before.set(key, then);
-        decisions.set(key, decision && image ? [image.path, ...decision.slice(1)] : decision);
-      }
+      const replaced = takeIn();
       if (replaced) say(`Newer decisions in the output folder replace ${replaced} of this browser.`);
     } catch {
+      isKept = false;
       say("This browser keeps no decisions: download them before you leave the page.");
     }
   }
 
   function keep() {
     try {
-      localStorage.setItem(STORED, JSON.stringify([...before].map(([key, then]) => [key, decisions.get(key), then])));
+      localStorage.setItem(STORED, JSON.stringify([...before].map(([key, past]) => [key, decisions.get(key), past])));
+      isKept = true;
     } catch {
+      isKept = false;
       say("This browser could not keep the decision: download decisions.csv before you leave the page.");
     }
+  }
+
+  // Another page of this browser may have decided meanwhile.
+  function refresh() {
+    takeIn();
+    show();
   }
 
   // ------------------------------------------------------------ filters
 
   function chosen(image) {
-    const decision = decisions.get(image.key)?.[4] ?? "none";
+    const decision = decisionOn(image)?.[4] ?? "none";
     const which = find("r-which").value, pair = find("r-pair").value;
     return (which === "" || image.suspect === (which === "suspects"))
       && ["", image.set].includes(find("r-set").value)
@@ -76,7 +94,7 @@
 
   function filter() {
     shown = images.filter(chosen);
-    at = Math.max(0, shown.findIndex((image) => !decisions.get(image.key)));
+    at = Math.max(0, shown.findIndex((image) => !decisionOn(image)));
     show();
   }
 
@@ -118,7 +136,7 @@
     find("r-score").textContent = image ? likely(image) : "";
     find("r-in").textContent = image ? `${image.set}, row ${image.row}` : "";
     find("r-file").textContent = find("r-file").title = image?.path ?? "";
-    find("r-decided").textContent = image ? worded(decisions.get(image.key)) : "";
+    find("r-decided").textContent = image ? worded(decisionOn(image)) : "";
     const other = image && image.suggested !== null && image.suggested !== image.label;
     find("r-relabel").disabled = !other;
     find("r-relabel").querySelector("span").textContent = other ? `relabel as ${nameOf(image.suggested)}` : "relabel";
@@ -150,11 +168,11 @@
     find("r-strip").replaceChildren(...shown.slice(first, first + STRIP).map((image, n) => {
       const button = document.createElement("button"), picture = document.createElement("span"), item = document.createElement("li");
       button.type = "button";
-      button.dataset.decision = decisions.get(image.key)?.[4] ?? "";
+      button.dataset.decision = decisionOn(image)?.[4] ?? "";
       if (first + n === at) button.setAttribute("aria-current", "true");
       paint(picture, image);
       const mark = document.createElement("small");
-      mark.textContent = worded(decisions.get(image.key)).replace("none yet", "·").replace("relabel as", "→");
+      mark.textContent = worded(decisionOn(image)).replace("none yet", "·").replace("relabel as", "→");
       button.append(picture, mark);
       button.addEventListener("click", () => { at = first + n; show(); find("review-card").focus(); });
       item.append(button);
@@ -164,8 +182,8 @@
 
   function count() {
     const suspects = images.filter((image) => image.suspect);
-    const done = suspects.filter((image) => decisions.get(image.key)).length;
-    const kinds = counted([...decisions.values()].filter(Boolean).map((decision) => decision[4]));
+    const done = suspects.filter(decisionOn).length;
+    const kinds = counted([...decisions.values()].map((decision) => decision[4]));
     const each = DECISIONS.map((kind) => `${kinds.find(([k]) => k === kind)?.[1] ?? 0} ${kind}`).join(", ");
     find("r-progress").max = Math.max(1, suspects.length);
     find("r-progress").value = done;
@@ -182,14 +200,17 @@
     const image = shown[at];
     if (!image) return;
     if (decision === "relabel" && newLabel === image.label) decision = "keep", newLabel = "";
+    takeIn();
     put(image.key, [image.path, image.label, image.set, image.row, decision, newLabel]);
     keep();
     move(1);
   }
 
   function undo() {
-    if (!shown[at]) return;
-    put(shown[at].key, null);
+    const image = shown[at];
+    if (!image || !decisionOn(image)) return;
+    takeIn();
+    put(image.key, [image.path, image.label, image.set, image.row, UNDO, ""]);
     keep();
     show();
   }
@@ -228,10 +249,10 @@
 
   const quoted = (value) => /[",\r\n]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : String(value);
 
-  // A decision of the output folder that was undone here is a row too, so that it does not come back.
+  // A decision that was undone is a row too, as the output folder may have it meanwhile.
   function asCsv() {
-    const undone = ([path, label, part, row]) => [path, label, part, row, UNDO, ""];
-    const rows = [...decisions].map(([key, decision]) => decision ?? (known.has(key) ? undone(known.get(key)) : null)).filter(Boolean)
+    takeIn();
+    const rows = [...decisions.values()]
       .sort((a, b) => data.sets.indexOf(a[2]) - data.sets.indexOf(b[2]) || a[3] - b[3])
       .map((row) => [...row, row[4] === "relabel" ? nameOf(row[5]) : ""]);
     const csv = [[...HEADER, NEW_CLASS], ...rows].map((row) => row.map(quoted).join(",") + "\n").join("");
@@ -255,14 +276,15 @@
     const [header = [], ...rows] = parsed(text);
     const places = HEADER.map((name) => header.indexOf(name)), classes = header.indexOf(NEW_CLASS);
     if (places.includes(-1)) throw new Error(`the header must be ${HEADER.join(",")}`);
-    const byKey = new Map(images.map((image) => [image.key, image])), byPath = new Map();
+    const byPath = new Map();
     for (const image of images) byPath.set(image.path, byPath.has(image.path) ? null : image);
     return rows.flatMap((row, n) => {
       const [path, label, set, number, decision, newLabel] = places.map((place) => (row[place] ?? "").trim());
-      const where = `row ${n + 2}`, there = byKey.get(`${set}/${Number(number)}`);
+      const where = `row ${n + 2}`, there = imageAt.get(`${set}/${Number(number)}`);
       const found = there?.path === path ? there : byPath.get(path);  // others came or went
       const image = found === undefined ? there : found;
       if (!decision && !newLabel) return [];
+      if (image && image.label !== Number(label) && endOf(path) === endOf(image.path)) return [null];  // it has another label now
       if (!data.sets.includes(set) || !/^\d+(\.0)?$/.test(number)) throw new Error(`${where}: no set ${set} or row ${number}`);
       if (image === null || image && !isAbout([path, Number(label)], image)) throw new Error(`${where}: ${path} is another image, or has another label here`);
       if (![...DECISIONS, UNDO].includes(decision)) throw new Error(`${where}: decision ${decision}; it must be one of ${DECISIONS.join(", ")}`);
@@ -286,16 +308,18 @@
     const [file] = find("r-file-chosen").files;
     if (!file) return;
     try {
-      const rows = loaded(await file.text());
+      const all = loaded(await file.text()), rows = all.filter(Boolean), skipped = all.length - rows.length;
       let replaced = 0;
+      takeIn();
       for (const row of rows) {
         const key = `${row[2]}/${row[3]}`, earlier = decisions.get(key);
-        if (earlier && String(earlier) !== String(row)) replaced += 1;
-        put(key, row[4] === UNDO ? null : row);
+        if (earlier && earlier[4] !== UNDO && String(earlier) !== String(row)) replaced += 1;
+        put(key, row);
       }
       keep();
       filter();
-      say(`${rows.length} decisions loaded from ${file.name}; ${replaced} others replaced.`);
+      const more = skipped ? ` ${skipped} skipped: the image has another label now.` : "";
+      say(`${rows.length} decisions loaded from ${file.name}; ${replaced} others replaced.${more}`);
     } catch (error) {
       say(`${file.name} was not loaded: ${error.message}.`);
     }
@@ -312,6 +336,7 @@
   };
   for (const [id, act] of Object.entries(clicks)) find(id).addEventListener("click", act);
   find("r-file-chosen").addEventListener("change", load);
+  for (const event of ["storage", "focus"]) window.addEventListener(event, refresh);
   fillFilters();
   restore();
   filter();
