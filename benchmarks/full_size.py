@@ -45,6 +45,7 @@ from utils.output.folder import OutputFolder
 from utils.output.storage import read_csv, save_csv
 from utils.run.pipeline import prepared
 from utils.training.adjoint import Arrays, DampedAdjoint, StepAdjoint, loss_gradient
+from utils.training.gradients import gradient_graph
 from utils.training.network import Network
 from utils.training.sgd import Optimiser, step_batch
 from utils.training.soundness import LAST
@@ -172,7 +173,7 @@ class GaussNewton(StepAdjoint):
         a = nn.Variable(logits.shape, need_grad=True)
         theta = self.network.theta
         q = {name: nn.Variable(p.shape) for name, p in theta.items()}
-        gradients = nn.grad([F.sum(logits * a)], list(theta.values()))
+        gradients = gradient_graph(F.sum(logits * a), list(theta.values()))
         product = sum(F.sum(q[k] * g) for k, g in zip(theta, gradients, strict=True))
         logits.persistent = True
         return _JacobianGraph(x, a, q, logits, product)

@@ -23,6 +23,7 @@ from utils.kernels.batch_norm import weighted_batch_normalization
 from utils.signals import stop_if_asked
 from utils.training.adjoint import Arrays
 from utils.training.evaluation import batches_of, softmax
+from utils.training.gradients import gradient_graph
 from utils.training.network import Network
 
 BATCH = 64
@@ -114,7 +115,7 @@ class GaussNewton:
         a = nn.Variable(logits.shape, need_grad=True)
         theta = self.network.theta
         q = {name: nn.Variable(p.shape) for name, p in theta.items()}
-        gradients = nn.grad([F.sum(logits * a)], list(theta.values()))
+        gradients = gradient_graph(F.sum(logits * a), list(theta.values()))
         value = sum(F.sum(q[k] * g) for k, g in zip(theta, gradients, strict=True))
         logits.visit(_hold_outputs)
         logits.persistent = True

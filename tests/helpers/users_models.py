@@ -1,8 +1,11 @@
 """Models as users write them: good ones and ones that cannot work."""
 
+from functools import cache
+
 import nnabla as nn
 import nnabla.functions as F
 import nnabla.parametric_functions as PF
+import numpy as np
 
 
 def good(x, n_classes, test):
@@ -23,6 +26,28 @@ def one_name(x, n_classes, test):
 def dense_relu(x, n_classes, test):
     h = PF.affine(x, 8, name="hidden")
     return PF.affine(F.relu(PF.batch_normalization(h, batch_stat=not test)), n_classes)
+
+
+def _tied(x, n_classes, layer):
+    h = F.tanh(PF.convolution(x, 4, (3, 3), pad=(1, 1), name="first"))
+    for _ in range(2):
+        h = F.tanh(layer(h))
+    return PF.affine(F.average_pooling(h, (4, 4)), n_classes)
+
+
+def _kernels():
+    initial = np.random.default_rng(0).standard_normal((4, 4, 3, 3))
+    kernels = nn.parameter.get_parameter_or_create("tied", initial.shape, initial)
+    return 0.3 * F.weight_standardization(kernels, channel_axis=0)
+
+
+def tied(x, n_classes, test):
+    return _tied(x, n_classes, lambda h: F.convolution(h, _kernels(), pad=(1, 1)))
+
+
+def tied_looked_up_once(x, n_classes, test):
+    kernels = cache(_kernels)
+    return _tied(x, n_classes, lambda h: F.convolution(h, kernels(), pad=(1, 1)))
 
 
 def raises(x, n_classes, test):

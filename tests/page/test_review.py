@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 from codecs import BOM_UTF8
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -410,7 +410,7 @@ def test_two_tabs_do_not_lose_decisions(checked: Path, tmp_path: Path) -> None:
     with browser.opened(page_file) as page:
         first = page.session
 
-        def decide_as(session: str | None, keys: str) -> None:
+        def decide_as(session: str | None, keys: Iterable[str]) -> None:
             page.session = session
             page.evaluate("document.getElementById('review-card').focus()")
             for key in keys:

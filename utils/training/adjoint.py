@@ -27,6 +27,7 @@ from utils.kernels.batch_norm import RunningStatistics, weighted_batch_normaliza
 from utils.kernels.smoothed_relu import smoothed_kinks
 from utils.signals import stop_if_asked
 from utils.training.evaluation import batches_of, evaluation_batch
+from utils.training.gradients import gradient_graph
 from utils.training.network import Network
 from utils.training.sgd import Optimiser
 
@@ -157,7 +158,7 @@ class StepAdjoint:
     ) -> nn.Variable:
         """<q, grad_theta (loss + mean(w) lambda/2 |theta|^2)>."""
         theta = self.network.theta
-        gradients = dict(zip(theta, nn.grad([loss], list(theta.values())), strict=True))
+        gradients = dict(zip(theta, gradient_graph(loss, list(theta.values())), strict=True))
         term = sum(F.sum(q[name] * gradient) for name, gradient in gradients.items())
         if self.optimiser.weight_decay:
             inner = sum(F.sum(q[name] * parameter) for name, parameter in theta.items())
