@@ -183,7 +183,7 @@ class Choice:
 
 def agreed(tried: Tried, methods: Sequence[str], seeds: Sequence[int]) -> Choice:
     """What `AGREEMENT` removes; none where `Random` gains most of several methods."""
-    found = measured(tried, methods, seeds, fall)
+    found = measured(tried, methods, seeds, score=fall)
     gains = np.where((found.trial_gains > 0).all(axis=0), found.gains.mean, -np.inf)
     best = int(gains.argmax())
     if not np.isfinite(gains[best]) or (found.methods[best] == CONTROL and len(methods) > 1):

@@ -37,7 +37,7 @@ from utils.columns import LABEL
 from utils.console import RESULT
 from utils.data.flips import what_if
 from utils.data.source import Source
-from utils.data.splits import split_of_trial
+from utils.data.splits import have_same_validation, split_of_trial
 from utils.methods import CONTROL, METHODS, NO_REMOVAL
 from utils.options import Options
 from utils.output.figures import Curve, RemovalFigure, removal_figure
@@ -86,7 +86,8 @@ def analyze(options: Options, source: Source, trial: Trial, results: Results) ->
     unsound = unsound_methods(folder, methods, options.seeds)
     emptied = emptied_classes(options, source, tried)
     unvalidated = unvalidated_classes(options, source)
-    found = recommend(tried, methods, options.seeds, unsound, emptied)
+    same_validation = have_same_validation(options, source)
+    found = recommend(tried, methods, options.seeds, unsound, emptied, same_validation)
     labels = check_of_run(options, source, trial, results)
     doubtful = about_validation(labels, options.flip_labels is not None)
     counts = {

@@ -9,9 +9,9 @@ errors of a bootstrap over the validation images, so that one trial mostly shows
    wrong at random, at one rate in all classes, shrink every gain by the same factor, as they do for
    any measure whose sum over the classes is constant (Ghosh, Kumar and Sastry, AAAI 2017).
    `benchmarks/null_test.py` compares it with the loss and with other measures.
-2. Its standard error is the largest of three: that of the bootstrap over the validation images, as
-   if those of the trials were different ones; that over the trials; and the scatter between
-   neighbouring n, which one trial shows too.
+2. Its standard error is the largest of three: that of the bootstrap over the validation images, of
+   each trial by itself or of all together if they have the same; that over the trials; and the
+   scatter between neighbouring n, which one trial shows too.
 3. A gain counts if it is more standard errors than the best of as many removals reaches by noise
    alone in 39 of 40 runs of this shape, if validation accuracy does not fall, and if no class is
    left without a training image.
@@ -51,6 +51,8 @@ N_NOISE = 10_000
 LEVEL = 0.975
 UPPER_QUARTILE = 1.1503
 """Of the absolute value of a standard normal variable."""
+DECIMALS = 9
+"""Of gains in points; what a mean has beyond them are errors of rounding."""
 WIDTH = 1.96
 """Standard errors from the middle to the ends of a 95 % interval."""
 
@@ -238,6 +240,7 @@ def recommend(
     seeds: Sequence[int],
     unsound: Mapping[str, str] = MappingProxyType({}),
     emptied: Mapping[tuple[str, int], str] = MappingProxyType({}),
+    same_validation: bool = False,
     score: Score = probability_points,
 ) -> Recommendation:
     """How many images to remove by each method, and by which.
@@ -249,9 +252,11 @@ def recommend(
         unsound: methods from whose scores nothing is recommended, and why.
         emptied: removals (method, n) that leave no training image of a class, which are not
             recommended, and of which.
+        same_validation: all trials have the same validation images.
         score: of each validation image, more being better; benchmarks try others.
     """
-    removals = replace(measured(tried, methods, seeds, score), emptied=emptied)
+    found = measured(tried, methods, seeds, same_validation, score)
+    removals = replace(found, emptied=emptied)
     limit = noise_limit(removals.n_trials, tuple(removals.previous.tolist()))
     chosen = {m: choose(removals, limit, _of(removals, m)) for m in methods if m not in unsound}
     verdicts = {
@@ -279,9 +284,10 @@ def measured(
     tried: Tried,
     methods: Sequence[str],
     seeds: Sequence[int],
+    same_validation: bool = False,
     score: Score = probability_points,
 ) -> Removals:
-    """The gains of all removals that every trial made."""
+    """The gains of all removals that every trial made; arguments as of `recommend`."""
     pairs = [(m, n) for m in methods for n in counts_of(tried, m, seeds)]
     previous = [i if i and pairs[i - 1][0] == m else 0 for i, (m, _) in enumerate(pairs)]
     before = np.array(previous, np.int64)
@@ -295,9 +301,9 @@ def measured(
         n=np.array([n for _, n in pairs], np.int64),
         previous=before,
         n_trials=len(seeds),
-        gains=gains_of(scores, before),
-        validation=gains_of(hits, before),
-        test=gains_of(test, before),
+        gains=gains_of(scores, before, same_validation),
+        validation=gains_of(hits, before, same_validation),
+        test=gains_of(test, before, same_images=True),
         test_accuracy=_means(test).mean(axis=0) / 100,
         trial_gains=table[:, 1:] - table[:, :1],
     )
@@ -309,17 +315,18 @@ def counts_of(tried: Tried, method: str, seeds: Sequence[int]) -> list[int]:
     return sorted(set.intersection(*there))
 
 
-def gains_of(measure: Sequence[Floats], previous: Ints) -> Gains:
+def gains_of(measure: Sequence[Floats], previous: Ints, same_images: bool = False) -> Gains:
     """Mean gains and their standard errors.
 
     Args:
         measure: per trial (1 + C, N), what each of N images scores without removal and after
             each of C, more being better.
         previous: (C,), as in `Removals`.
+        same_images: the trials share their images.
     """
     table = _means(measure)
-    error = np.maximum(errors_of(table, previous), _sampling_errors(measure))
-    return Gains((table[:, 1:] - table[:, :1]).mean(axis=0), error)
+    error = np.maximum(errors_of(table, previous), _sampling_errors(measure, same_images))
+    return Gains((table[:, 1:] - table[:, :1]).mean(axis=0).round(DECIMALS) + 0.0, error)
 
 
 def _means(measure: Sequence[Floats]) -> Floats:
@@ -327,10 +334,13 @@ def _means(measure: Sequence[Floats]) -> Floats:
     return np.stack([scores.mean(axis=1) for scores in measure])
 
 
-def _sampling_errors(measure: Sequence[Floats]) -> Floats:
-    """(C,) standard errors of the bootstrap over the images of each trial, in closed form."""
-    variances = [(m[1:] - m[:1]).var(axis=1) / m.shape[1] for m in measure]
-    return np.asarray(np.sqrt(np.sum(variances, axis=0)) / len(measure))
+def _sampling_errors(measure: Sequence[Floats], same_images: bool) -> Floats:
+    """(C,) standard errors of the bootstrap over the images of the trials, in closed form."""
+    changes = [m[1:] - m[:1] for m in measure]
+    if same_images:
+        changes = [np.mean(changes, axis=0)]
+    variances = [change.var(axis=1) / change.shape[1] for change in changes]
+    return np.asarray(np.sqrt(np.sum(variances, axis=0)) / len(changes))
 
 
 def errors_of(table: Floats, previous: Ints) -> Floats:

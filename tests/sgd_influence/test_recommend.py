@@ -308,6 +308,29 @@ def test_sampling_error_is_that_of_a_bootstrap() -> None:
     assert error == pytest.approx(max(np.std(means), table_error[0]), rel=0.05)
 
 
+def test_sampling_error_of_trials_with_the_same_images() -> None:
+    """Of the mean over the trials: more of the same images make it no smaller."""
+    rng = np.random.default_rng(0)
+    before = rng.random(500) < 0.5
+    hits = np.stack([before, before ^ (rng.random(500) < 0.1)]).astype(float)
+    none = np.array([0])
+    gains = hits[1] - hits[0]
+    means = [gains[rng.integers(0, 500, 500)].mean() for _ in range(3000)]
+    error = gains_of([hits] * 4, none, same_images=True).error
+    assert error == pytest.approx(np.std(means), rel=0.05)
+    assert gains_of([hits] * 4, none).error < 0.6 * error
+
+
+def test_equal_numbers_of_hits_are_no_fall() -> None:
+    """Though the mean of the trials' accuracies may be rounded to a little below."""
+    order = np.arange(90)
+    for n in range(60, 80):
+        more_and_fewer = [
+            100.0 * np.stack([order < a, order < b]) for a, b in ((n, n + 1), (n, n - 1))
+        ]
+        assert gains_of(more_and_fewer, np.array([0])).mean.item() == 0
+
+
 def test_scatter_is_that_of_neighbouring_n() -> None:
     """Two methods: a steady fall with a wave, and a steady fall."""
     table = np.array([[0.0, 1.0, 4.0, 3.0, 2.0, 4.0, 6.0]])

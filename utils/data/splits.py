@@ -135,6 +135,12 @@ def split_of_trial(options: Options, source: Source, seed: int) -> Split:
     return split_of(source, options.split_seed_of(seed), *sizes)
 
 
+def have_same_validation(options: Options, source: Source) -> bool:
+    """Whether all trials have the same validation images."""
+    first, *others = (split_of_trial(options, source, seed).validation for seed in options.seeds)
+    return all(np.array_equal(rows, first) for rows in others)
+
+
 def _check_training(source: Source, training: pd.DataFrame) -> None:
     if training[LABEL].nunique() < 2 <= source.training[LABEL].nunique():
         name = source.class_names[training[LABEL].iloc[0]]
