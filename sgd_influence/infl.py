@@ -6,6 +6,7 @@ published, from which the papers' figures come, and the exact one of [H]'s text,
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
@@ -16,10 +17,13 @@ from utils.console import progress
 from utils.data.images import ImageSet
 from utils.methods import Scores
 from utils.training.adjoint import Adjoint, DampedAdjoint, StepAdjoint
+from utils.training.from_scratch import kinks_in
 from utils.training.network import Network, State
 from utils.training.sgd import Optimiser, step_batch
 from utils.training.steps import Step
 from utils.training.trial import Trial
+
+log = logging.getLogger("data_cleansing")
 
 KINK_WIDTH = 0.3
 """How far `Hara_smoothed` spreads a kink, in root mean squares of a ReLU's inputs."""
@@ -72,6 +76,8 @@ def hara_exact(trial: Trial) -> Scores:
 
 def hara_smoothed(trial: Trial) -> Scores:
     """`hara_exact` with the curvature that the kinks of ReLU have when they are spread a little."""
+    if "ReLU" not in kinks_in(trial.network):
+        log.warning("Hara_smoothed: the net has no ReLU, so the scores are those of Hara_exact")
     smoothed = partial(StepAdjoint, kink_width=KINK_WIDTH)
     return _sweep_trial(trial, "Hara_smoothed", smoothed, states_of(trial))
 

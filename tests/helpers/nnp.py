@@ -23,9 +23,10 @@ def save_model(
     loss: bool = False,
     channels: int = 1,
     classes: int = CLASSES,
+    batch_size: int = 4,
     **options: bool,
 ) -> None:
-    """Save a model by nnabla, as it is trained, with batches of 4 images.
+    """Save a model by nnabla, as it is trained.
 
     Args:
         path: of the .nnp file.
@@ -33,10 +34,12 @@ def save_model(
         loss: save the mean loss in the place of the logits.
         channels: of the images.
         classes: how many.
+        batch_size: of the graph that is saved.
         options: of nnabla's `save`.
     """
     with nn.parameter_scope("", scope={}):
-        x, t = nn.Variable((4, channels, SIDE, SIDE)), nn.Variable((4, 1))
+        x = nn.Variable((batch_size, channels, SIDE, SIDE))
+        t = nn.Variable((batch_size, 1))
         logits = model(x, classes, False)
         y = F.mean(F.softmax_cross_entropy(logits, t)) if loss else logits
         names = {"x": x, "t": t} if loss else {"x": x}

@@ -93,6 +93,16 @@ def mixes_images(x, n_classes, test):
     return PF.affine(x - F.mean(x, axis=0, keepdims=True), n_classes)
 
 
+def mixes_the_first_image(x, n_classes, test):
+    h = PF.affine(x, 8, name="hidden")
+    return PF.affine(h + 0.5 * h[:1], n_classes)
+
+
+def stops_a_gradient(x, n_classes, test):
+    h = PF.affine(x, 8, name="hidden")
+    return PF.affine(h * F.identity(h).apply(need_grad=False), n_classes)
+
+
 def probabilities(x, n_classes, test):
     return F.softmax(PF.affine(x, n_classes))
 

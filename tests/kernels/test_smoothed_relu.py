@@ -100,10 +100,15 @@ def _influence(output: Path, method: str) -> np.ndarray:
     return table.sort_values("datasource_index")["influence"].to_numpy()
 
 
-def test_smoothed_scores_differ_where_there_are_kinks_only(tmp_path: Path) -> None:
+def test_smoothed_scores_differ_where_there_are_kinks_only(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     methods = "-r 0 --methods Hara_exact Hara_smoothed Ours_mean"
+    nothing = "Hara_smoothed: the net has no ReLU, so the scores are those of Hara_exact"
     assert sgd_influence(tmp_path / "relu", methods) == 0
+    assert nothing not in capsys.readouterr().err
     assert sgd_influence(tmp_path / "tanh", f"{methods} --model tests.helpers.tiny:smooth_net") == 0
+    assert nothing in capsys.readouterr().err
     relu, tanh = (
         [_influence(tmp_path / net, m) for m in ("Hara_exact", "Hara_smoothed", "Ours_mean")]
         for net in ("relu", "tanh")

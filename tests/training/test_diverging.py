@@ -112,6 +112,15 @@ def test_loss_that_never_falls_is_one_warning(
     assert capsys.readouterr().err == ""
 
 
+def test_one_epoch_that_taught_something_is_no_warning() -> None:
+    """Its training loss is from before its steps."""
+    labels = np.arange(100) % 10
+    curve = pd.DataFrame({"train_loss": [2.38], "val_loss": [1.98], "val_accuracy": [0.33]})
+    assert no_better_than_guessing(curve, labels, labels) == ""
+    no_better = curve.assign(val_loss=2.35)
+    assert "never falls below guessing" in no_better_than_guessing(no_better, labels, labels)
+
+
 def test_nothing_is_recommended_from_a_training_that_learnt_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -151,7 +160,9 @@ def test_luck_is_said_only_where_a_net_could_do_better(
     accuracy: float, n: int, is_luck: bool
 ) -> None:
     validation = np.repeat([0, 3], [n - n // 10, n // 10])
-    curve = pd.DataFrame({"train_loss": [0.1, 0.1], "val_accuracy": [1.0, accuracy]})
+    curve = pd.DataFrame(
+        {"train_loss": [0.1, 0.1], "val_loss": [0.1, 0.1], "val_accuracy": [1.0, accuracy]}
+    )
     assert bool(no_better_than_guessing(curve, np.arange(10), validation)) == is_luck
 
 

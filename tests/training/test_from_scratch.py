@@ -50,6 +50,8 @@ FUNCTIONS: list[tuple[Callable[[nn.Variable], nn.Variable], tuple[str, ...]]] = 
     (lambda x: F.max(x, axis=1), ("Max",)),
     (lambda x: F.where(F.greater_scalar(x, 0), x, 0.1 * x), ("GreaterScalar",)),
     (lambda x: F.elu(x, 0.5), ("ELU",)),
+    (lambda x: F.norm_normalization(x, p=1), ("NormNormalization",)),
+    (lambda x: F.norm_normalization(x, p=2), ()),
     (PF.fused_batch_normalization, ("FusedBatchNormalization",)),
     (lambda x: fused(x, nonlinearity="relu6"), ("FusedConvolution",)),
     (lambda x: fused(x, nonlinearity="elu", nonlinearity_args=[0.5]), ("FusedConvolution",)),

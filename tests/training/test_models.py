@@ -85,6 +85,8 @@ BAD_MODELS = {
     "tests.helpers.users_models:shifted": "uses ImageAugmentation, which gives other values",
     "tests.helpers.users_models:with_top_k": "top_k_data has no second derivative",
     "tests.helpers.users_models:mixes_images": "mixes the images of a batch",
+    "tests.helpers.users_models:mixes_the_first_image": "mixes the images of a batch",
+    "tests.helpers.users_models:stops_a_gradient": "stops a gradient (need_grad=False after Ident",
     "tests.helpers.users_models:mean_subtraction": "mixes the images of a batch",
     "tests.helpers.users_models:probabilities": "returns probabilities; return the logits",
     "tests.helpers.users_models:ignores_test": "depend on the other images of a batch; give batch",

@@ -89,6 +89,24 @@ def test_trained_smooth_nets_make_the_round_trip_through_the_fast_functions(
     assert kinds.isdisjoint({"Swish", "AveragePooling", "Convolution", "BatchNormalization"})
 
 
+@pytest.mark.parametrize("variable", [False, True])
+@pytest.mark.parametrize("saved", [1, 16])
+def test_slices_of_maps_hold_for_batches_of_any_size(
+    saved: int, variable: bool, tmp_path: Path
+) -> None:
+    """A file has the batch size of a slice, too."""
+
+    def gated(x: nn.Variable, n_classes: int, test: bool) -> nn.Variable:
+        h = PF.convolution(x, 8, (3, 3), name="maps")
+        return PF.affine(h[:, :4] * F.sigmoid(h[:, 4:]), n_classes, name="last")
+
+    file = tmp_path / "net.nnp"
+    save_model(file, gated, batch_size=saved, variable_batch_size=variable)
+    model = checked_model(str(file), SHAPE, CLASSES)
+    again, network = (Network(m, SHAPE, CLASSES, seed=3) for m in (model, gated))
+    assert np.array_equal(logits_of(again, True), logits_of(network, True))
+
+
 def console(tmp_path: Path, text: str) -> str:
     return str(write_nnp(tmp_path / "net.nnp", text))
 

@@ -32,6 +32,8 @@ KINKS = frozenset(
     )
 )
 """nnabla's functions whose derivative, or value, jumps."""
+NORMS = ("Norm", "NormNormalization")
+"""Functions with kinks if p is 1."""
 FUSED_KINKS = ("relu", "leaky_relu", "relu6")
 """Nonlinearities with kinks that a fused function may have."""
 EXACT = ("Hara_exact", "Hara_smoothed")
@@ -207,6 +209,8 @@ def kinks_in(network: Network) -> tuple[str, ...]:
 
 
 def _has_kink(name: str, args: dict[str, Any]) -> bool:
+    if name in NORMS:
+        return bool(args["p"] == 1)
     return name in KINKS or args.get("nonlinearity") in FUSED_KINKS or _elu_scale(name, args) != 1
 
 

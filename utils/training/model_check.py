@@ -154,9 +154,24 @@ def _check_functions(logits: nn.Variable) -> None:
     if random:
         what = f"uses {', '.join(random)}, which gives other values in every replay of a step"
         raise _NotScorable(f"{what}; leave it out")
+    if stopped := _stopped(logits):
+        what = f"stops a gradient (need_grad=False after {stopped}), so that a training step does"
+        raise _NotScorable(f"{what} not follow the gradient of the loss; leave that out")
     without = ", ".join(sorted(used - set(registry)))
     if without:
         raise _NotScorable(f"{without} has no second derivative in nnabla, replace it")
+
+
+def _stopped(logits: nn.Variable) -> str:
+    """A function whose output has no gradient though an input has one; empty if there is none."""
+    found: list[str] = []
+
+    def look(function: nn.function.Function) -> None:
+        if any(i.need_grad for i in function.inputs):
+            found.extend(function.info.type_name for o in function.outputs if not o.need_grad)
+
+    logits.visit(look)
+    return found[0] if found else ""
 
 
 def _check_scoring(network: Network) -> None:
@@ -178,20 +193,27 @@ def coupling(network: Network) -> str:
     In training an image of weight 0 must count for the others as if it were not there, in
     evaluation no image may count for another.
     """
+    return _coupling_to(network, 0) or _coupling_to(network, 2)
+
+
+def _coupling_to(network: Network, number: int) -> str:
+    """The same of one of three images."""
     images = np.random.default_rng(0).standard_normal((3, *network.image_shape))
-    x, two = (nn.Variable.from_numpy_array(some) for some in (images, images[:2]))
-    with weighted_batch_normalization(nn.Variable.from_numpy_array([[1.0], [1.0], [0.0]])):
+    others = np.delete(np.arange(3), number)
+    x, two = (nn.Variable.from_numpy_array(some) for some in (images, images[others]))
+    weights = (np.arange(3) != number)[:, None]
+    with weighted_batch_normalization(nn.Variable.from_numpy_array(weights)):
         weighted = network.logits(x, test=False)
     alone = network.logits(two, test=False)
     F.sink(weighted, alone).forward()
-    if _apart(weighted, alone):
+    if _apart(weighted.d[others], alone.d):
         return (
             "mixes the images of a batch other than by batch normalization, so that the images "
             "cannot be scored one by one"
         )
     evaluated, two_evaluated = (network.logits(some, test=True) for some in (x, two))
     F.sink(evaluated, two_evaluated).forward()
-    if _apart(evaluated, two_evaluated):
+    if _apart(evaluated.d[others], two_evaluated.d):
         return (
             "its logits with test=True depend on the other images of a batch; give batch "
             "normalization batch_stat=not test"
@@ -199,6 +221,6 @@ def coupling(network: Network) -> str:
     return ""
 
 
-def _apart(three: nn.Variable, two: nn.Variable) -> bool:
-    """Whether the logits of two images differ where a third is in the batch."""
-    return bool(np.abs(three.d[:2] - two.d).max() > COUPLING * np.abs(two.d).max())
+def _apart(found: np.ndarray, alone: np.ndarray) -> bool:
+    """Whether the logits of two images with a third in the batch differ from those without it."""
+    return bool(np.abs(found - alone).max() > COUPLING * np.abs(alone).max())

@@ -71,7 +71,7 @@ class NnpNet:
                 values[name] if name in values else _parameter(variables[name], function, at, known)
                 for at, name in enumerate(function.input)
             ]
-            ready = _for_batch(function, x.shape[0], _saved_batch(network, self.image))
+            ready = _for_batch(function, inputs, x.shape[0], _saved_batch(network, self.image))
             values.update(zip(function.output, _applied(ready, inputs, test), strict=True))
         logits = values[self.logits]
         flat = (x.shape[0], n_classes)
@@ -257,7 +257,7 @@ def _saved_batch(network: Message, image: str) -> int:
     return int(first)
 
 
-def _for_batch(function: Message, batch: int, saved: int) -> Message:
+def _for_batch(function: Message, inputs: Sequence[nn.Variable], batch: int, saved: int) -> Message:
     """A copy of a function for another batch size, which leaves its input as it is."""
     ready = type(function)()
     ready.CopyFrom(function)
@@ -267,6 +267,10 @@ def _for_batch(function: Message, batch: int, saved: int) -> Message:
     shape = getattr(parameter, "shape", None)
     if shape is not None and shape.dim and shape.dim[0] in (-1, saved):
         shape.dim[0] = batch
+    if function.type == "Slice" and len(parameter.stop) == inputs[0].ndim:
+        whole = parameter.start[0] == 0 and saved in (-1, parameter.stop[0])
+        if whole and inputs[0].shape[0] == batch:
+            parameter.stop[0] = batch
     return ready
 
 
