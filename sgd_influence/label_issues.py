@@ -29,7 +29,7 @@ from utils.data.label_table import (
     VERSION,
     verdict_in,
 )
-from utils.data.source import TEST, TRAINING, Source
+from utils.data.source import TEST, TRAINING, Source, are_labels
 from utils.data.splits import split_of_trial, validation_set
 from utils.options import Options
 from utils.output.results import Results
@@ -88,6 +88,7 @@ def check_of_run(
     reason = reason or poor_net(found, checked)
     table = issue_table(images, checked, source.class_names)
     verdict = verdict_of(table, checked, source, reason, harmful_options(options))
+    verdict |= {"image_shape": list(trial.network.image_shape)}
     table = with_given(table, source)
     folder.save_csv(table, folder.label_issues)
     results.keep(table, folder.latest(folder.label_issues))
@@ -229,8 +230,9 @@ def with_given(table: pd.DataFrame, source: Source) -> pd.DataFrame:
         source: the images of the data set.
     """
     sets = [t for t in (source.training, source.validation, source.test) if t is not None]
+    ours = [IMAGE, LABEL] if are_labels(source.class_names) else [IMAGE, LABEL, CLASS]
     given = pd.concat(sets, ignore_index=True)
-    given = given.drop(columns=[IMAGE, LABEL, CLASS], errors="ignore").add_prefix(GIVEN)
+    given = given.drop(columns=ours, errors="ignore").add_prefix(GIVEN)
     starts = {name: source.rows_of_set(name).start for name in SETS}
     rows = table[ROW] + table[SET].map(starts)
     return table.join(given.iloc[rows].set_axis(table.index))

@@ -227,6 +227,17 @@ def test_a_gray_palette_is_gray(tmp_path: Path) -> None:
     assert not decode.survey_file(str(tmp_path / "a.gif")).colour
 
 
+@pytest.mark.parametrize("suffix", ["png", "gif"])
+def test_entries_of_a_palette_that_no_pixel_has_make_no_colour(tmp_path: Path, suffix: str) -> None:
+    """Pillow's own palette has colours."""
+    drawing = Image.new("L", (8, 8))
+    drawing.paste(255, (2, 2, 6, 6))
+    path = tmp_path / f"a.{suffix}"
+    drawing.convert("RGB").convert("P").save(path)
+    assert not decode.survey_file(str(path)).colour
+    assert decode_file(str(path), Form(8)).pixels.shape == (8, 8, 1)
+
+
 def test_of_several_frames_the_first_counts(tmp_path: Path) -> None:
     frames = [Image.new("L", (8, 8), value) for value in (40, 200)]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
@@ -465,7 +476,38 @@ def test_class_names_replace_a_column_that_does_not_name_the_labels(tmp_path: Pa
     assert set(zip(kept["y:label"], kept["#class"], strict=True)) == {(0, "cat"), (1, "dog")}
 
 
+def test_csv_files_next_to_class_folders_say_what_is_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    folder = class_folders(tmp_path / "pets")
+    for name, rows in (("train.csv", rows_of(8)), ("test.csv", rows_of()[8:])):
+        (folder / name).write_text("\n".join(["x:image,y:label", *rows, ""]))
+    (folder / "more.csv").write_text("filename,label\ncat/0.png,cat\n")
+    prepared(folder)
+    read = "sets are read: training from train.csv, test from test.csv; its folders are not used"
+    assert f"{folder}: {read}" in caplog.text
+    assert f"{folder}: not used: more.csv" in caplog.text
+
+
 # ---------------------------------------------------------------- further columns
+
+
+def test_stray_quotation_marks_are_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    notes = ["", '"5 inch', "", "", '6 inch"', *[""] * 7]
+    rows = [f"{row},{note}" for row, note in zip(rows_of(), notes, strict=True)]
+    prepared(csv_of(tmp_path, rows, "x:image,y:label,note"))
+    text = "images.csv: row 3: 1 value of the column 'note' with line breaks: is a quotation mark"
+    assert text in caplog.text
+
+
+def test_a_column_without_a_name_stays_without(tmp_path: Path) -> None:
+    """As pandas writes its index."""
+    rows = [f"{n},{row}" for n, row in enumerate(rows_of())]
+    source = prepared(csv_of(tmp_path, rows, ",x:image,y:label"))
+    assert list(source.training) == ["", "x:image", "y:label"]
 
 
 def test_further_columns_pass_through_unchanged(tmp_path: Path) -> None:

@@ -12,7 +12,13 @@ import pytest
 from scipy import stats
 
 from tests.helpers.labels import issue, write_label_check
-from tests.helpers.own_images import FURTHER, class_folders, csv_with_further_columns, picture
+from tests.helpers.own_images import (
+    FURTHER,
+    class_folders,
+    csv_with_further_columns,
+    picture,
+    rows_of,
+)
 from tests.helpers.runs import contents, record, sgd_influence
 from utils.columns import CLASS, IMAGE, LABEL, ROW, SET
 from utils.data.datasets import prepare
@@ -25,8 +31,8 @@ from utils.output.paths import OutputPaths
 from utils.review import command, export, worth
 from utils.review.__main__ import main
 from utils.review.reviewed import Reviewed
-from utils.training.model_check import check_once
-from utils.training.models import MODELS
+from utils.training.model_check import check_once, checked_model
+from utils.training.models import MODELS, Model
 
 TINY = "-e 1 -nt 1 -r 0 --batch_size 8 --image_size 8"
 QUICK = "--model mlp --context cpu --methods Random --no_report"
@@ -129,6 +135,51 @@ def test_reviewed_lists_keep_further_columns(tmp_path: Path) -> None:
     assert len(written) == 39 and list(written) == [IMAGE, LABEL, *FURTHER]
     given = table.set_index(IMAGE).loc[[Path(image).name for image in written[IMAGE]]]
     assert written[list(FURTHER)].to_numpy().tolist() == given[list(FURTHER)].to_numpy().tolist()
+
+
+def test_reviewed_lists_keep_names_that_are_not_those_of_the_classes(tmp_path: Path) -> None:
+    """And each list has the columns that its set had."""
+    images, rows = class_folders(tmp_path / "pets", per_class=20), rows_of(40)
+    training = [f"{row},{'a,web' if n == 4 else ','}" for n, row in enumerate(rows[:30])]
+    test = [f"{row},seen" for row in rows[30:]]
+    for part, header, lines in (("train", "#class,origin", training), ("test", "note", test)):
+        text = "\n".join([f"x:image,y:label,{header}", *lines, ""])
+        (images / f"{part}.csv").write_text(text)
+    out = tmp_path / "out"
+    assert sgd_influence(out, f"-ds {images} {QUICK}", TINY) == 0
+    assert reviewed(out, decisions(out, {("training", 0): "keep"})) == 0
+    first_set, second_set = (
+        pd.read_csv(out / f"reviewed/csv/{name}_reviewed.csv", dtype=str, keep_default_na=False)
+        for name in ("train", "test")
+    )
+    assert list(first_set) == [IMAGE, LABEL, CLASS, "origin"]
+    assert list(first_set[CLASS]).count("a") == list(first_set["origin"]).count("web") == 1
+    assert list(second_set) == [IMAGE, LABEL, "note"]
+    assert set(second_set["note"]) == {"seen"}
+
+
+def test_nets_of_a_review_get_images_as_the_run_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the run used only gray ones of a data set in colour."""
+    images = class_folders(tmp_path / "pets", per_class=20, mode="L")
+    picture(images / "dog/0.png", 5, "RGB")
+    out = tmp_path / "out"
+    part = "--n_train 20 --n_val 6 --n_test 4"
+    assert sgd_influence(out, f"-ds {images} {QUICK} {part}", TINY) == 0
+    found = read_label_verdict(OutputPaths(out))
+    assert found and found.image_shape == (3, 8, 8)
+    shapes = []
+
+    def checked(name: str, shape: tuple[int, ...], n_classes: int) -> Model:
+        shapes.append(shape)
+        return checked_model(name, shape, n_classes)
+
+    monkeypatch.setattr("utils.review.worth.checked_model", checked)
+    training = pd.read_csv(out / "labels/label_issues.csv").query("set == 'training'")[ROW]
+    removal = decisions(out, {("training", int(training.iloc[0])): "remove"})
+    assert reviewed(out, removal, "-nt", "1") == 0
+    assert shapes == [(3, 8, 8)]
 
 
 def test_class_folders_and_lists_hold_the_same_images(folder: Path, tmp_path: Path) -> None:

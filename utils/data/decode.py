@@ -49,6 +49,7 @@ from utils.units import shown_bytes
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF")
 FORMAT_NAMES = "PNG, JPEG, GIF, BMP, TIFF, WebP, PPM, JPEG 2000 or AVIF"
 MIN_SIDE, MAX_SIDE = 32, 128  # pixels, unless a size is asked for
+PALETTE_MODES = ("P", "PA")
 GRAY_MODES = ("1", "L", "LA", "La", "F")
 ORIENTATION = 0x0112  # EXIF tag; 1 is upright
 TURNS = {
@@ -155,7 +156,7 @@ def common_side(side: float) -> int:
 def survey_file(path: str) -> Finding:
     """Look at the bytes and the header of an image file; nothing but a MemoryError is raised.
 
-    The pixels are read only of images of more than 8 bits.
+    The pixels are read only of images of more than 8 bits, and of those with a palette.
     """
     try:
         digest = _digest(path)
@@ -166,10 +167,9 @@ def survey_file(path: str) -> Finding:
 
 def _finding(digest: bytes, image: Image.Image, stream: IO[bytes]) -> Finding:
     memory, size = _memory_for(image, math.prod(image.size)), image.size
-    colour, found = _is_colour(image), None
-    if is_deep(image):
+    if is_deep(image) or image.mode in PALETTE_MODES:
         _check_memory(size, memory)
-        found = _range(image, stream)
+    colour, found = _is_colour(image), _range(image, stream) if is_deep(image) else None
     return Finding(digest, min(size), colour, "", memory, max(size), found)
 
 
@@ -375,11 +375,19 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _is_colour(image: Image.Image) -> bool:
-    if image.mode in ("P", "PA"):
+    if image.mode in PALETTE_MODES:
         palette = np.array(image.getpalette() or [], np.uint8).reshape(-1, 3)
-        return bool((palette != palette[:, :1]).any())
+        coloured = np.flatnonzero((palette != palette[:, :1]).any(axis=1))
+        return bool(len(coloured)) and bool(np.isin(coloured, _entries_used(image)).any())
     gray = image.mode in GRAY_MODES or image.mode.startswith("I") or is_gray_with_opacity(image)
     return not gray
+
+
+def _entries_used(image: Image.Image) -> npt.NDArray[np.int64]:
+    """The entries of its palette that an image has, without that of transparent pixels."""
+    entries = np.asarray(image).reshape(*image.size[::-1], -1)[:, :, 0]
+    used = np.flatnonzero(np.bincount(entries.ravel()))
+    return used[used != image.info.get("transparency", -1)]
 
 
 def _eight_bit(image: Image.Image, stream: IO[bytes], scales: Scales) -> tuple[Image.Image, str]:

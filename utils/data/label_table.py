@@ -46,6 +46,7 @@ class LabelVerdict:
         test_drawn: the run drew the test images from those for training or validation, or does not
             say.
         n_undrawn: further images of the data set, which no trial used.
+        image_shape: (C, H, W) of the images that the net got; empty if the run does not say.
     """
 
     n_images: int
@@ -62,6 +63,7 @@ class LabelVerdict:
     untrained_classes: tuple[int, ...] = ()
     test_drawn: bool = True
     n_undrawn: int = 0
+    image_shape: tuple[int, ...] = ()
 
     @property
     def not_judged(self) -> bool:
@@ -144,6 +146,7 @@ def read_label_issues(paths: OutputPaths, results: Results | None = None) -> pd.
     """
     path = paths.latest(paths.label_issues)
     table = (results or Results(paths)).table(path, COLUMNS)
+    table = table.drop(columns=[name for name in table if name.startswith(GIVEN)])
     for name in (PREDICTED, CONFIDENCE):
         if name not in table:
             raise unreadable(path, "is not whole", f"no column {name}")
@@ -203,6 +206,7 @@ def verdict_in(value: Mapping[str, Any]) -> LabelVerdict:
         untrained_classes=tuple(int(label) for label in value.get("untrained_classes", ())),
         test_drawn=bool(value.get("test_drawn", True)),
         n_undrawn=int(value.get("n_undrawn", 0)),
+        image_shape=tuple(int(size) for size in value.get("image_shape", ())),
     )
 
 

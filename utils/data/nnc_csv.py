@@ -22,6 +22,7 @@ from utils.data.labels import check_lengths
 from utils.data.listed_paths import found_on_disk
 from utils.errors import UserError
 from utils.files import check_regular
+from utils.units import counted
 
 LOG = logging.getLogger("data_cleansing")
 MOST_COLUMNS = 5000
@@ -107,7 +108,7 @@ def _read_table(csv: Path) -> pd.DataFrame:
     """All fields as text, the columns of images and labels first called IMAGE and LABEL."""
     try:
         check_regular(csv)
-        header_row, rows = _rows_of(csv)
+        header_row, header, rows = _rows_of(csv)
         table = pd.read_csv(csv, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise UserError(f"{csv}: does not exist; correct the path") from error
@@ -121,13 +122,26 @@ def _read_table(csv: Path) -> pd.DataFrame:
         table.index = pd.Index(rows)
     else:  # a field that pandas takes and `csv` does not
         table.index += 2
+    if len({*header}) == len(header) == table.shape[1]:
+        table.columns = pd.Index(header)  # pandas gives a column without a name one
     table.columns = pd.Index([str(name).strip() for name in table.columns])
     image, label = (_column(csv, header_row, table, letter) for letter in "xy")
     table = table.rename(columns={image: IMAGE, label: LABEL})
     table = _without_blank_end(table.fillna(""))  # for fields that a row lacks
     if table.empty:
         raise UserError(f"{csv}: no row follows its header; add a row per image")
+    _warn_of_line_breaks(csv, table)
     return table
+
+
+def _warn_of_line_breaks(csv: Path, table: pd.DataFrame) -> None:
+    """Warn of a further column that may have swallowed rows."""
+    for name in table.columns.difference([IMAGE, LABEL, CLASS], sort=False):
+        broken = ["\n" in value for value in table[name]]
+        if any(broken):
+            first, values = table.index[broken.index(True)], counted(sum(broken), "value")
+            what = "with line breaks: is a quotation mark missing, or one too many?"
+            LOG.warning("%s: row %d: %s of the column %r %s", csv, first, values, name, what)
 
 
 def _without_blank_end(table: pd.DataFrame) -> pd.DataFrame:
@@ -136,8 +150,8 @@ def _without_blank_end(table: pd.DataFrame) -> pd.DataFrame:
     return table.iloc[: filled[-1] + 1 if len(filled) else 0]
 
 
-def _rows_of(csv: Path) -> tuple[int, list[int]]:
-    """The row of the header, and the rows below it that are not empty, counted from 1.
+def _rows_of(csv: Path) -> tuple[int, list[str], list[int]]:
+    """The row of the header, the header, and the rows below it that are not empty, from 1 on.
 
     The latter are none if `csv_module` cannot read them.
 
@@ -148,10 +162,11 @@ def _rows_of(csv: Path) -> tuple[int, list[int]]:
         records = enumerate(csv_module.reader(stream), start=1)
         filled = (one for one in records if len(one[1]) > 1 or "".join(one[1]).strip())
         row, header = next(filled, (1, []))
-        _check_columns(csv, row, [name.strip() for name in header])
+        header = [name.strip() for name in header]
+        _check_columns(csv, row, header)
         with suppress(csv_module.Error):  # pandas raises the error that is shown
-            return row, [number for number, _ in filled]
-    return row, []
+            return row, header, [number for number, _ in filled]
+    return row, header, []
 
 
 def _check_columns(csv: Path, row: int, header: Sequence[str]) -> None:

@@ -31,6 +31,7 @@ LOG = logging.getLogger("data_cleansing")
 CLASSES = "classes.csv"
 SETS = (TRAINING, VALIDATION, TEST)
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
+NO_CLASSES = "; its folders are not used as classes"
 OWN_LIST = re.compile(r"(.+_)?train_(?P<kind>cleansed|reviewed)(_\d+)?(\.new(_\d+)?)?\.csv")
 """Training lists that this program writes; `companion` names the other sets next to one."""
 
@@ -245,10 +246,16 @@ def _of_csv_folder(root: Path) -> tuple[Part, ...]:
     files = [p for p in listed(root) if p.suffix.lower() == ".csv" and p.name.lower() != CLASSES]
     with_folders = has_class_folders(root)
     if with_folders:
-        files = [file for file in files if means_nnc_csv(file)]
+        others = [file.name for file in files if not means_nnc_csv(file)]
+        files = [file for file in files if file.name not in others]
+        if files and others:
+            LOG.info("%s: not used: %s", root, ", ".join(others))
     if len(files) == 1:
         return (_only_csv(root, files[0], with_folders),)
     by_name = _by_name(root, files)
+    if by_name:
+        read = ", ".join(f"{name} from {by_name[name].name}" for name in SETS if name in by_name)
+        LOG.info("%s: sets are read: %s%s", root, read, NO_CLASSES if with_folders else "")
     return tuple(_of_csv(name, by_name[name]) for name in SETS if name in by_name)
 
 
@@ -258,7 +265,7 @@ def _only_csv(root: Path, csv: Path, with_folders: bool) -> Part:
     if with_folders and kind in (VALIDATION, TEST):
         what = f"{csv.name} lists a {kind} set, next to class folders"
         raise UserError(f"{root}: {what}; give a list for training too, or remove {csv.name}")
-    more = "; its folders are not used as classes" if with_folders else ""
+    more = NO_CLASSES if with_folders else ""
     LOG.info("%s: the images that %s lists are read%s", root, csv.name, more)
     return _of_csv(TRAINING, csv)
 

@@ -142,7 +142,8 @@ def read_csv(path: Path, columns: Iterable[str] = (), text: Iterable[str] = ()) 
     """
     try:
         check_regular(path)
-        table = pd.read_csv(path, float_precision="round_trip", dtype=dict.fromkeys(text, str))
+        types = dict.fromkeys(text, str)
+        table = pd.read_csv(path, float_precision="round_trip", dtype=types, low_memory=False)
     except (OSError, ValueError) as error:
         raise unreadable(path, "cannot be read", error) from error
     check_whole(table, columns, path)

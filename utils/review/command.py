@@ -100,7 +100,7 @@ def _review(paths: OutputFolder, decisions: Path, how: str, n_trials: int) -> No
     if manifest.options.get("flip_labels"):
         log.warning("An experiment: labels were flipped on purpose (--flip_labels); not for use")
     if n_trials and data.changes_training:
-        trainings = measure(paths, manifest.options, data, n_trials)
+        trainings = measure(paths, manifest.options | _form_of_run(found), data, n_trials)
         _log_worth(data, trainings, test_drawn=found is None or found.test_drawn)
     elif n_trials:
         log.info("No training image changes, so there is nothing to measure.")
@@ -132,6 +132,14 @@ def _verdict(paths: OutputPaths) -> LabelVerdict | None:
     except UserError as error:
         log.warning("%s", error)
         return None
+
+
+def _form_of_run(found: LabelVerdict | None) -> dict[str, object]:
+    """Options that make of the images what the run did, though it may have seen more of them."""
+    if found is None or not found.image_shape:
+        return {}
+    channels, side, _ = found.image_shape
+    return {"image_size": side, "color": "gray" if channels == 1 else "rgb"}
 
 
 def _check_some(decisions: Path, given: pd.DataFrame, earlier: pd.DataFrame) -> None:

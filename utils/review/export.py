@@ -68,11 +68,17 @@ def csv_name(part: str) -> str:
 
 
 def _csv_files(data: Reviewed, root: Path) -> Plan:
-    """An NNC CSV file per set; `-ds` of the training list finds the others."""
+    """An NNC CSV file per set; `-ds` of the training list finds the others.
+
+    A further column that has values in other sets only is one of theirs.
+    """
     names = [data.class_names[label] for label in sorted(data.class_names)]
+    filled = {part: set(t.columns[(t != "").any()]) for part, t in data.after.items()}
+    known = set().union(*filled.values())
     plan: Plan = {}
     for part, table in data.after.items():
-        rows = table.drop(columns=ROW).rename(columns=lambda name: name.removeprefix(GIVEN))
+        given = [c for c in table if c.startswith(GIVEN) and (c in filled[part] or c not in known)]
+        rows = table[[IMAGE, LABEL, *given]].rename(columns=lambda name: name.removeprefix(GIVEN))
         if not are_labels(names):
             rows = rows.assign(**{CLASS: rows[LABEL].map(data.class_names)})
         if len(rows):
