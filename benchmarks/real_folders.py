@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 import tempfile
 from collections import Counter
@@ -68,7 +69,8 @@ def _outcome(case: Case) -> Outcome:
     with tempfile.TemporaryDirectory() as folder:
         os.environ[CACHE_VARIABLE] = f"{folder}/cache"
         outcome = outcome_of(case, Path(folder))
-        return Outcome(outcome.word, outcome.line.replace(f"{folder}/", ""))
+        line = outcome.line.replace(f"{folder}/", "")
+        return Outcome(outcome.word, re.sub(r"(cache/\w+_)[0-9a-f]{8}\b", r"\1ID", line))
 
 
 def _table(cases: dict[str, Case], outcomes: dict[str, Outcome]) -> str:
