@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 from threadpoolctl import threadpool_limits
@@ -190,7 +189,6 @@ def draw(raw: pd.DataFrame, path: Path) -> None:
     """Draw predicted against true changes of the first seed, a panel per variant."""
     shown = raw[(raw["seed"] == raw["seed"].min()) & (raw["group"] != "worst")]
     figure = Figure(figsize=(13, 6), layout="constrained")
-    FigureCanvasAgg(figure)
     panels = figure.subplots(2, 4, sharey=True).ravel()
     for axes, (variant, rows) in zip(panels, shown.groupby("variant", sort=False), strict=False):
         axes.scatter(rows["predicted"], rows["true"], s=12)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from utils.methods import METHODS
@@ -35,7 +34,6 @@ def draw_figures(figures: pd.DataFrame, again: str, path: Path) -> None:
     tasks = list(figures["task"].unique())
     n_rows = -(-len(tasks) // 4)
     figure = Figure(figsize=(13, 2.9 * n_rows), layout="constrained")
-    FigureCanvasAgg(figure)
     panels = figure.subplots(n_rows, 4, squeeze=False, sharex=True).ravel()
     for axes, task in zip(panels, tasks, strict=False):
         _draw_task(axes, figures[figures["task"] == task], again)
@@ -72,7 +70,6 @@ def draw_scatter(raw: pd.DataFrame, path: Path) -> None:
     shown = shown.dropna(axis="columns", how="all")  # methods that other tasks alone have
     methods = [name for name, method in METHODS.items() if method.predicts and name in shown]
     figure = Figure(figsize=(2.6 * len(methods), 3), layout="constrained")
-    FigureCanvasAgg(figure)
     for axes, method in zip(figure.subplots(1, len(methods), sharey=True), methods, strict=True):
         _scatter(axes, shown, method, method)
     title = f"{SHOWN_TASK}, seed {SHOWN_SEED}: groups of a tenth of the images"
@@ -88,7 +85,6 @@ def draw_from_scratch(raw: pd.DataFrame, path: Path) -> None:
         path: the PNG file.
     """
     figure = Figure(figsize=(11, 3.2), layout="constrained")
-    FigureCanvasAgg(figure)
     shown = raw[raw["seed"] == SHOWN_SEED]
     for axes, (task, title) in zip(figure.subplots(1, 4), FROM_SCRATCH.items(), strict=True):
         rows = shown[shown["task"] == task]

@@ -42,7 +42,7 @@ from benchmarks.reproduction_tables import fill_page, markdown, mean_and_deviati
 from benchmarks.small_sets import N_ANNOTATORS, cifar10_csv, mnist_archives
 from benchmarks.stored import beside_stored
 from eval_sgd_influence import COMMAND
-from sgd_influence.eval import retrain_without
+from sgd_influence.eval import evaluate_without
 from sgd_influence.replay import states_of
 from utils.errors import UserError
 from utils.methods import CONTROL, NO_REMOVAL
@@ -174,7 +174,7 @@ def ekfac_rows(options: Options, python: Path) -> pd.DataFrame:
     rows = []
     for n in filter(None, options.removal_counts):
         removed = np.isin(np.arange(trial.n_train), order[:n])
-        scores = retrain_without(trial, removed, f"{EKFAC}, n = {n}")
+        scores, _ = evaluate_without(trial, removed, f"{EKFAC}, n = {n}")
         rows.append(scores.iloc[-1:].assign(method=EKFAC, n=n))
     return pd.concat(rows, ignore_index=True)
 

@@ -35,7 +35,7 @@ from benchmarks.deviations import Derivatives, WithoutHessian
 from benchmarks.reproduction_tables import cell, fill_page, markdown, mean_and_deviation
 from benchmarks.stored import beside_stored
 from eval_sgd_influence import COMMAND
-from sgd_influence.eval import retrain_without
+from sgd_influence.eval import evaluate_without
 from sgd_influence.replay import states_of
 from utils.kernels.batch_norm import RunningStatistics
 from utils.kernels.channels_last import channels_first, channels_last, lies_channels_last
@@ -385,7 +385,7 @@ def _retrain(work: Work, trial: Trial, stem: str, removed: np.ndarray) -> None:
         return
     with work.claimed(stem) as mine:
         if mine:
-            row = retrain_without(trial, removed, stem)
+            row, _ = evaluate_without(trial, removed, stem)
             save_csv(pd.DataFrame(row), path)
             print(stem, row.iloc[-1].to_dict(), flush=True)
 

@@ -30,7 +30,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from eval_sgd_influence import COMMAND
-from sgd_influence.eval import retrain_without
+from sgd_influence.eval import evaluate_without
 from sgd_influence.train import record_steps, train_epoch
 from utils.console import open_console
 from utils.options import Options, parse_options
@@ -57,7 +57,7 @@ def jobs_of(trial: Trial, n_jobs: int) -> list[Callable[[Trial], Any]]:
     """Retrainings without ten random images each."""
     rng = np.random.default_rng(0)
     masks = [rng.permutation(trial.n_train) < 10 for _ in range(n_jobs)]
-    return [partial(retrain_without, removed=mask, description="removal") for mask in masks]
+    return [partial(evaluate_without, removed=mask, description="removal") for mask in masks]
 
 
 def seconds_of(workers: Processes, trial: Trial, jobs: list[Callable[[Trial], Any]]) -> float:

@@ -19,7 +19,6 @@ import nnabla as nn
 import nnabla.functions as F
 import nnabla.parametric_functions as PF
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 from threadpoolctl import threadpool_limits
@@ -47,7 +46,6 @@ def small_net(x: nn.Variable, n_classes: int, test: bool, smooth: bool) -> nn.Va
 def draw_single_images(path: Path) -> None:
     """Draw the changes that images left out one by one make, and their scores."""
     figure = Figure(figsize=(9, 4), layout="constrained")
-    FigureCanvasAgg(figure)
     for axes, smooth in zip(figure.subplots(1, 2), (True, False), strict=True):
         trial = digits_trial(0, partial(small_net, smooth=smooth))
         score = hara_scores(trial)[:N_IMAGES]
@@ -77,7 +75,6 @@ def draw_worst_digits(path: Path) -> None:
     worst = np.argsort(score, kind="stable")[:N_WORST]
     found = int((right != training.labels)[worst].sum())
     figure = Figure(figsize=(9, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
     for axes, i in zip(figure.subplots(3, N_WORST // 3).ravel(), worst, strict=True):
         axes.imshow(training.images[i, ..., 0], cmap="gray_r", interpolation="nearest")
         axes.set_axis_off()

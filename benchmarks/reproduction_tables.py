@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 
@@ -62,7 +61,6 @@ def draw_runs(scores: pd.DataFrame, folder: Path) -> None:
     for run, rows in errors_of(scores).groupby("run"):
         datasets = list(rows["dataset"].unique())
         figure = Figure(figsize=(5.5 * len(datasets), 4), layout="constrained")
-        FigureCanvasAgg(figure)
         for axes, dataset in zip(figure.subplots(1, len(datasets), squeeze=False)[0], datasets,
                                  strict=True):  # fmt: skip
             _draw(axes, rows[rows["dataset"] == dataset], f"{dataset}, run '{run}'")

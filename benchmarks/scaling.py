@@ -79,7 +79,7 @@ def measure(work: Work, data: Path | None, folder: Path) -> dict[str, float]:
     """
     from threadpoolctl import threadpool_limits
 
-    from sgd_influence.eval import retrain_without
+    from sgd_influence.eval import evaluate_without
     from sgd_influence.train import record_steps, train_epoch
     from utils.methods import METHODS
 
@@ -94,7 +94,7 @@ def measure(work: Work, data: Path | None, folder: Path) -> dict[str, float]:
     def evaluate() -> None:
         for k in range(work.n_removals):
             order = np.random.default_rng(k).permutation(work.n_images)
-            retrain_without(trial, order < work.n_images // 10, f"eval {k}")
+            evaluate_without(trial, order < work.n_images // 10, f"eval {k}")
 
     row: dict[str, float] = {"steps": len(trial.steps), "parameters": trial.network.n_parameters}
     row |= timed("train", train)
@@ -193,12 +193,10 @@ def exponents(table: pd.DataFrame) -> dict[str, dict[str, float]]:
 
 def draw(table: pd.DataFrame, figures: dict[str, dict[str, float]], path: Path) -> None:
     """Draw time (above) and peak memory (below) against each axis, both axes logarithmic."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     axes_names = list(figures)
     figure = Figure(figsize=(3.4 * len(axes_names), 6), layout="constrained")
-    FigureCanvasAgg(figure)
     panels = figure.subplots(2, len(axes_names), squeeze=False, sharex="col")
     for (above, below), axis in zip(panels.T, axes_names, strict=True):
         rows = table[table["axis"] == axis]

@@ -312,12 +312,10 @@ def draw(summary: pd.DataFrame, title: str, folder: OutputFolder) -> None:
         title: says data set, sizes, epochs and trials.
         folder: gets the PNG file.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     shows = removal_figure(summary, "test_accuracy")
     figure = Figure(figsize=(8, 5), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for number, curve in enumerate(shows.curves):
         _draw_curve(axes, curve, number)

@@ -18,8 +18,10 @@ from utils.training.trial import Trial
 SCORE_COLUMNS = ["val_loss", "test_loss", "val_accuracy", "test_accuracy"]
 
 
-def retrain_without(trial: Trial, removed: np.ndarray, description: str) -> pd.DataFrame:
-    """Retrain from the recorded state in the recorded order, with the same augmentation.
+def validation_loss_without(trial: Trial, removed: np.ndarray, description: str) -> float:
+    """The mean validation loss (nats) after retraining without some images.
+
+    The net is retrained from the recorded state in the recorded order, with the same augmentation.
 
     Args:
         trial: retrains from its `retrain_start`.
@@ -30,35 +32,39 @@ def retrain_without(trial: Trial, removed: np.ndarray, description: str) -> pd.D
     Steps before the first one with a removed image equal those of the training, and are repeated
     only from the last recorded state before it.
 
-    Returns:
-        A row of `SCORE_COLUMNS` per retrained epoch; losses are means, accuracies fractions.
     """
-    return _retrained(trial, removed, description)[0]
+    for _ in _epochs_without(trial, removed, description):
+        pass
+    return trial.evaluator(trial.data.validation).loss
 
 
 def evaluate_without(
     trial: Trial, removed: np.ndarray, description: str
 ) -> tuple[pd.DataFrame, Outcomes]:
-    """As `retrain_without`, with the losses and predictions by image after the last epoch."""
-    scores, validation, test = _retrained(trial, removed, description)
+    """Retrain as `validation_loss_without`, and evaluate after each epoch.
+
+    Returns:
+        A row of `SCORE_COLUMNS` per retrained epoch, losses being means and accuracies fractions;
+        and the losses and predictions by image after the last epoch.
+    """
+    rows = []
+    for _ in _epochs_without(trial, removed, description):
+        validation = trial.evaluator(trial.data.validation)
+        test = trial.evaluator(trial.data.test)
+        rows.append((validation.loss, test.loss, validation.accuracy, test.accuracy))
+    scores = pd.DataFrame(rows, columns=SCORE_COLUMNS)
     return scores, _outcomes(trial, removed, validation, test)
 
 
-def _retrained(
-    trial: Trial, removed: np.ndarray, description: str
-) -> tuple[pd.DataFrame, Evaluation, Evaluation]:
-    """The scores, and those of the last epoch by image: validation and test."""
-    rows = []
+def _epochs_without(trial: Trial, removed: np.ndarray, description: str) -> Iterator[None]:
+    """Retrain, and yield after each epoch."""
     for part in retrained_parts(trial, removed):
         if part.loads:
             trial.sgd.load(trial.state_before(part.start))
         bar = f"{description}, epoch {part.epoch + 1}/{trial.n_epochs}"
         for t in progress(range(part.start, part.end), bar):
             trial.take_step(t, removed)
-        validation = trial.evaluator(trial.data.validation)
-        test = trial.evaluator(trial.data.test)
-        rows.append((validation.loss, test.loss, validation.accuracy, test.accuracy))
-    return pd.DataFrame(rows, columns=SCORE_COLUMNS), validation, test
+        yield
 
 
 def _outcomes(
@@ -107,7 +113,7 @@ def retrained_parts(trial: Trial, removed: np.ndarray) -> Iterator[Part]:
 
 
 def read_by_retraining(trial: Trial, removed: np.ndarray) -> list[Path]:
-    """The files that `retrain_without` and `evaluate_without` read."""
+    """The files that a retraining without images reads."""
     return [trial.state_path(part.start) for part in retrained_parts(trial, removed) if part.loads]
 
 

@@ -35,7 +35,7 @@ log = logging.getLogger("data_cleansing")
 Float32 = npt.NDArray[np.float32]
 SOLVERS = {"Sgd": False, "Momentum": True}
 """nnabla's solvers that can be scored, on a CPU or a GPU, and whether they have a velocity."""
-METHODS_OF_STEPS = ("Hara", "Hara_exact", "Hara_smoothed", "Ours", "Ours_exact", "Ours_mean")
+METHODS_OF_STEPS = tuple(name for name, method in METHODS.items() if method.sweeps)
 """The methods that need nothing but recorded steps."""
 REPEATS = 0.05
 """By rounding, a repeated step may differ from the recorded one by this share of its length."""

@@ -185,14 +185,14 @@ class Verification:
         """Whether group `number` has been removed already."""
         return self.groups(trial)[number].name in set(self._true_changes(trial)["group"])
 
-    def save_true_change(self, trial: Trial, number: int, scores: pd.DataFrame) -> None:
-        """Add to the file what removing group `number` changed.
+    def save_true_change(self, trial: Trial, number: int, loss: float) -> None:
+        """Add to the file what removing group `number` changed, by the validation loss without it.
 
         Rows are in the order of the groups, whatever order they come in; those of groups that
         this run does not have come first.
         """
         group, known = self.groups(trial)[number], self._true_changes(trial)
-        true = float(scores["val_loss"].iloc[-1]) - self._base_loss(trial)
+        true = loss - self._base_loss(trial)
         row = (group.name, group.kind, int(group.members.sum()), true)
         places = {group.name: place for place, group in enumerate(self._groups)}
         rows = [*known.itertuples(index=False, name=None), row]
@@ -411,13 +411,11 @@ def draw_verification(
     panels: Sequence[VerificationPanel], title: str, folder: OutputFolder
 ) -> None:
     """Draw predicted against true changes, a panel per method, at most `PANELS` in a row."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     n_rows = -(-len(panels) // PANELS)
     n_columns = -(-len(panels) // n_rows)
     figure = Figure(figsize=(4.2 * n_columns, 4.4 * n_rows + 0.4), layout="constrained")
-    FigureCanvasAgg(figure)
     places = figure.subplots(n_rows, n_columns, squeeze=False, sharey=True)
     for axes, panel in zip(places.flat, panels, strict=False):
         _draw_panel(axes, panel)

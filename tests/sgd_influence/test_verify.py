@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 import utils.run.tasks
-from sgd_influence.eval import retrain_without
+from sgd_influence.eval import validation_loss_without
 from sgd_influence.verify import (
     Agreement,
     agreement_of,
@@ -116,7 +116,8 @@ def test_too_many_groups_end_a_command_at_once(
 @pytest.mark.parametrize(("losses", "learnt"), [([0.7, 0.69], False), ([0.7, 0.5], True)])
 def test_what_counts_as_learnt(losses: list[float], learnt: bool, tmp_path: Path) -> None:
     folder = OutputFolder(tmp_path)
-    folder.save_csv(pd.DataFrame({"train_loss": losses}), folder.learning_curve(0))
+    curve = pd.DataFrame({"train_loss": losses, "val_loss": losses})
+    folder.save_csv(curve, folder.learning_curve(0))
     assert learnt_in(folder, 0, np.arange(20) % 2) == learnt
 
 
@@ -191,7 +192,7 @@ def test_verify_joins_a_finished_run_and_resumes(
     def forbidden(*_: object) -> None:
         raise AssertionError("a verified group was removed again")
 
-    monkeypatch.setattr(utils.run.tasks, "retrain_without", forbidden)
+    monkeypatch.setattr(utils.run.tasks, "validation_loss_without", forbidden)
     assert sgd_influence(tmp_path, f"{QUICK} -r 0 --verify 6") == 0
     assert_smoothness_is_measured_and_reused(tmp_path, printed, monkeypatch, capsys)
 
@@ -270,9 +271,9 @@ def test_other_groups_of_an_earlier_run_do_not_keep_new_ones_from_being_saved(
         n_calls += 1
         if n_calls == 2:
             raise KeyboardInterrupt
-        return retrain_without(*arguments, **named)
+        return validation_loss_without(*arguments, **named)
 
-    monkeypatch.setattr(utils.run.tasks, "retrain_without", interrupted)
+    monkeypatch.setattr(utils.run.tasks, "validation_loss_without", interrupted)
     assert sgd_influence(tmp_path, f"{QUICK} -r 0 --verify 6") == 130
     known = read_csv(tmp_path / "verification/true_changes_seed_0.csv")
     assert len(known) == 13

@@ -24,7 +24,7 @@ from utils.files import check_regular
 from utils.output.storage import written_beside
 from utils.units import counted
 
-LOG = logging.getLogger("data_cleansing")
+log = logging.getLogger("data_cleansing")
 LOOKS, PAIRS = "image_looks.npz", "image_pairs.npz"
 IMAGES = "images"
 """The fact of `summary/image_quality.csv` that counts the images of a class in a set."""
@@ -69,11 +69,11 @@ class Checks:
         if len(counts):
             contradict = counts.get(TWO_LABELS, 0) + counts.get(TWO_SETS, 0)
             level = logging.WARNING if contradict else logging.INFO
-            LOG.log(level, "%s; %s %s", self._about_copies(), words, duplicates)
+            log.log(level, "%s; %s %s", self._about_copies(), words, duplicates)
         facts = self.quality[self.quality["fact"] != IMAGES]["fact"].value_counts(sort=False)
         if len(facts):
             found = ", ".join(f"{n} {fact}" for fact, n in facts.items())
-            LOG.info("Images to look at: %s; %s %s", found, words, quality)
+            log.info("Images to look at: %s; %s %s", found, words, quality)
 
     def _about_copies(self) -> str:
         words = {

@@ -18,7 +18,7 @@ from utils.data.set_folders import Classes, ClassFolder, lowered, sets_in
 from utils.errors import UserError
 from utils.units import counted
 
-LOG = logging.getLogger("data_cleansing")
+log = logging.getLogger("data_cleansing")
 NAMED = 3  # files that a line names
 
 
@@ -61,7 +61,7 @@ def _named(classes: Classes) -> list[tuple[str, ClassFolder]]:
     for name, one in named:
         spellings[name].add(one.name)
     for name in (name for name, of_name in spellings.items() if len(of_name) > 1):
-        LOG.warning(
+        log.warning(
             "Two folders are called %s, in composed and in decomposed letters: one class", name
         )
     return named
@@ -101,8 +101,8 @@ def _log_left_out(root: Path, left_out: list[Path]) -> None:
         names = ", ".join(str(path.relative_to(root)) for path in lists[:NAMED])
         more = ", ..." if len(lists) > NAMED else ""
         what = "its classes are its folders; to read a list, give its own path"
-        LOG.warning("%s: %s%s not used: %s", root, names, more, what)
+        log.warning("%s: %s%s not used: %s", root, names, more, what)
     others = [path for path in left_out if path not in lists]
     if others:
         what = f"{counted(len(others), 'file')} not used, having no name of {FORMAT_NAMES}"
-        LOG.warning("%s: %s; the first is %s", root, what, others[0])
+        log.warning("%s: %s; the first is %s", root, what, others[0])

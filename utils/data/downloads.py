@@ -12,7 +12,7 @@ from utils.data.source import first_writable
 from utils.errors import UserError
 from utils.files import check_regular
 
-LOG = logging.getLogger("data_cleansing")
+log = logging.getLogger("data_cleansing")
 CHUNK = 1 << 20  # bytes downloaded at once
 TIMEOUT = 10.0  # seconds without an answer after which a mirror is given up
 
@@ -59,7 +59,7 @@ def _verify(found: Sequence[tuple[ArchiveFile, Path]], allow_unverified: bool) -
         return
     if allow_unverified:
         names = ", ".join(map(str, differing))
-        LOG.warning("unverified data: the MD5 sum is not the published one of %s", names)
+        log.warning("unverified data: the MD5 sum is not the published one of %s", names)
         return
     what = "the MD5 sum is not the published one"
     remedy = "delete the file to have it downloaded, or allow it with --allow_unverified_data"

@@ -14,7 +14,7 @@ import pandas as pd
 
 from utils.errors import UserError
 
-LOG = logging.getLogger("data_cleansing")
+log = logging.getLogger("data_cleansing")
 LONGEST_NAME = 1000
 """Characters of a label or of a class's name."""
 PLAIN = re.compile(r"(0|[1-9][0-9]*)(\.0)?")
@@ -64,7 +64,7 @@ def _warn_of_few_names(given: Sequence[tuple[Path, pd.Series]]) -> None:
     names = [one for one in rows if _number(one[2]) is None]
     if names and len(names) <= FEW_NAMES * len(rows):
         csv, row, label = names[0]
-        LOG.warning(
+        log.warning(
             "%s: row %s: label %r is no number, though %d of %d labels are: all are read as names",
             csv, row, label, len(rows) - len(names), len(rows),
         )  # fmt: skip
@@ -114,7 +114,7 @@ def _check_numbers(given: Sequence[tuple[Path, pd.Series]]) -> None:
     odd = [label for label in numbers if not PLAIN.fullmatch(label)]
     examples = ", ".join(map(repr, odd[:NAMED])) + (", ..." if len(odd) > NAMED else "")
     what = "are not written as plain whole numbers"
-    LOG.warning("Labels are read as texts, not as numbers: those such as %s %s", examples, what)
+    log.warning("Labels are read as texts, not as numbers: those such as %s %s", examples, what)
 
 
 def _number(label: str) -> float | None:
@@ -131,6 +131,6 @@ def _log_merged(given: Sequence[str], found: Sequence[str]) -> None:
     merged = {label: texts for label, texts in spellings.items() if len(texts) > 1}
     for label, texts in list(merged.items())[:NAMED]:
         counts = ", ".join(f"{text!r} ({count} rows)" for text, count in texts.items())
-        LOG.info("One class %r has several spellings: %s", label, counts)
+        log.info("One class %r has several spellings: %s", label, counts)
     if len(merged) > NAMED:
-        LOG.info("%d more classes have several spellings", len(merged) - NAMED)
+        log.info("%d more classes have several spellings", len(merged) - NAMED)

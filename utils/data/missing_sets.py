@@ -15,7 +15,7 @@ from utils.data.splits import stratified
 from utils.errors import UserError
 from utils.units import counted
 
-LOG = logging.getLogger("data_cleansing")
+log = logging.getLogger("data_cleansing")
 SHARE = 0.15  # of the images of one set: for validation, and for testing
 NAMED = 5  # classes that a line names
 
@@ -82,13 +82,13 @@ def complete_sets(tables: dict[str, pd.DataFrame], names: tuple[str, ...], where
     if test is None:
         training, test = _parted(training, n_drawn)
         sizes = len(training) - n_drawn, n_drawn, len(test)
-        LOG.info(
+        log.info(
             "One set: %d training, %d validation and %d test images are drawn; those for testing "
             "are neither scored nor in the cleansed lists", *sizes,
         )  # fmt: skip
     else:
         drawn = f"{counted(n_drawn, 'image')} {'is' if n_drawn == 1 else 'are'}"
-        LOG.info("No validation set: %s drawn from the training set", drawn)
+        log.info("No validation set: %s drawn from the training set", drawn)
     return Sets(training, None, test, n_drawn)
 
 
@@ -106,7 +106,7 @@ def _halves(table: pd.DataFrame, where: str) -> tuple[pd.DataFrame, pd.DataFrame
         raise UserError(f"{where}: {what}; add images")
     kept, drawn = _parted(table, len(table) // 2, keep=0)
     sizes = len(kept), len(drawn)
-    LOG.info("No test set: of the validation set %d stay and %d become the test set", *sizes)
+    log.info("No test set: of the validation set %d stay and %d become the test set", *sizes)
     return kept, drawn
 
 
@@ -121,7 +121,7 @@ def _log_single_images(training: pd.DataFrame, names: tuple[str, ...]) -> None:
     counts = np.bincount(training[LABEL], minlength=len(names))
     single = [name for name, count in zip(names, counts, strict=True) if count == 1]
     if single:
-        LOG.info("Classes with one image, which stays in training: %s", ", ".join(single))
+        log.info("Classes with one image, which stays in training: %s", ", ".join(single))
 
 
 def _check_shared(tables: dict[str, pd.DataFrame], names: tuple[str, ...], where: str) -> None:
@@ -142,4 +142,4 @@ def _log_classes_missing(tables: dict[str, pd.DataFrame], names: tuple[str, ...]
     there = set(tables[TRAINING][LABEL])
     missing = [name for label, name in enumerate(names) if label not in there]
     if missing:
-        LOG.warning("Classes without a training image: %s", ", ".join(missing))
+        log.warning("Classes without a training image: %s", ", ".join(missing))

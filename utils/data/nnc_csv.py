@@ -24,7 +24,7 @@ from utils.errors import UserError
 from utils.files import check_regular
 from utils.units import counted
 
-LOG = logging.getLogger("data_cleansing")
+log = logging.getLogger("data_cleansing")
 MOST_COLUMNS = 5000
 """Columns of a user's CSV file at most."""
 ANY_COLUMN = rb'(^|[,;\t|"])\s*%c(__\d+)?(:[^,;\t|"]*)?\s*($|[,;\t|"])'
@@ -49,7 +49,7 @@ def read_users_csv(csv: Path) -> tuple[pd.DataFrame, list[str]]:
     _check_rows(csv, table[IMAGE], paths)
     table[IMAGE] = paths
     if turned:
-        LOG.info("%s: %d paths are written with \\ and read with /", csv, turned)
+        log.info("%s: %d paths are written with \\ and read with /", csv, turned)
     if CLASS in table:
         check_lengths(csv, table[CLASS])
     return table, given
@@ -141,7 +141,7 @@ def _warn_of_line_breaks(csv: Path, table: pd.DataFrame) -> None:
         if any(broken):
             first, values = table.index[broken.index(True)], counted(sum(broken), "value")
             what = "with line breaks: is a quotation mark missing, or one too many?"
-            LOG.warning("%s: row %d: %s of the column %r %s", csv, first, values, name, what)
+            log.warning("%s: row %d: %s of the column %r %s", csv, first, values, name, what)
 
 
 def _without_blank_end(table: pd.DataFrame) -> pd.DataFrame:

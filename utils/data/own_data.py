@@ -52,7 +52,7 @@ from utils.errors import UserError
 from utils.output.storage import save_csv
 from utils.units import counted
 
-LOG = logging.getLogger("data_cleansing")
+log = logging.getLogger("data_cleansing")
 NAMED = 10  # classes that a line names
 MOST_CROPPED = 1 / 3  # of an image; a warning above
 
@@ -223,7 +223,7 @@ def _check_what_is_left(every: Rows, rows: Rows, path: Path) -> None:
     _check_classes(rows, path)
     lost = sorted(set(every.labels) - set(rows.labels))
     if lost:
-        LOG.warning("Classes of which no image is left: %s", ", ".join(map(shown, lost[:NAMED])))
+        log.warning("Classes of which no image is left: %s", ", ".join(map(shown, lost[:NAMED])))
 
 
 def _classes(rows: Rows) -> _Classes:
@@ -241,7 +241,7 @@ def _sorted_labels(rows: Rows) -> tuple[str, ...]:
     if not are_labels(classes):
         pairs = [f"{label} = {shown(given)}" for label, given in enumerate(classes[:NAMED])]
         more = ", ..." if len(classes) > NAMED else ""
-        LOG.info("%d classes become labels: %s%s", len(classes), ", ".join(pairs), more)
+        log.info("%d classes become labels: %s%s", len(classes), ", ".join(pairs), more)
     _warn_of_capitals(classes)
     return tuple(classes)
 
@@ -252,7 +252,7 @@ def _warn_of_capitals(classes: Sequence[str]) -> None:
         letters = "".join(filter(str.isprintable, name))
         spellings[letters.strip().casefold()].append(name)
     for alike in [names for names in spellings.values() if len(names) > 1][:NAMED]:
-        LOG.warning(
+        log.warning(
             "Classes that differ in capitals or blanks only: %s", ", ".join(map(repr, alike))
         )
 
@@ -265,11 +265,11 @@ def _class_names(rows: Rows, classes: tuple[str, ...]) -> tuple[str, ...]:
     names = tuple(_name_of_most(counts) for counts in given.values())
     if len(set(names) - {""}) < len(classes):
         if any(rows.class_names):
-            LOG.info("%s does not name each label; the classes are called by their labels", CLASS)
+            log.info("%s does not name each label; the classes are called by their labels", CLASS)
         return classes
     others = len(rows.labels) - sum(given[k][name] for k, name in zip(classes, names, strict=True))
     if others:
-        LOG.info("%d rows have another %s than most of their label, which counts", others, CLASS)
+        log.info("%d rows have another %s than most of their label, which counts", others, CLASS)
     return names
 
 
@@ -350,14 +350,14 @@ def _log_conversions(images: _Images) -> None:
         what = (
             f"{counted(counts[''], 'image')} converted to {size_text(images.pool.images.shape[1:])}"
         )
-        LOG.info("%s: %s", what, ", ".join(kinds))
+        log.info("%s: %s", what, ", ".join(kinds))
 
 
 def _warn_of_crops(findings: Sequence[Finding], form: Form) -> None:
     """Warn if the central square leaves out more than `MOST_CROPPED` of half of the images."""
     lost = float(np.median([1 - f.shorter / f.longer for f in findings]))
     if form.resize == CROP and lost > MOST_CROPPED:
-        LOG.warning(
+        log.warning(
             "The central squares leave out %.0f %% of the median image; --resize pad keeps all of "
             "it and adds black borders, --resize stretch changes the aspect ratio", 100 * lost,
         )  # fmt: skip

@@ -16,7 +16,7 @@ from utils.errors import UserError
 from utils.output.storage import save_csv
 from utils.units import counted
 
-LOG = logging.getLogger("data_cleansing")
+log = logging.getLogger("data_cleansing")
 PROBLEMS = "data_problems.csv"
 REMEDY = "restore or remove it"
 
@@ -69,7 +69,7 @@ def record_problems(problems: Sequence[Problem], folder: Path, skip: bool) -> No
     save_csv(pd.DataFrame([problem[2:] for problem in problems], columns=columns), path)
     first, count = problems[0], counted(len(problems), "broken image")
     if skip:
-        LOG.warning("%s left out, listed in %s", count, path)
+        log.warning("%s left out, listed in %s", count, path)
         return
     raise UserError(
         f"{first.where}: {first.problem}; {first.remedy}; {count}, listed in {path}; "

@@ -11,7 +11,7 @@ from utils.data.source import TEST, TRAINING, VALIDATION
 from utils.errors import UserError
 from utils.units import counted
 
-LOG = logging.getLogger("data_cleansing")
+log = logging.getLogger("data_cleansing")
 IN_ORDER = (TRAINING, VALIDATION, TEST)
 AS_LIST = "or list them in a CSV file with the header x:image,y:label"
 
@@ -55,7 +55,7 @@ def lowered(root: Folder) -> Folder:
         folder = inner
     if folder is not root:
         names = f"the folder {folder.path.relative_to(root.path)}"
-        LOG.info("%s: holds nothing but %s, which is read", root.path, names)
+        log.info("%s: holds nothing but %s, which is read", root.path, names)
     return folder
 
 
@@ -164,11 +164,11 @@ def _log_sets(top: Folder, by_kind: dict[str, _Part], others: list[_Part]) -> No
         for kind in IN_ORDER
         if kind in by_kind
     ]
-    LOG.info("%s: sets are read: %s", top.path, ", ".join(read))
+    log.info("%s: sets are read: %s", top.path, ", ".join(read))
     unused = others + [part for kind, part in by_kind.items() if kind == UNLABELLED]
     if unused:
         described = ", ".join(part.described() for part in unused)
-        LOG.warning("%s: next to the sets, not used: %s", top.path, described)
+        log.warning("%s: next to the sets, not used: %s", top.path, described)
 
 
 # ---------------------------------------------------------------- classes of sets
@@ -183,7 +183,7 @@ def _sets_of_each_class(top: Folder) -> dict[str, Classes] | None:
     if None in kinds or TRAINING not in kinds or len(kinds) < 2:
         return None
     names = names_of(top.filled[0].filled)
-    LOG.info("%s: each class holds its sets (%s), which are read", top.path, names)
+    log.info("%s: each class holds its sets (%s), which are read", top.path, names)
     by_set: dict[str, Classes] = {}
     for name, folder, kind in inner:
         by_set.setdefault(str(kind), []).append(ClassFolder(name, folder))
@@ -263,10 +263,10 @@ def _log_folders_below(top: Folder) -> None:
     deep = [folder for folder in top.filled if folder.filled and not folder.images]
     if deep:
         what = f"{names_of(deep)} hold folders ({names_of(deep[0].filled)})"
-        LOG.info("%s: %s; a class is all that is below its folder", top.path, what)
+        log.info("%s: %s; a class is all that is below its folder", top.path, what)
     if top.images:
         count = counted(len(top.images), "image")
-        LOG.warning("%s: %s outside of the class folders, not used", top.path, count)
+        log.warning("%s: %s outside of the class folders, not used", top.path, count)
 
 
 def _is_csv(name: str) -> bool:

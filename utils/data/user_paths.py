@@ -27,7 +27,7 @@ from utils.data.unprintable import check_names
 from utils.errors import UserError
 from utils.output.paths import TRAININGS, OutputPaths, unrenamed
 
-LOG = logging.getLogger("data_cleansing")
+log = logging.getLogger("data_cleansing")
 CLASSES = "classes.csv"
 SETS = (TRAINING, VALIDATION, TEST)
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
@@ -209,16 +209,16 @@ def _companions(csv: Path) -> Iterator[Part]:
     for name in (VALIDATION, TEST):
         other = csv.with_name(companion(name, own["kind"]))
         if other.exists():
-            LOG.info("%s: the %s images of this list", other, name)
+            log.info("%s: the %s images of this list", other, name)
             later = [p for p in csv.parent.glob("*.new*.csv") if unrenamed(p) == other]
             if later:
                 last = max(later, key=lambda path: (len(path.name), path.name))
                 what = f"{last.name} next to it is of a later run; to use that, rename it"
-                LOG.warning("%s: %s", other, what)
+                log.warning("%s: %s", other, what)
             yield _of_csv(name, other)
         elif name == TEST:
             what = "is not there, so other test images are drawn; copy it next to the list"
-            LOG.warning("%s: %s", other, what)
+            log.warning("%s: %s", other, what)
 
 
 def _of_csv(name: str, csv: Path) -> Part:
@@ -230,9 +230,9 @@ def _of_csv(name: str, csv: Path) -> Part:
         what = "holds the label check of a run, not a data set; give the data set of that run"
         raise UserError(f"{csv}: {what}")
     if SET in table:
-        LOG.warning("%s: its column %r is not read, all rows are for %s", csv, SET, name)
+        log.warning("%s: its column %r is not read, all rows are for %s", csv, SET, name)
     if climbing := paths_that_climb(given):
-        LOG.info("%s: %d paths lead out of a folder by '..'; they are followed", csv, climbing)
+        log.info("%s: %d paths lead out of a folder by '..'; they are followed", csv, climbing)
     return Part(name, table, csv, tuple(given))
 
 
@@ -249,13 +249,13 @@ def _of_csv_folder(root: Path) -> tuple[Part, ...]:
         others = [file.name for file in files if not means_nnc_csv(file)]
         files = [file for file in files if file.name not in others]
         if files and others:
-            LOG.info("%s: not used: %s", root, ", ".join(others))
+            log.info("%s: not used: %s", root, ", ".join(others))
     if len(files) == 1:
         return (_only_csv(root, files[0], with_folders),)
     by_name = _by_name(root, files)
     if by_name:
         read = ", ".join(f"{name} from {by_name[name].name}" for name in SETS if name in by_name)
-        LOG.info("%s: sets are read: %s%s", root, read, NO_CLASSES if with_folders else "")
+        log.info("%s: sets are read: %s%s", root, read, NO_CLASSES if with_folders else "")
     return tuple(_of_csv(name, by_name[name]) for name in SETS if name in by_name)
 
 
@@ -266,7 +266,7 @@ def _only_csv(root: Path, csv: Path, with_folders: bool) -> Part:
         what = f"{csv.name} lists a {kind} set, next to class folders"
         raise UserError(f"{root}: {what}; give a list for training too, or remove {csv.name}")
     more = NO_CLASSES if with_folders else ""
-    LOG.info("%s: the images that %s lists are read%s", root, csv.name, more)
+    log.info("%s: the images that %s lists are read%s", root, csv.name, more)
     return _of_csv(TRAINING, csv)
 
 

@@ -453,30 +453,33 @@ class _Rest:
         return Work.of(size, [self._retraining_seconds(n) for n in runs])
 
     def _retraining_seconds(self, n_removed: int) -> float:
-        trial, costs = self.trial, self.costs
+        trial = self.trial
         epochs = trial.n_epochs if self.options.retrain_all else 1
         last = len(trial.steps) if n_removed else trial.epoch_starts[-1]  # the final state is there
         n_steps = (last - trial.retrain_start) * (1 - n_removed / trial.n_train)
         evaluated = epochs * (len(trial.data.validation) + len(trial.data.test))
-        return n_steps * costs.step + evaluated * costs.evaluation
+        return n_steps * self.costs.step + evaluated * self.costs.evaluation
+
+    def _verifying_seconds(self, n_removed: int) -> float:
+        """Seconds of a retraining that is evaluated once, on validation images."""
+        trial = self.trial
+        n_steps = (len(trial.steps) - trial.retrain_start) * (1 - n_removed / trial.n_train)
+        return n_steps * self.costs.step + len(trial.data.validation) * self.costs.evaluation
 
     def _verification(self, seed: int) -> Work:
         path = self.trial.folder.verified(seed)
         there = read_csv(path)["group"].nunique() if path.exists() else 0
         n_groups = max(0, self.options.verify - there)
         size = GROUP_COLUMNS * CELL * n_groups * (2 * len(self.methods) + 1)
-        each = self._retraining_seconds(round(self.trial.n_train / 10))
+        each = self._verifying_seconds(round(self.trial.n_train / 10))
         return Work.of(size, [each] * n_groups) + self._moved(seed)
 
     def _moved(self, seed: int) -> Work:
         """The retrainings with moved weights."""
-        trial, costs = self.trial, self.costs
-        there = [trial.folder.moved_losses(seed, sign).exists() for sign in SIGNS]
+        there = [self.trial.folder.moved_losses(seed, sign).exists() for sign in SIGNS]
         n_missing = there.count(False) if self.options.verify else 0
-        n_val = len(trial.data.validation)
-        steps = len(trial.steps) - trial.retrain_start
-        seconds = steps * costs.step + n_val * costs.evaluation
-        return Work.of(n_missing * (SINGLE * n_val + FILE), [seconds] * n_missing)
+        size = SINGLE * len(self.trial.data.validation) + FILE
+        return Work.of(n_missing * size, [self._verifying_seconds(0)] * n_missing)
 
     def _analysis(self) -> Work:
         n_rows = (len(self.methods) + 1) * len(self.counts) * (self.options.n_trials + 2)

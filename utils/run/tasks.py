@@ -21,7 +21,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sgd_influence.eval import evaluate_without, read_by_retraining, retrain_without, worst
+from sgd_influence.eval import (
+    evaluate_without,
+    read_by_retraining,
+    validation_loss_without,
+    worst,
+)
 from sgd_influence.influence_table import save_influence, warn_if_unsound
 from sgd_influence.outcomes import Outcomes, archive_of, load_outcomes
 from sgd_influence.train import (
@@ -103,7 +108,7 @@ def tasks_of(
     tasks: list[Task] = []
     for seed in options.seeds:
         trained = results.paths.final_model(seed).exists()
-        tasks += [_taken_up(seed)] if trained else _training(seed, options.n_epochs)
+        tasks += [_reused_training(seed)] if trained else _training(seed, options.n_epochs)
         trained_by = tasks[-1].name
         tasks += [_unchanged(seed, methods, trained_by, results)]
         tasks += _smoothness(seed, methods, trained_by) if options.verify else []
@@ -148,7 +153,7 @@ def _trial(seed: int) -> str:
 # ---------------------------------------------------------------- train
 
 
-def _taken_up(seed: int) -> Task:
+def _reused_training(seed: int) -> Task:
     def say(trial: Trial, _: None) -> None:
         remove_passed_records(trial, trial.n_epochs)
         if not trial.folder.final_nnp(seed).exists():
@@ -292,7 +297,7 @@ def _evaluation(trial: Trial, removed: np.ndarray, description: str) -> Job:
 
 
 def _retraining(trial: Trial, removed: np.ndarray, description: str) -> Job:
-    compute = partial(retrain_without, removed=removed, description=description)
+    compute = partial(validation_loss_without, removed=removed, description=description)
     return Job(compute, read_by_retraining(trial, removed))
 
 
@@ -324,9 +329,9 @@ def _group(seed: int, verification: Verification, number: int, needs: tuple[str,
             return None
         return _retraining(trial, group.members, f"trial {seed}: {group.name}")
 
-    def finish(trial: Trial, scores: pd.DataFrame | None) -> None:
-        if scores is not None:
-            verification.save_true_change(trial, number, scores)
+    def finish(trial: Trial, loss: float | None) -> None:
+        if loss is not None:
+            verification.save_true_change(trial, number, loss)
 
     return Task(name, seed, needs, job, finish, "verify")
 
