@@ -6,10 +6,10 @@ if __name__ == "__main__" and hasattr(_signal, "pthread_sigmask"):  # not on Win
     # Kept back until `program` heeds them, in a few milliseconds.
     _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP))
 
-from utils.linux_only import insist_on_linux
+from utils.linux_only import require_linux
 
 if __name__ == "__main__":
-    insist_on_linux("eval_influence_functions.py")
+    require_linux("eval_influence_functions.py")
 
 from utils.options import Command
 from utils.run.command import program

@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import logging
-import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
-from types import MappingProxyType
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from sgd_influence.class_counts import emptied_classes, unvalidated_classes
 from sgd_influence.cleanse import cleanse
+from sgd_influence.closing import closing_table, closing_words
 from sgd_influence.eval import SCORE_COLUMNS
+from sgd_influence.guessing import may_be_guessing
 from sgd_influence.label_issues import about_validation, check_of_run, label_words
 from sgd_influence.outcomes import load_outcomes
-from sgd_influence.recommend import (
-    NOT_SOUND,
-    Recommendation,
-    Tried,
-    Verdict,
-    about_retraining,
-    recommend,
-)
-from sgd_influence.train import may_be_guessing
+from sgd_influence.recommend import Recommendation, Tried, about_retraining, recommend
 from sgd_influence.verify import (
     Agreement,
     compare,
@@ -38,7 +30,7 @@ from utils.console import RESULT
 from utils.data.flips import what_if
 from utils.data.source import Source
 from utils.data.splits import have_same_validation, split_of_trial
-from utils.methods import CONTROL, METHODS, NO_REMOVAL
+from utils.methods import METHODS, NO_REMOVAL
 from utils.options import Options
 from utils.output.figures import Curve, RemovalFigure, removal_figure
 from utils.output.folder import OutputFolder
@@ -48,7 +40,7 @@ from utils.output.storage import read_csv
 from utils.training.smoothness import smoothness_words
 from utils.training.soundness import problems_in
 from utils.training.trial import Trial
-from utils.units import counted, shown_ends
+from utils.units import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -76,48 +68,69 @@ def analyze(options: Options, source: Source, trial: Trial, results: Results) ->
     results.keep(summary, folder.summary)
     title = f"{options.dataset}: {trial.sizes}, {counted(trial.n_epochs, 'epoch')}"
     draw(summary, title, folder)
-    agreements: dict[str, Agreement] = {}
-    smoothness, learnt = math.nan, True
-    if options.verify:
-        agreements = compare(folder, results, options.methods, options.seeds, title)
-        smoothness, learnt = compare_smoothness(folder, results, options.methods[0], options.seeds)
+    agreements, verified = _verified(options, trial, results, title)
     methods = judged_methods(options, folder)
     tried = load_tried(folder, methods, options.seeds)
     unsound = unsound_methods(folder, methods, options.seeds)
-    emptied = emptied_classes(options, source, tried)
-    unvalidated = unvalidated_classes(options, source)
-    same_validation = have_same_validation(options, source)
-    found = recommend(tried, methods, options.seeds, unsound, emptied, same_validation)
     labels = check_of_run(options, source, trial, results)
-    doubtful = about_validation(labels, options.flip_labels is not None)
-    counts = {
-        method: verdict.n if options.cleanse_n is None else options.cleanse_n
-        for method, verdict in found.methods.items()
-    }
-    recommendation = replace(
-        found,
-        cleansed=counts,
-        what_if=what_if(options.flip_labels),
-        validation="; ".join(filter(None, [unvalidated, doubtful])),
-        about=about_retraining(trial.retrain_start == 0, len(options.seeds), len(folder.trained()))
-        + guessing(options, source, folder)
-        + not_judged(folder, methods),
-    )
+    doubts = about_validation(labels, options.flip_labels is not None)
+    recommendation = _recommendation(options, source, trial, tried, unsound, doubts, methods)
     folder.save_json(recommendation.as_json(), folder.recommendation)
-    cleanse(options, source, folder, results, tried, counts)
-    table = closing_table(recommendation, agreements).splitlines()
+    cleanse(options, source, folder, results, tried, recommendation.cleansed)
     first = label_words(labels, folder.latest(folder.label_issues).name) if labels else []
+    table = closing_table(recommendation, agreements, unsound).splitlines()
+    for line in ("", *first, *table, *closing_words(recommendation, unsound), *verified):
+        log.log(RESULT, "%s", line)
+
+
+def _verified(
+    options: Options, trial: Trial, results: Results, title: str
+) -> tuple[dict[str, Agreement], list[str]]:
+    """How far scores agree with retraining, by method, and in sentences; empty without --verify."""
+    if not options.verify:
+        return {}, []
+    folder = trial.folder
+    agreements = compare(folder, results, options.methods, options.seeds, title)
     n_rankings = sum(METHODS[method].predicts for method in options.methods)
-    judged = [
+    words = [
         judgement(method, agreement, options.verify, trial.n_train, n_rankings)
         or confirmation(method, agreement)
         for method, agreement in agreements.items()
         if METHODS[method].predicts
     ]
-    judged += [smoothness_words(smoothness, learnt)]
-    last = [*closing_words(recommendation, unsound), *filter(None, judged)]
-    for line in ("", *first, *table, *last):
-        log.log(RESULT, "%s", line)
+    smoothness = compare_smoothness(folder, results, options.methods[0], options.seeds)
+    return agreements, list(filter(None, [*words, smoothness_words(*smoothness)]))
+
+
+def _recommendation(
+    options: Options,
+    source: Source,
+    trial: Trial,
+    tried: Tried,
+    unsound: Mapping[str, str],
+    doubts: str,
+    methods: Sequence[str],
+) -> Recommendation:
+    """How many images to remove, how many are left out of the cleansed lists, and remarks."""
+    emptied = emptied_classes(options, source, tried)
+    same_validation = have_same_validation(options, source)
+    found = recommend(tried, methods, options.seeds, unsound, emptied, same_validation)
+    n_trained = len(trial.folder.trained())
+    remarks = (
+        about_retraining(trial.retrain_start == 0, len(options.seeds), n_trained),
+        guessing(options, source, trial.folder),
+        not_judged(trial.folder, methods),
+    )
+    return replace(
+        found,
+        cleansed={
+            method: verdict.n if options.cleanse_n is None else options.cleanse_n
+            for method, verdict in found.methods.items()
+        },
+        what_if=what_if(options.flip_labels),
+        validation="; ".join(filter(None, [unvalidated_classes(options, source), doubts])),
+        about=" ".join(filter(None, remarks)),
+    )
 
 
 def judged_methods(options: Options, paths: OutputPaths) -> list[str]:
@@ -139,7 +152,7 @@ def guessing(options: Options, source: Source, paths: OutputPaths) -> str:
     for seed in options.seeds:
         validation = labels[split_of_trial(options, source, seed).validation]
         if clause := may_be_guessing(read_csv(paths.learning_curve(seed)), validation):
-            return f" In trial {seed} the {clause}."
+            return f"In trial {seed} the {clause}."
     return ""
 
 
@@ -149,7 +162,7 @@ def not_judged(paths: OutputPaths, methods: Sequence[str]) -> str:
     if not others:
         return ""
     names = " and ".join(others)
-    return f" Not judged: {names}, not scored in all trials of this command (--methods)."
+    return f"Not judged: {names}, not scored in all trials of this command (--methods)."
 
 
 def unsound_methods(
@@ -213,95 +226,6 @@ def summarise(scores: Scores) -> pd.DataFrame:
     deviations = groups.std().reset_index().assign(std="std")
     summary = pd.concat([by_seed, means, deviations], ignore_index=True)
     return summary.reindex(columns=SUMMARY_COLUMNS).astype({"seed": "Int64"})
-
-
-def closing_table(recommendation: Recommendation, agreements: Mapping[str, Agreement]) -> str:
-    """A line per method for the terminal: the n to remove by it, or else the best that was tried.
-
-    Where the methods were verified, the agreement too.
-    """
-    head = f"{'method':<20} {'n removed':>9} {'test accuracy':>14} {NO_REMOVAL:>11} "
-    head += f"{'gain in points [95 % interval]':>31}"
-    verified = f" {'random groups':>20} {'groups cut from ranking':>24}" if agreements else ""
-    lines = [head + verified]
-    for name, v in recommendation.methods.items():
-        n, accuracy, gain, interval = _shown_removal(v)
-        line = f"{name:<20} {n:>9} {accuracy:>13.2%} {v.test_accuracy_no_removal:>11.2%} "
-        ends = shown_ends(interval)
-        bounds = f" [{', '.join(ends)}]" if ends else ""
-        line += f"{f'{gain:+.2f}{bounds}':>31}"
-        if name in agreements:
-            line += f" {agreements[name].of_random:>20} {agreements[name].of_ranking:>24}"
-        lines.append(line + _standing(v, recommendation.overall))
-    explanation = ["Agreement with true retraining: Spearman's correlation [95 % interval]"]
-    return "\n".join(lines + (explanation if agreements else []))
-
-
-def _shown_removal(verdict: Verdict) -> tuple[int, float, float, Sequence[float]]:
-    """Of what is recommended, or of the best n tried: n, test accuracy, its gain and interval."""
-    best = verdict.best_tried if verdict.n == 0 else None
-    shown = best or asdict(verdict)
-    gain, interval = shown["test_gain_points"], shown["test_interval_points"]
-    return shown["n"], shown["test_accuracy"], gain, interval
-
-
-def _standing(verdict: Verdict, overall: Verdict) -> str:
-    """What the line of a method means."""
-    if verdict.reason.startswith(NOT_SOUND):
-        return "  scores not sound, see below"
-    if verdict.n == 0:
-        return "  best tried, not recommended" if verdict.best_tried else ""
-    if verdict == overall:
-        return "  recommended"
-    if verdict.method == CONTROL:
-        return "  a control, not recommended"
-    if not overall.n:
-        return f"  does not gain more than {CONTROL}"
-    return "  good too, but gains less on validation images"
-
-
-def closing_words(
-    recommendation: Recommendation, unsound: Mapping[str, str] = MappingProxyType({})
-) -> list[str]:
-    """The recommendation in words, for the terminal.
-
-    Args:
-        recommendation: as in summary/recommendation.json.
-        unsound: of `unsound_methods`.
-    """
-    verdict = recommendation.overall
-    lines = [f"Recommended: remove none ({verdict.reason})"]
-    if not any(recommendation.gains.values()):
-        lines = [f"Nothing is recommended: {verdict.reason}"]
-    if verdict.n:
-        gain = _points(verdict.expected_gain_points, verdict.interval_points)
-        test = _points(verdict.test_gain_points, verdict.test_interval_points)
-        lines = [
-            f"Recommended: remove the {verdict.n} worst by {verdict.method} ({verdict.reason})",
-            f"Points gained, validation: {gain}; test (not used to decide): {test}",
-        ]
-    lines += [recommendation.about] if recommendation.about else []
-    remarks = [verdict.trials_disagree, recommendation.what_if, recommendation.validation]
-    lines += [f"Note: {remark}" for remark in remarks if remark]
-    return lines + _warnings(unsound, verdict.reason)
-
-
-def _warnings(unsound: Mapping[str, str], known: str) -> list[str]:
-    """A line for each reason why scores are not sound that is not in the text `known`."""
-    methods: dict[str, list[str]] = {}
-    for method, why in unsound.items():
-        methods.setdefault(why, []).append(method)
-    return [
-        f"Do not remove images by {' or '.join(names)}: {why}"
-        for why, names in methods.items()
-        if why not in known
-    ]
-
-
-def _points(gain: float, interval: Sequence[float]) -> str:
-    """A gain with its interval, unless that has no width."""
-    ends = shown_ends(interval)
-    return f"{gain:+.2f}{f' (95 % interval {ends[0]} to {ends[1]})' if ends else ''}"
 
 
 def draw(summary: pd.DataFrame, title: str, folder: OutputFolder) -> None:

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pandas as pd
 
-from sgd_influence.train import loss_never_falls
+from sgd_influence.guessing import loss_never_falls
 from utils.columns import IMAGE, INDEX, LABEL
 from utils.errors import UserError
 from utils.methods import Method, Scores

@@ -7,7 +7,6 @@ weight e, because early epochs tell little. For held-out images, the margins of 
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,8 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from utils.files import check_regular
-from utils.output.storage import unreadable
+from utils.output.storage import load_npz, npz_bytes, unreadable
 from utils.training.sgd import margins_of
 from utils.training.trial import Trial
 
@@ -96,9 +94,7 @@ def _mean(mean: Float16, more: Float32, count: int) -> Float16:
 
 def record_bytes(record: LabelRecord) -> bytes:
     """A record as one compressed NumPy archive without pickles."""
-    archive = io.BytesIO()
-    np.savez_compressed(archive, **{f.name: getattr(record, f.name) for f in fields(record)})
-    return archive.getvalue()
+    return npz_bytes({f.name: getattr(record, f.name) for f in fields(record)})
 
 
 def load_record(path: Path, like: Sequence[int]) -> LabelRecord:
@@ -111,16 +107,11 @@ def load_record(path: Path, like: Sequence[int]) -> LabelRecord:
     Raises:
         UserError: the file is not there, cut short, no such archive or of other sizes.
     """
-    try:
-        check_regular(path)
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
-            record = LabelRecord(**archive)
-    except Exception as error:
-        raise unreadable(path, "is not a readable label record", error) from error
+    record = load_npz(path, "label record", lambda arrays: LabelRecord(**arrays))
     shapes = [getattr(record, field.name).shape for field in fields(record)]
     n_epochs, *sizes, k = like
     if shapes != [*((n, k) for n in sizes), *((n_epochs, n) for n in sizes[1:])]:
-        raise unreadable(path, "is not whole", f"its arrays have the shapes {shapes}")
+        raise unreadable(path, "is incomplete", f"its arrays have the shapes {shapes}")
     return record
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from utils.files import check_regular
-from utils.output.storage import unreadable
+from utils.output.storage import load_npz, npz_bytes
 
 
 @dataclass(frozen=True)
@@ -40,9 +38,7 @@ class Outcomes:
 
 def archive_of(outcomes: Outcomes) -> bytes:
     """The outcomes as one compressed NumPy archive without pickles."""
-    archive = io.BytesIO()
-    np.savez_compressed(archive, **asdict(outcomes))
-    return archive.getvalue()
+    return npz_bytes(asdict(outcomes))
 
 
 def load_outcomes(path: Path) -> Outcomes:
@@ -51,9 +47,4 @@ def load_outcomes(path: Path) -> Outcomes:
     Raises:
         UserError: the file is missing, truncated or not such an archive.
     """
-    try:
-        check_regular(path)
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
-            return Outcomes(**archive)
-    except Exception as error:
-        raise unreadable(path, "is not a readable archive of outcomes", error) from error
+    return load_npz(path, "archive of outcomes", lambda arrays: Outcomes(**arrays))

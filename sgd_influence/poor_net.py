@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from sgd_influence.guessing import guessing_loss
 from sgd_influence.label_check import GOOD_NET, Checked
-from sgd_influence.train import guessing_loss
 from utils.columns import LABEL
 from utils.data.flips import labels_trained_on
 from utils.data.images import ImageSet

@@ -44,8 +44,6 @@ RULE = (
 MEASURE = "val_probability"
 LABELS = "the mean probability of the validation labels"
 """What decides, as a column would be named and in words."""
-NOT_SOUND = "its scores are not sound"
-"""Begins the reason why nothing is recommended from a method's scores."""
 N_NOISE = 10_000
 """Runs of noise that the limit is taken from."""
 LEVEL = 0.975
@@ -260,7 +258,7 @@ def recommend(
     limit = noise_limit(removals.n_trials, tuple(removals.previous.tolist()))
     chosen = {m: choose(removals, limit, _of(removals, m)) for m in methods if m not in unsound}
     verdicts = {
-        m: _none(removals, limit, m, _of(removals, m), f"{NOT_SOUND}: {unsound[m]}")
+        m: _none(removals, limit, m, _of(removals, m), f"its scores are not sound: {unsound[m]}")
         if m in unsound
         else _verdict(removals, limit, m, chosen[m])
         for m in methods

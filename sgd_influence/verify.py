@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from sgd_influence.guessing import loss_never_falls
 from sgd_influence.outcomes import load_outcomes
-from sgd_influence.train import loss_never_falls
 from utils.columns import INDEX, LABEL, SEED
 from utils.errors import UserError
 from utils.methods import METHODS, Method

@@ -3,7 +3,7 @@
 import sys
 
 
-def insist_on_linux(program: str) -> None:
+def require_linux(program: str) -> None:
     """End with exit status 2 on another system: its signals and nnabla's wheels are missing."""
     if sys.platform == "linux":
         return

@@ -8,7 +8,7 @@ import sys
 VARIABLE = "PYTHONUTF8"
 
 
-def insist_on_utf8() -> None:
+def require_utf8() -> None:
     """Restart this command in Python's UTF-8 mode where names of files are not UTF-8 to it.
 
     That is so in another locale, such as C, if the mode is turned off. CSV files, the log and the

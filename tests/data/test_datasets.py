@@ -28,9 +28,11 @@ from benchmarks.make_archives import (
 from utils.data import datasets
 from utils.data.datasets import DATASETS, INDEX, prepare
 from utils.data.decode import Form
-from utils.data.source import CACHE_VARIABLE, Source
+from utils.data.source import Source
 from utils.data.splits import draw_split, load_trial, split_sizes, stratified
 from utils.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("cache")
 
 N_TRAIN, N_TEST = 60, 30
 LABELS = np.arange(N_TRAIN + N_TEST) % 10
@@ -40,18 +42,6 @@ WRITERS = {
     "cifar10": (CIFAR_SHAPE, write_cifar10),
     "stl10": (STL_SHAPE, write_stl10),
 }
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The cache folder of this test, and no network."""
-
-    def fail(*_: Any) -> None:
-        raise OSError("no network")
-
-    monkeypatch.setattr("pooch.HTTPDownloader.__call__", fail)
-    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
-    return tmp_path / "cache"
 
 
 def pixels(*shape: int, seed: int = 0) -> np.ndarray:

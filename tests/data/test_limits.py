@@ -358,7 +358,7 @@ def test_a_locale_without_utf8_is_left_for_utf8(tmp_path: Path) -> None:
     program = tmp_path / "pro grämm.py"
     program.write_text(
         "import sys\nsys.path.insert(0, sys.argv[2])\n"
-        "from utils.utf8 import insist_on_utf8\ninsist_on_utf8()\n"
+        "from utils.utf8 import require_utf8\nrequire_utf8()\n"
         "print(ascii(sys.argv[1]), sys.getfilesystemencoding())",
         encoding="utf-8",
     )

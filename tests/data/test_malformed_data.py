@@ -30,24 +30,14 @@ from utils.data import decode
 from utils.data.datasets import prepare
 from utils.data.formats import read_idx
 from utils.data.labels import class_labels
-from utils.data.source import CACHE_VARIABLE, Source
+from utils.data.source import Source
 from utils.data.splits import TrialData, draw_split, load_trial
 from utils.data.user_paths import read_parts
 from utils.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("cache")
+
 RUN = "-e 1 -r 0 -nt 1 --methods Random --model mlp --image_size 8 --context cpu"
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The cache folder of this test, and no network."""
-
-    def fail(*_: Any) -> None:
-        raise OSError("no network")
-
-    monkeypatch.setattr("pooch.HTTPDownloader.__call__", fail)
-    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
-    return tmp_path / "cache"
 
 
 # ---------------------------------------------------------------- CSV files and their rows

@@ -598,7 +598,7 @@ def test_a_table_that_is_not_whole_is_one_line(folder: Path) -> None:
     paths = OutputPaths(folder)
     table = pd.read_csv(paths.label_issues)
     table.drop(columns=IS_ISSUE).to_csv(paths.label_issues, index=False)
-    with pytest.raises(UserError, match=r"label_issues\.csv: is not whole .no column is_"):
+    with pytest.raises(UserError, match=r"label_issues\.csv: is incomplete .no column is_"):
         read_label_issues(paths)
     table.assign(**{SCORE: "much"}).to_csv(paths.label_issues, index=False)
     with pytest.raises(UserError, match=r"label_issues\.csv: cannot be used"):

@@ -328,18 +328,18 @@ MEANWHILE: dict[str, tuple[str, Damage, str]] = {
     ),
     "influence CSV: no index": (
         SCORE, influence(lambda rows: [row.rsplit(",", 1)[0] for row in rows]),
-        "influence_hara_0.csv: is not whole (no column datasource_index)",
+        "influence_hara_0.csv: is incomplete (no column datasource_index)",
     ),
     "influence CSV: empty": (
         SCORE, influence(lambda rows: []),
         "influence_hara_0.csv: cannot be read (the file is empty",
     ),
     "influence CSV: header only": (
-        SCORE, influence(lambda rows: rows[:1]), "influence_hara_0.csv: is not whole (no rows)",
+        SCORE, influence(lambda rows: rows[:1]), "influence_hara_0.csv: is incomplete (no rows)",
     ),
     "score CSV cut short": (
         "summary/summary.csv", cut(SCORE),
-        "score_delete_worst_5_seed_0.csv: is not whole (a value is missing)",
+        "score_delete_worst_5_seed_0.csv: is incomplete (a value is missing)",
     ),
     "outcomes cut short": (
         "summary/recommendation.json", cut(OUTCOMES),

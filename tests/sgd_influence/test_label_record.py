@@ -108,7 +108,7 @@ def test_a_record_of_other_sizes_or_cut_short_is_refused(tmp_path: Path) -> None
     path = tmp_path / "record.npz"
     path.write_bytes(record_bytes(record))
     load_record(path, (6, 5, 4, 2, 3))
-    with pytest.raises(UserError, match="is not whole"):
+    with pytest.raises(UserError, match="is incomplete"):
         load_record(path, (6, 5, 4, 3, 3))
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(UserError, match="is not a readable label record"):

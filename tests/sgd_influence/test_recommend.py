@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sgd_influence.analyze import closing_table, closing_words
+from sgd_influence.closing import closing_table, closing_words
 from sgd_influence.outcomes import Outcomes
 from sgd_influence.recommend import (
     Recommendation,
@@ -245,12 +245,12 @@ def test_json_names_no_quantity_where_no_method_is_followed() -> None:
 
 def test_closing_lines() -> None:
     found = three_trials()
-    table = closing_table(found, {}).splitlines()
+    table = closing_table(found).splitlines()
     cells = ["Hara", "20", "80.00%", "80.00%", "+0.00", "recommended"]
     assert table[1].split() == cells  # the interval has no width
     wide = replace(found.overall, test_interval_points=[-0.5, 0.5])
     some = replace(found, overall=wide, methods=found.methods | {"Hara": wide})
-    assert "+0.00 [-0.50, +0.50]  recommended" in closing_table(some, {}).splitlines()[1]
+    assert "+0.00 [-0.50, +0.50]  recommended" in closing_table(some).splitlines()[1]
     assert table[0].endswith("gain in points [95 % interval]")
     best = found.methods["Random"].best_tried
     assert best is not None
@@ -258,7 +258,7 @@ def test_closing_lines() -> None:
     tried = replace(found.methods["Random"], best_tried=best | {"test_interval_points": [-1, 2]})
     other = replace(found, methods=found.methods | {"Random": tried})
     gain = f"{best['test_gain_points']:+.2f} [-1.00, +2.00]"
-    assert gain in closing_table(other, {}).splitlines()[2]
+    assert gain in closing_table(other).splitlines()[2]
     assert table[2].endswith("best tried, not recommended")
     words = closing_words(found)
     assert words[0].startswith(
@@ -278,10 +278,10 @@ def test_every_line_of_the_closing_table_says_what_it_means() -> None:
     found = recommend(tried, ["Hara", "Ours", "Random"], [0, 1, 2])
     assert found.methods["Ours"].n > 0
     ends = ["recommended", "good too, but gains less on validation images", "best tried, not"]
-    for line, end in zip(closing_table(found, {}).splitlines()[1:], ends, strict=True):
+    for line, end in zip(closing_table(found).splitlines()[1:], ends, strict=True):
         assert end in line
     control = replace(found, overall=found.methods["Random"])
-    assert "does not gain more than Random" in closing_table(control, {}).splitlines()[1]
+    assert "does not gain more than Random" in closing_table(control).splitlines()[1]
 
 
 def test_an_interval_without_width_is_not_printed() -> None:

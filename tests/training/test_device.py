@@ -11,8 +11,10 @@ import threading
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import nnabla as nn
+import numpy as np
 import pytest
 
 from tests.helpers.runs import last_line, sgd_influence
@@ -135,7 +137,10 @@ def test_gpu_is_tried_in_a_process_of_its_own(
 def test_what_is_tried_on_a_gpu_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["-c", "0"])
     monkeypatch.setattr(device, "set_context", lambda *_: nn.set_default_context(nn.Context()))
-    exec(device.GPU_CHECK, {})
+    names: dict[str, Any] = {}
+    exec(device.GPU_CHECK, names)
+    assert np.isfinite(names["total"].d)
+    assert names["image"].g.shape == (64, 3, 32, 32)
 
 
 def test_device_that_this_process_does_not_have(cudnn: ModuleType) -> None:

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from benchmarks.kill_test import differing, files_of
-from sgd_influence.train import guessing_loss, lucky_accuracy, no_better_than_guessing
+from sgd_influence.guessing import guessing_loss, lucky_accuracy, no_better_than_guessing
 from tests.helpers.runs import contents, sgd_influence
 from tests.helpers.tiny import digit_images
 from utils.training.network import Network
@@ -136,7 +136,7 @@ def test_net_that_knows_no_validation_image_is_one_warning(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It learns its images by heart; what it learnt says nothing of others."""
-    monkeypatch.setattr("sgd_influence.train.lucky_accuracy", lambda labels: 0.999)
+    monkeypatch.setattr("sgd_influence.guessing.lucky_accuracy", lambda labels: 0.999)
     assert sgd_influence(tmp_path, f"{RUN} -e 6 -r 0 --methods Random --lr 0.05") == 0
     assert re.fullmatch(
         r"Trial 0: the validation accuracy may be that of guessing: \d+\.\d% at the end, and "

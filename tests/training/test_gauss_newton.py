@@ -17,6 +17,7 @@ from influence_functions.solvers import (
     descend,
     largest_eigenvalue,
 )
+from tests.helpers.numbers import SINGLE, assert_close
 from tests.helpers.tiny import digit_images, smooth_net
 from utils.data.images import ImageSet, normalise
 from utils.training.adjoint import Arrays, StepAdjoint, flattened
@@ -25,8 +26,6 @@ from utils.training.network import Network
 from utils.training.sgd import SGD, Optimiser
 from utils.training.steps import Step
 
-SINGLE = 2e-5
-"""Tolerance, relative to the largest entry, of two float32 computations of one quantity."""
 CENTRAL_DIFFERENCE = 1e-3
 """Relative error of a vector of central differences in float32."""
 N = 9
@@ -69,10 +68,6 @@ def pulled_back(network: Network, logits: nn.Variable, a: np.ndarray) -> np.ndar
     logits.forward()
     logits.backward(nn.NdArray.from_numpy_array(a))
     return flattened({k: p.g.astype(np.float64) for k, p in network.theta.items()})
-
-
-def assert_close(actual: np.ndarray, expected: np.ndarray, tolerance: float) -> None:
-    assert np.abs(actual - expected).max() <= tolerance * np.abs(expected).max()
 
 
 # ------------------------------------------------------ the matrix

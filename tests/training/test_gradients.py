@@ -5,15 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from influence_functions.gauss_newton import GaussNewton
+from tests.helpers.numbers import SINGLE, assert_close
 from tests.helpers.tiny import digit_images
 from tests.helpers.users_models import tied, tied_looked_up_once
 from utils.training.adjoint import Arrays, StepAdjoint, flattened
 from utils.training.network import Network
 from utils.training.sgd import Optimiser, step_batch
 from utils.training.steps import Step
-
-SINGLE = 2e-5
-"""Tolerance, relative to the largest entry, of two float32 computations of one quantity."""
 
 
 def derivatives(model) -> list[np.ndarray]:
@@ -30,4 +28,4 @@ def derivatives(model) -> list[np.ndarray]:
 def test_every_use_of_a_parameter_counts() -> None:
     for found, expected in zip(derivatives(tied), derivatives(tied_looked_up_once), strict=True):
         assert np.abs(expected).max() > 0
-        assert np.abs(found - expected).max() <= SINGLE * np.abs(expected).max()
+        assert_close(found, expected, SINGLE)

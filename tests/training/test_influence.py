@@ -14,6 +14,7 @@ from scipy.stats import spearmanr
 from benchmarks.recorded import Recorded
 from influence_functions.infl import predict_influence, score, solve
 from influence_functions.solvers import Descent
+from tests.helpers.numbers import SINGLE, assert_close
 from tests.helpers.tiny import dense_net, digit_images, logistic_regression, smooth_net
 from tests.helpers.users_models import without_bias_and_scale
 from utils.data.images import ImageSet
@@ -31,8 +32,6 @@ from utils.training.network import Network
 from utils.training.sgd import SGD, Optimiser, step_batch
 from utils.training.steps import Step, plan_steps
 
-SINGLE = 2e-5
-"""Tolerance, relative to the largest entry, of two float32 computations of one quantity."""
 CENTRAL_DIFFERENCE = 1e-3
 """Relative error of a vector of central differences in float32."""
 RANK_CORRELATION = 0.95
@@ -44,10 +43,6 @@ OPTIMISERS = {
     "L2": Optimiser(weight_decay=0.1),
     "momentum and L2": Optimiser(momentum=0.9, weight_decay=0.1),
 }
-
-
-def assert_close(actual: np.ndarray, expected: np.ndarray, tolerance: float) -> None:
-    assert np.abs(actual - expected).max() <= tolerance * np.abs(expected).max()
 
 
 # ------------------------------------------------------ a. one graph against naive loops

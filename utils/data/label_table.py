@@ -149,7 +149,7 @@ def read_label_issues(paths: OutputPaths, results: Results | None = None) -> pd.
     table = table.drop(columns=[name for name in table if name.startswith(GIVEN)])
     for name in (PREDICTED, CONFIDENCE):
         if name not in table:
-            raise unreadable(path, "is not whole", f"no column {name}")
+            raise unreadable(path, "is incomplete", f"no column {name}")
     try:
         table = table.astype({LABEL: "int64", ROW: "int64", IS_ISSUE: "int64", SCORE: "float64"})
         table = table.astype({PREDICTED: "float64", CONFIDENCE: "float64", SET: "str"})
@@ -182,13 +182,13 @@ def read_label_verdict(paths: OutputPaths) -> LabelVerdict | None:
     """What the check found; None without a file, or for one of another version.
 
     Raises:
-        UserError: the file cannot be read, or is not whole.
+        UserError: the file cannot be read, or is incomplete.
     """
     return read_versioned_json(paths.latest(paths.label_verdict), VERSION, verdict_in)
 
 
 def verdict_in(value: Mapping[str, Any]) -> LabelVerdict:
-    """The content of verdict.json; raises KeyError, TypeError or ValueError if it is not whole."""
+    """The content of verdict.json; raises KeyError, TypeError or ValueError if it is incomplete."""
     per_class = [(row["label"], row["n"], row["n_issues"]) for row in value["per_class"]]
     pairs = [(row["given"], row["suggested"], row["n"]) for row in value["given_to_suggested"]]
     return LabelVerdict(
@@ -226,5 +226,5 @@ def read_class_names(path: Path) -> dict[int, str]:
     try:
         labels = table["label"].astype(float).astype(int)
     except ValueError as error:
-        raise unreadable(path, "is not whole", error) from error
+        raise unreadable(path, "is incomplete", error) from error
     return dict(zip(labels, table["name"], strict=True))

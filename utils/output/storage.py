@@ -11,7 +11,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -154,16 +154,16 @@ def check_whole(table: pd.DataFrame, columns: Iterable[str], path: Path) -> None
     """Raise UserError if a table of `path` has no rows, or lacks one of `columns` or its values."""
     check_columns(table, columns, path)
     if table.empty:
-        raise unreadable(path, "is not whole", "no rows")
+        raise unreadable(path, "is incomplete", "no rows")
     if table[list(columns)].isna().to_numpy().any():
-        raise unreadable(path, "is not whole", "a value is missing")
+        raise unreadable(path, "is incomplete", "a value is missing")
 
 
 def check_columns(table: pd.DataFrame, columns: Iterable[str], path: Path) -> None:
     """Raise UserError if a table of `path` lacks one of `columns`."""
     missing = [name for name in columns if name not in table]
     if missing:
-        raise unreadable(path, "is not whole", f"no column {missing[0]}")
+        raise unreadable(path, "is incomplete", f"no column {missing[0]}")
 
 
 def read_texts(path: Path, columns: Iterable[str]) -> pd.DataFrame | None:
@@ -197,7 +197,7 @@ def read_versioned_json(path: Path, version: int, build: Callable[[Any], Value])
     """What `build` makes of a JSON file; None without a file, or for one of another version.
 
     Raises:
-        UserError: the file cannot be read, or is not whole.
+        UserError: the file cannot be read, or is incomplete.
     """
     try:
         check_regular(path)
@@ -206,7 +206,7 @@ def read_versioned_json(path: Path, version: int, build: Callable[[Any], Value])
     except FileNotFoundError:
         return None
     except KeyError as error:
-        raise unreadable(path, "is not whole", f"{error.args[0]} is missing") from error
+        raise unreadable(path, "is incomplete", f"{error.args[0]} is missing") from error
     except (OSError, ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise unreadable(path, "cannot be read", error) from error
 
@@ -230,8 +230,37 @@ def load_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     except (OSError, ValueError, EOFError) as error:
         raise unreadable(path, "cannot be read", error) from error
     if array.shape != shape:
-        raise unreadable(path, "is not whole", f"its shape is {array.shape}, not {shape}")
+        raise unreadable(path, "is incomplete", f"its shape is {array.shape}, not {shape}")
     return array
+
+
+def npz_bytes(arrays: Mapping[str, np.ndarray], compressed: bool = True) -> bytes:
+    """Arrays as the content of a .npz file.
+
+    In memory: NumPy leaves a file open on a full disk.
+    """
+    content = io.BytesIO()
+    (np.savez_compressed if compressed else np.savez)(content, **arrays)
+    return content.getvalue()
+
+
+def load_npz(path: Path, what: str, build: Callable[[Mapping[str, np.ndarray]], Value]) -> Value:
+    """What `build` makes of the arrays of a .npz file, `what` for short.
+
+    Raises:
+        UserError: the file is not there, cut short or no .npz file, or `build` raises.
+    """
+    try:
+        check_regular(path)
+        return build(arrays_in(path.read_bytes()))
+    except Exception as error:  # damaged archives raise many kinds
+        raise unreadable(path, f"is not a readable {what}", error) from error
+
+
+def arrays_in(content: bytes) -> dict[str, np.ndarray]:
+    """The arrays of which `npz_bytes` made the content."""
+    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+        return dict(archive)
 
 
 def json_bytes(value: Any) -> bytes:

@@ -115,7 +115,7 @@ class ImageChecks:
         try:
             table = counts.assign(value=counts["value"].astype(int))
         except ValueError as error:
-            raise unreadable(paths.image_quality, "is not whole", error) from error
+            raise unreadable(paths.image_quality, "is incomplete", error) from error
         sets = tuple(table["set"].unique())
         return cls(_pairs(duplicates), _facts(quality), sets, *_classes(table, sets))
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from utils.linux_only import insist_on_linux
+from utils.linux_only import require_linux
 
 PROGRAM = "python -m utils.review"
 if __name__ == "__main__":
-    insist_on_linux(PROGRAM)
+    require_linux(PROGRAM)
 
 from utils.signals import SIGNALLED, as_program, heed, how_ended, interruptible, received
-from utils.utf8 import insist_on_utf8
+from utils.utf8 import require_utf8
 
 if __name__ == "__main__":  # before the imports below, which take a second
-    insist_on_utf8()
+    require_utf8()
     heed(PROGRAM)
 
 import argparse

@@ -15,7 +15,7 @@ from utils.errors import UserError, reason_of
 from utils.options import Command, Options, parse_options
 from utils.signals import SIGNALLED, as_program, heed, how_ended, interruptible, received
 from utils.units import printable
-from utils.utf8 import insist_on_utf8
+from utils.utf8 import require_utf8
 
 log = logging.getLogger("data_cleansing")
 
@@ -36,7 +36,7 @@ REMEDIES = {
 
 def program(command: Command) -> NoReturn:
     """Be the program of a command: run it with the arguments of this process, and exit."""
-    insist_on_utf8()  # which starts this program again: signals are still kept back
+    require_utf8()  # which starts this program again: signals are still kept back
     heed(command.program)
     as_program(lambda: main(command))
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -11,8 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.errors import UserError
-from utils.files import check_regular
-from utils.output.storage import unreadable
+from utils.output.storage import arrays_in, load_npz, npz_bytes
 
 MOST_STEPS = 10_000_000
 """Steps that a training may have: each takes some hundred bytes of memory and of its file."""
@@ -100,20 +98,15 @@ def by_epoch(steps: Sequence[Step], start: int = 0) -> Iterator[tuple[int, list[
 
 
 def archive_of(steps: Sequence[Step]) -> bytes:
-    """The steps as one uncompressed NumPy archive without pickles.
-
-    In memory: NumPy leaves a file open on a full disk.
-    """
-    archive = io.BytesIO()
-    np.savez(
-        archive,
-        epoch=np.array([step.epoch for step in steps], np.int64),
-        size=np.array([len(step.indices) for step in steps], np.int64),
-        learning_rate=np.array([step.learning_rate for step in steps], np.float64),
-        indices=np.concatenate([step.indices for step in steps]),
-        seeds=np.concatenate([step.seeds for step in steps]),
-    )
-    return archive.getvalue()
+    """The steps as one uncompressed NumPy archive without pickles."""
+    arrays = {
+        "epoch": np.array([step.epoch for step in steps], np.int64),
+        "size": np.array([len(step.indices) for step in steps], np.int64),
+        "learning_rate": np.array([step.learning_rate for step in steps], np.float64),
+        "indices": np.concatenate([step.indices for step in steps]),
+        "seeds": np.concatenate([step.seeds for step in steps]),
+    }
+    return npz_bytes(arrays, compressed=False)
 
 
 def load_steps(path: Path) -> list[Step]:
@@ -122,18 +115,16 @@ def load_steps(path: Path) -> list[Step]:
     Raises:
         UserError: the file is not there, cut short or not a step record.
     """
-    try:
-        check_regular(path)
-        return steps_in(path.read_bytes())
-    except Exception as error:
-        raise unreadable(path, "is not a readable step record", error) from error
+    return load_npz(path, "step record", _steps_of)
 
 
 def steps_in(archive: bytes) -> list[Step]:
     """The steps of which `archive_of` made the archive."""
-    with np.load(io.BytesIO(archive), allow_pickle=False) as record:
-        ends = np.cumsum(record["size"])[:-1]
-        indices = np.split(record["indices"], ends)
-        seeds = np.split(record["seeds"], ends)
-        epochs, rates = record["epoch"].tolist(), record["learning_rate"].tolist()
+    return _steps_of(arrays_in(archive))
+
+
+def _steps_of(arrays: Mapping[str, np.ndarray]) -> list[Step]:
+    ends = np.cumsum(arrays["size"])[:-1]
+    indices, seeds = (np.split(arrays[name], ends) for name in ("indices", "seeds"))
+    epochs, rates = arrays["epoch"].tolist(), arrays["learning_rate"].tolist()
     return [Step(*fields) for fields in zip(epochs, indices, seeds, rates, strict=True)]
