@@ -42,7 +42,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the repository, when run a
 import eval_sgd_influence
 from benchmarks.small_sets import N_CLASSES, cifar10_csv, flipped_digits, mnist_archives
 from sgd_influence.analyze import load_tried
-from sgd_influence.label_check import fit_similar_classes, posterior_of
+from sgd_influence.label_fits import fit_similar_classes, posterior_of
 from sgd_influence.outcomes import Outcomes
 from sgd_influence.recommend import Tried, measured, recommend
 from utils.columns import IMAGE, LABEL

@@ -12,13 +12,10 @@ from sgd_influence.label_check import (
     Evidence,
     check_known_classes,
     check_labels,
-    fit_any_class,
-    fit_similar_classes,
     interval_of,
     lower_part,
-    posterior_of,
-    sharpened,
 )
+from sgd_influence.label_fits import fit_any_class, fit_similar_classes, posterior_of, sharpened
 
 K = 5
 
