@@ -53,6 +53,12 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+def first_names(names: Sequence[str], most: int = 5) -> str:
+    """The names in a line, the first `most` of them and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def shown_ends(interval: Sequence[float], sign: str = "+") -> tuple[str, str] | None:
     """The two ends of an interval with two decimals; None if it then has no width, or is nan.
 

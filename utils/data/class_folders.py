@@ -16,7 +16,7 @@ from utils.data.decode import FORMAT_NAMES
 from utils.data.folder_tree import Folder, is_image, listed
 from utils.data.set_folders import Classes, ClassFolder, lowered, sets_in
 from utils.errors import UserError
-from utils.units import counted
+from utils.units import counted, first_names
 
 log = logging.getLogger("data_cleansing")
 NAMED = 3  # files that a line names
@@ -98,10 +98,9 @@ def _lists_in(folders: Iterable[Path]) -> list[Path]:
 def _log_left_out(root: Path, left_out: list[Path]) -> None:
     lists = [path for path in left_out if path.suffix.lower() == ".csv"]
     if lists:
-        names = ", ".join(str(path.relative_to(root)) for path in lists[:NAMED])
-        more = ", ..." if len(lists) > NAMED else ""
+        names = first_names([str(path.relative_to(root)) for path in lists], NAMED)
         what = "its classes are its folders; to read a list, give its own path"
-        log.warning("%s: %s%s not used: %s", root, names, more, what)
+        log.warning("%s: %s not used: %s", root, names, what)
     others = [path for path in left_out if path not in lists]
     if others:
         what = f"{counted(len(others), 'file')} not used, having no name of {FORMAT_NAMES}"

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from utils.errors import UserError
-from utils.units import counted
+from utils.units import counted, first_names
 
 SUFFIXES = frozenset([
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm",
@@ -21,7 +21,6 @@ IGNORED = frozenset([
     "system volume information",
 ])  # fmt: skip
 """Files and folders of systems and file managers that are not hidden."""
-NAMED = 5  # folders that a line names
 
 
 @dataclass(frozen=True)
@@ -104,8 +103,7 @@ class Folder:
 
 def names_of(folders: list[Folder]) -> str:
     """The names of folders, only the first if there are many."""
-    more = ", ..." if len(folders) > NAMED else ""
-    return ", ".join(folder.name for folder in folders[:NAMED]) + more
+    return first_names([folder.name for folder in folders])
 
 
 def listed(folder: Path) -> list[Path]:

@@ -13,11 +13,10 @@ from utils.columns import LABEL, ROW, SET
 from utils.data.source import TEST, TEST_SEED, TRAINING, VALIDATION
 from utils.data.splits import stratified
 from utils.errors import UserError
-from utils.units import counted
+from utils.units import counted, first_names
 
 log = logging.getLogger("data_cleansing")
 SHARE = 0.15  # of the images of one set: for validation, and for testing
-NAMED = 5  # classes that a line names
 
 
 @dataclass(frozen=True)
@@ -128,14 +127,10 @@ def _check_shared(tables: dict[str, pd.DataFrame], names: tuple[str, ...], where
     training = set(tables[TRAINING][LABEL])
     for name, table in tables.items():
         if name != TRAINING and not training & set(table[LABEL]):
-            here, there = (_first_names(labels, names) for labels in (set(table[LABEL]), training))
+            both = (set(table[LABEL]), training)
+            here, there = (first_names([names[k] for k in sorted(labels)]) for labels in both)
             what = f"no class of the {name} set ({here}) is one of training ({there})"
             raise UserError(f"{where}: {what}; give them the same names, or remove the {name} set")
-
-
-def _first_names(labels: set[int], names: tuple[str, ...]) -> str:
-    more = ", ..." if len(labels) > NAMED else ""
-    return ", ".join(names[label] for label in sorted(labels)[:NAMED]) + more
 
 
 def _log_classes_missing(tables: dict[str, pd.DataFrame], names: tuple[str, ...]) -> None:

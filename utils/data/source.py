@@ -17,6 +17,7 @@ from utils.data.checks import Checks
 from utils.data.decode import Form
 from utils.data.images import Picked, Pool
 from utils.errors import UserError
+from utils.units import first_names
 
 CACHE_VARIABLE = "NNABLA_DATA_CLEANSING_CACHE"
 TRAINING, VALIDATION, TEST = "training", "validation", "test"
@@ -103,15 +104,9 @@ class Source:
         return np.array([numbers[path] for path in self.images[IMAGE]], np.int64)
 
 
-NAMED = 5
-"""Classes that a message names."""
-
-
 def listed_classes(labels: Iterable[int], source: Source) -> str:
-    """The names of some classes as a list, at most `NAMED`; a class without a name is its label."""
-    ordered = sorted(labels)
-    names = ", ".join(source.class_names[label] or str(label) for label in ordered[:NAMED])
-    return names + (f" and {len(ordered) - NAMED} more" if len(ordered) > NAMED else "")
+    """The names of some classes in a line; a class without a name is its label."""
+    return first_names([source.class_names[label] or str(label) for label in sorted(labels)])
 
 
 def are_labels(class_names: Sequence[str]) -> bool:

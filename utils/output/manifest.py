@@ -33,12 +33,11 @@ from utils.output.paths import (
     unrenamed,
 )
 from utils.output.storage import TEMPORARY, TRIAL
+from utils.units import first_names
 
 log = logging.getLogger("data_cleansing")
 
 FORMAT = 1
-NAMED = 5
-"""Files that a line names."""
 MISSING = "missing"
 _MOST = 2**63
 """Above all sizes of files."""
@@ -573,8 +572,7 @@ def _checksum(value: Mapping[str, Any]) -> str:
 
 
 def _listed(root: Path, names: list[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(str(root / name) for name in names[:NAMED]) + more
+    return first_names([str(root / name) for name in names])
 
 
 def _counts(known: Mapping[str, Any]) -> str:

@@ -19,12 +19,13 @@ from PIL import Image
 from utils.columns import CLASS, IMAGE, LABEL, ROW
 from utils.data.folder_tree import IGNORED, is_image
 from utils.data.label_table import GIVEN
-from utils.data.source import NAMED, TEST, TRAINING, VALIDATION, are_labels
+from utils.data.source import TEST, TRAINING, VALIDATION, are_labels
 from utils.errors import UserError
 from utils.output.paths import numbered
 from utils.output.storage import TEMPORARY, csv_bytes
 from utils.review.reviewed import Reviewed
 from utils.signals import stop_if_asked
+from utils.units import first_names
 
 log = logging.getLogger("data_cleansing")
 
@@ -107,10 +108,8 @@ def _class_folders(data: Reviewed, root: Path) -> Plan:
     folders = _folder_names(data.class_names)
     renamed = [(name, folders[k]) for k, name in data.class_names.items() if folders[k] != name]
     if renamed:
-        what = ", ".join(f"{name!r} is {folder!r}" for name, folder in renamed[:NAMED])
-        more = f" and {len(renamed) - NAMED} more" if len(renamed) > NAMED else ""
-        log.warning("Classes whose names cannot be folders: %s%s (--export csv keeps the names)",
-                    what, more)  # fmt: skip
+        what = first_names([f"{name!r} is {folder!r}" for name, folder in renamed])
+        log.warning("Classes whose names cannot be folders: %s (--export csv keeps them)", what)
     for part, table in data.after.items():
         for path, label, row in table[[IMAGE, LABEL, ROW]].itertuples(index=False):
             place = f"{FOLDERS[part]}/{folders[label]}/{_image_name(path)}"
