@@ -22,16 +22,14 @@ def validation_loss_without(trial: Trial, removed: np.ndarray, description: str)
     """The mean validation loss (nats) after retraining without some images.
 
     The net is retrained from the recorded state in the recorded order, with the same augmentation.
+    Steps before the first one with a removed image equal those of the training, and are repeated
+    only from the last recorded state before it.
 
     Args:
         trial: retrains from its `retrain_start`.
         removed: (n_train,) mask of the images left out: w_i = 0 in equation (1) of
             docs/how_it_works.md.
         description: what the progress bar says.
-
-    Steps before the first one with a removed image equal those of the training, and are repeated
-    only from the last recorded state before it.
-
     """
     for _ in _epochs_without(trial, removed, description):
         pass

@@ -33,11 +33,12 @@ def may_be_guessing(curve: pd.DataFrame, validation: np.ndarray) -> str:
 def loss_never_falls(curve: pd.DataFrame, training: np.ndarray) -> str:
     """A clause if the training loss never falls, else empty; arguments as above.
 
-    An epoch's training loss is the mean before its steps, so one epoch may not show what it taught;
-    the validation loss after it does.
+    An epoch's training loss is the mean of the losses before each of its steps, so a training of
+    one epoch does not show what it taught; the validation loss after it does.
     """
     loss, guessing = curve["train_loss"].min(), guessing_loss(training)
-    if min(loss, curve["val_loss"].min()) < 0.99 * guessing:
+    shown = min(loss, curve["val_loss"].iloc[0]) if len(curve) == 1 else loss
+    if shown < 0.99 * guessing:
         return ""
     least = f"{loss:.3f} at best, {guessing:.3f} by guessing"
     return f"training loss never falls below guessing: {least}"

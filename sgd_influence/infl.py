@@ -76,8 +76,9 @@ def hara_exact(trial: Trial) -> Scores:
 
 def hara_smoothed(trial: Trial) -> Scores:
     """`hara_exact` with the curvature that the kinks of ReLU have when they are spread a little."""
-    if "ReLU" not in kinks_in(trial.network):
-        log.warning("Hara_smoothed: the net has no ReLU, so the scores are those of Hara_exact")
+    if not {"ReLU", "FusedBatchNormalization"} & {*kinks_in(trial.network)}:
+        what = "the net has no ReLU, so the scores by Hara_smoothed are those by Hara_exact"
+        log.warning("Trial %d: %s", trial.seed, what)
     smoothed = partial(StepAdjoint, kink_width=KINK_WIDTH)
     return _sweep_trial(trial, "Hara_smoothed", smoothed, states_of(trial))
 

@@ -219,16 +219,17 @@ def about_retraining(from_start: bool, n_judged: int, n_trained: int) -> str:
         n_trained: trials of the folder.
     """
     about = (
-        "The recommendation holds for retraining the last epoch only: the epochs before it were "
-        "trained on the removed images too. For training from scratch give -ra and --preset smooth."
+        "These results are for retraining the last epoch only: the epochs before it were trained "
+        "on the removed images too. For training from scratch, give -ra and --preset smooth."
     )
     if from_start:
         about = (
-            "The recommendation holds for training from scratch: removals are retrained from the "
+            "These results are for training from scratch: each removal was retrained from the "
             "first step."
         )
     if n_judged < n_trained:
-        about += f" It judges {n_judged} of the folder's {n_trained} trials, those of this command."
+        some = f"Only {n_judged} of the folder's {n_trained} trials are judged"
+        about += f" {some}, those of this command."
     return about
 
 
@@ -303,7 +304,7 @@ def measured(
         validation=gains_of(hits, before, same_validation),
         test=gains_of(test, before, same_images=True),
         test_accuracy=_means(test).mean(axis=0) / 100,
-        trial_gains=table[:, 1:] - table[:, :1],
+        trial_gains=(table[:, 1:] - table[:, :1]).round(DECIMALS),
     )
 
 

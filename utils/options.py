@@ -258,7 +258,7 @@ class Options:
     n_train: int | None = _sample("training")
     n_val: int | None = _sample(
         "validation",
-        shown="all; if the data set has none 10,000 (digits 400, stl10 1,000, your own data 15 %)",
+        shown="all; without a validation set 10,000 (digits 400, stl10 1,000, your own data 15 %)",
     )
     n_test: int | None = _sample("test", "that is the same in every trial")
     split_seed: int | None = option(

@@ -506,7 +506,8 @@ def test_stray_quotation_marks_are_warned_of(
 def test_a_column_without_a_name_stays_without(tmp_path: Path) -> None:
     """As pandas writes its index."""
     rows = [f"{n},{row}" for n, row in enumerate(rows_of())]
-    source = prepared(csv_of(tmp_path, rows, ",x:image,y:label"))
+    rows = [f"{row},," for row in rows]  # and empty cells, as spreadsheets write them
+    source = prepared(csv_of(tmp_path, rows, ",x:image,y:label,,"))
     assert list(source.training) == ["", "x:image", "y:label"]
 
 

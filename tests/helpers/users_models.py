@@ -103,6 +103,11 @@ def stops_a_gradient(x, n_classes, test):
     return PF.affine(h * F.identity(h).apply(need_grad=False), n_classes)
 
 
+def gated_by_its_maximum(x, n_classes, test):
+    h = PF.convolution(x, 4, (3, 3))
+    return PF.affine(h * F.max(h, axis=(2, 3), keepdims=True, with_index=True)[0], n_classes)
+
+
 def probabilities(x, n_classes, test):
     return F.softmax(PF.affine(x, n_classes))
 

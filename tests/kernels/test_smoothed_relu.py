@@ -104,7 +104,7 @@ def test_smoothed_scores_differ_where_there_are_kinks_only(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     methods = "-r 0 --methods Hara_exact Hara_smoothed Ours_mean"
-    nothing = "Hara_smoothed: the net has no ReLU, so the scores are those of Hara_exact"
+    nothing = "Trial 0: the net has no ReLU, so the scores by Hara_smoothed are those by Hara_exact"
     assert sgd_influence(tmp_path / "relu", methods) == 0
     assert nothing not in capsys.readouterr().err
     assert sgd_influence(tmp_path / "tanh", f"{methods} --model tests.helpers.tiny:smooth_net") == 0

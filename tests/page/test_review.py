@@ -298,6 +298,7 @@ def test_filters_another_class_undo_and_files_that_do_not_fit(
         page.evaluate("document.getElementById('review-card').focus()")
         press(page, "c")
         page.evaluate("document.getElementById('r-class').value = '8'")
+        page.evaluate("window.dispatchEvent(new Event('focus'))")  # after a look elsewhere
         press(page, "Enter")
         assert text_in(page, "r-place") == "Image 2 of 31"
         press(page, "ArrowLeft")
@@ -331,10 +332,10 @@ def test_filters_another_class_undo_and_files_that_do_not_fit(
         moved = gone.assign(**{IMAGE: "/away" + image[IMAGE]})
         moved.to_csv(other, index=False)
         choose_file(page, other)
-        wait_until(lambda: "1 decisions loaded" in text_in(page, "r-message"))
+        wait_until(lambda: "1 decision loaded" in text_in(page, "r-message"))
         loaded, undone = download(page, tmp_path).to_dict("records")
         assert (loaded[DECISION], undone[DECISION]) == ("remove", "undo")
-        assert loaded[IMAGE] == image[IMAGE].item()
+        assert loaded[IMAGE] == moved[IMAGE].item()
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         assert page.logged == []
 
@@ -401,6 +402,29 @@ def test_an_undo_after_the_decision_was_applied_holds(folder: Path) -> None:
         assert "0 keep, 0 relabel, 0 remove" in text_in(page, "r-counts")
         assert text_in(page, "r-message") == ""
         assert download(page, folder)[DECISION].tolist() == ["undo"]
+        assert page.logged == []
+
+
+@needs_browser
+def test_decisions_as_pages_kept_them_before_are_known(checked: Path) -> None:
+    with browser.opened(checked / "report/index.html") as page:
+        page.evaluate("document.getElementById('review-card').focus()")
+        for key in "xkxu":
+            press(page, key)
+        earlier = """
+            (() => {
+              const key = Object.keys(localStorage).find((name) => name.includes("decisions"));
+              const [one, two] = JSON.parse(localStorage.getItem(key));
+              const old = [[one[0], one[1], ""], [two[0], null, ""]];
+              localStorage.setItem(key, JSON.stringify(old));
+            })()"""
+        page.evaluate(earlier)
+        reload(page)
+        assert "0 keep, 0 relabel, 1 remove" in text_in(page, "r-counts")
+        page.evaluate("document.getElementById('review-card').focus()")
+        press(page, "k")
+        reload(page)
+        assert "1 keep, 0 relabel, 1 remove" in text_in(page, "r-counts")
         assert page.logged == []
 
 
@@ -562,24 +586,38 @@ def test_applied_decisions_that_were_carried_out_are_skipped(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The image was removed from the data set, or has got the label; all other decisions hold."""
-    images = [str(picture(tmp_path / f"cat/{name}.png")) for name in "abc"]
+    images = [str(picture(tmp_path / f"cat/{name}.png")) for name in "abcd"]
     issues = pd.DataFrame(
-        {SET: ["training"] * 3, ROW: [0, 1, 2], IMAGE: images, LABEL: [0, 1, 0]},
+        {SET: ["training"] * 4, ROW: [0, 1, 2, 3], IMAGE: images, LABEL: [0, 1, 0, 0]},
     )
     csv = tmp_path / "decisions.csv"
     rows = (
         f"{images[0]},0,training,0,keep,", f"{images[1]},0,training,1,relabel,1",
         f"{tmp_path}/cat/gone.png,0,training,2,remove,", f"{images[2]},0,training,3,remove,",
+        f"{images[3]},0,training,3,relabel,7",
     )  # fmt: skip
     csv.write_text("\n".join([",".join(COLUMNS), *rows, ""]))
     held = read_decisions(csv, issues, {0: "cat", 1: "dog"}, applied=True)
     assert held[[IMAGE, DECISION]].to_numpy().tolist() == [
         [images[0], "keep"], [images[2], "remove"],
     ]  # fmt: skip
-    assert "2 decisions skipped: the image is no longer in the data set, or has" in caplog.text
+    assert "3 decisions skipped: the image, or its new class, is gone, or the image" in caplog.text
     assert "have no decision" not in caplog.text
     with pytest.raises(UserError, match="row 3: y:label is 0, in labels/label_issues"):
         read_decisions(csv, issues, {0: "cat", 1: "dog"})
+
+
+def test_a_file_of_another_system_has_its_rows(tmp_path: Path) -> None:
+    """Lines that end in a carriage return alone; and a wrong header is no file without rows."""
+    issues = pd.DataFrame({SET: ["training"], ROW: [0], IMAGE: ["/a.png"], LABEL: [0]})
+    csv = tmp_path / "decisions.csv"
+    csv.write_bytes((",".join(COLUMNS) + "\r/a.png,0,training,0,keep,\r").encode())
+    assert len(read_decisions(csv, issues, {0: "cat"})) == 1
+    csv.write_text(",".join(COLUMNS) + "\n")
+    assert read_decisions(csv, issues, {0: "cat"}).empty
+    csv.write_text(";".join(COLUMNS) + "\n")
+    with pytest.raises(UserError, match="separated by semicolons"):
+        read_decisions(csv, issues, {0: "cat"})
 
 
 def test_what_is_no_file_of_decisions_gets_a_fitting_remedy(tmp_path: Path) -> None:

@@ -164,8 +164,8 @@ def test_nothing_tried() -> None:
     printed = "Nothing is recommended: no n above 0 was tried in every trial (-r)"
     assert closing_words(found)[0] == printed
     about = about_retraining(from_start=False, n_judged=1, n_trained=2)
-    assert about.startswith("The recommendation holds for retraining the last epoch only")
-    assert about.endswith("It judges 1 of the folder's 2 trials, those of this command.")
+    assert about.startswith("These results are for retraining the last epoch only")
+    assert about.endswith("Only 1 of the folder's 2 trials are judged, those of this command.")
     assert "It judges" not in about_retraining(from_start=True, n_judged=2, n_trained=2)
     assert about in closing_words(replace(found, about=about))
     unsound = {"Hara": "it grows", "Ours": "it grows", "Ours_exact": "in trial 1 it is equal"}

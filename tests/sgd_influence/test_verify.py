@@ -252,9 +252,9 @@ def test_cover_epochs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert remark in kept
     page = (tmp_path / "one/report/index.html").read_text("utf-8")
     assert page.count(f"{kept}.") == 1
-    assert "The recommendation holds for training from scratch" in page
+    assert "These results are for training from scratch" in page
     recommended = json.loads((tmp_path / "one/summary/recommendation.json").read_text("utf-8"))
-    assert recommended["about"].startswith("The recommendation holds for training from scratch")
+    assert recommended["about"].startswith("These results are for training from scratch")
     every, two, one = (contents(tmp_path / n, "influence/**/*.csv") for n in ("all", "two", "one"))
     assert every == two != one
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.helpers.runs import sgd_influence
 from tests.helpers.tiny import smooth_net
-from tests.helpers.users_models import without_bias_and_scale
+from tests.helpers.users_models import gated_by_its_maximum, without_bias_and_scale
 from tests.training.test_influence import CENTRAL_DIFFERENCE, error_of_sweep
 from utils.errors import UserError
 from utils.training.model_check import check_once, checked_model
@@ -122,6 +122,11 @@ def test_module_with_the_name_of_a_package_here(
     with pytest.raises(UserError) as raised:
         checked_model("my_nets:net", (1, 8, 8), 10)
     assert str(raised.value).endswith(remedy.format(tmp_path))
+
+
+def test_an_output_that_is_not_used_may_have_no_gradient() -> None:
+    name = "tests.helpers.users_models:gated_by_its_maximum"
+    assert checked_model(name, (1, 8, 8), 10) is gated_by_its_maximum
 
 
 def test_batch_normalization_without_bias_or_scale_can_be_scored() -> None:

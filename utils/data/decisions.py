@@ -47,7 +47,7 @@ def read_decisions(
         issues: of `read_label_issues`.
         class_names: by label, of all classes.
         applied: an earlier review applied them, so that a row that is not there is no mistake;
-            decisions on images that are gone, or have other labels now, are skipped and counted.
+            decisions that are `_Outdated` are skipped and counted.
 
     Raises:
         UserError: a row has an unknown image, label, place or decision, a new label that is not
@@ -85,7 +85,7 @@ def _log_oddities(csv: Path, known: _Known, n_without: int) -> None:
         what = "in other rows than when they were decided on, and known by their paths"
         log.warning("%s: %s are %s", csv, counted(known.n_shifted, "image"), what)
     if known.n_outdated:
-        what = "skipped: the image is no longer in the data set, or has another label now"
+        what = "skipped: the image, or its new class, is gone, or the image has another label now"
         log.warning("%s: %s", csv, f"{counted(known.n_outdated, 'decision')} {what}")
     if n_without:
         log.info("%s: %d rows have no decision and are skipped", csv, n_without)
@@ -144,12 +144,13 @@ def _check_content(csv: Path) -> None:
 def _is_header_only(csv: Path) -> bool:
     if not os.path.isfile(csv):
         return False
-    with open(csv, "rb") as stream:
-        return len(list(islice(filter(bytes.strip, stream), 2))) < 2
+    with open(csv, encoding="utf-8-sig", errors="replace") as stream:
+        lines = list(islice(filter(str.strip, stream), 2))
+    return len(lines) == 1 and {*COLUMNS} <= {name.strip(' "\n') for name in lines[0].split(",")}
 
 
 class _Outdated(ValueError):
-    """A decision on an image that is not in the data set, or had another label."""
+    """A decision on an image that is gone, or had another label, or for a class that is gone."""
 
 
 class _Known:
@@ -220,13 +221,13 @@ def _new_label(fields: Fields, label: int, class_names: Mapping[int, str]) -> in
         return label
     new = _label_of(fields[NEW_LABEL], class_names)
     if new not in class_names:
-        raise ValueError(f"{NEW_LABEL} {new}: no such class; summary/classes.csv has the labels")
+        raise _Outdated(f"{NEW_LABEL} {new}: no such class; summary/classes.csv has the labels")
     if new == label:
         raise ValueError(f"{NEW_LABEL} {new} is the label it has; make the decision {KEEP}")
     named, name = fields[NEW_CLASS], class_names[new]
     if named and named != name.strip():
         what = f"{NEW_LABEL} {new} is the class {name!r}, but {NEW_CLASS} is {named!r}"
-        raise ValueError(f"{what}; correct {NEW_LABEL}, and leave {NEW_CLASS} empty")
+        raise _Outdated(f"{what}; correct {NEW_LABEL}, and leave {NEW_CLASS} empty")
     return new
 
 

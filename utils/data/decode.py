@@ -384,10 +384,12 @@ def _is_colour(image: Image.Image) -> bool:
 
 
 def _entries_used(image: Image.Image) -> npt.NDArray[np.int64]:
-    """The entries of its palette that an image has, without that of transparent pixels."""
-    entries = np.asarray(image).reshape(*image.size[::-1], -1)[:, :, 0]
-    used = np.flatnonzero(np.bincount(entries.ravel()))
-    return used[used != image.info.get("transparency", -1)]
+    """The entries of its palette that an image has, without those that are transparent."""
+    used = np.flatnonzero(image.histogram()[:256])
+    clear = image.info.get("transparency", -1)  # an entry, or the opacities of all
+    if isinstance(clear, bytes):
+        clear = [entry for entry, opacity in enumerate(clear) if not opacity]
+    return used[~np.isin(used, clear)]
 
 
 def _eight_bit(image: Image.Image, stream: IO[bytes], scales: Scales) -> tuple[Image.Image, str]:

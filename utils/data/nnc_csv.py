@@ -122,8 +122,7 @@ def _read_table(csv: Path) -> pd.DataFrame:
         table.index = pd.Index(rows)
     else:  # a field that pandas takes and `csv` does not
         table.index += 2
-    if len({*header}) == len(header) == table.shape[1]:
-        table.columns = pd.Index(header)  # pandas gives a column without a name one
+    table = _with_nameless(table, header)
     table.columns = pd.Index([str(name).strip() for name in table.columns])
     image, label = (_column(csv, header_row, table, letter) for letter in "xy")
     table = table.rename(columns={image: IMAGE, label: LABEL})
@@ -132,6 +131,16 @@ def _read_table(csv: Path) -> pd.DataFrame:
         raise UserError(f"{csv}: no row follows its header; add a row per image")
     _warn_of_line_breaks(csv, table)
     return table
+
+
+def _with_nameless(table: pd.DataFrame, header: Sequence[str]) -> pd.DataFrame:
+    """The table without nameless columns that are empty; another one stays without a name."""
+    if len(header) != table.shape[1]:
+        return table
+    nameless = [name for name, given in zip(table.columns, header, strict=True) if not given]
+    filled = [name for name in nameless if table[name].fillna("").ne("").any()]
+    table = table.drop(columns=[name for name in nameless if name not in filled])
+    return table.rename(columns={filled[0]: ""}) if len(filled) == 1 else table
 
 
 def _warn_of_line_breaks(csv: Path, table: pd.DataFrame) -> None:

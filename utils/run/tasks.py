@@ -296,7 +296,7 @@ def _evaluation(trial: Trial, removed: np.ndarray, description: str) -> Job:
     return Job(compute, read_by_retraining(trial, removed))
 
 
-def _retraining(trial: Trial, removed: np.ndarray, description: str) -> Job:
+def _validation_loss(trial: Trial, removed: np.ndarray, description: str) -> Job:
     compute = partial(validation_loss_without, removed=removed, description=description)
     return Job(compute, read_by_retraining(trial, removed))
 
@@ -327,7 +327,7 @@ def _group(seed: int, verification: Verification, number: int, needs: tuple[str,
         group = verification.groups(trial)[number]
         if verification.known(trial, number):
             return None
-        return _retraining(trial, group.members, f"trial {seed}: {group.name}")
+        return _validation_loss(trial, group.members, f"trial {seed}: {group.name}")
 
     def finish(trial: Trial, loss: float | None) -> None:
         if loss is not None:

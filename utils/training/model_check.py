@@ -163,12 +163,13 @@ def _check_functions(logits: nn.Variable) -> None:
 
 
 def _stopped(logits: nn.Variable) -> str:
-    """A function whose output has no gradient though an input has one; empty if there is none."""
+    """A function with a gradient whose output is used without one; empty if there is none."""
     found: list[str] = []
 
     def look(function: nn.function.Function) -> None:
-        if any(i.need_grad for i in function.inputs):
-            found.extend(function.info.type_name for o in function.outputs if not o.need_grad)
+        for parent in (v.parent for v in function.inputs if v.parent and not v.need_grad):
+            if any(i.need_grad for i in parent.inputs):
+                found.append(parent.info.type_name)
 
     logits.visit(look)
     return found[0] if found else ""

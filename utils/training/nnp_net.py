@@ -268,7 +268,8 @@ def _for_batch(function: Message, inputs: Sequence[nn.Variable], batch: int, sav
     if shape is not None and shape.dim and shape.dim[0] in (-1, saved):
         shape.dim[0] = batch
     if function.type == "Slice" and len(parameter.stop) == inputs[0].ndim:
-        whole = parameter.start[0] == 0 and saved in (-1, parameter.stop[0])
+        stop = parameter.stop[0]
+        whole = parameter.start[0] == 0 and (saved == stop or (saved == -1 and stop > 1))
         if whole and inputs[0].shape[0] == batch:
             parameter.stop[0] = batch
     return ready

@@ -26,27 +26,33 @@
   const decisionOn = (image) => { const d = decisions.get(image.key); return d?.[4] === UNDO ? undefined : d; };
   // By the key of each decision of this browser, what it and the output folder had before.
   const before = new Map();
-  let shown = [], at = 0, isKept = true;
+  const unsaved = new Set();  // keys of decisions that the browser has not kept yet
+  let shown = [], at = 0, last = null, seen = null;
 
   function put(key, decision) {
     before.set(key, [...new Set([...before.get(key) ?? [], briefly(known.get(key)), briefly(decisions.get(key))])]);
     decisions.set(key, decision);
+    unsaved.add(key);
   }
 
   // ------------------------------------------------------------ kept by the browser
 
+  const undone = (image) => [image.path, image.label, image.set, image.row, UNDO, ""];
   const imageAt = new Map(images.map((image) => [image.key, image]));
 
   // Take in what this browser keeps, from this page and others, and return how many decisions of the output folder
   // replace some of it: those that this browser never had.
   function takeIn() {
-    if (!isKept) return 0;
+    const kept = localStorage.getItem(STORED);
+    if (kept === seen) return 0;
+    seen = kept;
     let replaced = 0;
-    for (const [key, decision, past] of JSON.parse(localStorage.getItem(STORED) ?? "[]")) {
+    for (const [key, value, past] of JSON.parse(kept ?? "[]")) {
       const image = imageAt.get(key), now = briefly(known.get(key));
-      if (image && decision[1] !== image.label) continue;
-      if (now && ![...past, briefly(decision)].includes(now)) { replaced += 1; continue; }
-      before.set(key, past);
+      const decision = value ?? (image && undone(image)), earlier = [past].flat();  // as pages wrote them before
+      if (!decision || unsaved.has(key) || image && decision[1] !== image.label) continue;
+      if (now && ![...earlier, briefly(decision)].includes(now)) { replaced += 1; continue; }
+      before.set(key, earlier);
       decisions.set(key, image ? [image.path, ...decision.slice(1)] : decision);
     }
     return replaced;
@@ -57,25 +63,32 @@
       const replaced = takeIn();
       if (replaced) say(`Newer decisions in the output folder replace ${replaced} of this browser.`);
     } catch {
-      isKept = false;
       say("This browser keeps no decisions: download them before you leave the page.");
     }
   }
 
+  // Take in what other pages of this browser have decided meanwhile.
+  function catchUp() {
+    try {
+      takeIn();
+    } catch { /* `restore` and `keep` say so */ }
+  }
+
   function keep() {
     try {
-      localStorage.setItem(STORED, JSON.stringify([...before].map(([key, past]) => [key, decisions.get(key), past])));
-      isKept = true;
+      const content = JSON.stringify([...before].map(([key, past]) => [key, decisions.get(key), past]));
+      localStorage.setItem(STORED, content);
+      seen = content;
+      unsaved.clear();
     } catch {
-      isKept = false;
       say("This browser could not keep the decision: download decisions.csv before you leave the page.");
     }
   }
 
-  // Another page of this browser may have decided meanwhile.
   function refresh() {
-    takeIn();
-    show();
+    const had = seen;
+    catchUp();
+    if (seen !== had) show();
   }
 
   // ------------------------------------------------------------ filters
@@ -140,7 +153,8 @@
     const other = image && image.suggested !== null && image.suggested !== image.label;
     find("r-relabel").disabled = !other;
     find("r-relabel").querySelector("span").textContent = other ? `relabel as ${nameOf(image.suggested)}` : "relabel";
-    if (image) find("r-class").value = String(image.suggested ?? image.label);
+    if (image && image !== last) find("r-class").value = String(image.suggested ?? image.label);
+    last = image;
     showStrip();
     count();
   }
@@ -200,7 +214,7 @@
     const image = shown[at];
     if (!image) return;
     if (decision === "relabel" && newLabel === image.label) decision = "keep", newLabel = "";
-    takeIn();
+    catchUp();
     put(image.key, [image.path, image.label, image.set, image.row, decision, newLabel]);
     keep();
     move(1);
@@ -209,8 +223,8 @@
   function undo() {
     const image = shown[at];
     if (!image || !decisionOn(image)) return;
-    takeIn();
-    put(image.key, [image.path, image.label, image.set, image.row, UNDO, ""]);
+    catchUp();
+    put(image.key, undone(image));
     keep();
     show();
   }
@@ -251,7 +265,7 @@
 
   // A decision that was undone is a row too, as the output folder may have it meanwhile.
   function asCsv() {
-    takeIn();
+    catchUp();
     const rows = [...decisions.values()]
       .sort((a, b) => data.sets.indexOf(a[2]) - data.sets.indexOf(b[2]) || a[3] - b[3])
       .map((row) => [...row, row[4] === "relabel" ? nameOf(row[5]) : ""]);
@@ -310,7 +324,7 @@
     try {
       const all = loaded(await file.text()), rows = all.filter(Boolean), skipped = all.length - rows.length;
       let replaced = 0;
-      takeIn();
+      catchUp();
       for (const row of rows) {
         const key = `${row[2]}/${row[3]}`, earlier = decisions.get(key);
         if (earlier && earlier[4] !== UNDO && String(earlier) !== String(row)) replaced += 1;
@@ -319,7 +333,7 @@
       keep();
       filter();
       const more = skipped ? ` ${skipped} skipped: the image has another label now.` : "";
-      say(`${rows.length} decisions loaded from ${file.name}; ${replaced} others replaced.${more}`);
+      say(`${rows.length} decision${rows.length === 1 ? "" : "s"} loaded from ${file.name}; ${replaced} others replaced.${more}`);
     } catch (error) {
       say(`${file.name} was not loaded: ${error.message}.`);
     }
