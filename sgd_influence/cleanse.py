@@ -24,7 +24,6 @@ from utils.options import Options
 from utils.output.folder import OutputFolder
 from utils.output.ranking import joined
 from utils.output.results import Results
-from utils.units import counted
 
 log = logging.getLogger("data_cleansing")
 
@@ -84,13 +83,11 @@ def _log_unseen(lists: Path, n: int, n_used: int, splits: Sequence[Split]) -> No
     """How many of the n_used images listed were not trained on, and how many of all n are not."""
     trained = np.unique(np.concatenate([split.training for split in splits]))
     if unscored := n_used - len(trained):
-        what = "without a score, because no trial of this command trained on "
-        what += "it" if unscored == 1 else "them"
-        log.info("%s: %s %s", lists, counted(unscored, "listed image"), what)
+        what = "without a score, because no trial of this command trained on them"
+        log.info("%s: listed images %s: %s", lists, what, f"{unscored:,}")
     if undrawn := n - n_used:
-        what = "of the data set not listed: no trial of this command used "
-        what += ("it" if undrawn == 1 else "them") + " (--n_train, --n_val)"
-        log.info("%s: %s %s", lists, counted(undrawn, "training image"), what)
+        what = "not listed, because no trial of this command used them (--n_train, --n_val)"
+        log.info("%s: training images of the data set %s: %s", lists, what, f"{undrawn:,}")
 
 
 def _save_other_sets(source: Source, folder: OutputFolder, splits: Sequence[Split]) -> None:
