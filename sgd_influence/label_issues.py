@@ -87,8 +87,8 @@ def check_of_run(
         checked = checked.without_suspects(evidence.labels)
     reason = reason or poor_net(found, checked)
     table = issue_table(images, checked, source.class_names)
-    verdict = verdict_of(table, checked, source, reason, harmful_options(options))
-    verdict |= {"image_shape": list(trial.network.image_shape)}
+    shape, harmful = trial.network.image_shape, harmful_options(options)
+    verdict = verdict_of(table, checked, source, shape, reason, harmful)
     table = with_given(table, source)
     folder.save_csv(table, folder.label_issues)
     results.keep(table, folder.latest(folder.label_issues))
@@ -229,17 +229,20 @@ def with_given(table: pd.DataFrame, source: Source) -> pd.DataFrame:
         table: of `issue_table`.
         source: the images of the data set.
     """
-    sets = [t for t in (source.training, source.validation, source.test) if t is not None]
     ours = [IMAGE, LABEL] if are_labels(source.class_names) else [IMAGE, LABEL, CLASS]
-    given = pd.concat(sets, ignore_index=True)
-    given = given.drop(columns=ours, errors="ignore").add_prefix(GIVEN)
+    given = source.all_columns().drop(columns=ours, errors="ignore").add_prefix(GIVEN)
     starts = {name: source.rows_of_set(name).start for name in SETS}
     rows = table[ROW] + table[SET].map(starts)
     return table.join(given.iloc[rows].set_axis(table.index))
 
 
 def verdict_of(
-    table: pd.DataFrame, checked: Checked, source: Source, reason: str, harmful: str
+    table: pd.DataFrame,
+    checked: Checked,
+    source: Source,
+    image_shape: Sequence[int],
+    reason: str,
+    harmful: str,
 ) -> dict[str, Any]:
     """The content of labels/verdict.json.
 
@@ -247,6 +250,7 @@ def verdict_of(
         table: of `issue_table`.
         checked: what it shows.
         source: the images of the data set.
+        image_shape: (C, H, W) of the images that the net got.
         reason: why the number is a lower bound; empty if it is an estimate.
         harmful: which options make the check worse; empty for none.
     """
@@ -270,6 +274,7 @@ def verdict_of(
         and bool((suspects[SET] != TEST).any()),
         "test_drawn": source.test_drawn,
         "n_undrawn": len(source.images) - len(table),
+        "image_shape": list(image_shape),
     }
 
 

@@ -53,7 +53,7 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def first_names(names: Sequence[str], most: int = 5) -> str:
+def abridged(names: Sequence[str], most: int = 5) -> str:
     """The names in a line, the first `most` of them and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

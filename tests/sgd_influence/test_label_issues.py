@@ -101,17 +101,17 @@ SOURCE: Any = SimpleNamespace(
 def verdict(score: list[float], suspect: list[int], reason: str = "") -> tuple:
     found = checked(score, suspect)
     table = issue_table(merged(TRIALS)[0], found, SOURCE.class_names)
-    return table, verdict_of(table, found, SOURCE, reason, "")
+    return table, verdict_of(table, found, SOURCE, (1, 8, 8), reason, "")
 
 
 def test_classes_that_are_not_judged_are_named() -> None:
     found = replace(checked([0.1, 0.2, 0.5, 0.9], [1, 0, 0, 0]), untrained=(0,))
     table = issue_table(merged(TRIALS)[0], found, SOURCE.class_names)
-    verdict = verdict_of(table, found, SOURCE, "", "")
+    verdict = verdict_of(table, found, SOURCE, (1, 8, 8), "", "")
     said = "Class cat has no training image, so these labels are not judged"
     assert label_words(verdict, "label_issues.csv")[-1] == said
     found = replace(found, untrained=(0, 1))
-    verdict = verdict_of(table, found, SOURCE, "", "")
+    verdict = verdict_of(table, found, SOURCE, (1, 8, 8), "", "")
     said = "Classes cat, dog have no training image, so these labels are not judged"
     assert label_words(verdict, "label_issues.csv")[-1] == said
 
@@ -158,9 +158,9 @@ def test_nothing_wrong_and_a_poor_net() -> None:
     table, _ = verdict([0.2, 0.1, 0.05, 0.9], [1, 1, 0, 0])
     only_test = table.assign(set="test")
     found = checked([0.2, 0.1, 0.05, 0.9], [1, 1, 0, 0])
-    assert about_validation(verdict_of(only_test, found, SOURCE, "", "")) == ""
+    assert about_validation(verdict_of(only_test, found, SOURCE, (1, 8, 8), "", "")) == ""
     own: Any = SimpleNamespace(**vars(SOURCE) | {"validation": table})
-    assert about_validation(verdict_of(table, found, own, "", "")) == ""
+    assert about_validation(verdict_of(table, found, own, (1, 8, 8), "", "")) == ""
     _, poor = verdict([0.2, 0.1, 0.5, 0.9], [1, 1, 0, 0], "It falls. Train longer (-e)")
     assert poor["at_least"] and poor["reason"] == "It falls. Train longer (-e)"
     lines = label_words(poor, "label_issues.csv")

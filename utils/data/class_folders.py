@@ -16,7 +16,7 @@ from utils.data.decode import FORMAT_NAMES
 from utils.data.folder_tree import Folder, is_image, listed
 from utils.data.set_folders import Classes, ClassFolder, lowered, sets_in
 from utils.errors import UserError
-from utils.units import counted, first_names
+from utils.units import abridged, counted
 
 log = logging.getLogger("data_cleansing")
 NAMED = 3  # files that a line names
@@ -98,7 +98,7 @@ def _lists_in(folders: Iterable[Path]) -> list[Path]:
 def _log_left_out(root: Path, left_out: list[Path]) -> None:
     lists = [path for path in left_out if path.suffix.lower() == ".csv"]
     if lists:
-        names = first_names([str(path.relative_to(root)) for path in lists], NAMED)
+        names = abridged([str(path.relative_to(root)) for path in lists], NAMED)
         what = "its classes are its folders; to read a list, give its own path"
         log.warning("%s: %s not used: %s", root, names, what)
     others = [path for path in left_out if path not in lists]

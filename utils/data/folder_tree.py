@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from utils.errors import UserError
-from utils.units import counted, first_names
+from utils.units import abridged, counted
 
 SUFFIXES = frozenset([
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm",
@@ -103,7 +103,7 @@ class Folder:
 
 def names_of(folders: list[Folder]) -> str:
     """The names of folders, only the first if there are many."""
-    return first_names([folder.name for folder in folders])
+    return abridged([folder.name for folder in folders])
 
 
 def listed(folder: Path) -> list[Path]:

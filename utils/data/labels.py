@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from utils.errors import UserError
-from utils.units import first_names
+from utils.units import abridged
 
 log = logging.getLogger("data_cleansing")
 LONGEST_NAME = 1000
@@ -113,7 +113,7 @@ def _check_numbers(given: Sequence[tuple[Path, pd.Series]]) -> None:
                     csv, row, label, "classes must be whole numbers from 0 on, or names"
                 )
     odd = [label for label in numbers if not PLAIN.fullmatch(label)]
-    examples = first_names([*map(repr, odd)])
+    examples = abridged([*map(repr, odd)])
     what = "are not written as plain whole numbers"
     log.warning("Labels are read as texts, not as numbers: those such as %s %s", examples, what)
 

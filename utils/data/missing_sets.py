@@ -13,7 +13,7 @@ from utils.columns import LABEL, ROW, SET
 from utils.data.source import TEST, TEST_SEED, TRAINING, VALIDATION
 from utils.data.splits import stratified
 from utils.errors import UserError
-from utils.units import counted, first_names
+from utils.units import abridged, counted
 
 log = logging.getLogger("data_cleansing")
 SHARE = 0.15  # of the images of one set: for validation, and for testing
@@ -128,7 +128,7 @@ def _check_shared(tables: dict[str, pd.DataFrame], names: tuple[str, ...], where
     for name, table in tables.items():
         if name != TRAINING and not training & set(table[LABEL]):
             both = (set(table[LABEL]), training)
-            here, there = (first_names([names[k] for k in sorted(labels)]) for labels in both)
+            here, there = (abridged([names[k] for k in sorted(labels)]) for labels in both)
             what = f"no class of the {name} set ({here}) is one of training ({there})"
             raise UserError(f"{where}: {what}; give them the same names, or remove the {name} set")
 

@@ -50,7 +50,7 @@ from utils.data.source import (
 from utils.data.user_paths import CLASSES, Rows, read_parts, shown
 from utils.errors import UserError
 from utils.output.storage import save_csv
-from utils.units import counted, first_names
+from utils.units import abridged, counted
 
 log = logging.getLogger("data_cleansing")
 NAMED = 10  # classes that a line names
@@ -209,7 +209,7 @@ def _check_classes(rows: Rows, path: Path) -> None:
     if len(classes) == 1:
         raise UserError(f"{shown(path)}: all images are of one class, {classes[0]!r}; {remedy}")
     if len(in_training) == 1:
-        others = first_names([repr(c) for c in classes if c not in in_training], NAMED)
+        others = abridged([repr(c) for c in classes if c not in in_training], NAMED)
         what = f"all training images are of one class, {in_training[0]!r}, others have {others}"
         raise UserError(f"{shown(path)}: {what}; {remedy}")
 
@@ -223,9 +223,7 @@ def _check_what_is_left(every: Rows, rows: Rows, path: Path) -> None:
     _check_classes(rows, path)
     lost = sorted(set(every.labels) - set(rows.labels))
     if lost:
-        log.warning(
-            "Classes of which no image is left: %s", first_names([*map(shown, lost)], NAMED)
-        )
+        log.warning("Classes of which no image is left: %s", abridged([*map(shown, lost)], NAMED))
 
 
 def _classes(rows: Rows) -> _Classes:
@@ -242,7 +240,7 @@ def _sorted_labels(rows: Rows) -> tuple[str, ...]:
     classes = _sorted(set(rows.labels))
     if not are_labels(classes):
         pairs = [f"{label} = {shown(given)}" for label, given in enumerate(classes)]
-        log.info("%d classes become labels: %s", len(classes), first_names(pairs, NAMED))
+        log.info("%d classes become labels: %s", len(classes), abridged(pairs, NAMED))
     _warn_of_capitals(classes)
     return tuple(classes)
 

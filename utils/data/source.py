@@ -17,7 +17,7 @@ from utils.data.checks import Checks
 from utils.data.decode import Form
 from utils.data.images import Picked, Pool
 from utils.errors import UserError
-from utils.units import first_names
+from utils.units import abridged
 
 CACHE_VARIABLE = "NNABLA_DATA_CLEANSING_CACHE"
 TRAINING, VALIDATION, TEST = "training", "validation", "test"
@@ -63,9 +63,13 @@ class Source:
     @cached_property
     def images(self) -> pd.DataFrame:
         """All images by row: `x:image`, `y:label`, further columns, and `set`."""
-        tables = {name: table for name, table in self._tables.items() if table is not None}
-        sets = [table.assign(**{SET: name}) for name, table in tables.items()]
-        return pd.concat(sets, ignore_index=True)
+        sets = [name for name in self._tables for _ in self.rows_of_set(name)]
+        return self.all_columns().assign(**{SET: sets})
+
+    def all_columns(self) -> pd.DataFrame:
+        """All images by row with the columns that their sets have, a user's own `set` too."""
+        tables = [table for table in self._tables.values() if table is not None]
+        return pd.concat(tables, ignore_index=True)
 
     def rows_of_set(self, name: str) -> range:
         """The rows of the set `TRAINING`, `VALIDATION` or `TEST`, in the order of its table."""
@@ -106,7 +110,7 @@ class Source:
 
 def listed_classes(labels: Iterable[int], source: Source) -> str:
     """The names of some classes in a line; a class without a name is its label."""
-    return first_names([source.class_names[label] or str(label) for label in sorted(labels)])
+    return abridged([source.class_names[label] or str(label) for label in sorted(labels)])
 
 
 def are_labels(class_names: Sequence[str]) -> bool:

@@ -26,7 +26,7 @@ from utils.data.source import TEST, TRAINING, VALIDATION
 from utils.data.unprintable import check_names
 from utils.errors import UserError
 from utils.output.paths import TRAININGS, OutputPaths, unrenamed
-from utils.units import first_names
+from utils.units import abridged
 
 log = logging.getLogger("data_cleansing")
 CLASSES = "classes.csv"
@@ -250,7 +250,7 @@ def _of_csv_folder(root: Path) -> tuple[Part, ...]:
         others = [file.name for file in files if not means_nnc_csv(file)]
         files = [file for file in files if file.name not in others]
         if files and others:
-            log.info("%s: not used: %s", root, first_names(others))
+            log.info("%s: not used: %s", root, abridged(others))
     if len(files) == 1:
         return (_only_csv(root, files[0], with_folders),)
     by_name = _by_name(root, files)

@@ -33,7 +33,7 @@ from utils.output.paths import (
     unrenamed,
 )
 from utils.output.storage import TEMPORARY, TRIAL
-from utils.units import first_names
+from utils.units import abridged
 
 log = logging.getLogger("data_cleansing")
 
@@ -572,7 +572,7 @@ def _checksum(value: Mapping[str, Any]) -> str:
 
 
 def _listed(root: Path, names: list[str]) -> str:
-    return first_names([str(root / name) for name in names])
+    return abridged([str(root / name) for name in names])
 
 
 def _counts(known: Mapping[str, Any]) -> str:

@@ -25,7 +25,7 @@ from utils.output.paths import numbered
 from utils.output.storage import TEMPORARY, csv_bytes
 from utils.review.reviewed import Reviewed
 from utils.signals import stop_if_asked
-from utils.units import first_names
+from utils.units import abridged
 
 log = logging.getLogger("data_cleansing")
 
@@ -108,7 +108,7 @@ def _class_folders(data: Reviewed, root: Path) -> Plan:
     folders = _folder_names(data.class_names)
     renamed = [(name, folders[k]) for k, name in data.class_names.items() if folders[k] != name]
     if renamed:
-        what = first_names([f"{name!r} is {folder!r}" for name, folder in renamed])
+        what = abridged([f"{name!r} is {folder!r}" for name, folder in renamed])
         log.warning("Classes whose names cannot be folders: %s (--export csv keeps them)", what)
     for part, table in data.after.items():
         for path, label, row in table[[IMAGE, LABEL, ROW]].itertuples(index=False):

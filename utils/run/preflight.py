@@ -456,15 +456,20 @@ class _Rest:
         trial = self.trial
         epochs = trial.n_epochs if self.options.retrain_all else 1
         last = len(trial.steps) if n_removed else trial.epoch_starts[-1]  # the final state is there
-        n_steps = (last - trial.retrain_start) * (1 - n_removed / trial.n_train)
         evaluated = epochs * (len(trial.data.validation) + len(trial.data.test))
-        return n_steps * self.costs.step + evaluated * self.costs.evaluation
+        return self._seconds_to(last, n_removed) + evaluated * self.costs.evaluation
 
     def _verifying_seconds(self, n_removed: int) -> float:
         """Seconds of a retraining that is evaluated once, on validation images."""
+        evaluated = len(self.trial.data.validation)
+        steps = self._seconds_to(len(self.trial.steps), n_removed)
+        return steps + evaluated * self.costs.evaluation
+
+    def _seconds_to(self, last: int, n_removed: int) -> float:
+        """Seconds of retraining up to step `last`."""
         trial = self.trial
-        n_steps = (len(trial.steps) - trial.retrain_start) * (1 - n_removed / trial.n_train)
-        return n_steps * self.costs.step + len(trial.data.validation) * self.costs.evaluation
+        n_steps = (last - trial.retrain_start) * (1 - n_removed / trial.n_train)
+        return n_steps * self.costs.step
 
     def _verification(self, seed: int) -> Work:
         path = self.trial.folder.verified(seed)

@@ -240,7 +240,9 @@ def _unchanged(seed: int, methods: Sequence[Method], trained: str, results: Resu
 
     def job(trial: Trial) -> Job | None:
         removed, name = np.zeros(trial.n_train, bool), _unchanged_name(seed)
-        return None if names(trial, there=True) else _evaluation(trial, removed, name)
+        if names(trial, there=True):
+            return None
+        return _retraining(evaluate_without, trial, removed, name)
 
     def finish(trial: Trial, found: Evaluated | None) -> None:
         if found is None:
@@ -257,7 +259,8 @@ def _removal(seed: int, method: Method, n: int, results: Results) -> Task:
     def job(trial: Trial) -> Job | None:
         if trial.folder.evaluated(method.name, n, seed):
             return None
-        return _evaluation(trial, worst(results.influence(method.name, seed), n), name)
+        removed = worst(results.influence(method.name, seed), n)
+        return _retraining(evaluate_without, trial, removed, name)
 
     def finish(trial: Trial, found: Evaluated | None) -> None:
         if found is not None:
@@ -291,13 +294,14 @@ def _save_evaluated(trial: Trial, method: str, n: int, found: Evaluated, results
     results.keep(scores, path)
 
 
-def _evaluation(trial: Trial, removed: np.ndarray, description: str) -> Job:
-    compute = partial(evaluate_without, removed=removed, description=description)
-    return Job(compute, read_by_retraining(trial, removed))
-
-
-def _validation_loss(trial: Trial, removed: np.ndarray, description: str) -> Job:
-    compute = partial(validation_loss_without, removed=removed, description=description)
+def _retraining(
+    what: Callable[..., object],
+    trial: Trial,
+    removed: np.ndarray,
+    description: str,
+) -> Job:
+    """The job of `evaluate_without` or `validation_loss_without`."""
+    compute = partial(what, removed=removed, description=description)
     return Job(compute, read_by_retraining(trial, removed))
 
 
@@ -327,7 +331,8 @@ def _group(seed: int, verification: Verification, number: int, needs: tuple[str,
         group = verification.groups(trial)[number]
         if verification.known(trial, number):
             return None
-        return _validation_loss(trial, group.members, f"trial {seed}: {group.name}")
+        name = f"trial {seed}: {group.name}"
+        return _retraining(validation_loss_without, trial, group.members, name)
 
     def finish(trial: Trial, loss: float | None) -> None:
         if loss is not None:

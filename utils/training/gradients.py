@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import nnabla as nn
 from nnabla.grad import Grad
@@ -11,7 +10,10 @@ from nnabla.grad import Grad
 
 def gradient_graph(loss: nn.Variable, parameters: Sequence[nn.Variable]) -> list[nn.Variable]:
     """The derivatives of a loss by parameters of its graph, each as a graph; zeros if unused."""
-    return _FromAllUses()([loss], list(parameters))
+    wanted = set(parameters)
+    uses: list[nn.Variable] = []
+    loss.visit(lambda f: uses.extend(v for v in f.inputs if v in wanted))
+    return _FromAllUses(uses)([loss], list(parameters))
 
 
 class _FromAllUses(Grad):
@@ -22,12 +24,9 @@ class _FromAllUses(Grad):
     a function of the parameter alone, such as a weight normalisation.
     """
 
-    def __call__(self, outputs: list[nn.Variable], inputs: list[nn.Variable], **more: Any) -> Any:
-        wanted = set(inputs)
-        self._uses: list[nn.Variable] = []
-        for output in outputs:
-            output.visit(lambda f: self._uses.extend(v for v in f.inputs if v in wanted))
-        return super().__call__(outputs, inputs, **more)
+    def __init__(self, uses: Sequence[nn.Variable]) -> None:
+        super().__init__()
+        self._uses = uses
 
     def _get_children(self, _: Sequence[nn.Variable]) -> set[nn.Variable]:
         return super()._get_children(self._uses)
